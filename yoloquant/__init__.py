@@ -1,0 +1,1 @@
+"""Small, fast, exact YOLO on the device it must run on, with its accuracy proven."""

@@ -1,0 +1,196 @@
+"""What validation returns: plain frozen data that reports and gates read. No computation here.
+
+Units: every mAP, AP and drop is a fraction between 0 and 1 (0.005 is half a point); a *drop* is FP32 minus target, so
+positive means worse. Latencies are milliseconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..types import Verdict
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its two-sided confidence interval.
+
+    Attributes:
+        value: The estimate on the whole sample.
+        low: Lower end.
+        high: Upper end.
+        level: Confidence level, for instance 0.95.
+        std: Standard deviation of the bootstrap replicates.
+    """
+
+    value: float
+    low: float
+    high: float
+    level: float = 0.95
+    std: float = 0.0
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Accuracy of one model on one set of images.
+
+    Attributes:
+        map50_95: Mean average precision over IoU 0.50:0.95, as Ultralytics computes it.
+        map50: Mean average precision at IoU 0.50.
+        per_class: mAP50-95 per class name, for classes that have labels.
+        per_size: mAP50-95 for ``small``, ``medium`` and ``large`` objects (COCO areas in original pixels); None if there
+            are no labels of that size.
+    """
+
+    map50_95: float
+    map50: float
+    per_class: dict[str, float] = field(default_factory=dict)
+    per_size: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of one inference, without pre- and post-processing, in milliseconds."""
+
+    median_ms: float
+    p90_ms: float
+    runs: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Check:
+    """One limit of a gate, held against one measurement.
+
+    Attributes:
+        name: The limit's name in the gate file, for instance ``map_drop``.
+        value: The measurement.
+        limit: The limit; the check passes while value (or its interval) is on the good side.
+        verdict: Outcome.
+        interval: Confidence interval, where the measurement has one.
+        message: One sentence for people, with how many more images would settle an inconclusive check.
+    """
+
+    name: str
+    value: float | None
+    limit: float
+    verdict: Verdict
+    interval: Interval | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One artifact held against the FP32 baseline on the same images.
+
+    Attributes:
+        map_drop: Drop of mAP50-95; None when there are no labels.
+        map50_drop: Drop of mAP50; None when there are no labels.
+        fidelity: mAP50-95 of the artifact's detections scored against the baseline's own detections.
+        fidelity_per_class: The same per class name.
+        fidelity_per_size: The same for small, medium and large.
+        per_class_drop: Drop of AP50-95 per class name.
+        per_size_drop: Drop per size.
+        confidence_shift: Mean of (artifact - baseline) confidence over matched detections.
+        box_iou: Mean IoU of matched detections.
+        matched: Number of matched detections.
+        latency_ratio: Median latency divided by the baseline's *in the same runtime*; None if that was not measured.
+        size_ratio: Size divided by the FP32 model's.
+    """
+
+    map_drop: Interval | None
+    map50_drop: Interval | None
+    fidelity: Interval
+    fidelity_per_class: dict[str, float] = field(default_factory=dict)
+    fidelity_per_size: dict[str, float | None] = field(default_factory=dict)
+    per_class_drop: dict[str, float] = field(default_factory=dict)
+    per_size_drop: dict[str, float | None] = field(default_factory=dict)
+    confidence_shift: float = 0.0
+    box_iou: float = 1.0
+    matched: int = 0
+    latency_ratio: float | None = None
+    size_ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class TargetResult:
+    """Everything measured for one artifact.
+
+    Attributes:
+        target: Target name; ``fp32`` for the baseline itself.
+        path: File or folder name of the artifact.
+        scheme: Quantization scheme.
+        verdict: Outcome over all checks.
+        accuracy: None when there are no labels or the target failed.
+        comparison: None for the baseline or when the target failed.
+        latency: None when not measured.
+        size_bytes: Size of the artifact.
+        peak_memory_bytes: Peak resident memory of the process while it ran, if it was measured in its own process.
+        checks: Every gate limit and its outcome.
+        error: Why it could not be built or run.
+        notes: Remarks, for instance points that were calibrated because training lacked them.
+    """
+
+    target: str
+    path: str
+    scheme: str
+    verdict: Verdict
+    accuracy: Accuracy | None = None
+    comparison: Comparison | None = None
+    latency: Latency | None = None
+    size_bytes: int = 0
+    peak_memory_bytes: int | None = None
+    checks: tuple[Check, ...] = ()
+    error: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image with the baseline's and an artifact's detections, for people to look at.
+
+    Attributes:
+        image: Path of the image.
+        target: Name of the artifact.
+        fp32: Rows of x1, y1, x2, y2, confidence, class in original pixels.
+        quantized: The same for the artifact.
+    """
+
+    image: str
+    target: str
+    fp32: tuple[tuple[float, ...], ...]
+    quantized: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """Outcome of a whole validation.
+
+    Attributes:
+        verdict: ERROR if a requested target was not measured, else FAIL, INCONCLUSIVE or PASS, the worst of all targets.
+        baseline: The FP32 model's own result.
+        targets: One result per requested artifact, in the order asked.
+        names: Class names.
+        images: Number of images scored.
+        labels: Number of labelled boxes; 0 for an unlabelled source.
+        imgsz: Input height and width.
+        gate: Name of the gate.
+        environment: Versions, host, threads, hashes of model and data, time; strings and numbers only.
+        examples: A few images to look at.
+        seconds: Wall time of the validation.
+    """
+
+    verdict: Verdict
+    baseline: TargetResult
+    targets: tuple[TargetResult, ...]
+    names: tuple[str, ...]
+    images: int
+    labels: int
+    imgsz: tuple[int, int]
+    gate: str
+    environment: dict[str, Any] = field(default_factory=dict)
+    examples: tuple[Example, ...] = ()
+    seconds: float = 0.0
