@@ -41,8 +41,8 @@ class Accuracy:
         map50_95: Mean average precision over IoU 0.50:0.95, as Ultralytics computes it.
         map50: Mean average precision at IoU 0.50.
         per_class: mAP50-95 per class name, for classes that have labels.
-        per_size: mAP50-95 for ``small``, ``medium`` and ``large`` objects (COCO areas in original pixels); None if there
-            are no labels of that size.
+        per_size: mAP50-95 for ``small``, ``medium`` and ``large`` objects (COCO areas in original pixels); None if
+            there are no labels of that size.
     """
 
     map50_95: float
@@ -170,7 +170,7 @@ class ValidationResult:
     """Outcome of a whole validation.
 
     Attributes:
-        verdict: ERROR if a requested target was not measured, else FAIL, INCONCLUSIVE or PASS, the worst of all targets.
+        verdict: ERROR if a requested target was not measured, else FAIL, INCONCLUSIVE or PASS: the worst of all.
         baseline: The FP32 model's own result.
         targets: One result per requested artifact, in the order asked.
         names: Class names.

@@ -1,0 +1,1 @@
+"""Data set descriptions, manifests and the generator of the embedded demo set."""

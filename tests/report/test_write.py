@@ -1,0 +1,90 @@
+"""Writing: all four files, each whole or not at all, and clear errors."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from yoloquant.errors import OutputError
+from yoloquant.report import from_json, write_report
+from yoloquant.validate.results import ValidationResult
+
+
+def test_writes_four_files_and_nothing_else(result: ValidationResult, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "report"
+    paths = write_report(result, folder)
+    assert sorted(folder.iterdir()) == sorted([paths.json, paths.junit, paths.markdown, paths.html])
+    assert from_json(paths.json.read_text(encoding="utf-8")) == result
+    assert paths.html.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert paths.junit.stat().st_mode & 0o444 == 0o444 & ~_umask()
+
+
+def test_replaces_an_older_report(result: ValidationResult, tmp_path: Path) -> None:
+    first = write_report(result, tmp_path / "r")
+    first.markdown.write_text("old")
+    assert write_report(result, tmp_path / "r").markdown.read_text(encoding="utf-8") != "old"
+
+
+def test_a_file_in_the_folders_place(result: ValidationResult, tmp_path: Path) -> None:
+    (tmp_path / "r").write_text("")
+    with pytest.raises(OutputError, match=r"'.*r': .*name a folder"):
+        write_report(result, tmp_path / "r")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which even root cannot write")
+def test_a_folder_that_cannot_be_made(result: ValidationResult) -> None:
+    with pytest.raises(OutputError):
+        write_report(result, Path("/proc/self/report"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to read-only folders")
+def test_a_read_only_folder(result: ValidationResult, tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    folder.mkdir(mode=0o500)
+    with pytest.raises(OutputError, match="Permission denied"):
+        write_report(result, folder)
+
+
+def test_running_out_of_room_keeps_the_old_report(result: ValidationResult, tmp_path: Path) -> None:
+    paths = write_report(result, tmp_path / "r")
+    before = {path: path.read_bytes() for path in paths.json.parent.iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))  # the kernel then refuses the write, as a full disk does
+    try:
+        with pytest.raises(OutputError):
+            write_report(result, tmp_path / "r")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path: path.read_bytes() for path in paths.json.parent.iterdir()} == before
+
+
+def test_an_interrupt_leaves_no_temporary_file(
+    result: ValidationResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(handle: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_report(result, tmp_path / "r")
+    assert list((tmp_path / "r").iterdir()) == []
+
+
+def test_importing_the_package_loads_no_plotting() -> None:
+    code = (
+        "import sys, yoloquant.report;"
+        "print([m for m in ('matplotlib', 'jinja2', 'pydantic', 'PIL', 'numpy', 'torch') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,105 @@
+"""The few functions of Ultralytics that validation stands on, behind names that stay put between its releases.
+
+Everything is imported when it is first called, so importing this module loads neither torch nor Ultralytics.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# Never let the host install a package by itself; it reads this once, at its own import.
+os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+
+
+def _attribute(*places: str) -> Any:
+    """Return the first of several ``module:name`` that exists in the installed Ultralytics."""
+    for place in places:
+        module, name = place.split(":")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError):
+            continue
+    raise ImportError(f"this release of ultralytics has none of {', '.join(places)}; yoloquant needs ultralytics>=8.3")
+
+
+@lru_cache(maxsize=1)
+def _nms() -> Any:
+    # 8.4 moved it to its own module.
+    nms = _attribute("ultralytics.utils.nms:non_max_suppression", "ultralytics.utils.ops:non_max_suppression")
+    importlib.import_module("torchvision")  # the host uses torchvision's faster NMS only once that is imported
+    return nms
+
+
+def non_max_suppression(prediction: np.ndarray, *, conf: float, iou: float, max_det: int) -> np.ndarray:
+    """Run the host's NMS with the settings of its validator (several labels per box, class-aware).
+
+    Args:
+        prediction: Decoded head output (1, 4 + nc, anchors): xywh in pixels and scores.
+        conf: Lowest score kept.
+        iou: Overlap above which the weaker box of one class is dropped.
+        max_det: Detections kept.
+
+    Returns:
+        float32 (n, 6): x1, y1, x2, y2, score, class; by falling score.
+    """
+    import torch
+
+    with torch.inference_mode():
+        rows = _nms()(
+            torch.from_numpy(np.ascontiguousarray(prediction, dtype=np.float32)),
+            conf,
+            iou,
+            multi_label=True,
+            max_det=max_det,
+            max_time_img=60.0,  # its default gives up under load, which would make scores depend on the machine
+        )[0]
+    return np.asarray(rows.numpy(), dtype=np.float32)
+
+
+def read_image(path: Path) -> np.ndarray | None:
+    """Read an image as the host's data loader does: BGR uint8 (height, width, 3); None if it cannot be decoded."""
+    import cv2
+
+    imread = _attribute("ultralytics.utils.patches:imread", "cv2:imread")
+    image = imread(str(path), cv2.IMREAD_COLOR)
+    return None if image is None else np.asarray(image)
+
+
+def image_suffixes() -> frozenset[str]:
+    """File suffixes of images, lower case and without a dot."""
+    return frozenset(_attribute("ultralytics.data.utils:IMG_FORMATS"))
+
+
+def label_paths(images: list[Path]) -> list[Path]:
+    """Path of each image's label file: the last ``/images/`` becomes ``/labels/``, the suffix ``.txt``."""
+    img2label = _attribute("ultralytics.data.utils:img2label_paths")
+    return [Path(p) for p in img2label([str(p) for p in images])]
+
+
+def datasets_folder() -> Path:
+    """The folder that relative data set paths are looked up in (``yolo settings datasets_dir``)."""
+    return Path(_attribute("ultralytics.utils:DATASETS_DIR"))
+
+
+def find_data_file(name: str) -> Path | None:
+    """Find a data yaml by path or by the name of one that ships with the host; never downloads.
+
+    Args:
+        name: For instance ``coco8.yaml``, ``coco8`` or a path.
+    """
+    check_file = _attribute("ultralytics.utils.checks:check_file")
+    candidates = [name] if Path(name).suffix in {".yaml", ".yml"} else [f"{name}.yaml", f"{name}.yml"]
+    for candidate in candidates:
+        try:
+            found = check_file(candidate, download=False, hard=False)
+        except Exception:  # the host raises several types for names it cannot parse
+            continue
+        if isinstance(found, (str, Path)) and found and Path(found).is_file():
+            return Path(found)
+    return None

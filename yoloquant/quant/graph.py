@@ -1,0 +1,355 @@
+"""A trained YOLO as one canonical graph: what plans are derived from and what every export is made of.
+
+The fused model is traced once with ``torch.export`` and rewritten so that each operation a runtime quantizes is one
+node: SiLU becomes sigmoid and multiply, chunk becomes a split with fixed sizes, in-place operations and no-ops are gone.
+Every node gets a stable name, ``module.path:operation:index``, which is the same on every machine and torch version.
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+
+import torch
+from torch import fx, nn
+
+from ..errors import ModelError
+from ..types import ModelInfo
+
+logger = logging.getLogger(__name__)
+aten = torch.ops.aten
+
+INPUT = "images"
+
+
+class OpKind(str, Enum):
+    """What an operation means to a quantizer."""
+
+    INPUT = "input"
+    CONV = "conv"
+    LINEAR = "linear"
+    CONV_TRANSPOSE = "conv_transpose"
+    MATMUL = "matmul"
+    ADD = "add"
+    MUL = "mul"
+    CONCAT = "concat"
+    UNIT = "unit"  # results lie in 0..1: sigmoid, softmax
+    RELU = "relu"
+    PASS = "pass"  # moves or selects values without computing new ones
+    POOL_MAX = "pool_max"  # also only selects values
+    OTHER = "other"
+
+
+WEIGHTED = frozenset({OpKind.CONV, OpKind.LINEAR, OpKind.CONV_TRANSPOSE})
+PASSING = frozenset({OpKind.PASS, OpKind.POOL_MAX})
+
+_KINDS: dict[object, OpKind] = {
+    aten.conv2d.default: OpKind.CONV,
+    aten.conv2d.padding: OpKind.CONV,
+    aten.linear.default: OpKind.LINEAR,
+    aten.conv_transpose2d.input: OpKind.CONV_TRANSPOSE,
+    aten.matmul.default: OpKind.MATMUL,
+    aten.bmm.default: OpKind.MATMUL,
+    aten.add.Tensor: OpKind.ADD,
+    aten.sub.Tensor: OpKind.ADD,
+    aten.mul.Tensor: OpKind.MUL,
+    aten.div.Tensor: OpKind.MUL,
+    aten.cat.default: OpKind.CONCAT,
+    aten.sigmoid.default: OpKind.UNIT,
+    aten.softmax.int: OpKind.UNIT,
+    aten._softmax.default: OpKind.UNIT,
+    aten.relu.default: OpKind.RELU,
+    aten.relu6.default: OpKind.RELU,
+    aten.max_pool2d.default: OpKind.POOL_MAX,
+    operator.getitem: OpKind.PASS,
+}
+_PASS_NAMES = frozenset(
+    "view reshape permute transpose flatten unflatten unsqueeze squeeze slice select split_with_sizes expand "
+    "upsample_nearest2d narrow unbind index_select t adaptive_max_pool2d pixel_shuffle pixel_unshuffle chunk split "
+    "movedim".split()
+)
+_NO_OPS = frozenset("contiguous clone alias detach dropout lift_fresh_copy _to_copy to".split())
+
+
+@dataclass(frozen=True)
+class OpNode:
+    """One operation of the canonical graph.
+
+    Attributes:
+        name: Stable name, ``module.path:operation:index``.
+        kind: What it means to a quantizer.
+        module: Path of the module whose forward runs it.
+        shape: Shape of its result, or None if it returns several tensors.
+        inputs: Names of the operations whose results it reads, in order, constants left out.
+        weight: Path of its weight parameter, for convolutions and linear layers.
+        tail: Whether it belongs to the float decode tail behind the last head convolutions.
+        branch: For a head's last convolution ``box``, ``score`` or ``other``; empty elsewhere.
+    """
+
+    name: str
+    kind: OpKind
+    module: str
+    shape: tuple[int, ...] | None
+    inputs: tuple[str, ...]
+    weight: str = ""
+    tail: bool = False
+    branch: str = ""
+
+
+class Graph:
+    """The canonical graph of one model at one input size.
+
+    Attributes:
+        module: The graph module; maps (1, channels, height, width) to the drop-in output.
+        info: What the model is.
+        ops: Every operation by stable name, in execution order.
+    """
+
+    def __init__(self, module: fx.GraphModule, info: ModelInfo, names: dict[str, str], ops: dict[str, OpNode]) -> None:
+        self.module, self.info, self.ops = module, info, ops
+        self._fx_names = names  # stable name -> fx node name
+
+    def node(self, name: str, module: fx.GraphModule | None = None) -> fx.Node:
+        """The fx node of an operation, in this graph's module or in a copy of it."""
+        target = self._fx_names[name]
+        nodes = self._nodes if module is None else {n.name: n for n in module.graph.nodes}
+        return nodes[target]
+
+    def fx_name(self, name: str) -> str:
+        """Name of the fx node of an operation; copies of the module keep it."""
+        return self._fx_names[name]
+
+    @cached_property
+    def _nodes(self) -> dict[str, fx.Node]:
+        return {n.name: n for n in self.module.graph.nodes}
+
+    @cached_property
+    def users(self) -> dict[str, tuple[str, ...]]:
+        """Names of the operations that read each operation's result."""
+        readers: dict[str, list[str]] = defaultdict(list)
+        for op in self.ops.values():
+            for source in dict.fromkeys(op.inputs):
+                readers[source].append(op.name)
+        return {name: tuple(readers[name]) for name in self.ops}
+
+    @cached_property
+    def heads(self) -> tuple[OpNode, ...]:
+        """The last weighted operations before the decode tail."""
+        return tuple(
+            op
+            for op in self.ops.values()
+            if not op.tail and op.kind in WEIGHTED and all(self.ops[u].tail for u in self.users[op.name])
+        )
+
+    def root(self, name: str) -> str:
+        """The operation that computed the values which an operation merely passes on."""
+        op = self.ops[name]
+        while op.kind in PASSING:
+            op = self.ops[op.inputs[0]]
+        return op.name
+
+    def body(self) -> Iterator[OpNode]:
+        """Operations before the decode tail, the input included."""
+        return (op for op in self.ops.values() if not op.tail)
+
+    def ancestors(self, name: str) -> frozenset[str]:
+        """Every operation whose result flows into this one."""
+        return self._ancestors[name]
+
+    @cached_property
+    def _ancestors(self) -> dict[str, frozenset[str]]:
+        found: dict[str, frozenset[str]] = {}
+        for op in self.ops.values():
+            found[op.name] = frozenset().union(*(found[i] | {i} for i in op.inputs)) if op.inputs else frozenset()
+        return found
+
+
+def trace(module: nn.Module, info: ModelInfo) -> Graph:
+    """Trace a fused model in export mode into its canonical graph.
+
+    Args:
+        module: What ``host.exportable`` returns.
+        info: Its description; the input size is baked in.
+
+    Returns:
+        The graph.
+
+    Raises:
+        ModelError: torch.export cannot trace the model, or it has no convolution.
+    """
+    example = torch.zeros(1, info.channels, *info.imgsz)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            module(example)  # builds the anchors for this size
+            exported = torch.export.export(module, (example,), strict=False)
+            exported = exported.run_decompositions({})
+        except Exception as exc:
+            raise ModelError(
+                f"the {info.task.value} model cannot be traced at imgsz={info.imgsz[0]}x{info.imgsz[1]}: {exc}; "
+                "custom layers must be traceable by torch.export"
+            ) from exc
+        unlifted = exported.module()
+    graph_module = fx.GraphModule(unlifted, unlifted.graph)
+    _canonicalise(graph_module)
+    names, ops = _describe(graph_module)
+    if not any(op.kind in WEIGHTED for op in ops.values()):
+        raise ModelError("the model has no convolution or linear layer, so there is nothing to quantize")
+    return Graph(graph_module, info, names, _mark_tail(ops, names, graph_module))
+
+
+def _canonicalise(gm: fx.GraphModule) -> None:
+    graph = gm.graph
+    for node in list(graph.nodes):
+        if node.op == "call_module" and "guard" in str(node.target):
+            graph.erase_node(node)
+        elif node.op == "placeholder":
+            _rename(node, INPUT)
+        elif node.op == "call_function":
+            _rewrite(graph, node)
+    graph.eliminate_dead_code()
+    graph.lint()
+    gm.delete_all_unused_submodules()
+    gm.recompile()
+
+
+def _rename(node: fx.Node, name: str) -> None:
+    node.name = node.target = name
+
+
+def _rewrite(graph: fx.Graph, node: fx.Node) -> None:
+    short = _short(node)
+    if short in _NO_OPS or short.startswith("_assert"):
+        if node.users:
+            node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+        graph.erase_node(node)
+    elif short == "silu":
+        with graph.inserting_before(node):
+            gate = graph.call_function(aten.sigmoid.default, (node.args[0],))
+            product = graph.call_function(aten.mul.Tensor, (node.args[0], gate))
+        gate.meta, product.meta = dict(node.meta), dict(node.meta)
+        node.replace_all_uses_with(product)
+        graph.erase_node(node)
+    elif short in {"view", "_unsafe_view", "view_copy", "_reshape_alias"}:  # a removed contiguous() may have been what made a view legal
+        node.target = aten.reshape.default
+    elif short in {"chunk", "split"}:
+        dim = int(node.args[2]) if len(node.args) > 2 else int(node.kwargs.get("dim", 0))  # type: ignore[arg-type]
+        sizes = [int(value.shape[dim]) for value in node.meta["val"]]
+        node.target = aten.split_with_sizes.default
+        node.args, node.kwargs = (node.args[0], sizes, dim), {}
+
+
+def _short(node: fx.Node) -> str:
+    target = node.target
+    if target is operator.getitem:
+        return "getitem"
+    packet = getattr(target, "_opname", None) or getattr(target, "__name__", str(target))
+    return str(packet).split(".")[0]
+
+
+def _describe(gm: fx.GraphModule) -> tuple[dict[str, str], dict[str, OpNode]]:
+    """Give every operation its stable name and its description, tail still unmarked."""
+    counts: Counter[tuple[str, str]] = Counter()
+    names: dict[str, str] = {}
+    stable: dict[fx.Node, str] = {}
+    ops: dict[str, OpNode] = {}
+    for node in gm.graph.nodes:
+        if node.op == "placeholder":
+            name, path, kind = INPUT, "", OpKind.INPUT
+        elif node.op == "call_function":
+            path, short = _module_path(node), _short(node)
+            name = f"{path}:{short}:{counts[path, short]}"
+            counts[path, short] += 1
+            kind = _kind(node, short)
+        else:
+            continue
+        weight = ""
+        if kind in WEIGHTED:
+            source = node.args[1]
+            weight = str(source.target) if isinstance(source, fx.Node) and source.op == "get_attr" else ""
+            kind = kind if weight else OpKind.OTHER
+        value = node.meta.get("val")
+        shape = tuple(int(s) for s in value.shape) if isinstance(value, torch.Tensor) else None
+        inputs = tuple(stable[i] for i in node.all_input_nodes if i in stable)
+        if kind is OpKind.PASS and not inputs:
+            kind = OpKind.OTHER
+        ops[name] = OpNode(name, kind, path, shape, inputs, weight)
+        stable[node], names[name] = name, node.name
+    return names, ops
+
+
+def _kind(node: fx.Node, short: str) -> OpKind:
+    kind = _KINDS.get(node.target)
+    if kind is not None:
+        return kind
+    return OpKind.PASS if short in _PASS_NAMES else OpKind.OTHER
+
+
+def _module_path(node: fx.Node) -> str:
+    """Absolute path of the innermost module, also where the tracer reports a shared module relatively."""
+    path = ""
+    for name, _ in (node.meta.get("nn_module_stack") or {}).values():
+        if not name:
+            continue
+        if not path or name.startswith(f"{path}."):
+            path = name
+        else:
+            path = f"{path}.{name.rsplit('.', 1)[-1]}"
+    return path
+
+
+def _is_dfl(node: fx.Node) -> bool:
+    stack = node.meta.get("nn_module_stack") or {}
+    return any(str(kind).rsplit(".", 1)[-1].rstrip("'>") == "DFL" for _, kind in stack.values())
+
+
+def _mark_tail(ops: dict[str, OpNode], names: dict[str, str], gm: fx.GraphModule) -> dict[str, OpNode]:
+    """Mark the decode tail: what has no convolution or linear layer behind it, the fixed DFL projection not counted."""
+    nodes = {n.name: n for n in gm.graph.nodes}
+    before_weights: set[str] = set()  # operations with a weighted operation downstream
+    tail: set[str] = set()
+    for op in reversed(list(ops.values())):
+        fixed = _is_dfl(nodes[names[op.name]])
+        weighted = op.kind in WEIGHTED and not fixed
+        if op.name in before_weights or weighted:
+            before_weights.update(op.inputs)
+        elif op.kind is not OpKind.INPUT:
+            tail.add(op.name)
+    described = {}
+    for op in ops.values():
+        kind = OpKind.OTHER if op.kind in WEIGHTED and op.name in tail else op.kind
+        described[op.name] = OpNode(
+            op.name, kind, op.module, op.shape, op.inputs, op.weight, op.name in tail, ""
+        )
+    return _name_branches(described)
+
+
+def _name_branches(ops: dict[str, OpNode]) -> dict[str, OpNode]:
+    readers: dict[str, list[OpNode]] = defaultdict(list)
+    for op in ops.values():
+        for source in op.inputs:
+            readers[source].append(op)
+    last = {
+        op.name: op
+        for op in ops.values()
+        if op.kind in WEIGHTED and readers[op.name] and all(r.tail for r in readers[op.name])
+    }
+    for name, op in last.items():
+        ops[name] = OpNode(op.name, op.kind, op.module, op.shape, op.inputs, op.weight, op.tail, _branch(op.module))
+    return ops
+
+
+def _branch(path: str) -> str:
+    """Which quantity a head's last convolution predicts, by Ultralytics' names of the branches."""
+    parts = [p.removeprefix("one2one_") for p in path.split(".")]
+    if "cv2" in parts[2:3]:
+        return "box"
+    if "cv3" in parts[2:3]:
+        return "score"
+    return "other"

@@ -1,0 +1,285 @@
+"""Ranges from data: a streaming histogram per tensor, and the algorithms that turn it into scale and zero_point."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..errors import CalibrationError
+from .plan import Role
+from .qparams import UNIT_QPARAMS, QParams, QuantSpec, fake_quantize, from_range
+
+BINS = 1 << 14
+SAMPLE = 1 << 16
+Floats = npt.NDArray[np.float64]
+
+
+class Algorithm(str, Enum):
+    """How a range is chosen."""
+
+    MINMAX = "minmax"  # everything seen
+    PERCENTILE = "percentile"  # all but the rarest values
+    MSE = "mse"  # least squared error of the values
+    MSE_SILU = "mse_silu"  # least squared error after the SiLU that follows
+    MSE_SIGMOID = "mse_sigmoid"  # least squared error after the sigmoid that follows; large values are never clipped
+    ENTROPY = "entropy"  # least Kullback-Leibler divergence, as TensorRT's calibrator
+
+
+@dataclass(frozen=True)
+class CalibrationRecipe:
+    """Which algorithm finds the range of which kind of point.
+
+    Attributes:
+        activation: For activations without a choice of their own.
+        pre_activation: For results that go into a SiLU.
+        score: For raw class scores.
+        head: For other raw head outputs.
+        weight: For weights, per channel; only MINMAX and MSE.
+        percentile: Share of values kept by PERCENTILE, in percent.
+    """
+
+    activation: Algorithm = Algorithm.MSE
+    pre_activation: Algorithm = Algorithm.MSE_SILU
+    score: Algorithm = Algorithm.MSE_SIGMOID
+    head: Algorithm = Algorithm.MSE
+    weight: Algorithm = Algorithm.MSE
+    percentile: float = 99.99
+
+    def algorithm(self, role: Role) -> Algorithm:
+        """The algorithm for a role."""
+        return {
+            Role.PRE_ACTIVATION: self.pre_activation,
+            Role.SCORE: self.score,
+            Role.HEAD: self.head,
+            Role.WEIGHT: self.weight,
+            Role.INPUT: Algorithm.MINMAX,
+        }.get(role, self.activation)
+
+
+@dataclass
+class Histogram:
+    """Streaming histogram over [-radius, radius] whose radius is a power of two.
+
+    When a larger value arrives the radius doubles and pairs of bins merge, so one pass suffices, memory is constant,
+    the result does not depend on how the data was batched, and two histograms merge exactly.
+
+    Attributes:
+        counts: (BINS,) number of values per bin.
+        exponent: log2 of the radius.
+        low: Smallest value seen.
+        high: Largest value seen.
+    """
+
+    counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    exponent: int = -64
+    low: float = math.inf
+    high: float = -math.inf
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was seen."""
+        return self.low > self.high
+
+    @property
+    def centers(self) -> Floats:
+        """Middle of each bin."""
+        width = 2.0 ** (self.exponent + 1) / BINS
+        return (np.arange(BINS) + 0.5) * width - 2.0**self.exponent
+
+    def update(self, x: torch.Tensor) -> None:
+        """Add values.
+
+        The extremes are taken from every value, the counts from an evenly spaced sample of at most SAMPLE of them.
+
+        Args:
+            x: Float tensor of any shape.
+
+        Raises:
+            CalibrationError: It holds NaN or infinity.
+        """
+        low, high = (float(v) for v in torch.aminmax(x))
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise CalibrationError("values are NaN or infinite")
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self._grow(_exponent(max(abs(low), abs(high))))
+        radius = 2.0**self.exponent
+        flat = x.detach().float().reshape(-1)
+        stride = -(-flat.numel() // SAMPLE)
+        if stride > 1:  # an odd stride does not fall into step with rows of even length
+            flat = flat[:: stride | 1]
+        self.counts += torch.histc(flat, BINS, -radius, radius).numpy().astype(np.int64)
+
+    def merged(self, other: Histogram) -> Histogram:
+        """The histogram of both data together."""
+        result = Histogram(self.counts.copy(), self.exponent, self.low, self.high)
+        addend = Histogram(other.counts.copy(), other.exponent, other.low, other.high)
+        exponent = max(result.exponent, addend.exponent)
+        result._grow(exponent)
+        addend._grow(exponent)
+        result.counts += addend.counts
+        result.low, result.high = min(self.low, other.low), max(self.high, other.high)
+        return result
+
+    def _grow(self, exponent: int) -> None:
+        if self.empty or not self.counts.any():
+            self.exponent = max(exponent, self.exponent)
+            return
+        while self.exponent < exponent:
+            wide = np.zeros_like(self.counts)
+            wide[BINS // 4 : 3 * BINS // 4] = self.counts.reshape(-1, 2).sum(1)
+            self.counts, self.exponent = wide, self.exponent + 1
+
+
+def _exponent(radius: float) -> int:
+    return max(math.floor(math.log2(radius)) + 1, -63) if radius > 0 else -63
+
+
+def solve(hist: Histogram, spec: QuantSpec, algorithm: Algorithm, *, percentile: float = 99.99) -> QParams:
+    """Find scale and zero_point for what a histogram saw.
+
+    Args:
+        hist: The values.
+        spec: The representation.
+        algorithm: How to choose.
+        percentile: For PERCENTILE, the share of values kept.
+
+    Returns:
+        The parameters.
+
+    Raises:
+        CalibrationError: Nothing was seen.
+    """
+    if hist.empty:
+        raise CalibrationError("no values were seen")
+    if algorithm is Algorithm.MINMAX or hist.low == hist.high:
+        return from_range(hist.low, hist.high, spec)
+    if algorithm is Algorithm.PERCENTILE:
+        return from_range(*_percentile(hist, percentile), spec)
+    filled = hist.counts > 0
+    values, weights = hist.centers[filled], hist.counts[filled].astype(np.float64)
+    if algorithm is Algorithm.ENTROPY:
+        return _search(hist, spec, lambda q: _divergence(values, weights, q, spec))
+    if algorithm is Algorithm.MSE_SIGMOID:
+        return _search(hist, spec, lambda q: _sigmoid_error(values, weights, q, spec), keep_high=True)
+    after = _silu_error if algorithm is Algorithm.MSE_SILU else _plain_error
+    return _search(hist, spec, lambda q: after(values, weights, q, spec))
+
+
+def _percentile(hist: Histogram, percentile: float) -> tuple[float, float]:
+    """Two-sided: half of what is cut off lies on each side."""
+    share = np.cumsum(hist.counts) / hist.counts.sum()
+    cut = (1 - percentile / 100) / 2
+    low = hist.centers[np.searchsorted(share, cut)]
+    high = hist.centers[min(np.searchsorted(share, 1 - cut), BINS - 1)]
+    return max(float(low), hist.low), min(float(high), hist.high)
+
+
+def _plain_error(x: Floats, weights: Floats, params: QParams, spec: QuantSpec) -> float:
+    return float(weights @ (fake_quantize(x, params, spec) - x) ** 2)
+
+
+def _silu_error(x: Floats, weights: Floats, params: QParams, spec: QuantSpec) -> float:
+    """Error after the SiLU, the sigmoid's own rounding included: else clipped negatives stop rounding to exactly 0."""
+    q = fake_quantize(x, params, spec)
+    gate = fake_quantize(_sigmoid(q), UNIT_QPARAMS, QuantSpec())
+    return float(weights @ (q * gate - x * _sigmoid(x)) ** 2)
+
+
+def _sigmoid_error(x: Floats, weights: Floats, params: QParams, spec: QuantSpec) -> float:
+    return float(weights @ (_sigmoid(fake_quantize(x, params, spec)) - _sigmoid(x)) ** 2)
+
+
+def _sigmoid(x: Floats) -> Floats:
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(x, -60, 60))))
+
+
+def _divergence(x: Floats, weights: Floats, params: QParams, spec: QuantSpec) -> float:
+    """Kullback-Leibler divergence of the quantized distribution from the clipped one (Migacz, GTC 2017)."""
+    low, high = (float(v) for v in params.range(spec))
+    step = np.round(np.clip(x, low, high) / float(params.scale)).astype(np.int64)
+    _, index = np.unique(step, return_inverse=True)
+    reference = weights.copy()
+    outside = (x < low) | (x > high)
+    inside_mass = np.bincount(index, np.where(outside, 0.0, weights))
+    members = np.maximum(np.bincount(index, np.where(outside, 0.0, 1.0)), 1)
+    spread = np.where(outside, 0.0, (inside_mass / members)[index])
+    # mass beyond the range is counted at the range's ends in the reference, where the quantized one has none
+    for side in (x < low, x > high):
+        inside = np.flatnonzero(~outside)
+        if side.any() and inside.size:
+            end = inside[0] if x[side][0] < low else inside[-1]
+            reference[end] += weights[side].sum()
+    reference = np.where(outside, 0.0, reference)
+    p, q = reference / reference.sum(), np.maximum(spread / max(spread.sum(), 1e-30), 1e-12)
+    mask = p > 0
+    return float((p[mask] * np.log(p[mask] / q[mask])).sum())
+
+
+def _search(
+    hist: Histogram, spec: QuantSpec, loss: Callable[[QParams], float], *, keep_high: bool = False
+) -> QParams:
+    """Shrink the two ends of the range in turn, coarse to fine, and keep what loses least."""
+    if spec.symmetric:
+        amax = max(-hist.low, hist.high)
+        best = _line(lambda f: loss(from_range(-amax * f, amax * f, spec)), 1.0)
+        amax = max(amax * best, hist.high) if keep_high else amax * best
+        return from_range(-amax, amax, spec)
+    low, high = 1.0, 1.0
+    for _ in range(3):
+        before = (low, high)
+        if hist.high > 0 and not keep_high:
+            high = _line(lambda f: loss(from_range(hist.low * low, hist.high * f, spec)), high)  # noqa: B023
+        if hist.low < 0:
+            low = _line(lambda f: loss(from_range(hist.low * f, hist.high * high, spec)), low)  # noqa: B023
+        if before == (low, high):
+            break
+    return from_range(hist.low * low, hist.high * high, spec)
+
+
+def _line(loss: Callable[[float], float], start: float) -> float:
+    """Minimise over a fraction in (0, 1]: a geometric grid first, then twice around its best."""
+    tried: dict[float, float] = {start: loss(start)}
+    for f in np.geomspace(0.02, 1.0, 24):
+        tried.setdefault(float(f), loss(float(f)))
+    for ratio in (1.12, 1.025):
+        best = min(tried, key=tried.__getitem__)
+        for f in np.geomspace(best / ratio, min(best * ratio, 1.0), 9):
+            tried.setdefault(float(f), loss(float(f)))
+    return min(tried, key=tried.__getitem__)
+
+
+def solve_weight(weight: npt.NDArray[np.float32], spec: QuantSpec, algorithm: Algorithm) -> QParams:
+    """Symmetric parameters of a weight.
+
+    Args:
+        weight: Any shape; ``spec.axis`` is the output channel.
+        spec: The representation.
+        algorithm: MINMAX, or MSE for the amax that loses least squared error in each channel.
+
+    Returns:
+        Parameters of shape (channels,), or () for one scale per tensor.
+
+    Raises:
+        CalibrationError: Another algorithm was asked for.
+    """
+    if algorithm not in {Algorithm.MINMAX, Algorithm.MSE}:
+        raise CalibrationError(f"weights cannot use '{algorithm.value}'; allowed are minmax and mse")
+    rows = weight.reshape(1, -1) if spec.axis is None else np.moveaxis(weight, spec.axis, 0).reshape(
+        weight.shape[spec.axis], -1
+    )
+    amax = np.abs(rows).max(1).astype(np.float64)
+    row_spec = QuantSpec(spec.bits, symmetric=True, narrow_range=spec.narrow_range, axis=0)
+    best, least = amax, np.full(len(rows), np.inf)
+    for f in (1.0,) if algorithm is Algorithm.MINMAX else np.linspace(1.0, 0.5, 41):
+        params = from_range(-amax * f, amax * f, row_spec)
+        error = ((fake_quantize(rows, params, row_spec) - rows) ** 2).sum(1)
+        better = error < least
+        best, least = np.where(better, amax * f, best), np.where(better, error, least)
+    params = from_range(-best, best, row_spec)
+    return params if spec.axis is not None else QParams(params.scale[0], params.zero_point[0])

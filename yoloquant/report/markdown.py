@@ -1,0 +1,128 @@
+"""Markdown fit for a pull-request comment: the verdict, one table, and what needs attention.
+
+Kept well below GitHub's limit of 65,536 characters per comment; what is cut is in ``report.json``.
+"""
+
+from __future__ import annotations
+
+from html import escape
+
+from ..types import Verdict
+from ..validate.results import Interval, TargetResult, ValidationResult
+from .numbers import DASH, fixed, level, megabytes, milliseconds, points, points_interval, ratio
+from .text import clean, markdown, shorten
+from .verdicts import EMOJI, check_sentence, headline
+from .worst import drop_title, worst_classes
+
+CLASSES = 20
+_MESSAGE = 600
+_HEAD = ("Target", "Verdict", "mAP50-95", "Drop", "Fidelity", "Latency", "Size")
+
+
+def to_markdown(result: ValidationResult) -> str:
+    """The summary of a validation as GitHub-flavoured Markdown.
+
+    Args:
+        result: Outcome of a validation.
+
+    Returns:
+        Markdown text; names and messages from outside are escaped.
+    """
+    rows = [_baseline_row(result.baseline), *(_row(target) for target in result.targets)]
+    table = [_line(_HEAD), _line(("---", "---", "---:", "---:", "---:", "---:", "---:")), *map(_line, rows)]
+    blocks = [
+        f"### {EMOJI[result.verdict]} yoloquant: {result.verdict.value.upper()}",
+        markdown(headline(result)),
+        "\n".join(table),
+        _caption(result),
+        _attention(result),
+        *(_classes(target) for target in result.targets),
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _baseline_row(target: TargetResult) -> tuple[str, ...]:
+    accuracy, latency = target.accuracy, target.latency
+    return (
+        markdown(target.target),
+        "baseline",
+        points(accuracy.map50_95 if accuracy else None),
+        DASH,
+        DASH,
+        milliseconds(latency.median_ms if latency else None),
+        megabytes(target.size_bytes),
+    )
+
+
+def _row(target: TargetResult) -> tuple[str, ...]:
+    comparison, accuracy, latency = target.comparison, target.accuracy, target.latency
+    return (
+        f"**{markdown(target.target)}**",
+        f"{EMOJI[target.verdict]} {target.verdict.value}",
+        points(accuracy.map50_95 if accuracy else None),
+        _drop(comparison.map_drop if comparison else None),
+        fixed(comparison.fidelity.value if comparison else None, 3),
+        _with_ratio(
+            milliseconds(latency.median_ms if latency else None), comparison.latency_ratio if comparison else None
+        ),
+        _with_ratio(megabytes(target.size_bytes), comparison.size_ratio if comparison else None),
+    )
+
+
+def _drop(interval: Interval | None) -> str:
+    ends = points_interval(interval)
+    value = points(interval.value if interval else None, signed=True)
+    return f"{value} ({ends})" if ends else value
+
+
+def _with_ratio(text: str, factor: float | None) -> str:
+    shown = ratio(factor)
+    return text if shown == DASH else f"{text} ({shown})"
+
+
+def _caption(result: ValidationResult) -> str:
+    drop = next((t.comparison.map_drop for t in result.targets if t.comparison and t.comparison.map_drop), None)
+    parts = ["mAP50-95 and its drop in points, positive is worse"]
+    if drop is not None:
+        parts.append(f"in brackets the {level(drop)} interval")
+    parts.append("fidelity 1 is identical to FP32")
+    parts.append("× is the ratio to FP32 (latency: in the same runtime)")  # noqa: RUF001
+    return f"<sub>{'; '.join(parts)}.</sub>"
+
+
+def _attention(result: ValidationResult) -> str:
+    """Failed and inconclusive checks, errors, and notes, one line each."""
+    lines = []
+    for target in result.targets:
+        name = markdown(target.target)
+        if target.error or target.verdict is Verdict.ERROR:
+            reason = markdown(shorten(target.error, _MESSAGE)) or "asked for and not measured"
+            lines.append(f"- {EMOJI[Verdict.ERROR]} **{name}** could not be built or run: {reason}")
+        for check in target.checks:
+            if check.verdict is not Verdict.PASS:
+                sentence = markdown(shorten(check_sentence(check), _MESSAGE))
+                lines.append(f"- {EMOJI[check.verdict]} **{name}** {markdown(check.name)}: {sentence}")
+        lines += [f"- **{name}** note: {markdown(shorten(note, _MESSAGE))}" for note in target.notes[:5]]
+    return "\n".join(["#### Needs attention", "", *lines]) if lines else ""
+
+
+def _classes(target: TargetResult) -> str:
+    """The classes that lost most, folded away."""
+    drops, left = worst_classes(target, CLASSES)
+    if not drops:
+        return ""
+    name = markdown(target.target)
+    lines = [f"<details><summary>Per-class drop: {escape(clean(target.target))}</summary>", ""]
+    lines += [_line(("Class", drop_title(target), "Fidelity")), _line(("---", "---:", "---:"))]
+    fidelity = target.comparison.fidelity_per_class if target.comparison else {}
+    lines += [
+        _line((markdown(shorten(cls, 80)), points(drop, signed=True), fixed(fidelity.get(cls), 3)))
+        for cls, drop in drops
+    ]
+    if left:
+        lines += ["", f"{left} more classes of {name} are in `report.json`."]
+    return "\n".join([*lines, "", "</details>"])

@@ -1,0 +1,7 @@
+"""LiteRT (formerly TensorFlow Lite): full-integer ``.tflite`` files for phones, Raspberry Pi and Edge TPU."""
+
+from __future__ import annotations
+
+from .target import LiteRTTarget
+
+__all__ = ["LiteRTTarget"]

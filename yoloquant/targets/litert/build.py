@@ -1,0 +1,185 @@
+"""From a calibrated plan to a finished, checked flatbuffer."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...errors import PlanError, TargetError
+from ...quant.graph import Graph, OpNode
+from ...quant.insert import insert
+from ...quant.plan import Plan, Point, PointKind
+from ...quant.scheme import weight_point_name
+from ...types import ModelInfo
+from .convert import convert, cut_body
+from .flatbuffer import Flatbuffer, TensorInfo
+from .mapping import locate
+from .qdq import carry, make_pair
+from .surgery import finish
+
+logger = logging.getLogger(__name__)
+
+ScalePair = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Which of LiteRT's two file shapes is built.
+
+    Attributes:
+        raw: NHWC integer input and per-level integer outputs; otherwise NCHW float input and decoded float output.
+        input_type: ``float32``, ``int8`` or ``uint8``.
+    """
+
+    raw: bool = False
+    input_type: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.raw == (self.input_type == "float32"):
+            raise TargetError(
+                f"input_type='{self.input_type}' does not go with {'raw' if self.raw else 'decoded'} outputs; "
+                f"allowed: {'int8, uint8' if self.raw else 'float32'}"
+            )
+
+
+@dataclass(frozen=True)
+class Built:
+    """A converted model.
+
+    Attributes:
+        content: The flatbuffer.
+        tensors: Index of the tensor that realises each point, by point name.
+        operators: Number of operators of each kind.
+        requantize: Operators that only move values from one scale to another.
+    """
+
+    content: bytes
+    tensors: dict[str, int]
+    operators: dict[str, int] = field(default_factory=dict)
+    requantize: int = 0
+
+
+def build(graph: Graph, plan: Plan, variant: Variant, *, bias: Mapping[str, np.ndarray] | None = None) -> Built:
+    """Convert a calibrated plan to a flatbuffer and prove that the file holds it.
+
+    Args:
+        graph: The canonical graph.
+        plan: A calibrated plan that covers every float tensor of the body.
+        variant: Shape of the file.
+        bias: Bias corrections, see ``quant.insert``.
+
+    Returns:
+        The file's bytes and where its points are.
+
+    Raises:
+        PlanError: The plan is not calibrated or belongs to another model.
+        TargetError: The conversion failed, a body operator computes in float, or a scale differs from the plan's.
+    """
+    boxes, scores = head_levels(graph)
+    module = insert(graph, plan, make_pair, bias=dict(bias or {}))
+    carry(module, graph, plan)
+    body = cut_body(module, [graph.fx_name(op.name) for op in (*boxes, *scores)])
+    content = finish(convert(body, graph.info, raw=variant.raw), input_type=variant.input_type)
+    file = Flatbuffer(content)
+    check_integer_body(file, raw=variant.raw)
+    located = locate(body, graph, file)
+    weights = {weight_point_name(op): op.weight for op in graph.ops.values() if op.weight}
+    tensors = {
+        p.name: located.weights[weights[p.name]] if p.kind is PointKind.WEIGHT else located.activations[p.name]
+        for p in plan.points
+    }
+    check_scales(plan, read_points(file, plan.points, tensors))
+    counts = Counter(op.kind for op in file.ops)
+    requantize = sum(op.kind == "QUANTIZE" and op.inputs[0] not in file.inputs for op in file.ops)
+    logger.info("converted %d points into %d operators, %d requantize", len(tensors), len(file.ops), requantize)
+    return Built(content, tensors, dict(counts), requantize)
+
+
+def head_levels(graph: Graph) -> tuple[tuple[OpNode, ...], tuple[OpNode, ...]]:
+    """The box and the score convolution of every level, largest feature map first.
+
+    Raises:
+        PlanError: The head is not a detection head with one of each per level.
+    """
+    boxes, scores = (_branch(graph, name) for name in ("box", "score"))
+    levels = _level_shapes(graph.info)
+    for name, ops in (("box", boxes), ("score", scores)):
+        got = [(op.shape or ())[2:] for op in ops]
+        if got != levels:
+            raise PlanError(
+                f"the head's {name} convolutions have maps {got}, but strides {graph.info.strides} at "
+                f"{graph.info.imgsz} give {levels}; LiteRT export supports detection heads only"
+            )
+    return boxes, scores
+
+
+def _branch(graph: Graph, name: str) -> tuple[OpNode, ...]:
+    found = [op for op in graph.heads if op.branch == name]
+    return tuple(sorted(found, key=lambda op: -int(np.prod((op.shape or (0, 0, 0))[2:]))))
+
+
+def _level_shapes(info: ModelInfo) -> list[tuple[int, int]]:
+    return [(info.imgsz[0] // s, info.imgsz[1] // s) for s in info.strides]
+
+
+def check_integer_body(file: Flatbuffer, *, raw: bool) -> None:
+    """Raise TargetError, naming the operators, unless the body computes in integers only."""
+    floats = [f for f in file.float_ops() if raw or not f.tail]
+    if floats:
+        named = ", ".join(f"{f.op.kind} ({f.name})" for f in floats[:8])
+        raise TargetError(
+            f"{len(floats)} operators of the body compute in float: {named}; the plan must quantize every float "
+            "tensor (scheme 'litert' or 'portable')"
+        )
+
+
+def read_points(
+    file: Flatbuffer, points: Sequence[Point], tensors: Mapping[str, int]
+) -> dict[str, ScalePair]:
+    """Scale and zero_point of every point as the file holds them.
+
+    Args:
+        file: The file.
+        points: The plan's points.
+        tensors: Index of the tensor of each point.
+
+    Returns:
+        float32 scales and int32 zero points by point name, in the plan's shapes.
+
+    Raises:
+        TargetError: A point has no tensor, or its tensor is not int8.
+    """
+    found: dict[str, ScalePair] = {}
+    for point in points:
+        index = tensors.get(point.name)
+        if index is None or not 0 <= index < len(file.tensors):
+            raise TargetError(f"the file does not say where point {point.name} is; export it again")
+        found[point.name] = _read(file.tensors[index], point)
+    return found
+
+
+def _read(tensor: TensorInfo, point: Point) -> ScalePair:
+    if tensor.dtype != "INT8" or not len(tensor.scale):
+        raise TargetError(f"point {point.name} is tensor {tensor.index} of the file, which is {tensor.dtype}, not int8")
+    if point.spec.axis is None and len(tensor.scale) == 1:
+        return tensor.scale.reshape(()), tensor.zero_point.reshape(())
+    return tensor.scale, tensor.zero_point
+
+
+def check_scales(plan: Plan, actual: Mapping[str, ScalePair]) -> None:
+    """Raise TargetError, naming the points, unless every scale and zero_point is bit for bit the plan's."""
+    wrong = []
+    for point in plan.points:
+        assert point.params is not None
+        scale, zero_point = actual[point.name]
+        if not (np.array_equal(scale, point.params.scale) and np.array_equal(zero_point, point.params.zero_point)):
+            wrong.append(point.name)
+    if wrong:
+        raise TargetError(
+            f"{len(wrong)} of {len(plan.points)} points have another range in the file than in the plan, first "
+            f"{wrong[0]}; the converter merged ranges, so tie the points that a concat or an add joins"
+        )

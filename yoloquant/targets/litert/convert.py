@@ -1,0 +1,119 @@
+"""From a graph with explicit quantize/dequantize pairs to the bytes of a ``.tflite``.
+
+Everything that depends on litert-torch's semi-internal interface is in this file: ``QuantConfig`` with a static PT2E
+configuration only switches the converter to turning quantize/dequantize pairs into quantized tensors; the quantizer
+object itself is never used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ...errors import TargetError
+from ...types import ModelInfo
+from .tail import DecodeTail
+
+logger = logging.getLogger(__name__)
+
+
+class _Exportable(nn.Module):
+    """The quantized body with its layout adapters, and the float tail unless the head stays raw."""
+
+    def __init__(self, body: fx.GraphModule, tail: DecodeTail | None) -> None:
+        super().__init__()
+        self.body, self.tail = body, tail
+
+    def forward(self, image: Tensor) -> Any:
+        if self.tail is None:
+            raw = self.body(image.permute(0, 3, 1, 2))
+            return tuple(level.permute(0, 2, 3, 1) for level in raw)
+        raw = self.body(image)
+        half = len(raw) // 2
+        return self.tail(raw[:half], raw[half:])
+
+
+def cut_body(module: fx.GraphModule, heads: Sequence[str]) -> fx.GraphModule:
+    """A copy of the graph that ends at the given operations' quantized values.
+
+    Args:
+        module: Graph with quantize/dequantize pairs.
+        heads: Names of the fx nodes whose results are wanted, in order.
+
+    Returns:
+        A graph module that returns a tuple of those results, dequantized.
+
+    Raises:
+        TargetError: A node is missing.
+    """
+    graph = fx.Graph()
+    copied: dict[fx.Node, fx.Node] = {}
+    graph.graph_copy(module.graph, copied)
+    by_name = {source.name: node for source, node in copied.items()}
+    missing = [name for name in heads if name not in by_name]
+    if missing:
+        raise TargetError(f"the graph has no operation {missing[0]}; the plan was made for another model")
+    graph.output(tuple(_dequantized(by_name[name]) for name in heads))
+    graph.eliminate_dead_code()
+    body = fx.GraphModule(module, graph)
+    body.delete_all_unused_submodules()
+    return body
+
+
+def _dequantized(node: fx.Node) -> fx.Node:
+    for first in node.users:
+        if "quantize_per_tensor" in str(first.target) and len(first.users) == 1:
+            return next(iter(first.users))
+    return node
+
+
+def convert(body: fx.GraphModule, info: ModelInfo, *, raw: bool) -> bytes:
+    """Convert a quantized body to a flatbuffer.
+
+    Args:
+        body: Graph from NCHW image to the box outputs of every level followed by the score outputs of every level.
+        info: The model.
+        raw: Leave the decode tail away, take the image and return the outputs as NHWC.
+
+    Returns:
+        The ``.tflite`` as the converter writes it. It strips the quantize operation at the input (and the dequantize
+        operations at raw outputs), so those tensors are int8.
+
+    Raises:
+        TargetError: The converter failed.
+    """
+    tail = None if raw else DecodeTail(info, normalize=not info.end2end)
+    height, width = info.imgsz
+    shape = (1, height, width, info.channels) if raw else (1, info.channels, height, width)
+    with torch.no_grad(), _quiet() as printed:
+        import litert_torch
+        from litert_torch.quantize import pt2e_quantizer
+        from litert_torch.quantize.quant_config import QuantConfig
+
+        static = pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False)
+        config = QuantConfig(pt2e_quantizer=pt2e_quantizer.PT2EQuantizer().set_global(static))
+        try:
+            model = litert_torch.convert(_Exportable(body, tail).eval(), (torch.zeros(shape),), quant_config=config)
+            return bytes(model.model_content())
+        except Exception as exc:  # the converter raises whatever its layers raise
+            detail = printed.getvalue().strip()[-500:]
+            raise TargetError(f"litert-torch could not convert the model: {exc} {detail}".strip()) from exc
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[io.StringIO]:
+    """Keep the converter's progress lines and third-party warnings off the terminal."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    printed = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(printed):
+        warnings.simplefilter("ignore")
+        yield printed

@@ -1,0 +1,166 @@
+"""Which tensor of a ``.tflite`` is which operation of the graph that it was converted from.
+
+Tensor names in a converted file are only hints. This walk relies on structure instead: weights are recognised by
+their integers, and every other operation by its kind and by the tensors it reads, operations that only move values
+left out. Scales play no part in it, so that comparing scales afterwards means something.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict, deque
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor, fx
+
+from ...errors import TargetError
+from ...quant.graph import PASSING, WEIGHTED, Graph, OpKind, OpNode
+from .flatbuffer import Flatbuffer, OpInfo
+from .qdq import DEQUANTIZE, QUANTIZE
+
+Key = tuple[str, tuple[int, ...], str]
+
+_KINDS = {
+    "CONV_2D": "weighted",
+    "DEPTHWISE_CONV_2D": "weighted",
+    "TRANSPOSE_CONV": "weighted",
+    "FULLY_CONNECTED": "weighted",
+    "BATCH_MATMUL": "matmul",
+    "ADD": "add",
+    "SUB": "add",
+    "MUL": "mul",
+    "DIV": "mul",
+    "CONCATENATION": "concat",
+    "LOGISTIC": "unit",
+    "SOFTMAX": "unit",
+    "RELU": "relu",
+    "RELU6": "relu",
+}
+_MOVES = frozenset(
+    "TRANSPOSE RESHAPE SLICE STRIDED_SLICE SPLIT SPLIT_V PAD PADV2 MAX_POOL_2D RESIZE_NEAREST_NEIGHBOR QUANTIZE "
+    "EXPAND_DIMS SQUEEZE GATHER UNPACK BROADCAST_TO TILE DEPTH_TO_SPACE SPACE_TO_DEPTH".split()
+)
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where a graph's quantized values are in a file.
+
+    Attributes:
+        activations: Tensor index by operation name.
+        weights: Tensor index by path of the weight parameter.
+    """
+
+    activations: dict[str, int]
+    weights: dict[str, int]
+
+
+def locate(body: fx.GraphModule, graph: Graph, file: Flatbuffer) -> Located:
+    """Find every computed tensor and every weight of a quantized body in the file made from it.
+
+    Args:
+        body: The body that was converted, with its quantize/dequantize pairs.
+        graph: The canonical graph whose node names the body keeps.
+        file: The converted file.
+
+    Returns:
+        The tensors' indices.
+
+    Raises:
+        TargetError: An operation has no counterpart.
+    """
+    index = _Index(file)
+    by_fx_name = {graph.fx_name(name): op for name, op in graph.ops.items()}
+    roots: dict[fx.Node, int] = {}
+    found = Located({}, {})
+    for node in body.graph.nodes:
+        op = by_fx_name.get(node.name)
+        if op is None:
+            if node.target in QUANTIZE | DEQUANTIZE and node.all_input_nodes[0] in roots:
+                roots[node] = roots[node.all_input_nodes[0]]
+        elif op.kind is OpKind.INPUT:
+            roots[node] = found.activations[op.name] = index.input
+        elif op.kind in PASSING:
+            roots[node] = roots[node.all_input_nodes[0]]
+        else:
+            _match(node, op, index, roots, found, body)
+    return found
+
+
+def _match(
+    node: fx.Node, op: OpNode, index: _Index, roots: dict[fx.Node, int], found: Located, body: fx.GraphModule
+) -> None:
+    reads = tuple(sorted(roots[i] for i in node.all_input_nodes if i in roots))
+    if op.kind in WEIGHTED:
+        key: Key = ("weighted", reads, _digest(_integers(body, node.args[1])))
+    else:
+        key = (op.kind.value, reads, "")
+    match = index.take(key)
+    if match is None and op.kind is OpKind.RELU and reads:
+        roots[node] = found.activations[op.name] = reads[0]  # fused into the operation before it
+        return
+    if match is None:
+        raise TargetError(
+            f"{op.name} ({op.kind.value}) has no counterpart in the converted file, so its scale cannot be read back; "
+            "the converter rewrote it, which this version of litert-torch is not known to do"
+        )
+    roots[node] = found.activations[op.name] = match.outputs[0]
+    if op.kind in WEIGHTED:
+        found.weights[op.weight] = match.inputs[1]
+
+
+class _Index:
+    """Operators of a file by kind, by the tensors they read and by the digest of their weight."""
+
+    def __init__(self, file: Flatbuffer) -> None:
+        self._ops: dict[Key, deque[OpInfo]] = defaultdict(deque)
+        roots: dict[int, int] = {i: i for i in file.inputs}
+        self.input = file.inputs[0]
+        for op in file.ops:
+            reads = [roots[i] for i in file.operands(op) if i in roots]
+            if op.kind == "QUANTIZE" and op.inputs[0] in file.inputs:
+                roots[op.outputs[0]] = self.input = op.outputs[0]
+            elif op.kind in _MOVES and reads:
+                roots.update({out: reads[0] for out in op.outputs})
+            elif op.kind in _KINDS:
+                kind = _KINDS[op.kind]
+                digest = _digest(_weight(file, op)) if kind == "weighted" and file.tensors[op.inputs[1]].constant else ""
+                self._ops[kind, tuple(sorted(reads)), digest].append(op)
+                roots.update({out: out for out in op.outputs})
+
+    def take(self, key: Key) -> OpInfo | None:
+        """The next operator of this key in execution order; each is handed out once."""
+        return self._ops[key].popleft() if self._ops.get(key) else None
+
+
+def _weight(file: Flatbuffer, op: OpInfo) -> np.ndarray:
+    """Integers of an operator's weight as (out, in, height, width), the order of torch."""
+    values = file.values(op.inputs[1])
+    if op.kind == "DEPTHWISE_CONV_2D":  # (1, height, width, out)
+        return values.transpose(3, 0, 1, 2)
+    return values.transpose(0, 3, 1, 2) if values.ndim == 4 else values
+
+
+def _integers(body: fx.GraphModule, weight: object) -> np.ndarray:
+    """Integers of a weight that passes a quantize/dequantize pair in the graph."""
+    if not isinstance(weight, fx.Node) or weight.target not in DEQUANTIZE:
+        raise TargetError(f"weight {weight} is not quantized, so its operation would stay float")
+    quantized = weight.args[0]
+    assert isinstance(quantized, fx.Node)
+    values = [_constant(body, a) if isinstance(a, fx.Node) else a for a in quantized.args]
+    result: Tensor = quantized.target(*values)  # type: ignore[operator]
+    return result.numpy()
+
+
+def _constant(body: fx.GraphModule, node: fx.Node) -> Tensor:
+    value: object = body
+    for part in str(node.target).split("."):
+        value = getattr(value, part)
+    assert isinstance(value, Tensor)
+    return value.detach()
+
+
+def _digest(values: np.ndarray) -> str:
+    flat = values if values.ndim != 4 else values.reshape(values.shape[0], -1, *values.shape[2:])
+    return hashlib.sha256(str(flat.shape).encode() + np.ascontiguousarray(flat, dtype=np.int8).tobytes()).hexdigest()

@@ -1,0 +1,98 @@
+"""Edits that the converter has no option for, made on the flatbuffer's object form.
+
+Each keeps the integers that the network computes exactly as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...errors import TargetError
+from .flatbuffer import operator_name, parse, serialize
+
+INPUT_TYPES = ("float32", "int8", "uint8")
+
+
+def finish(content: bytes, *, input_type: str) -> bytes:
+    """Give a converted model its final input and the resize operators that every runtime accepts.
+
+    Args:
+        content: The flatbuffer as converted, with an int8 input.
+        input_type: ``float32`` or ``uint8`` put a quantize operator in front; ``int8`` leaves the input as it is.
+
+    Returns:
+        The edited flatbuffer.
+
+    Raises:
+        TargetError: The type is unknown or the converter left no int8 input.
+    """
+    if input_type not in INPUT_TYPES:
+        raise TargetError(f"input_type='{input_type}' is not supported; allowed are {', '.join(INPUT_TYPES)}")
+    model = parse(content)
+    _resize_without_half_pixels(model)
+    if input_type != "int8":
+        _prepend_quantize(model, input_type)
+    return serialize(model)
+
+
+def _resize_without_half_pixels(model: Any) -> None:
+    """Clear half_pixel_centers of nearest resizes by whole factors.
+
+    ``floor((i + 0.5) / n)`` equals ``floor(i / n)`` for every whole factor n, so nothing changes but the compilers that
+    accept it.
+    """
+    graph = model.subgraphs[0]
+    for op in graph.operators:
+        if operator_name(model.operatorCodes[op.opcodeIndex]) != "RESIZE_NEAREST_NEIGHBOR":
+            continue
+        source, result = (graph.tensors[i].shape for i in (op.inputs[0], op.outputs[0]))
+        if all(int(b) % int(a) == 0 for a, b in zip(source, result, strict=True)):
+            op.builtinOptions.halfPixelCenters = False
+
+
+def _prepend_quantize(model: Any, input_type: str) -> None:
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = model.subgraphs[0]
+    inner = int(graph.inputs[0])
+    target = graph.tensors[inner]
+    if len(graph.inputs) != 1 or target.type != schema.TensorType.INT8:
+        raise TargetError("the converter did not return exactly one int8 input; this litert-torch is not supported")
+    outer = schema.TensorT()
+    outer.name, outer.shape, outer.hasRank = target.name, target.shape, target.hasRank
+    target.name = target.name + b"_quantized"
+    outer.quantization = schema.QuantizationParametersT()
+    outer.type = schema.TensorType.FLOAT32
+    if input_type == "uint8":
+        outer.type = schema.TensorType.UINT8
+        outer.quantization.scale = target.quantization.scale
+        outer.quantization.zeroPoint = np.asarray(target.quantization.zeroPoint) + 128
+    model.buffers.append(schema.BufferT())
+    outer.buffer = len(model.buffers) - 1
+    graph.tensors.append(outer)
+    index = len(graph.tensors) - 1
+    graph.operators.insert(0, _quantize_op(model, index, inner))
+    graph.inputs = np.array([index], np.int32)
+    for signature in model.signatureDefs or []:
+        for entry in signature.inputs:
+            entry.tensorIndex = index if entry.tensorIndex == inner else entry.tensorIndex
+
+
+def _quantize_op(model: Any, source: int, result: int) -> Any:
+    from ai_edge_litert import schema_py_generated as schema
+
+    quantize = schema.BuiltinOperator.QUANTIZE
+    codes = [int(code.builtinCode) for code in model.operatorCodes]
+    if quantize not in codes:
+        code = schema.OperatorCodeT()
+        code.builtinCode, code.deprecatedBuiltinCode, code.version = quantize, quantize, 1
+        model.operatorCodes.append(code)
+        codes.append(quantize)
+    op = schema.OperatorT()
+    op.opcodeIndex = codes.index(quantize)
+    op.inputs, op.outputs = np.array([source], np.int32), np.array([result], np.int32)
+    op.builtinOptionsType = schema.BuiltinOptions.QuantizeOptions
+    op.builtinOptions = schema.QuantizeOptionsT()
+    return op

@@ -1,0 +1,114 @@
+"""Manifests: which images a subset holds, with hashes and box counts, so that a score can be repeated exactly."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import DataError
+
+
+class ManifestImage(BaseModel):
+    """One image of a subset."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: str = Field(description="file name without folders; the id of the image")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    boxes: int = Field(ge=0, description="labelled boxes after removal of exact duplicates")
+
+
+class Manifest(BaseModel):
+    """A subset of a data set.
+
+    Attributes:
+        format: Version of this file format.
+        name: Name of the subset.
+        source: What it was drawn from.
+        seed: Seed of the draw; None if it was not drawn at random.
+        images: Its images, by file name.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = Field(default=1, ge=1, le=1)
+    name: str
+    source: str = ""
+    seed: int | None = None
+    images: tuple[ManifestImage, ...] = Field(min_length=1)
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(stream)
+
+
+def _sha256(stream: Iterable[bytes]) -> str:
+    # Python 3.10 has no file_digest.
+    digest = hashlib.sha256()
+    for block in stream:
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        DataError: It is missing, no JSON, or has other keys.
+    """
+    try:
+        return Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as exc:
+        raise DataError(
+            f"manifest {path} cannot be read ({exc.strerror}); tools/make_coco_subset.py writes one"
+        ) from exc
+    except json.JSONDecodeError as exc:
+        raise DataError(f"manifest {path} is no JSON: {exc}") from exc
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise DataError(
+            f"manifest {path}: {place}: {first['msg']}; allowed keys are {', '.join(Manifest.model_fields)}"
+        ) from exc
+
+
+def check_manifest(manifest: Manifest, images: Sequence[tuple[Path, int]]) -> None:
+    """Hold images against a manifest.
+
+    Args:
+        manifest: The manifest.
+        images: Path and number of boxes of every image.
+
+    Raises:
+        DataError: An image is missing, additional, changed, or has other labels.
+    """
+    wanted = {entry.file: entry for entry in manifest.images}
+    present = {path.name: (path, boxes) for path, boxes in images}
+    if len(present) != len(images):
+        raise DataError("a manifest names images by file name, and two images of this data set share one; rename them")
+    missing, extra = sorted(wanted.keys() - present.keys()), sorted(present.keys() - wanted.keys())
+    if missing or extra:
+        raise DataError(
+            f"manifest '{manifest.name}' lists {len(wanted)} images and the data has {len(present)}: "
+            f"{len(missing)} missing{_some(missing)}, {len(extra)} not listed{_some(extra)}; "
+            "use the data the manifest was made for, or leave the manifest out"
+        )
+    for name, entry in wanted.items():
+        path, boxes = present[name]
+        if boxes != entry.boxes:
+            raise DataError(
+                f"{path} has {boxes} labelled boxes, manifest '{manifest.name}' says {entry.boxes}; "
+                "restore its label file"
+            )
+        if file_sha256(path) != entry.sha256:
+            raise DataError(f"{path} differs from the image in manifest '{manifest.name}' (sha256); restore the file")
+
+
+def _some(names: list[str]) -> str:
+    return f" ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else ""
