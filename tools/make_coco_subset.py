@@ -3,9 +3,9 @@
     python tools/make_coco_subset.py data=coco.yaml split=val images=500 name=coco500_val2017 out=datasets
 
 Writes ``<name>.txt`` (the images' paths, a list that Ultralytics reads), ``<name>.yaml`` (a data yaml whose val split
-is that list) and ``<name>.json`` (a manifest: file names, sha256, box counts, seed). No image is copied. Images are taken
-one by one, each time the one that brings the class frequencies of the subset closest to those of the whole set; ties go
-to the image that comes first in an order shuffled by the seed, so the same call gives the same subset everywhere.
+is that list) and ``<name>.json`` (a manifest: file names, sha256, box counts, seed). No image is copied. Images are
+taken one by one, each time the one that brings the class frequencies of the subset closest to those of the whole set;
+ties go to the image that comes first in an order shuffled by the seed: the same call gives the same subset everywhere.
 
 Options (``key=value`` or ``--key value``): data (a data yaml or Ultralytics' name of one), split (val), images (256; 0
 takes all), seed (0), name (<data>_<split>_<images>), out (.), source (a remark for the manifest).

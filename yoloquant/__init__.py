@@ -1,3 +1,83 @@
-"""Small, fast, exact YOLO on the device it must run on, with its accuracy proven."""
+"""Small, fast, exact YOLO on the device it must run on, with its accuracy proven.
+
+The public verbs load what they need when they are called: importing the package loads no torch, no Ultralytics and no
+runtime.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .api import (
+        ExportResult,
+        QuantizeOptions,
+        ValidateOptions,
+        export,
+        plan,
+        quantize,
+        report,
+        validate,
+    )
+    from .artifact import Artifact
+    from .calibration import CalibrationOptions
+    from .errors import YoloquantError
+    from .quant.observers import Algorithm, CalibrationRecipe
+    from .quant.plan import Plan
+    from .types import ExportedModel, Task, Verdict
+    from .validate.results import ValidationResult
+
+_WHERE = {
+    "Algorithm": "quant.observers",
+    "Artifact": "artifact",
+    "CalibrationOptions": "calibration",
+    "CalibrationRecipe": "quant.observers",
+    "ExportResult": "api",
+    "ExportedModel": "types",
+    "Plan": "quant.plan",
+    "QuantizeOptions": "api",
+    "Task": "types",
+    "ValidateOptions": "api",
+    "ValidationResult": "validate.results",
+    "Verdict": "types",
+    "YoloquantError": "errors",
+    "export": "api",
+    "plan": "api",
+    "quantize": "api",
+    "report": "api",
+    "validate": "api",
+}
+
+__all__ = [
+    "Algorithm",
+    "Artifact",
+    "CalibrationOptions",
+    "CalibrationRecipe",
+    "ExportResult",
+    "ExportedModel",
+    "Plan",
+    "QuantizeOptions",
+    "Task",
+    "ValidateOptions",
+    "ValidationResult",
+    "Verdict",
+    "YoloquantError",
+    "__version__",
+    "export",
+    "plan",
+    "quantize",
+    "report",
+    "validate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'yoloquant' has no attribute '{name}'")
+    from importlib import import_module
+
+    value = getattr(import_module(f"yoloquant.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value

@@ -182,6 +182,9 @@ def test_timing(data: ValidationSet) -> None:
     assert target.comparison.latency_ratio > 0 and target.comparison.size_ratio == 0.25
     assert target.latency.runs == 12 and 0 < target.latency.median_ms <= target.latency.p90_ms
     assert result.environment["peak_memory_bytes"] > 2**20 and result.environment["data_sha256"] == data.data_hash
+    simulated = {"int8": ArtifactFacts(timing_baseline="float", simulated=True)}
+    other = judge(evaluation, load_gate(GATE), simulated, QUICK).targets[0]
+    assert other.latency is None and other.comparison.latency_ratio is None and "simulated" in other.notes[0]
     assert len(result.targets) == 1 and result.baseline.size_bytes == 200
 
 

@@ -6,31 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from metrics_cases import random_case
 
 from yoloquant.validate.detections import Detections
-from yoloquant.validate.matching import IGNORED, IOU_THRESHOLDS, RIGHT, Matches, Truth
+from yoloquant.validate.matching import IGNORED, RIGHT, Matches, Truth
 from yoloquant.validate.metrics import ap_table, average_precision, class_scores, per_size_map
-
-CLASSES = 4
-
-
-def _random_case(seed: int, images: int, crowd: int) -> tuple[list[Detections], list[Matches], list[Truth]]:
-    """Random detections whose right ones never outnumber the truths of their class and image."""
-    rng = np.random.default_rng(seed)
-    found, matches, truths = [], [], []
-    for _ in range(images):
-        labels = rng.integers(0, CLASSES, rng.integers(0, crowd))
-        classes = rng.integers(0, CLASSES, rng.integers(0, 2 * crowd))
-        status = np.zeros((len(classes), 4, len(IOU_THRESHOLDS)), dtype=np.uint8)
-        for cls in range(CLASSES):
-            rows = rng.permutation(np.flatnonzero(classes == cls))[: np.count_nonzero(labels == cls)]
-            reach = rng.integers(0, len(IOU_THRESHOLDS) + 1, len(rows))
-            status[rows, 0] = np.arange(len(IOU_THRESHOLDS)) < reach[:, None]
-        scores = np.sort(rng.random(len(classes)).astype(np.float32))[::-1]
-        found.append(Detections(np.zeros((len(classes), 4), np.float32), scores, classes))
-        matches.append(Matches(status, np.full(len(classes), -1), np.zeros(len(classes))))
-        truths.append(Truth(np.zeros((len(labels), 4)), labels, rng.integers(0, 3, len(labels))))
-    return found, matches, truths
 
 
 def _ultralytics_ap(
@@ -50,7 +30,7 @@ def _ultralytics_ap(
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 9))
 @settings(max_examples=60, deadline=None)
 def test_ap_equals_ultralytics(seed: int, images: int, crowd: int) -> None:
-    found, matches, truths = _random_case(seed, images, crowd)
+    found, matches, truths = random_case(seed, images, crowd)
     table = ap_table(class_scores(found, matches, truths), np.ones((1, images)))
     if sum(len(t.classes) for t in truths) == 0:
         assert table.classes.size == 0 and table.map50_95[0] == 0
@@ -66,7 +46,7 @@ def test_ap_equals_ultralytics(seed: int, images: int, crowd: int) -> None:
 @settings(max_examples=40, deadline=None)
 def test_a_weight_is_a_number_of_copies(seed: int, counts: list[int]) -> None:
     """An image of weight w counts like w copies of it: what makes weights a bootstrap."""
-    found, matches, truths = _random_case(seed, len(counts), 6)
+    found, matches, truths = random_case(seed, len(counts), 6)
     table = ap_table(class_scores(found, matches, truths), np.array([counts], dtype=np.float64))
     copies = [i for i, count in enumerate(counts) for _ in range(count)]
     if not copies or sum(len(truths[i].classes) for i in copies) == 0:
@@ -80,7 +60,7 @@ def test_a_weight_is_a_number_of_copies(seed: int, counts: list[int]) -> None:
 
 
 def test_rows_of_weights_are_independent_of_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    found, matches, truths = _random_case(3, 10, 8)
+    found, matches, truths = random_case(3, 10, 8)
     scores = class_scores(found, matches, truths)
     weights = np.random.default_rng(0).integers(0, 4, (7, 10)).astype(float)
     together = ap_table(scores, weights).ap
@@ -91,7 +71,7 @@ def test_rows_of_weights_are_independent_of_each_other(monkeypatch: pytest.Monke
 
 
 def test_ignored_detections_count_neither_way() -> None:
-    found, matches, truths = _random_case(5, 8, 6)
+    found, matches, truths = random_case(5, 8, 6)
     status = [m.status.copy() for m in matches]
     for s in status:
         s[:, 1] = s[:, 0]

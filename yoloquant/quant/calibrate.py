@@ -12,7 +12,7 @@ from torch import fx
 
 from ..errors import CalibrationError
 from .graph import Graph
-from .observers import Algorithm, CalibrationRecipe, Histogram, solve, solve_weight
+from .observers import CalibrationRecipe, Histogram, solve, solve_weight
 from .plan import Plan, Point
 from .qparams import QParams
 
@@ -86,8 +86,43 @@ def observe(
     return Observations(interpreter.histograms, count)
 
 
+class Solver:
+    """Solves ranges and remembers them, since the plans of several schemes mostly ask for the same."""
+
+    def __init__(self, seen: Observations, recipe: CalibrationRecipe | None = None) -> None:
+        self.seen, self.recipe = seen, recipe or CalibrationRecipe()
+        self._known: dict[object, QParams] = {}
+
+    def group(self, members: tuple[Point, ...]) -> tuple[QParams, str]:
+        """Range of points that share one, and the algorithm that found it."""
+        missing = [p.name for p in members if p.name not in self.seen.histograms]
+        if missing:
+            raise CalibrationError(f"{missing[0]} was not observed; observe with the plan that is to be solved")
+        algorithm = self.recipe.algorithm(members[0].role) if len(members) == 1 else self.recipe.activation
+        key = (tuple(p.name for p in members), members[0].spec, algorithm)
+        if key not in self._known:
+            hist = self.seen.histograms[members[0].name]
+            for p in members[1:]:
+                hist = hist.merged(self.seen.histograms[p.name])
+            self._known[key] = solve(hist, members[0].spec, algorithm, percentile=self.recipe.percentile)
+        return self._known[key], algorithm.value
+
+    def weight(self, graph: Graph, point: Point) -> tuple[QParams, str]:
+        """Range of a weight, and the algorithm that found it."""
+        key = (point.name, point.spec)
+        if key not in self._known:
+            self._known[key] = solve_weight(weight_of(graph, point), point.spec, self.recipe.weight)
+        return self._known[key], self.recipe.weight.value
+
+
 def solve_plan(
-    graph: Graph, plan: Plan, seen: Observations, recipe: CalibrationRecipe | None = None, *, keep: bool = True
+    graph: Graph,
+    plan: Plan,
+    seen: Observations,
+    recipe: CalibrationRecipe | None = None,
+    *,
+    keep: bool = True,
+    solver: Solver | None = None,
 ) -> Plan:
     """Turn observations into the ranges of a plan.
 
@@ -97,25 +132,25 @@ def solve_plan(
         seen: What ``observe`` returned for it.
         recipe: Algorithms per kind of point.
         keep: Leave points that already have a range (fixed or learned ones) as they are.
+        solver: Shared between the plans of one observation; made from ``seen`` and ``recipe`` if None.
 
     Returns:
         The plan with every range filled in; constant activations are noted.
     """
-    recipe = recipe or CalibrationRecipe()
+    solver = solver or Solver(seen, recipe)
     params: dict[str, QParams] = {}
     algorithms: dict[str, str] = {}
     constant: list[str] = []
     for point in plan.weights:
         if keep and point.params is not None:
             continue
-        params[point.name] = solve_weight(weight_of(graph, point), point.spec, recipe.weight)
-        algorithms[point.name] = recipe.weight.value
+        params[point.name], algorithms[point.name] = solver.weight(graph, point)
     for members in plan.groups().values():
         open_points = [p for p in members if not (p.fixed or (keep and p.params is not None))]
         known = next((p.params for p in members if p.params is not None and not p.fixed), None)
         if not open_points:
             continue
-        found, algorithm = (known, "tied") if keep and known is not None else _solve_group(members, seen, recipe)
+        found, algorithm = (known, "tied") if keep and known is not None else solver.group(members)
         for p in open_points:
             params[p.name], algorithms[p.name] = found, algorithm
             if seen.histograms[p.name].low == seen.histograms[p.name].high:
@@ -123,21 +158,6 @@ def solve_plan(
     if constant:
         logger.warning("%d activations are constant on every calibration image, first %s", len(constant), constant[0])
     return plan.with_params(params, algorithms)
-
-
-def _solve_group(
-    members: tuple[Point, ...], seen: Observations, recipe: CalibrationRecipe
-) -> tuple[QParams, str]:
-    missing = [p.name for p in members if p.name not in seen.histograms]
-    if missing:
-        raise CalibrationError(f"{missing[0]} was not observed; observe with the plan that is to be solved")
-    hist = seen.histograms[members[0].name]
-    for p in members[1:]:
-        hist = hist.merged(seen.histograms[p.name])
-    algorithm = recipe.algorithm(members[0].role) if len(members) == 1 else recipe.activation
-    if algorithm is Algorithm.MSE_SILU and len(members) > 1:
-        algorithm = Algorithm.MSE
-    return solve(hist, members[0].spec, algorithm, percentile=recipe.percentile), algorithm.value
 
 
 def weight_of(graph: Graph, point: Point) -> np.ndarray:

@@ -12,8 +12,6 @@ import operator
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import Enum
 from functools import cached_property
 
 import torch
@@ -21,33 +19,12 @@ from torch import fx, nn
 
 from ..errors import ModelError
 from ..types import ModelInfo
+from .ops import INPUT, PASSING, WEIGHTED, OpKind, OpNode
+
+__all__ = ["INPUT", "PASSING", "WEIGHTED", "Graph", "OpKind", "OpNode", "trace"]
 
 logger = logging.getLogger(__name__)
 aten = torch.ops.aten
-
-INPUT = "images"
-
-
-class OpKind(str, Enum):
-    """What an operation means to a quantizer."""
-
-    INPUT = "input"
-    CONV = "conv"
-    LINEAR = "linear"
-    CONV_TRANSPOSE = "conv_transpose"
-    MATMUL = "matmul"
-    ADD = "add"
-    MUL = "mul"
-    CONCAT = "concat"
-    UNIT = "unit"  # results lie in 0..1: sigmoid, softmax
-    RELU = "relu"
-    PASS = "pass"  # moves or selects values without computing new ones
-    POOL_MAX = "pool_max"  # also only selects values
-    OTHER = "other"
-
-
-WEIGHTED = frozenset({OpKind.CONV, OpKind.LINEAR, OpKind.CONV_TRANSPOSE})
-PASSING = frozenset({OpKind.PASS, OpKind.POOL_MAX})
 
 _KINDS: dict[object, OpKind] = {
     aten.conv2d.default: OpKind.CONV,
@@ -75,31 +52,6 @@ _PASS_NAMES = frozenset(
     "movedim".split()
 )
 _NO_OPS = frozenset("contiguous clone alias detach dropout lift_fresh_copy _to_copy to".split())
-
-
-@dataclass(frozen=True)
-class OpNode:
-    """One operation of the canonical graph.
-
-    Attributes:
-        name: Stable name, ``module.path:operation:index``.
-        kind: What it means to a quantizer.
-        module: Path of the module whose forward runs it.
-        shape: Shape of its result, or None if it returns several tensors.
-        inputs: Names of the operations whose results it reads, in order, constants left out.
-        weight: Path of its weight parameter, for convolutions and linear layers.
-        tail: Whether it belongs to the float decode tail behind the last head convolutions.
-        branch: For a head's last convolution ``box``, ``score`` or ``other``; empty elsewhere.
-    """
-
-    name: str
-    kind: OpKind
-    module: str
-    shape: tuple[int, ...] | None
-    inputs: tuple[str, ...]
-    weight: str = ""
-    tail: bool = False
-    branch: str = ""
 
 
 class Graph:

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from ..errors import PlanError
-from .graph import PASSING, WEIGHTED, Graph, OpKind, OpNode
+from .ops import PASSING, WEIGHTED, OpKind, OpNode
 from .plan import Plan, Point, PointKind, Role, Site, ties
 from .qparams import UNIT_QPARAMS, QuantSpec
+
+if TYPE_CHECKING:
+    from .graph import Graph
 
 WEIGHT = QuantSpec(symmetric=True, narrow_range=True, axis=0)
 AFFINE = QuantSpec()

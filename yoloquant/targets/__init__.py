@@ -1,0 +1,112 @@
+"""The runtimes that artifacts are exported to, found by looking rather than by a list.
+
+Every module of this package is searched for ``Target`` classes (in a subpackage: its module ``target``); other
+distributions register theirs under the entry-point group ``yoloquant.targets``. Target modules therefore import no
+runtime and no torch when they are imported; all of that happens inside their methods.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import logging
+import pkgutil
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib import metadata
+from typing import TypeGuard
+
+from ..errors import UsageError
+from .base import Target
+
+__all__ = ["ENTRY_POINT_GROUP", "available", "devices", "get", "names"]
+
+logger = logging.getLogger(__name__)
+
+ENTRY_POINT_GROUP = "yoloquant.targets"
+
+
+def names() -> tuple[str, ...]:
+    """Names of all known targets, sorted."""
+    return tuple(_known())
+
+
+def devices() -> dict[str, tuple[str, ...]]:
+    """Device names that people use, each with the targets that serve it; the first is the one that ``get`` returns."""
+    found: dict[str, list[str]] = {}
+    for name, target in _known().items():
+        for device in target.capabilities.devices:
+            found.setdefault(device, []).append(name)
+    return {device: tuple(found[device]) for device in sorted(found)}
+
+
+def get(name: str) -> Target:
+    """Find a target.
+
+    Args:
+        name: Name of a target, or of a device that exactly one target serves; upper and lower case are the same.
+
+    Returns:
+        An instance; whether its packages are installed is ``require``'s business.
+
+    Raises:
+        UsageError: The name is unknown, or several targets serve the device.
+    """
+    key = name.strip().lower()
+    known, by_device = _known(), devices()
+    if key in known:
+        return known[key]()
+    serving = by_device.get(key, ())
+    if len(serving) > 1:
+        raise UsageError(f"device '{name}' is served by several targets; name one of {', '.join(serving)}")
+    if serving:
+        return known[serving[0]]()
+    near = difflib.get_close_matches(key, (*known, *by_device), n=1)
+    hint = f" (did you mean '{near[0]}'?)" if near else ""
+    raise UsageError(
+        f"target '{name}' is unknown{hint}; allowed are the targets {', '.join(known)} and the devices "
+        f"{', '.join(by_device)}"
+    )
+
+
+def available() -> tuple[Target, ...]:
+    """The targets whose packages are all installed, by name; importing none of those packages."""
+    return tuple(target() for target in _known().values() if not target.missing())
+
+
+@lru_cache(maxsize=1)
+def _known() -> dict[str, type[Target]]:
+    found: dict[str, type[Target]] = {}
+    for target in (*_built_in(), *_registered()):
+        if target.name in found:
+            other = found[target.name]
+            logger.warning("%r is left out: %r is already the target '%s'", target, other, target.name)
+            continue
+        found[target.name] = target
+    return dict(sorted(found.items()))
+
+
+def _built_in() -> Iterator[type[Target]]:
+    for module in pkgutil.iter_modules(__path__):
+        path = f"{__name__}.{module.name}.target" if module.ispkg else f"{__name__}.{module.name}"
+        for value in vars(importlib.import_module(path)).values():
+            if _is_target(value) and value.__module__ == path:
+                yield value
+
+
+def _registered() -> Iterator[type[Target]]:
+    for entry in metadata.entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            value = entry.load()
+        except Exception as exc:  # one broken distribution must not take the other targets away
+            logger.warning("target '%s' of %s cannot be loaded: %s", entry.name, entry.value, exc)
+            continue
+        if _is_target(value):
+            yield value
+        else:
+            logger.warning("entry point '%s' (%s) is no Target class and is left out", entry.name, entry.value)
+
+
+def _is_target(value: object) -> TypeGuard[type[Target]]:
+    return inspect.isclass(value) and issubclass(value, Target) and not inspect.isabstract(value)

@@ -16,6 +16,7 @@ from ..types import ExportedModel, HeadLayout, ModelInfo, Task
 
 if TYPE_CHECKING:
     from ..artifact import Artifact
+    from ..quant.scheme import Scheme
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Target(ABC):
         extra: The extra that installs what it needs.
         requires: Modules that building needs.
         runs_with: Modules that running the artifact here needs.
-        scheme: The quantization scheme whose placement this runtime wants.
+        scheme: The rules by which this runtime wants quantization placed.
         suffix: File suffix, or folder suffix, that Ultralytics recognises.
         capabilities: What it can do.
     """
@@ -89,7 +90,7 @@ class Target(ABC):
     extra: ClassVar[str]
     requires: ClassVar[tuple[str, ...]] = ()
     runs_with: ClassVar[tuple[str, ...]] = ()
-    scheme: ClassVar[str]
+    scheme: ClassVar[Scheme]
     suffix: ClassVar[str]
     capabilities: ClassVar[Capabilities] = Capabilities()
 
@@ -111,6 +112,10 @@ class Target(ABC):
     @abstractmethod
     def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
         """Write the artifact into a folder (atomically) and describe it."""
+
+    @abstractmethod
+    def export_float(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
+        """Write the float model for the same runtime, which latency is compared with; ``precision`` is ``fp32``."""
 
     @abstractmethod
     def load(self, exported: ExportedModel, threads: int | None = None) -> Runner:

@@ -105,10 +105,10 @@ class ValidationSet:
         Raises:
             DataError: The yaml, the images or the labels are missing or malformed, or differ from the manifest.
         """
-        file, content = _load_yaml(data)
+        file, content = load_yaml(data)
         names = _class_names(content, file)
-        paths = _split_paths(content, file, split)
-        images = _list_images(paths, str(data))
+        paths = split_paths(content, file, split)
+        images = list_images(paths, str(data))
         labels = host.label_paths(images)
         items = tuple(
             LabelledImage(image, *read_labels(label, len(names))) for image, label in zip(images, labels, strict=True)
@@ -134,13 +134,18 @@ class ValidationSet:
         path = Path(folder)
         if not path.is_dir():
             raise DataError(f"source '{folder}' is not a folder; name a folder of images, or a data yaml with data=")
-        images = _list_images([path.resolve()], str(folder))
+        images = list_images([path.resolve()], str(folder))
         _check_images(images)
         empty = np.zeros(0, dtype=np.int64), np.zeros((0, 4), dtype=np.float32)
         return cls(tuple(LabelledImage(image, *empty) for image in images), tuple(names), str(folder), "")
 
 
-def _load_yaml(data: str | Path) -> tuple[Path, dict[str, Any]]:
+def load_yaml(data: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Find and read a data yaml; its path and its content.
+
+    Raises:
+        DataError: It does not exist or holds no keys.
+    """
     name = str(data)
     if "://" in name:
         raise DataError(f"data '{name}' is a URL; nothing is downloaded: fetch the data set and name its yaml")
@@ -181,7 +186,7 @@ def _class_names(content: dict[str, Any], file: Path) -> tuple[str, ...]:
     return tuple(by_index[i] for i in range(len(by_index)))
 
 
-def _split_paths(content: dict[str, Any], file: Path, split: str) -> list[Path]:
+def split_paths(content: dict[str, Any], file: Path, split: str) -> list[Path]:
     """Resolve a split's paths by Ultralytics' rules: ``path:`` in the working or its data folder, else by the yaml."""
     value = content.get(split) or (content.get("validation") if split == "val" else None)
     if not value:
@@ -206,7 +211,7 @@ def _split_paths(content: dict[str, Any], file: Path, split: str) -> list[Path]:
     return paths
 
 
-def _list_images(paths: Sequence[Path], source: str) -> list[Path]:
+def list_images(paths: Sequence[Path], source: str) -> list[Path]:
     """List image files in Ultralytics' order (by path)."""
     suffixes = host.image_suffixes()
     files: list[str] = []

@@ -74,7 +74,7 @@ def select(outputs: tuple[np.ndarray, ...], layout: HeadLayout, classes: int, se
 def _checked(outputs: tuple[np.ndarray, ...], layout: HeadLayout, classes: int) -> np.ndarray:
     if layout is HeadLayout.RAW:
         raise TargetError("the runner returned a raw head; its decode() must turn it into the drop-in layout")
-    array = np.asarray(outputs[0]) if outputs else np.zeros(0)
+    array: np.ndarray = np.asarray(outputs[0]) if outputs else np.zeros((0, 0, 0))
     wanted = "(1, max_det, 6)" if layout is HeadLayout.END2END else f"(1, {4 + classes}, anchors)"
     fits = array.ndim == 3 and array.shape[0] == 1
     fits = fits and (array.shape[2] == 6 if layout is HeadLayout.END2END else array.shape[1] == 4 + classes)

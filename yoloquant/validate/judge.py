@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from ..types import Verdict
 from .bootstrap import BootstrapOptions
 from .compare import Comparer
@@ -30,6 +28,7 @@ class ArtifactFacts:
         error: Why it could not be built or loaded; empty if it could.
         timing_baseline: Runner of a float model in the same runtime, for the latency ratio.
         peak_memory_bytes: Peak resident memory of a process of its own, if that was measured.
+        simulated: Whether it was run by another runtime than the one it was built for, so that its time says nothing.
     """
 
     path: str = ""
@@ -39,6 +38,7 @@ class ArtifactFacts:
     error: str = ""
     timing_baseline: str | None = None
     peak_memory_bytes: int | None = None
+    simulated: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,8 @@ def _target(comparer: Comparer, gate: Gate, name: str, facts: ArtifactFacts, bas
         )
     size, threads = baseline
     ratio = facts.size_bytes / size if size and facts.size_bytes else None
-    measured = comparer.compare(name, timing_baseline=facts.timing_baseline, size_ratio=ratio)
+    timing = None if facts.simulated else facts.timing_baseline
+    measured = comparer.compare(name, timing_baseline=timing, size_ratio=ratio)
     checks, notes = gate.judge(name, measured)
     return TargetResult(
         target=name,
@@ -150,18 +151,22 @@ def _target(comparer: Comparer, gate: Gate, name: str, facts: ArtifactFacts, bas
         verdict=worst(check.verdict for check in checks),
         accuracy=comparer.accuracy(name),
         comparison=measured.comparison,
-        latency=comparer.latency(name, threads),
+        latency=None if facts.simulated else comparer.latency(name, threads),
         size_bytes=facts.size_bytes,
         peak_memory_bytes=facts.peak_memory_bytes,
         checks=checks,
-        notes=(*facts.notes, *_silent(evaluation.records[name]), *notes),
+        notes=(*facts.notes, *_remarks(facts, evaluation.records[name]), *notes),
     )
 
 
-def _silent(record: RunnerRecord) -> tuple[str, ...]:
-    """A note if a model found nothing at all, which is worth a word of its own."""
-    count = int(np.sum([len(found) for found in record.detections]))
-    return () if count else ("it detected nothing on any image",)
+def _remarks(facts: ArtifactFacts, record: RunnerRecord) -> tuple[str, ...]:
+    """Notes on what a reader of the numbers must know."""
+    remarks = []
+    if facts.simulated:
+        remarks.append("it was simulated by another runtime: its accuracy counts, its latency was not measured")
+    if not any(len(found) for found in record.detections):
+        remarks.append("it detected nothing on any image")
+    return tuple(remarks)
 
 
 def _peak_memory() -> dict[str, int]:

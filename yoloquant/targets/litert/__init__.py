@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .target import LiteRTTarget
+from .target import EdgeTPUTarget, LiteRTTarget
 
-__all__ = ["LiteRTTarget"]
+__all__ = ["EdgeTPUTarget", "LiteRTTarget"]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from torch import fx
 
 from ...errors import PlanError, TargetError
 from ...quant.graph import Graph, OpNode
@@ -17,7 +18,7 @@ from ...quant.scheme import weight_point_name
 from ...types import ModelInfo
 from .convert import convert, cut_body
 from .flatbuffer import Flatbuffer, TensorInfo
-from .mapping import locate
+from .mapping import Located, locate
 from .qdq import carry, make_pair
 from .surgery import finish
 
@@ -87,6 +88,7 @@ def build(graph: Graph, plan: Plan, variant: Variant, *, bias: Mapping[str, np.n
     file = Flatbuffer(content)
     check_integer_body(file, raw=variant.raw)
     located = locate(body, graph, file)
+    check_biases(body, file, located)
     weights = {weight_point_name(op): op.weight for op in graph.ops.values() if op.weight}
     tensors = {
         p.name: located.weights[weights[p.name]] if p.kind is PointKind.WEIGHT else located.activations[p.name]
@@ -97,6 +99,24 @@ def build(graph: Graph, plan: Plan, variant: Variant, *, bias: Mapping[str, np.n
     requantize = sum(op.kind == "QUANTIZE" and op.inputs[0] not in file.inputs for op in file.ops)
     logger.info("converted %d points into %d operators, %d requantize", len(tensors), len(file.ops), requantize)
     return Built(content, tensors, dict(counts), requantize)
+
+
+def build_float(graph: Graph) -> bytes:
+    """Convert the float model, decoded as the drop-in is.
+
+    Args:
+        graph: The canonical graph.
+
+    Returns:
+        The flatbuffer.
+
+    Raises:
+        PlanError: The head cannot be cut into levels.
+        TargetError: The conversion failed.
+    """
+    boxes, scores = head_levels(graph)
+    body = cut_body(graph.module, [graph.fx_name(op.name) for op in (*boxes, *scores)])
+    return convert(body, graph.info, quantized=False)
 
 
 def head_levels(graph: Graph) -> tuple[tuple[OpNode, ...], tuple[OpNode, ...]]:
@@ -137,9 +157,29 @@ def check_integer_body(file: Flatbuffer, *, raw: bool) -> None:
         )
 
 
-def read_points(
-    file: Flatbuffer, points: Sequence[Point], tensors: Mapping[str, int]
-) -> dict[str, ScalePair]:
+def check_biases(body: fx.GraphModule, file: Flatbuffer, located: Located) -> None:
+    """Raise TargetError unless every bias survived its conversion to int32 steps of input scale times weight scale.
+
+    A channel whose weights are almost zero gets such a small step that its bias does not fit into 32 bits.
+    """
+    parameters = dict(body.named_parameters())
+    for path, index in located.biases.items():
+        bias = parameters.get(f"{path.rsplit('.', 1)[0]}.bias")
+        if bias is None:
+            continue
+        wanted, stored = bias.detach().numpy().astype(np.float64), file.tensors[index]
+        step = stored.scale.astype(np.float64)
+        wrong = np.abs(file.values(index) * step - wanted) > step + np.abs(wanted) * 1e-6
+        if wrong.any():
+            channel = int(np.argmax(wrong))
+            raise TargetError(
+                f"the bias of {path}, channel {channel}, is {wanted[channel]:.4g}, which does not fit into int32 steps "
+                f"of {np.broadcast_to(step, wanted.shape)[channel]:.3g}: the input or the weights of that channel are "
+                "almost constant zero. Give them a larger scale (calibrate with more images), or prune the channel"
+            )
+
+
+def read_points(file: Flatbuffer, points: Sequence[Point], tensors: Mapping[str, int]) -> dict[str, ScalePair]:
     """Scale and zero_point of every point as the file holds them.
 
     Args:

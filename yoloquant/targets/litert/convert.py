@@ -75,17 +75,18 @@ def _dequantized(node: fx.Node) -> fx.Node:
     return node
 
 
-def convert(body: fx.GraphModule, info: ModelInfo, *, raw: bool) -> bytes:
+def convert(body: fx.GraphModule, info: ModelInfo, *, raw: bool = False, quantized: bool = True) -> bytes:
     """Convert a quantized body to a flatbuffer.
 
     Args:
         body: Graph from NCHW image to the box outputs of every level followed by the score outputs of every level.
         info: The model.
         raw: Leave the decode tail away, take the image and return the outputs as NHWC.
+        quantized: Turn quantize/dequantize pairs into quantized tensors; without it the body must have none.
 
     Returns:
         The ``.tflite`` as the converter writes it. It strips the quantize operation at the input (and the dequantize
-        operations at raw outputs), so those tensors are int8.
+        operations at raw outputs), so those tensors of a quantized body are int8.
 
     Raises:
         TargetError: The converter failed.
@@ -99,7 +100,7 @@ def convert(body: fx.GraphModule, info: ModelInfo, *, raw: bool) -> bytes:
         from litert_torch.quantize.quant_config import QuantConfig
 
         static = pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False)
-        config = QuantConfig(pt2e_quantizer=pt2e_quantizer.PT2EQuantizer().set_global(static))
+        config = QuantConfig(pt2e_quantizer=pt2e_quantizer.PT2EQuantizer().set_global(static)) if quantized else None
         try:
             model = litert_torch.convert(_Exportable(body, tail).eval(), (torch.zeros(shape),), quant_config=config)
             return bytes(model.model_content())

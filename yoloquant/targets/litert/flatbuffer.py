@@ -17,6 +17,7 @@ from ...errors import ArtifactError
 
 MAGIC = b"TFL3"
 FLOATS = frozenset({"FLOAT16", "FLOAT32", "FLOAT64", "BFLOAT16"})
+QUANTIZED = frozenset({"INT8", "UINT8", "INT16"})
 CASTS = frozenset({"QUANTIZE", "DEQUANTIZE"})
 _DTYPES: dict[str, type[np.generic]] = {
     "INT8": np.int8,
@@ -156,7 +157,7 @@ class Flatbuffer:
 
     def float_ops(self) -> list[FloatOp]:
         """Every float compute operator, in execution order."""
-        needed: set[int] = set()  # tensors that an integer operator depends on
+        needed: set[int] = set()  # tensors that an integer computation depends on
         found: list[FloatOp] = []
         for op in reversed(self.ops):
             is_float = self.is_float(op)
@@ -165,7 +166,7 @@ class Flatbuffer:
                 behind = self._from_quantized.issuperset(self.operands(op))
                 tail = behind and not feeds_integers
                 found.append(FloatOp(op, self.tensors[op.outputs[0]].name, tail))
-            if feeds_integers or (not is_float and op.kind != "DEQUANTIZE"):
+            if feeds_integers or any(self.tensors[i].dtype in QUANTIZED for i in op.outputs):
                 needed.update(op.inputs)
         return found[::-1]
 
@@ -197,7 +198,7 @@ def parse(content: bytes) -> Any:
 
 def serialize(model: Any) -> bytes:
     """Bytes of an object-form flatbuffer."""
-    import flatbuffers
+    import flatbuffers  # type: ignore[import-untyped]
 
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), file_identifier=MAGIC)

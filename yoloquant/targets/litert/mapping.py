@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor, fx
@@ -38,8 +38,27 @@ _KINDS = {
     "RELU6": "relu",
 }
 _MOVES = frozenset(
-    "TRANSPOSE RESHAPE SLICE STRIDED_SLICE SPLIT SPLIT_V PAD PADV2 MAX_POOL_2D RESIZE_NEAREST_NEIGHBOR QUANTIZE "
-    "EXPAND_DIMS SQUEEZE GATHER UNPACK BROADCAST_TO TILE DEPTH_TO_SPACE SPACE_TO_DEPTH".split()
+    {
+        "TRANSPOSE",
+        "RESHAPE",
+        "SLICE",
+        "STRIDED_SLICE",
+        "SPLIT",
+        "SPLIT_V",
+        "PAD",
+        "PADV2",
+        "MAX_POOL_2D",
+        "RESIZE_NEAREST_NEIGHBOR",
+        "QUANTIZE",
+        "EXPAND_DIMS",
+        "SQUEEZE",
+        "GATHER",
+        "UNPACK",
+        "BROADCAST_TO",
+        "TILE",
+        "DEPTH_TO_SPACE",
+        "SPACE_TO_DEPTH",
+    }
 )
 
 
@@ -50,10 +69,12 @@ class Located:
     Attributes:
         activations: Tensor index by operation name.
         weights: Tensor index by path of the weight parameter.
+        biases: Tensor index by path of the weight parameter beside which the bias stands.
     """
 
-    activations: dict[str, int]
-    weights: dict[str, int]
+    activations: dict[str, int] = field(default_factory=dict)
+    weights: dict[str, int] = field(default_factory=dict)
+    biases: dict[str, int] = field(default_factory=dict)
 
 
 def locate(body: fx.GraphModule, graph: Graph, file: Flatbuffer) -> Located:
@@ -73,7 +94,7 @@ def locate(body: fx.GraphModule, graph: Graph, file: Flatbuffer) -> Located:
     index = _Index(file)
     by_fx_name = {graph.fx_name(name): op for name, op in graph.ops.items()}
     roots: dict[fx.Node, int] = {}
-    found = Located({}, {})
+    found = Located()
     for node in body.graph.nodes:
         op = by_fx_name.get(node.name)
         if op is None:
@@ -108,6 +129,8 @@ def _match(
     roots[node] = found.activations[op.name] = match.outputs[0]
     if op.kind in WEIGHTED:
         found.weights[op.weight] = match.inputs[1]
+        if len(match.inputs) > 2:
+            found.biases[op.weight] = match.inputs[2]
 
 
 class _Index:
@@ -122,10 +145,12 @@ class _Index:
             if op.kind == "QUANTIZE" and op.inputs[0] in file.inputs:
                 roots[op.outputs[0]] = self.input = op.outputs[0]
             elif op.kind in _MOVES and reads:
-                roots.update({out: reads[0] for out in op.outputs})
+                roots.update(dict.fromkeys(op.outputs, reads[0]))
             elif op.kind in _KINDS:
                 kind = _KINDS[op.kind]
-                digest = _digest(_weight(file, op)) if kind == "weighted" and file.tensors[op.inputs[1]].constant else ""
+                digest = (
+                    _digest(_weight(file, op)) if kind == "weighted" and file.tensors[op.inputs[1]].constant else ""
+                )
                 self._ops[kind, tuple(sorted(reads)), digest].append(op)
                 roots.update({out: out for out in op.outputs})
 

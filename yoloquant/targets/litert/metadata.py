@@ -11,48 +11,27 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ...errors import ArtifactError
-from ...types import ModelInfo, Task
 
 HOST_ENTRY = "metadata.json"
 OWN_ENTRY = "yoloquant.json"
 FORMAT = 1
 
 
-def host_metadata(info: ModelInfo, *, description: str = "", version: str = "") -> dict[str, Any]:
-    """The keys that Ultralytics' backends read from an export.
+def pack(flatbuffer: bytes, host: Mapping[str, Any], own: Mapping[str, Any]) -> bytes:
+    """Append both entries to a flatbuffer; equal input gives equal bytes.
 
     Args:
-        info: The model.
-        description: One line for people.
-        version: Ultralytics' version.
+        flatbuffer: The network.
+        host: What Ultralytics' LiteRT backend reads.
+        own: This project's entry; the network's size and hash are added.
 
     Returns:
-        Plain data.
+        The file's bytes.
     """
-    return {
-        "description": description or f"YOLO {info.task.value} model in int8",
-        "author": "yoloquant",
-        "version": version,
-        "license": "AGPL-3.0 License (https://ultralytics.com/license)",
-        "stride": info.stride,
-        "task": info.task.value,
-        "head": "Detect",
-        "batch": 1,
-        "imgsz": list(info.imgsz),
-        "names": dict(enumerate(info.names)),
-        "args": {"batch": 1, "quantize": 8},
-        "channels": info.channels,
-        "end2end": info.end2end,
-    }
-
-
-def pack(flatbuffer: bytes, host: Mapping[str, Any], own: Mapping[str, Any]) -> bytes:
-    """Append both entries to a flatbuffer; equal input gives equal bytes."""
     seal = {"format": FORMAT, "flatbuffer_bytes": len(flatbuffer), "sha256": hashlib.sha256(flatbuffer).hexdigest()}
     stream = io.BytesIO(flatbuffer)
     with zipfile.ZipFile(stream, "a") as archive:
@@ -77,27 +56,17 @@ def read(path: Path) -> tuple[dict[str, Any], bytes]:
     """
     try:
         content = path.read_bytes()
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            own = json.loads(archive.read(OWN_ENTRY))
     except OSError as exc:
         raise ArtifactError(f"'{path}' cannot be read ({exc.strerror}); export it again") from exc
-    except (zipfile.BadZipFile, KeyError, ValueError) as exc:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            own = dict(json.loads(archive.read(OWN_ENTRY)))
+        version, size, digest = own["format"], int(own["flatbuffer_bytes"]), own["sha256"]
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as exc:
         raise ArtifactError(f"'{path}' has no {OWN_ENTRY}, so yoloquant did not write it or it is damaged") from exc
-    if own.get("format") != FORMAT:
-        raise ArtifactError(f"'{path}' has metadata format {own.get('format')}; this release reads {FORMAT}")
-    flatbuffer = content[: own["flatbuffer_bytes"]]
-    if hashlib.sha256(flatbuffer).hexdigest() != own["sha256"]:
+    if version != FORMAT:
+        raise ArtifactError(f"'{path}' has metadata format {version}; this release reads {FORMAT}")
+    flatbuffer = content[:size]
+    if hashlib.sha256(flatbuffer).hexdigest() != digest:
         raise ArtifactError(f"the network in '{path}' is not the one that was exported; export it again")
     return own, flatbuffer
-
-
-def info_to_dict(info: ModelInfo) -> dict[str, Any]:
-    """Plain data of a model description."""
-    return {**asdict(info), "task": info.task.value}
-
-
-def info_from_dict(data: Mapping[str, Any]) -> ModelInfo:
-    """Inverse of info_to_dict."""
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-    values["task"] = Task(values["task"])
-    return ModelInfo(**values)

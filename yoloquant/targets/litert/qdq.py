@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-import torch.ao.quantization.fx._decomposed  # noqa: F401 - registers torch.ops.quantized_decomposed
+import torch.ao.quantization.fx._decomposed  # registers torch.ops.quantized_decomposed
 from torch import fx
 
 from ...errors import TargetError

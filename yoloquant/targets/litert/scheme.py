@@ -7,5 +7,5 @@ from ...quant.scheme import Scheme, complete
 SCHEME = Scheme(
     name="litert",
     place=complete,
-    description="every tensor of the body in int8, concats tied, sigmoid and softmax at 1/256: no float operator is left",
+    description="every tensor of the body in int8, concats tied, sigmoid and softmax at 1/256; no float operator left",
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,16 +33,17 @@ class DecodeTail(nn.Module):
         size = torch.tensor([info.imgsz[1], info.imgsz[0]]) if normalize else torch.ones(2)
         factor = steps[:, None] / size  # per anchor: units of the stride to pixels or to fractions of the image
         counts = [(info.imgsz[0] // s) * (info.imgsz[1] // s) for s in info.strides]
-        for level, (p, f) in enumerate(zip(points.split(counts), factor.split(counts), strict=True)):
-            self.register_buffer(f"points{level}", p.t()[None].contiguous())  # (1, 2, cells)
-            self.register_buffer(f"factor{level}", f.t()[None].contiguous())
+        ends = np.cumsum(counts)
+        for level, (start, end) in enumerate(zip(ends - counts, ends, strict=True)):
+            self.register_buffer(f"points{level}", points[start:end].t()[None].contiguous())  # (1, 2, cells)
+            self.register_buffer(f"factor{level}", factor[start:end].t()[None].contiguous())
         self.project = nn.Conv2d(info.reg_max, 1, 1, bias=False)
         self.project.weight.data = torch.arange(info.reg_max, dtype=torch.float32).view(1, -1, 1, 1)
 
     def forward(self, boxes: Sequence[Tensor], scores: Sequence[Tensor]) -> Tensor:
         """Decode boxes (1, 4 * reg_max, h, w) and class logits (1, classes, h, w), level by level."""
         xy = [self._box(level, box) for level, box in enumerate(boxes)]
-        probabilities = torch.cat([score.sigmoid().flatten(2) for score in scores], 2)
+        probabilities = torch.cat([score.flatten(2).sigmoid() for score in scores], 2)
         decoded = torch.cat(xy, 2)
         if self.info.end2end:
             return self._select(decoded[0].t(), probabilities[0].t())
@@ -53,10 +55,10 @@ class DecodeTail(nn.Module):
         factor: Tensor = getattr(self, f"factor{level}")
         cells = points.shape[2]
         if self.info.reg_max > 1:
-            bins = box.view(1, 4, self.info.reg_max, cells).transpose(2, 1).softmax(1)
-            box = self.project(bins).view(1, 4, cells)
+            bins = box.permute(0, 2, 3, 1).reshape(1, cells, 4, self.info.reg_max).softmax(3)
+            box = self.project(bins.permute(0, 3, 1, 2)).view(1, cells, 4).transpose(1, 2)
         else:
-            box = box.view(1, 4, cells)
+            box = box.flatten(2)
         low, high = points - box[:, :2], points + box[:, 2:]
         if self.info.end2end:
             return torch.cat([low * factor, high * factor], 1)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from ...errors import TargetError
 from ...types import ExportedModel, HeadLayout, Task
+from ...writing import atomic_path
 from ..base import Capabilities, Runner, Target
+from .scheme import SCHEME
 
 if TYPE_CHECKING:
     from ...artifact import Artifact
-    from .build import Variant
+    from ...quant.plan import Plan
+    from ...quant.scheme import Scheme
+    from .build import Built, Variant
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +36,168 @@ class LiteRTTarget(Target):
     extra: ClassVar[str] = "litert"
     requires: ClassVar[tuple[str, ...]] = ("litert_torch",)
     runs_with: ClassVar[tuple[str, ...]] = ("ai_edge_litert",)
-    scheme: ClassVar[str] = "litert"
+    scheme: ClassVar[Scheme] = SCHEME
     suffix: ClassVar[str] = ".tflite"
     capabilities: ClassVar[Capabilities] = Capabilities(tasks=(Task.DETECT,), devices=("raspberrypi", "android"))
+    raw: ClassVar[bool] = False
+    input_type: ClassVar[str] = "float32"
+
+    def check(self, artifact: Artifact) -> None:
+        """Raise unless the model is a detector whose plan can be placed as LiteRT needs it.
+
+        Raises:
+            MissingExtraError: A package is missing.
+            TargetError: The task is not supported.
+            PlanError: There is no plan, or the head is not one that can be cut into levels.
+        """
+        self.require()
+        task = artifact.info.task
+        if task not in self.capabilities.tasks:
+            allowed = ", ".join(t.value for t in self.capabilities.tasks)
+            raise TargetError(
+                f"target '{self.name}' exports {allowed} models, got a {task.value} model; "
+                "use onnxruntime or openvino for it"
+            )
+        from .build import head_levels
+
+        artifact.plan_for(self.scheme)
+        head_levels(artifact.graph)
+
+    def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
+        """Convert, prove that the body is integer and the scales are the plan's, and write the file.
+
+        Raises:
+            TargetError: The conversion failed or its result is not what the plan asks for.
+            OutputError: The folder cannot be written.
+        """
+        self.check(artifact)
+        from .build import build
+        from .metadata import pack
+
+        plan = artifact.plan_for(self.scheme)
+        built = build(artifact.graph, plan, self._variant(), bias=artifact.bias_for(self.scheme))
+        content = pack(built.content, _host_metadata(artifact), self._own_metadata(artifact, plan, built))
+        path = _write(folder / f"{stem}-{self.name}{self.suffix}", content)
+        return ExportedModel(
+            target=self.name,
+            path=path,
+            info=artifact.info,
+            layout=HeadLayout.RAW if self.raw else artifact.info.layout,
+            drop_in=not self.raw,
+            scheme=plan.scheme,
+            size_bytes=path.stat().st_size,
+            metadata={**artifact.metadata(), "operators": built.operators, "requantize": built.requantize},
+            notes=(*plan.notes, *self._notes(built)),
+        )
+
+    def export_float(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
+        """Write the float model as a drop-in ``.tflite``.
+
+        Raises:
+            TargetError: The conversion failed.
+            OutputError: The folder cannot be written.
+        """
+        self.require()
+        from .build import build_float
+        from .metadata import pack
+
+        content = pack(build_float(artifact.graph), _host_metadata(artifact, bits=32), artifact.metadata())
+        path = _write(folder / f"{stem}-{self.name}-fp32{self.suffix}", content)
+        return ExportedModel(
+            target=self.name,
+            path=path,
+            info=artifact.info,
+            layout=artifact.info.layout,
+            precision="fp32",
+            size_bytes=path.stat().st_size,
+            metadata=artifact.metadata(),
+        )
+
+    def load(self, exported: ExportedModel, threads: int | None = None) -> Runner:
+        """Load an artifact into the LiteRT interpreter.
+
+        Raises:
+            MissingExtraError: The runtime is not installed.
+            ArtifactError: The file is missing or does not fit its description.
+            TargetError: The interpreter refuses it.
+        """
+        self.require_runtime()
+        from .runner import LiteRTRunner
+
+        return LiteRTRunner(exported.path, exported.info, raw=exported.layout is HeadLayout.RAW, threads=threads)
 
     @classmethod
-    def _variant(cls) -> Variant:
+    def require_runtime(cls) -> None:
+        """Raise MissingExtraError unless artifacts can run here; building needs more."""
+        from ...errors import MissingExtraError
+
+        for module in cls.missing():
+            if module in cls.runs_with:
+                raise MissingExtraError(cls.name, cls.extra, module)
+
+    def read_scales(self, exported: ExportedModel) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+        """Scale and zero_point of every point, read from the file's tensors.
+
+        Raises:
+            ArtifactError: The file was not written by this project or was changed.
+            TargetError: A point has no int8 tensor in it.
+        """
+        self.require_runtime()
+        from ...quant.plan import Plan
+        from .build import read_points
+        from .flatbuffer import Flatbuffer
+        from .metadata import read
+
+        own, flatbuffer = read(exported.path)
+        plan = Plan.from_dict(own["plan"])
+        return read_points(Flatbuffer(flatbuffer), plan.points, own["tensors"])
+
+    def _variant(self) -> Variant:
         from .build import Variant
 
-        return Variant()
+        return Variant(self.raw, self.input_type)
+
+    def _own_metadata(self, artifact: Artifact, plan: Plan, built: Built) -> dict[str, Any]:
+        from ..export_metadata import provenance_json
+
+        layout = "raw" if self.raw else artifact.info.layout.value
+        shape = {"target": self.name, "layout": layout, "strides": list(artifact.info.strides)}
+        return {**json.loads(provenance_json(artifact, plan)), **shape, "tensors": built.tensors}
+
+    def _notes(self, built: Built) -> tuple[str, ...]:
+        notes = []
+        if built.requantize:
+            notes.append(f"{built.requantize} operators only change a scale; tie their ranges to save them")
+        return tuple(notes)
+
+
+class EdgeTPUTarget(LiteRTTarget):
+    """A ``.tflite`` in which every operator and both ends are integers, for accelerators.
+
+    It takes an int8 NHWC image and returns one box and one score tensor per head level; its runner decodes them on the
+    host. Plain Ultralytics cannot read such outputs.
+    """
+
+    name: ClassVar[str] = "edgetpu"
+    capabilities: ClassVar[Capabilities] = Capabilities(tasks=(Task.DETECT,), devices=("coral",))
+    raw: ClassVar[bool] = True
+    input_type: ClassVar[str] = "int8"
+
+    def _notes(self, built: Built) -> tuple[str, ...]:
+        from .edgetpu import remark
+
+        found = remark(built.operators)
+        return (*super()._notes(built), *((found,) if found else ()))
+
+
+def _host_metadata(artifact: Artifact, *, bits: int = 8) -> dict[str, Any]:
+    from ..export_metadata import ultralytics_metadata
+
+    data = ultralytics_metadata(artifact)
+    return {**data, "args": {**data["args"], "quantize": bits}, "head": "Detect"}
+
+
+def _write(path: Path, content: bytes) -> Path:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+    return path

@@ -1,0 +1,93 @@
+"""The tools: drawing subsets, simulating a gate, reading options."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from yoloquant.types import Verdict
+from yoloquant.validate.bootstrap import BootstrapOptions
+from yoloquant.validate.compare import Comparer
+from yoloquant.validate.data import ValidationSet
+from yoloquant.validate.engine import EvaluateOptions, evaluate
+from yoloquant.validate.gate import load_gate
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "validate")]
+
+from validation_fakes import FakeRunner, label_rows, write_dataset  # noqa: E402
+
+from yoloquant.validate.letterbox import place  # noqa: E402
+
+
+def _tool(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"tools.{name}", ROOT / "tools" / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_subset_is_stratified_and_repeatable() -> None:
+    choose = _tool("make_coco_subset").choose
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(rng.random(10) ** 3 * 2, (400, 10))
+    chosen = choose(counts, 80, seed=1)
+    assert chosen == sorted(set(chosen)) and len(chosen) == 80
+    assert chosen == choose(counts, 80, seed=1) != choose(counts, 80, seed=2)
+
+    def distance(rows: list[int]) -> float:
+        return float(np.abs(counts[rows].mean(axis=0) - counts.mean(axis=0)).max())
+
+    at_random = [distance(rng.choice(400, 80, replace=False).tolist()) for _ in range(50)]
+    assert distance(chosen) < min(at_random)
+    assert choose(counts, 400, seed=0) == list(range(400))
+
+
+def test_a_subset_validates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = write_dataset(tmp_path / "set", count=12), tmp_path / "out"
+    tool = _tool("make_coco_subset")
+    assert tool.main([f"data={data}", "--images", "5", "name=five", f"--out={out}"]) == 0
+    assert "five: 5 images" in capsys.readouterr().out
+    subset = ValidationSet.from_yaml(out / "five.yaml")  # holds the images against the manifest
+    assert len(subset) == 5 and sorted(p.name for p in out.iterdir()) == ["five.json", "five.txt", "five.yaml"]
+    assert tool.main([f"data={data}", "images=13"]) == 2
+    assert tool.main(["data=nowhere.yaml"]) == 2
+    assert "nowhere.yaml" in capsys.readouterr().err
+
+
+def test_options(capsys: pytest.CaptureFixture[str]) -> None:
+    parse = _tool("options").parse_options
+    assert parse(["a=1", "--b-c", "2"], {"a": "", "b_c": "", "d": "9"}, "") == {"a": "1", "b_c": "2", "d": "9"}
+    for words in (["e=1"], ["a"], ["--a"]):
+        with pytest.raises(SystemExit) as stop:
+            parse(words, {"a": ""}, "")
+        assert stop.value.code == 2
+    assert "allowed are a" in capsys.readouterr().err
+
+
+def test_the_simulation_passes_good_and_fails_bad(tmp_path: Path) -> None:
+    tool = _tool("simulate_gate")
+    data = ValidationSet.from_yaml(write_dataset(tmp_path / "set", count=20))
+    where = place((48, 64), (64, 64))
+    rows = label_rows([(i.classes, where.to_input(i.boxes)) for i in data.images])
+    moved = [r + np.array([3, 0, 3, 0, 0, 0]) for r in rows]
+    runners = {"fp32": FakeRunner(rows), "good": FakeRunner(rows), "bad": FakeRunner(moved)}
+    evaluation = evaluate(runners, data, EvaluateOptions(warmup=0))
+    gate = load_gate({"name": "g", "limits": {"fidelity": 0.9}})
+    rng = np.random.default_rng(0)
+    weights = tool.sample_weights(20, 15, 40, rng)
+    assert weights.shape == (41, 20) and (weights.sum(axis=1) == 15).all()
+    assert ((weights > 0) <= (weights[0] > 0)).all()  # resamples of the sample, not of the population
+    comparer = Comparer(evaluation, BootstrapOptions(replicates=2))
+    assert tool.verdict_of(comparer, gate, "good", weights) == (Verdict.PASS, [])
+    assert tool.verdict_of(comparer, gate, "bad", weights) == (Verdict.FAIL, ["fidelity fail"])
+    report = tool.simulate(evaluation, [gate], {**tool.DEFAULTS, "sizes": "10,20", "trials": "4", "replicates": "30"})
+    text = "\n".join(report)
+    assert "| good | +0.00 | 0.995 | 100 / 0 / 0 | 100 / 0 / 0 | - |" in text
+    assert "0 / 100 / 0 | 0 / 100 / 0 | fidelity fail x8 |" in text

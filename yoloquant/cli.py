@@ -1,0 +1,391 @@
+"""The ``yoloquant`` command: the only place that prints, draws progress bars and sets exit codes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import __version__
+from .errors import OutputError, TargetError, UsageError, YoloquantError
+from .options import Option, Verb, boolean, build_parser, normalise, positive, size
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from .api import ExportResult, Progress
+    from .recipe import Recipe
+    from .validate.results import TargetResult, ValidationResult
+
+EXIT_USAGE, EXIT_TARGET, EXIT_INTERRUPTED = 2, 4, 130
+
+_MODEL = Option("model", "checkpoint (.pt)", required=True)
+_DATA = Option("data", "data yaml (a path, or a name such as coco8.yaml)")
+_IMGSZ = Option("imgsz", "input size in pixels: 640 or height,width; the checkpoint's own if not given", size)
+_SCHEME = Option("scheme", "quantization schemes; auto gives every target its own, portable serves all alike", str, "auto")
+_TARGETS = Option("targets", "targets or devices, separated by commas; all for every installed one", str, "all",
+                  aliases=("target",))  # fmt: skip
+_OUTPUT = Option("output", "folder for the results; a folder beside the checkpoint if not given")
+_IMAGES = Option("images", "how many training images calibrate", positive, 128)
+_SPLIT = Option("calibration_split", "split that calibrates", str, "train")
+_SEED = Option("seed", "chooses the calibration images", int, 0)
+_ALLOW_SCORED = Option("allow_scored", "calibrate even on images that will be scored", boolean, False)
+_UNSAFE = Option("allow_unsafe", "read a checkpoint that can run code; only for files you trust", boolean, False)
+_QUANTIZE = (_IMGSZ, _SCHEME, _IMAGES, _SPLIT, _SEED, _ALLOW_SCORED, _UNSAFE)
+_VALIDATE = (
+    Option("gate", "name of a gate, or a path to one", str, "default"),
+    Option("split", "split that is scored", str, "val"),
+    Option("source", "folder of images without labels to judge on, instead of data"),
+    Option("limit", "score only so many images", positive),
+    Option("threads", "threads of every runtime; all cores if not given", positive),
+    Option("latency", "time a float model in the same runtime beside each target", boolean, True),
+    Option("bootstrap", "replicates of the paired bootstrap", positive, 1000),
+    Option("manifest", "manifest (json) that the images are held against"),
+    Option("inconclusive", "exit code of an inconclusive verdict", int, 3),
+)
+
+VERBS = (
+    Verb(
+        "quantize",
+        "Calibrate a trained checkpoint and save it with its quantization plans.",
+        (_MODEL, Option("data", _DATA.help, required=True), *_QUANTIZE, _OUTPUT),
+        "yoloquant quantize model=best.pt data=coco8.yaml",
+    ),
+    Verb(
+        "export",
+        "Export a quantized checkpoint; a plain one is quantized first, for which data is needed.",
+        (_MODEL, _TARGETS, _DATA, *_QUANTIZE, _OUTPUT),
+        "yoloquant export model=best_int8.pt targets=openvino,litert",
+    ),
+    Verb(
+        "validate",
+        "Score exports beside the FP32 model on the same images and judge them by a gate.",
+        (
+            _MODEL,
+            Option("exports", "export folder, or one artifact in it", required=True, aliases=("artifact", "folder")),
+            _DATA,
+            *_VALIDATE,
+            Option("output", "folder for the report; <exports>/report if not given"),
+        ),
+        "yoloquant validate model=best.pt exports=best_exports data=coco8.yaml",
+    ),
+    Verb(
+        "run",
+        "Quantize, export, validate and report, from a recipe or from arguments.",
+        (
+            Option("recipe", "recipe (yaml); arguments override what it says"),
+            Option("model", _MODEL.help),
+            _DATA,
+            _TARGETS,
+            *_QUANTIZE,
+            *_VALIDATE,
+            _OUTPUT,
+        ),
+        "yoloquant run model=best.pt data=coco8.yaml targets=openvino,litert",
+        positional="recipe",
+    ),
+    Verb(
+        "plan",
+        "Print the quantization plan of a scheme for a checkpoint, or save it as JSON.",
+        (_MODEL, Option("scheme", "the scheme", str, "portable"), _IMGSZ, Option("output", "JSON file to write")),
+        "yoloquant plan model=best.pt scheme=openvino",
+    ),
+    Verb("targets", "List every target, whether it builds and runs here, and what to install.", (), "yoloquant targets"),
+    Verb(
+        "demo",
+        "Run the whole job on an embedded model and generated images.",
+        (_TARGETS, Option("output", "folder for the results", str, "runs/yoloquant/demo")),
+        "yoloquant demo",
+    ),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the ``yoloquant`` command.
+
+    Args:
+        arguments: What follows the command's name; the process's own if None.
+
+    Returns:
+        The exit code: 0 pass, 1 fail, 2 usage or bad input, 3 inconclusive, 4 a target could not be built or run.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+    try:
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        parser = build_parser(VERBS, __version__)
+        options = parser.parse_args(normalise(given, VERBS))
+        if options.verb is None:
+            parser.print_help()
+            return EXIT_USAGE
+        return int(_COMMANDS[options.verb](options))
+    except SystemExit as exc:  # --help and --version
+        return int(exc.code or 0)
+    except KeyboardInterrupt:
+        print("\ninterrupted; nothing half-written was left behind", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except YoloquantError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return EXIT_TARGET if isinstance(exc, TargetError) else EXIT_USAGE
+    except OSError as exc:
+        print(f"error: {OutputError(f'reading or writing failed: {exc}')}", file=sys.stderr)
+        return EXIT_USAGE
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Progress]:
+    """A progress bar on standard error; a silent one where that is no terminal."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, total=0, disable=None, leave=False, file=sys.stderr) as bar:
+
+        def update(done: int, total: int, label: str) -> None:
+            bar.total, bar.n = total, done
+            bar.set_postfix_str(label, refresh=False)
+            bar.refresh()
+
+        yield update
+
+
+def _given(options: Namespace, verb: str) -> dict[str, Any]:
+    """Arguments with their defaults filled in."""
+    table = next(v for v in VERBS if v.name == verb)
+    return {o.name: o.default if getattr(options, o.name) is None else getattr(options, o.name) for o in table.options}
+
+
+def _recipe(values: dict[str, Any], given: Callable[[str], bool]) -> Recipe:
+    """A recipe from arguments, on top of a recipe file where there is one."""
+    import yaml
+
+    from .recipe import load_recipe, make_recipe
+
+    content: dict[str, Any] = {}
+    if values.get("recipe"):
+        load_recipe(values["recipe"])
+        content = yaml.safe_load(Path(values["recipe"]).read_text(encoding="utf-8"))
+    places = {
+        "images": ("calibration", "images"),
+        "calibration_split": ("calibration", "split"),
+        "seed": ("calibration", "seed"),
+        "allow_scored": ("calibration", "allow_scored"),
+        **{k: ("validation", k) for k in ("gate", "split", "source", "limit", "threads", "latency", "bootstrap")},
+        "manifest": ("validation", "manifest"),
+        **{k: (k,) for k in ("model", "data", "targets", "scheme", "imgsz", "output", "allow_unsafe")},
+    }
+    for key, place in places.items():
+        if key not in values or values[key] is None or not (given(key) or key not in ("targets", "scheme")):
+            continue
+        if not given(key) and values.get("recipe"):
+            continue  # a default must not override the file
+        part = content if len(place) == 1 else content.setdefault(place[0], {})
+        part[place[-1]] = values[key]
+    if not content.get("model") or not content.get("data"):
+        raise UsageError("a run needs model=<checkpoint> and data=<data yaml>, or a recipe that names them")
+    return make_recipe(content, values.get("recipe") or "arguments")
+
+
+def _quantize(options: Namespace) -> int:
+    from . import api
+
+    values = _given(options, "quantize")
+    recipe = _recipe(values, lambda key: getattr(options, key, None) is not None)
+    path = Path(recipe.output or Path(recipe.model).parent) / f"{Path(recipe.model).stem}_int8.pt"
+    with _bar("calibrating") as progress:
+        artifact = api.quantize(
+            recipe.model,
+            data=recipe.data,
+            scheme=recipe.scheme,
+            options=recipe.quantize_options,
+            progress=progress,
+        )
+    artifact.save(path)
+    print(f"saved {path} with plans {', '.join(artifact.plans)}")
+    print(f"next: yoloquant export model={path} targets=all")
+    return 0
+
+
+def _export(options: Namespace) -> int:
+    from . import api
+    from .artifact import Artifact
+    from .host import load_model
+
+    values = _given(options, "export")
+    chosen = api.resolve_targets(values["targets"])
+    if load_model(values["model"], allow_unsafe=values["allow_unsafe"]).state:
+        artifact = Artifact.load(values["model"], allow_unsafe=values["allow_unsafe"])
+    else:
+        if values["data"] is None:
+            raise UsageError(
+                f"'{values['model']}' is a plain checkpoint; pass data=<data yaml> to calibrate it, or run "
+                "'yoloquant quantize' first"
+            )
+        recipe = _recipe(values, lambda key: getattr(options, key, None) is not None)
+        with _bar("calibrating") as progress:
+            artifact = api.quantize(
+                recipe.model, data=recipe.data, scheme=recipe.scheme, options=recipe.quantize_options, progress=progress
+            )
+    with _bar("exporting") as progress:
+        outcome = api.export(
+            artifact, targets=[t.name for t in chosen], folder=values["output"], progress=progress
+        )
+    _print_exports(outcome)
+    print(f"next: yoloquant validate model={values['model']} exports={outcome.folder} data=<data yaml>")
+    return 0
+
+
+def _validate(options: Namespace) -> int:
+    from . import api
+    from .validate.gate import exit_code
+
+    values = _given(options, "validate")
+    folder = Path(values["exports"])
+    report = Path(values["output"] or (folder if folder.is_dir() else folder.parent) / "report")
+    with _bar("validating") as progress:
+        result = api.validate(
+            values["model"],
+            values["exports"],
+            data=values["data"],
+            source=values["source"],
+            options=api.ValidateOptions(
+                **{k: values[k] for k in ("gate", "split", "limit", "threads", "latency", "bootstrap", "manifest")},
+                report=report,
+            ),
+            progress=progress,
+        )
+    _print_result(result, report)
+    return exit_code(result, values["inconclusive"])
+
+
+def _run(options: Namespace) -> int:
+    values = _given(options, "run")
+    recipe = _recipe(values, lambda key: getattr(options, key, None) is not None)
+    return _whole_job(recipe, values["inconclusive"])
+
+
+def _whole_job(recipe: Recipe, inconclusive: int) -> int:
+    from . import api
+    from .validate.gate import exit_code, load_gate
+    from .writing import output_folder
+
+    chosen = api.resolve_targets(recipe.targets)
+    load_gate(recipe.validation.gate)
+    folder = output_folder(recipe.output or Path(recipe.model).parent / f"{Path(recipe.model).stem}_exports")
+    with _bar("calibrating") as progress:
+        artifact = api.quantize(
+            recipe.model, data=recipe.data, scheme=recipe.scheme, options=recipe.quantize_options, progress=progress
+        )
+    artifact.save(folder / f"{Path(recipe.model).stem}_int8.pt")
+    with _bar("exporting") as progress:
+        outcome = api.export(
+            artifact, targets=[t.name for t in chosen], folder=folder, keep_going=True, progress=progress
+        )
+    _print_exports(outcome)
+    data = None if recipe.validation.source else recipe.validation.data or recipe.data
+    with _bar("validating") as progress:
+        result = api.validate(
+            artifact,
+            outcome,
+            data=data,
+            source=recipe.validation.source,
+            options=recipe.validate_options(folder / "report"),
+            progress=progress,
+        )
+    _print_result(result, folder / "report")
+    return exit_code(result, inconclusive)
+
+
+def _plan(options: Namespace) -> int:
+    from . import api
+    from .writing import atomic_path
+
+    values = _given(options, "plan")
+    plan = api.plan(values["model"], scheme=values["scheme"], imgsz=values["imgsz"])
+    if values["output"]:
+        with atomic_path(Path(values["output"])) as temporary:
+            temporary.write_text(plan.to_json())
+        print(f"saved {values['output']}")
+    else:
+        print(plan)
+    return 0
+
+
+def _targets(options: Namespace) -> int:
+    from . import targets
+
+    print(f"{'target':<13} {'devices':<28} {'here':<22} install")
+    for name in targets.names():
+        target = targets.get(name)
+        missing = target.missing()
+        here = f"missing {', '.join(missing)}" if missing else "builds and runs"
+        if not missing and not target.capabilities.runs_here:
+            here = "builds, simulated"
+        hint = f'pip install "yoloquant[{target.extra}]"' if missing and target.extra else ""
+        print(f"{name:<13} {', '.join(target.capabilities.devices):<28} {here:<22} {hint}".rstrip())
+    return 0
+
+
+def _demo(options: Namespace) -> int:
+    from . import demo
+    from .recipe import make_recipe
+
+    values = _given(options, "demo")
+    folder = Path(values["output"])
+    print("drawing the demo images")
+    recipe = make_recipe({**demo.prepare(folder), "targets": values["targets"], "output": str(folder / "exports")})
+    return _whole_job(recipe, 3)
+
+
+def _print_exports(outcome: ExportResult) -> None:
+    for export in outcome.exports:
+        print(f"exported {export.target}: {export.path} ({export.size_bytes / 1e6:.2f} MB)")
+        for note in export.notes:
+            print(f"  note: {note}")
+    for name, error in outcome.errors.items():
+        print(f"failed {name}: {error}", file=sys.stderr)
+
+
+def _print_result(result: ValidationResult, report: Path) -> None:
+    print(f"\n{'target':<14} {'mAP50-95':>8} {'drop':>7} {'95 % interval':>16} {'fidelity':>9} {'ms':>8} {'ratio':>6}  verdict")
+    for row in (result.baseline, *result.targets):
+        print(_row(row))
+        if row.error:
+            print(f"  error: {row.error}")
+        for check in row.checks:
+            if check.verdict.value != "pass":
+                print(f"  {check.verdict.value}: {check.message}")
+    print(f"\nreport:  {report / 'report.html'}")
+    print(f"verdict: {result.verdict.value.upper()} by gate '{result.gate}' on {result.images} images")
+
+
+def _row(row: TargetResult) -> str:
+    accuracy, comparison, latency = row.accuracy, row.comparison, row.latency
+    drop = comparison.map_drop if comparison else None
+    cells = [
+        f"{row.target:<14}",
+        f"{accuracy.map50_95 * 100:8.2f}" if accuracy else f"{'-':>8}",
+        f"{drop.value * 100:+7.2f}" if drop else f"{'-':>7}",
+        f"{f'{drop.low * 100:+.2f} to {drop.high * 100:+.2f}':>16}" if drop else f"{'-':>16}",
+        f"{comparison.fidelity.value:9.3f}" if comparison else f"{'-':>9}",
+        f"{latency.median_ms:8.1f}" if latency else f"{'-':>8}",
+        f"{comparison.latency_ratio:6.2f}" if comparison and comparison.latency_ratio else f"{'-':>6}",
+        f" {row.verdict.value}",
+    ]
+    return " ".join(cells)
+
+
+_COMMANDS: dict[str, Callable[[Any], int]] = {
+    "quantize": _quantize,
+    "export": _export,
+    "validate": _validate,
+    "run": _run,
+    "plan": _plan,
+    "targets": _targets,
+    "demo": _demo,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

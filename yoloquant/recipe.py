@@ -1,0 +1,146 @@
+"""A recipe: the whole job in one validated file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from .api import QuantizeOptions, ValidateOptions
+from .calibration import DEFAULT_IMAGES, MIN_IMAGES, CalibrationOptions
+from .errors import UsageError
+from .quant.observers import Algorithm, CalibrationRecipe
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CalibrationPart(_Strict):
+    """Which images calibrate, see ``CalibrationOptions``."""
+
+    images: int = Field(DEFAULT_IMAGES, ge=MIN_IMAGES)
+    split: str = "train"
+    seed: int = 0
+    allow_scored: bool = False
+
+
+class RangesPart(_Strict):
+    """Which algorithm finds which range, see ``CalibrationRecipe``."""
+
+    activation: Algorithm = CalibrationRecipe.activation
+    pre_activation: Algorithm = CalibrationRecipe.pre_activation
+    score: Algorithm = CalibrationRecipe.score
+    head: Algorithm = CalibrationRecipe.head
+    weight: Algorithm = CalibrationRecipe.weight
+    percentile: float = Field(CalibrationRecipe.percentile, gt=50, le=100)
+
+
+class ValidationPart(_Strict):
+    """How artifacts are judged, see ``ValidateOptions``."""
+
+    gate: str | dict[str, Any] = "default"
+    data: str | None = None
+    source: str | None = None
+    split: str = "val"
+    limit: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1)
+    latency: bool = True
+    bootstrap: int = Field(1000, ge=100)
+    manifest: str | None = None
+
+
+class Recipe(_Strict):
+    """Everything that ``yoloquant run`` needs.
+
+    Attributes:
+        model: Trained checkpoint.
+        data: Data yaml; its train split calibrates, its val split scores.
+        targets: Target or device names, or ``all``.
+        scheme: Scheme names; ``auto`` gives every target its own.
+        imgsz: Input size; the checkpoint's own by default.
+        output: Folder for checkpoint, exports and report.
+        calibration: Which images calibrate.
+        ranges: Which algorithm finds which range.
+        validation: How artifacts are judged.
+        allow_unsafe: Read checkpoints that can run code.
+    """
+
+    model: str
+    data: str
+    targets: tuple[str, ...] = ("all",)
+    scheme: tuple[str, ...] = ("auto",)
+    imgsz: int | tuple[int, int] | None = None
+    output: str | None = None
+    calibration: CalibrationPart = CalibrationPart()
+    ranges: RangesPart = RangesPart()
+    validation: ValidationPart = ValidationPart()
+    allow_unsafe: bool = False
+
+    @field_validator("targets", "scheme", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return tuple(v.strip() for v in value.split(",")) if isinstance(value, str) else value
+
+    @property
+    def quantize_options(self) -> QuantizeOptions:
+        """Options for ``api.quantize``."""
+        return QuantizeOptions(
+            imgsz=self.imgsz,
+            calibration=CalibrationOptions(**self.calibration.model_dump(), scored_split=self.validation.split),
+            ranges=CalibrationRecipe(**self.ranges.model_dump()),
+            allow_unsafe=self.allow_unsafe,
+        )
+
+    def validate_options(self, report: Path) -> ValidateOptions:
+        """Options for ``api.validate``."""
+        return ValidateOptions(**self.validation.model_dump(exclude={"data", "source"}), report=report)
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read a recipe; relative paths in it are relative to the working directory, as on the command line.
+
+    Raises:
+        UsageError: The file does not exist, is not YAML, or holds unknown keys or bad values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"recipe '{path}' does not exist")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        raise UsageError(f"recipe '{path}' is not readable YAML: {exc}") from exc
+    return make_recipe(content, str(path))
+
+
+def make_recipe(content: Any, where: str = "recipe") -> Recipe:
+    """Validate a recipe's content.
+
+    Raises:
+        UsageError: It holds unknown keys or bad values; the message names each, and what is allowed.
+    """
+    if not isinstance(content, dict):
+        raise UsageError(f"{where}: a recipe holds keys such as model, data and targets, got {type(content).__name__}")
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as exc:
+        raise UsageError(f"{where}: " + "; ".join(_problem(dict(e)) for e in exc.errors())) from exc
+
+
+_PARTS: dict[str, type[BaseModel]] = {
+    "calibration": CalibrationPart,
+    "ranges": RangesPart,
+    "validation": ValidationPart,
+}
+
+
+def _problem(error: dict[str, Any]) -> str:
+    place = [str(p) for p in error["loc"]]
+    if error["type"] == "extra_forbidden":
+        fields = (_PARTS[place[0]] if len(place) > 1 else Recipe).model_fields
+        return f"unknown key '{'.'.join(place)}'; allowed are {', '.join(fields)}"
+    if error["type"] == "missing":
+        return f"key '{'.'.join(place)}' is missing"
+    return f"{'.'.join(place)}={error['input']!r}: {error['msg']}"

@@ -1,0 +1,156 @@
+"""ONNX Runtime on CPUs: Q/DQ ONNX that its optimizer turns into integer kernels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from ..errors import ArtifactError, PlanError, TargetError
+from ..quant.plan import Plan
+from ..quant.scheme import Placement, Scheme, complete
+from ..types import ExportedModel, ModelInfo, Task
+from ..writing import atomic_path
+from .base import Capabilities, Runner, Target
+from .export_metadata import provenance_json, ultralytics_metadata
+from .onnx_graph import Emission, Weights, emit, read_scales
+
+if TYPE_CHECKING:
+    import onnx
+
+    from ..artifact import Artifact
+    from ..quant.graph import Graph
+
+EMISSION = Emission(unsigned=True, weights=Weights.INT8, int32_bias=True)
+
+
+def place(graph: Graph) -> Placement:
+    """A pair at every operand and every result, because a kernel is only replaced if it stands between pairs."""
+    return complete(graph, repeat=True)
+
+
+SCHEME = Scheme(
+    name="onnxruntime",
+    place=place,
+    description="uint8 activations around every operation, int8 weights per channel: what the CPU runtime fuses",
+)
+
+
+class OnnxRunner(Runner):
+    """A loaded ONNX model.
+
+    Args:
+        path: The file.
+        info: The model that it holds.
+        threads: Threads within an operation; None uses every core.
+        optimize: Whether ONNX Runtime may fuse. Without it, Q/DQ pairs are computed one by one in float, which
+            simulates any runtime that follows them.
+
+    Raises:
+        ArtifactError: The file does not exist.
+        TargetError: ONNX Runtime cannot load it.
+    """
+
+    def __init__(self, path: Path, info: ModelInfo, *, threads: int | None = None, optimize: bool = True) -> None:
+        import onnxruntime
+
+        if not path.is_file():
+            raise ArtifactError(f"'{path}' does not exist; export it again")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or os.cpu_count() or 1
+        options.log_severity_level = 3
+        levels = onnxruntime.GraphOptimizationLevel
+        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as exc:  # its exceptions share no public base class
+            raise TargetError(f"ONNX Runtime cannot load '{path}': {exc}") from exc
+        self.info, self.layout = info, info.layout
+        self._input = self._session.get_inputs()[0].name
+
+    def infer(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Run the network."""
+        return tuple(self._session.run(None, {self._input: image}))
+
+    def close(self) -> None:
+        """Free the session."""
+        del self._session
+
+
+class OnnxRuntimeTarget(Target):
+    """An ``.onnx`` for ONNX Runtime's CPU provider."""
+
+    name: ClassVar[str] = "onnxruntime"
+    extra: ClassVar[str] = "onnxruntime"
+    requires: ClassVar[tuple[str, ...]] = ("onnx", "onnxscript")
+    runs_with: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+    scheme: ClassVar[Scheme] = SCHEME
+    suffix: ClassVar[str] = ".onnx"
+    capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task), devices=("onnx", "cpu"))
+
+    def check(self, artifact: Artifact) -> None:
+        """Raise PlanError if the artifact lacks ranges, MissingExtraError if a package is missing."""
+        self.require()
+        plan = artifact.plan_for(self.scheme)
+        wide = [p.name for p in plan.points if p.spec.bits > 8]
+        if wide:
+            raise PlanError(f"onnxruntime runs at most 8 bits; plan '{plan.scheme}' has {wide[0]} ({len(wide)} points)")
+
+    def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
+        """Write ``<stem>-onnxruntime.onnx``."""
+        self.check(artifact)
+        plan = artifact.plan_for(self.scheme)
+        model = emit(
+            artifact.graph,
+            plan,
+            EMISSION,
+            metadata=onnx_metadata(artifact, plan),
+            bias=artifact.bias_for(self.scheme),
+        )
+        return write_onnx(model, artifact, folder / f"{stem}-{self.name}.onnx", target=self.name, plan=plan)
+
+    def export_float(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
+        """Write ``<stem>-onnxruntime-fp32.onnx``."""
+        self.require()
+        model = emit(artifact.graph, None, EMISSION, metadata=onnx_metadata(artifact, None))
+        return write_onnx(model, artifact, folder / f"{stem}-{self.name}-fp32.onnx", target=self.name)
+
+    def load(self, exported: ExportedModel, threads: int | None = None) -> OnnxRunner:
+        """Load an artifact on the CPU."""
+        return OnnxRunner(exported.path, exported.info, threads=threads)
+
+    def read_scales(self, exported: ExportedModel) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+        """Scale and zero_point of every point from the file's Q/DQ nodes."""
+        import onnx
+
+        return read_scales(onnx.load(exported.path), exported.metadata["points"])
+
+
+def onnx_metadata(artifact: Artifact, plan: Plan | None) -> dict[str, str]:
+    """``metadata_props`` as Ultralytics reads them (Python literals), and the provenance under ``yoloquant``."""
+    known = {k: str(v) for k, v in ultralytics_metadata(artifact).items()}
+    return {**known, "yoloquant": provenance_json(artifact, plan)}
+
+
+def write_onnx(
+    model: onnx.ModelProto, artifact: Artifact, path: Path, *, target: str, plan: Plan | None = None
+) -> ExportedModel:
+    """Write an ONNX model atomically and describe it."""
+    import onnx
+
+    with atomic_path(path) as temporary:
+        onnx.save(model, temporary)
+    return ExportedModel(
+        target=target,
+        path=path,
+        info=artifact.info,
+        layout=artifact.info.layout,
+        precision="int8" if plan else "fp32",
+        scheme=plan.scheme if plan else "",
+        size_bytes=path.stat().st_size,
+        metadata={**artifact.metadata(), "points": [p.name for p in plan.points] if plan else []},
+        notes=plan.notes if plan else (),
+    )

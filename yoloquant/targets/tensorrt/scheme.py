@@ -1,0 +1,108 @@
+"""Where TensorRT wants Q/DQ pairs: on what convolutions, residual Adds and Concats read, and nowhere else.
+
+TensorRT fuses a convolution with its bias, its activation and the Add behind it, so a pair belongs only where a fused
+block's result is read (NVIDIA, TensorRT developer guide, Q/DQ placement recommendations). Everything that only selects
+values rides on the grid of what it selects from, upsampling excepted (measured with TensorRT-RTX 1.7.1, see
+``tensorrt.graph``).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from ...quant.ops import OpKind, OpNode
+from ...quant.scheme import SYMMETRIC, Placement, Scheme, concat_ties
+from ...quant.plan import Site
+
+if TYPE_CHECKING:
+    from ...quant.graph import Graph
+
+PLANNED = frozenset({OpKind.CONV, OpKind.LINEAR})  # a quantized ConvTranspose runs in float
+
+
+def place(graph: Graph) -> Placement:
+    """Find the edges that TensorRT reads in Int8.
+
+    Args:
+        graph: The canonical graph.
+
+    Returns:
+        A site behind every tensor that such an edge reads: before its Split, Slice or MaxPool where all that they feed
+        is quantized, behind them where only a part is, and always again behind upsampling.
+    """
+    return _Placer(graph).run()
+
+
+class _Placer:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.wanted = lru_cache(maxsize=None)(self._wanted)
+
+    def run(self) -> Placement:
+        carried: set[str] = set()  # operations that already pass quantized values on
+        sites: list[tuple[Site, str]] = []
+        for op in self.graph.body():
+            if op.shape is None and op.name not in carried:
+                continue  # several tensors: its parts are looked at instead
+            users = self.graph.users[op.name]
+            reasons = {u: why for u in users if (why := self.wanted(op.name, u))}
+            if op.name in carried:
+                carried.update(u for u in users if self._moves(self.graph.ops[u]))
+                continue
+            if reasons:
+                everyone = len(reasons) == len(users)
+                sites.append((Site(op.name, () if everyone else tuple(reasons)), next(iter(reasons.values()))))
+                carried.update(u for u in reasons if self._moves(self.graph.ops[u]))
+        weighted = tuple(op.name for op in self.graph.body() if self._planned(op))
+        return Placement(tuple(sites), concat_ties(self.graph), weighted)
+
+    def _wanted(self, source: str, reader: str) -> str:
+        """Why an edge is to be read in Int8; empty if it is not."""
+        op = self.graph.ops[reader]
+        if op.tail:
+            return ""
+        if self._planned(op):
+            return f"operand of an int8 {op.kind.value}"
+        if op.kind is OpKind.ADD:
+            return "identity of a residual Add" if self._is_identity(source, op) else ""
+        through = [self.wanted(op.name, user) for user in self.graph.users[op.name]]
+        if op.kind is OpKind.CONCAT:
+            return "concat input, one range with its result" if any(through) else ""
+        if _is_upsampling(op):
+            return next(filter(None, through), "")
+        if self._moves(op) and through and all(through):
+            return through[0]
+        return ""
+
+    def _planned(self, op: OpNode) -> bool:
+        return op.kind in PLANNED and not op.tail
+
+    def _moves(self, op: OpNode) -> bool:
+        """Whether an operation's result lies on its input's grid as TensorRT sees it."""
+        return op.kind in {OpKind.PASS, OpKind.POOL_MAX} and not _is_upsampling(op)
+
+    def _is_identity(self, source: str, add: OpNode) -> bool:
+        """Whether an Add's operand is the skip connection of a block with a quantized operation in it."""
+        root = self.graph.root(source)
+        others = [self.graph.root(i) for i in add.inputs if i != source]
+        return any(
+            root in self.graph.ancestors(other) and self._block_is_planned(root, other) for other in others
+        )
+
+    def _block_is_planned(self, start: str, end: str) -> bool:
+        names = (self.graph.ancestors(end) | {end}) - self.graph.ancestors(start)
+        return any(self._planned(self.graph.ops[n]) and start in self.graph.ancestors(n) for n in names)
+
+
+def _is_upsampling(op: OpNode) -> bool:
+    return op.kind is OpKind.PASS and op.name.rsplit(":", 2)[1].startswith("upsample")
+
+
+SCHEME = Scheme(
+    name="tensorrt",
+    place=place,
+    activation=SYMMETRIC,
+    unit_fixed=False,
+    description="symmetric int8 operands of convolutions, residual identities and tied concats; activations stay fused",
+)

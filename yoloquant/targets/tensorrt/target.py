@@ -1,0 +1,181 @@
+"""The TensorRT target: the ONNX form that TensorRT 8.5 to 11 share, linted, and compiled where TensorRT-RTX is.
+
+Engines hold for one device and one TensorRT version, so none is built here. What a builder on the device needs is this
+one file: names, input size, plan and hashes travel in its ``metadata_props``, for the engine's own header.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from ...errors import PlanError, TargetError
+from ...quant.plan import Plan, PointKind
+from ...quant.scheme import Scheme
+from ...types import ExportedModel, Task
+from ..base import Capabilities, Runner, Target
+from ..onnx_graph import Emission, emit, read_scales
+from ..onnxruntime import OnnxRunner, onnx_metadata, write_onnx
+from .scheme import SCHEME
+
+if TYPE_CHECKING:
+    import onnx
+
+    from ...artifact import Artifact
+    from .findings import Finding
+    from .rtx import RtxReport
+
+logger = logging.getLogger(__name__)
+
+EMISSION = Emission()  # int8, zero_point 0, float32 weight -> Q -> DQ
+_SHOWN = 5
+_SIMULATED = (
+    "accuracy is simulated in ONNX Runtime with its optimisations off, from the very Q/DQ pairs that TensorRT reads; "
+    "latency here says nothing about TensorRT: build the engine on the device"
+)
+
+
+class TensorRTTarget(Target):
+    """A Q/DQ ``.onnx`` from which an int8 engine is built on the device.
+
+    Args:
+        compile_check: Whether to compile the file with TensorRT-RTX, where that is installed (seconds), and to record
+            which planned convolutions it runs in Int8.
+    """
+
+    name: ClassVar[str] = "tensorrt"
+    extra: ClassVar[str] = "tensorrt"
+    requires: ClassVar[tuple[str, ...]] = ("onnx", "onnxscript")
+    runs_with: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+    scheme: ClassVar[Scheme] = SCHEME
+    suffix: ClassVar[str] = ".onnx"
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        symmetric_only=True, tasks=tuple(Task), devices=("jetson",), runs_here=False
+    )
+
+    def __init__(self, *, compile_check: bool = True) -> None:
+        self.compile_check = compile_check
+
+    def check(self, artifact: Artifact) -> None:
+        """Raise unless TensorRT can represent every range that the artifact's plan gives it.
+
+        Raises:
+            MissingExtraError: A package is missing.
+            PlanError: There is no plan, ranges are missing, or some cannot be represented in symmetric int8.
+        """
+        self.require()
+        plan = artifact.plan_for(self.scheme)
+        _require_symmetric(plan)
+        odd = [
+            p.name
+            for p in plan.points
+            if p.spec.bits != 8 or p.spec.axis not in ((None, 0) if p.kind is PointKind.WEIGHT else (None,))
+        ]
+        if odd:
+            raise PlanError(
+                f"TensorRT takes 8 bits, one scale per activation and one per output channel of a weight; plan "
+                f"'{plan.scheme}' has {len(odd)} other points, first {odd[0]}"
+            )
+
+    def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
+        """Write ``<stem>-tensorrt.onnx``.
+
+        Raises:
+            TargetError: A lint rule is broken, or TensorRT-RTX cannot parse the model; nothing is written then.
+        """
+        self.check(artifact)
+        plan = artifact.plan_for(self.scheme)
+        model = emit(
+            artifact.graph, plan, EMISSION, metadata=onnx_metadata(artifact, plan), bias=artifact.bias_for(self.scheme)
+        )
+        planned = planned_convs(plan)
+        warnings = _lint(model, planned)
+        compiled = self._compile(model, planned)
+        exported = write_onnx(model, artifact, folder / f"{stem}-{self.name}.onnx", target=self.name, plan=plan)
+        lint = {"errors": 0, "warnings": [f"{w.rule} {w.node}: {w.message}" for w in warnings]}
+        return replace(
+            exported,
+            metadata={**exported.metadata, "planned_convs": list(planned), "lint": lint, "tensorrt_rtx": compiled},
+            notes=(*exported.notes, _SIMULATED, compiled["summary"], *(f"lint: {w}" for w in lint["warnings"])),
+        )
+
+    def export_float(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
+        """Write ``<stem>-tensorrt-fp32.onnx``, from which a float engine is built."""
+        self.require()
+        model = emit(artifact.graph, None, EMISSION, metadata=onnx_metadata(artifact, None))
+        return write_onnx(model, artifact, folder / f"{stem}-{self.name}-fp32.onnx", target=self.name)
+
+    def load(self, exported: ExportedModel, threads: int | None = None) -> Runner:
+        """Simulate an artifact: every Q/DQ pair is computed as it stands, nothing is fused."""
+        return OnnxRunner(exported.path, exported.info, threads=threads, optimize=False)
+
+    def read_scales(self, exported: ExportedModel) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+        """Scale and zero_point of every point from the file's Q/DQ nodes."""
+        import onnx
+
+        return read_scales(onnx.load(exported.path), exported.metadata["points"])
+
+    def _compile(self, model: onnx.ModelProto, planned: tuple[str, ...]) -> dict[str, Any]:
+        """What TensorRT-RTX made of the model, as plain data."""
+        if not self.compile_check:
+            return {"available": False, "summary": "not compiled with TensorRT-RTX, as asked"}
+        import onnx
+
+        from .rtx import build_check, is_available
+
+        if not is_available():
+            return {"available": False, "summary": "not compiled: TensorRT-RTX (module tensorrt_rtx) is not installed"}
+        with tempfile.TemporaryDirectory(prefix="yoloquant-") as scratch:
+            path = Path(scratch, "model.onnx")
+            onnx.save(model, path)
+            report = build_check(path, planned_convs=planned)
+        if report.parser_errors:
+            raise TargetError(f"the exported model breaks TensorRT's parser: {report.summary()}")
+        if not report.ok:
+            logger.warning("%s", report.summary())
+        return _plain(report)
+
+
+def planned_convs(plan: Plan) -> tuple[str, ...]:
+    """Names of the ONNX nodes that are meant to run in Int8: those whose weight the plan quantizes."""
+    return tuple(p.name.removesuffix(":weight") for p in plan.weights)
+
+
+def _require_symmetric(plan: Plan) -> None:
+    shifted = [p.name for p in plan.points if p.params is not None and p.params.zero_point.any()]
+    if shifted:
+        raise PlanError(
+            f"TensorRT takes symmetric int8 only (zero_point 0); {len(shifted)} of {len(plan.points)} points have "
+            f"another zero_point, first {shifted[0]}; quantize with scheme=tensorrt or scheme=portable"
+        )
+
+
+def _lint(model: onnx.ModelProto, planned: tuple[str, ...]) -> tuple[Finding, ...]:
+    """Raise TargetError if the model breaks a rule; return the warnings."""
+    from .lint import errors, lint
+
+    findings = lint(model, planned_convs=planned)
+    broken = errors(findings)
+    if broken:
+        shown = "; ".join(f"{f.rule} {f.node}: {f.message} (fix: {f.fix})" for f in broken[:_SHOWN])
+        more = f"; and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
+        raise TargetError(f"the exported model breaks {len(broken)} rules of TensorRT: {shown}{more}")
+    return findings
+
+
+def _plain(report: RtxReport) -> dict[str, Any]:
+    return {
+        "available": report.available,
+        "version": report.version,
+        "built": report.built,
+        "int8_convs": len(report.int8_convs),
+        "float_convs": list(report.float_convs),
+        "unseen_convs": list(report.unseen_convs),
+        "summary": report.summary(),
+    }
