@@ -1,8 +1,8 @@
 """How often does a gate pass a harmful artifact, and fail a harmless one, on so many images?
 
 Runs the FP32 model and a ladder of artifacts of falling quality once over all images of a data set: its weights rounded
-to fewer and fewer bits, and any exported files that are named. The images are then the population. For each sample size
-it draws many samples (with replacement), judges each of them exactly as ``yoloquant validate`` would, and counts the
+to fewer and fewer steps, and any exported files that are named. The images are then the population. For each sample
+size it draws many samples (with replacement), judges each of them exactly as ``yoloquant validate`` would, and counts the
 verdicts. An artifact's true drop and fidelity are those on the whole population.
 
     python tools/simulate_gate.py model=yolo11n.pt data=coco256.yaml artifacts=a_int8.onnx,b_openvino_model
@@ -47,14 +47,16 @@ DEFAULTS = {
     "seed": "0",
     "out": "",
 }
-ROUNDED = (
-    ("8-bit per channel", 8, True),
-    ("6-bit per channel", 6, True),
-    ("5-bit per channel", 5, True),
-    ("8-bit per tensor", 8, False),
-    ("7-bit per tensor", 7, False),
-    ("6-bit per tensor", 6, False),
+LADDER = (
+    ("channel", 127),
+    ("channel", 63),
+    ("channel", 47),
+    ("channel", 31),
+    ("tensor", 190),
+    ("tensor", 127),
+    ("tensor", 63),
 )
+"""Artifacts of falling quality: weights rounded to +- so many steps, with one scale per output channel or per tensor."""
 
 
 class ModuleRunner(Runner):
@@ -83,14 +85,15 @@ def build_runners(model: str, artifacts: Sequence[str], imgsz: int) -> dict[str,
     end2end = bool(getattr(module.model[-1], "end2end", False))
     info = ModelInfo(Task.DETECT, tuple(host.names.values()), (imgsz, imgsz), end2end=end2end)
     runners: dict[str, Runner] = {"fp32": ModuleRunner(module, info)}
-    for name, bits, per_channel in ROUNDED:
-        runners[f"weights {name}"] = ModuleRunner(_rounded(module, bits, per_channel=per_channel), info)
+    for scope, steps in LADDER:
+        module_here = _rounded(module, steps, per_channel=scope == "channel")
+        runners[f"weights, {steps} steps per {scope}"] = ModuleRunner(module_here, info)
     for path in artifacts:
         runners[Path(path).name] = ModuleRunner(AutoBackend(path, device=torch.device("cpu")), info)
     return runners
 
 
-def _rounded(module: Any, bits: int, *, per_channel: bool) -> Any:
+def _rounded(module: Any, steps: int, *, per_channel: bool) -> Any:
     """A copy with every convolution's weights rounded to a symmetric grid."""
     import torch
 
@@ -99,7 +102,7 @@ def _rounded(module: Any, bits: int, *, per_channel: bool) -> Any:
         if isinstance(layer, torch.nn.Conv2d):
             weight = layer.weight.data
             peak = weight.abs().flatten(1).amax(1).view(-1, 1, 1, 1) if per_channel else weight.abs().max()
-            scale = peak.clamp(min=1e-9) / (2 ** (bits - 1) - 1)
+            scale = peak.clamp(min=1e-9) / steps
             layer.weight.data = (weight / scale).round() * scale
     return result
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
         export,
         plan,
         quantize,
-        report,
         validate,
+        write_report,
     )
     from .artifact import Artifact
     from .calibration import CalibrationOptions
@@ -46,8 +46,8 @@ _WHERE = {
     "export": "api",
     "plan": "api",
     "quantize": "api",
-    "report": "api",
     "validate": "api",
+    "write_report": "api",
 }
 
 __all__ = [
@@ -68,8 +68,8 @@ __all__ = [
     "export",
     "plan",
     "quantize",
-    "report",
     "validate",
+    "write_report",
 ]
 
 

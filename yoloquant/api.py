@@ -134,8 +134,8 @@ def quantize(
     artifact = Artifact(host_model, info, {})
     plans = [derive(artifact.graph, s) for s in schemes]
     total = len(images)
-    report = None if progress is None else (lambda done, what: progress(done, total, what))
-    seen = observe(artifact.graph, plans, images.tensors(imgsz), progress=report)
+    tick = None if progress is None else (lambda done, what: progress(done, total, what))
+    seen = observe(artifact.graph, plans, images.tensors(imgsz), progress=tick)
     solver = Solver(seen, options.ranges)
     solved = {p.scheme: solve_plan(artifact.graph, p, seen, solver=solver) for p in plans}
     provenance = {
@@ -284,10 +284,14 @@ def validate(
     timing: dict[str, int] = {}
     try:
         for exported in outcome.exports:
-            facts[exported.target] = _open(exported, artifact, outcome.folder, threads, runners, timing, options.latency)
+            facts[exported.target] = _open(
+                exported, artifact, outcome.folder, threads, runners, timing, options.latency
+            )
         for name, error in outcome.errors.items():
             facts[name] = ArtifactFacts(error=error)
-        evaluation = evaluate(runners, images, EvaluateOptions(baseline=BASELINE, timing_only=timing), progress=progress)
+        evaluation = evaluate(
+            runners, images, EvaluateOptions(baseline=BASELINE, timing_only=timing), progress=progress
+        )
     finally:
         for runner in runners.values():
             runner.close()
@@ -302,15 +306,15 @@ def validate(
         ),
     )
     if options.report is not None:
-        report(result, options.report)
+        write_report(result, options.report)
     return result
 
 
-def report(result: ValidationResult, folder: str | os.PathLike[str]) -> ReportPaths:
+def write_report(result: ValidationResult, folder: str | os.PathLike[str]) -> ReportPaths:
     """Write the JSON, JUnit, Markdown and HTML reports of a validation into a folder."""
-    from .report import write_report
+    from . import report
 
-    return write_report(result, output_folder(folder))
+    return report.write_report(result, output_folder(folder))
 
 
 def resolve_targets(names: str | Iterable[str]) -> tuple[Target, ...]:

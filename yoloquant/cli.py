@@ -26,7 +26,9 @@ EXIT_USAGE, EXIT_TARGET, EXIT_INTERRUPTED = 2, 4, 130
 _MODEL = Option("model", "checkpoint (.pt)", required=True)
 _DATA = Option("data", "data yaml (a path, or a name such as coco8.yaml)")
 _IMGSZ = Option("imgsz", "input size in pixels: 640 or height,width; the checkpoint's own if not given", size)
-_SCHEME = Option("scheme", "quantization schemes; auto gives every target its own, portable serves all alike", str, "auto")
+_SCHEME = Option(
+    "scheme", "quantization schemes; auto gives every target its own, portable serves all alike", str, "auto"
+)
 _TARGETS = Option("targets", "targets or devices, separated by commas; all for every installed one", str, "all",
                   aliases=("target",))  # fmt: skip
 _OUTPUT = Option("output", "folder for the results; a folder beside the checkpoint if not given")
@@ -94,7 +96,9 @@ VERBS = (
         (_MODEL, Option("scheme", "the scheme", str, "portable"), _IMGSZ, Option("output", "JSON file to write")),
         "yoloquant plan model=best.pt scheme=openvino",
     ),
-    Verb("targets", "List every target, whether it builds and runs here, and what to install.", (), "yoloquant targets"),
+    Verb(
+        "targets", "List every target, whether it builds and runs here, and what to install.", (), "yoloquant targets"
+    ),
     Verb(
         "demo",
         "Run the whole job on an embedded model and generated images.",
@@ -229,9 +233,7 @@ def _export(options: Namespace) -> int:
                 recipe.model, data=recipe.data, scheme=recipe.scheme, options=recipe.quantize_options, progress=progress
             )
     with _bar("exporting") as progress:
-        outcome = api.export(
-            artifact, targets=[t.name for t in chosen], folder=values["output"], progress=progress
-        )
+        outcome = api.export(artifact, targets=[t.name for t in chosen], folder=values["output"], progress=progress)
     _print_exports(outcome)
     print(f"next: yoloquant validate model={values['model']} exports={outcome.folder} data=<data yaml>")
     return 0
@@ -349,7 +351,9 @@ def _print_exports(outcome: ExportResult) -> None:
 
 
 def _print_result(result: ValidationResult, report: Path) -> None:
-    print(f"\n{'target':<14} {'mAP50-95':>8} {'drop':>7} {'95 % interval':>16} {'fidelity':>9} {'ms':>8} {'ratio':>6}  verdict")
+    print(
+        f"\n{'target':<14} {'mAP50-95':>8} {'drop':>7} {'95 % interval':>16} {'fidelity':>9} {'ms':>8} {'ratio':>6}  verdict"
+    )
     for row in (result.baseline, *result.targets):
         print(_row(row))
         if row.error:

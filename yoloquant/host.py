@@ -84,7 +84,7 @@ def load_model(model: Any, *, allow_unsafe: bool = False) -> HostModel:
     if isinstance(model, (str, os.PathLike)):
         return _load_file(Path(model), allow_unsafe)
     inner = getattr(model, "model", None)
-    module = inner if hasattr(inner, "model") else model  # a YOLO holds a BaseModel, which holds the layers
+    module: Any = inner if hasattr(inner, "model") else model  # a YOLO holds a BaseModel, which holds the layers
     if not hasattr(module, "state_dict") or isinstance(inner, str):
         raise ModelError(
             f"got {type(model).__name__}, which holds no PyTorch model; allowed are a path to a .pt checkpoint, an "
@@ -207,6 +207,7 @@ def _describe(
     if isinstance(names, (list, tuple)):
         names = dict(enumerate(names))
     module = module.float().eval()
+    stride = int(max(float(s) for s in module.stride))  # type: ignore[union-attr]
     bad = [n for n, p in module.named_parameters() if not bool(p.isfinite().all())]
     if bad:
         raise ModelError(f"'{source}' has NaN or infinite weights in {bad[0]} ({len(bad)} tensors); retrain the model")
@@ -214,9 +215,9 @@ def _describe(
         module=module,
         task=known,
         names=tuple(str(names[i]) for i in sorted(names)),
-        stride=int(max(module.stride)),
+        stride=stride,
         channels=int((getattr(module, "yaml", None) or {}).get("channels", 3)),
-        imgsz=check_imgsz(imgsz, int(max(module.stride))) if imgsz else None,
+        imgsz=check_imgsz(imgsz, stride) if imgsz else None,
         source=source,
         sha256=sha256,
         state=dict(state or {}),
@@ -295,13 +296,14 @@ def exportable(host: HostModel, info: ModelInfo) -> nn.Module:
     Returns:
         The module to trace; it maps (1, channels, height, width) to the drop-in output.
     """
-    module = copy.deepcopy(host.module).cpu().float().eval()
+    module: Any = copy.deepcopy(host.module).cpu().float().eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     with offline():
         quiet = {"verbose": False} if "verbose" in inspect.signature(module.fuse).parameters else {}
-        module = module.fuse(**quiet)  # type: ignore[operator]
-    for m in module.modules():
+        fused: nn.Module = module.fuse(**quiet)
+    m: Any
+    for m in fused.modules():
         if hasattr(m, "inplace"):
             m.inplace = False
         if hasattr(m, "export"):
@@ -310,7 +312,7 @@ def exportable(host: HostModel, info: ModelInfo) -> nn.Module:
             m.dynamic = False
         if hasattr(m, "max_det") and info.max_det:
             m.max_det = info.max_det
-    return module
+    return fused
 
 
 def ultralytics_version() -> str:

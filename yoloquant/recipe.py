@@ -21,7 +21,7 @@ class _Strict(BaseModel):
 class CalibrationPart(_Strict):
     """Which images calibrate, see ``CalibrationOptions``."""
 
-    images: int = Field(DEFAULT_IMAGES, ge=MIN_IMAGES)
+    images: int = Field(default=DEFAULT_IMAGES, ge=MIN_IMAGES)
     split: str = "train"
     seed: int = 0
     allow_scored: bool = False
@@ -35,7 +35,7 @@ class RangesPart(_Strict):
     score: Algorithm = CalibrationRecipe.score
     head: Algorithm = CalibrationRecipe.head
     weight: Algorithm = CalibrationRecipe.weight
-    percentile: float = Field(CalibrationRecipe.percentile, gt=50, le=100)
+    percentile: float = Field(default=CalibrationRecipe.percentile, gt=50, le=100)
 
 
 class ValidationPart(_Strict):
@@ -45,10 +45,10 @@ class ValidationPart(_Strict):
     data: str | None = None
     source: str | None = None
     split: str = "val"
-    limit: int | None = Field(None, ge=1)
-    threads: int | None = Field(None, ge=1)
+    limit: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
     latency: bool = True
-    bootstrap: int = Field(1000, ge=100)
+    bootstrap: int = Field(default=1000, ge=100)
     manifest: str | None = None
 
 

@@ -27,7 +27,9 @@ def output_folder(path: str | os.PathLike[str]) -> Path:
     except FileExistsError as exc:
         raise OutputError(f"output folder '{folder}' is a file; choose another project= or name=") from exc
     except OSError as exc:
-        raise OutputError(f"output folder '{folder}' cannot be written ({exc.strerror or exc}); choose another") from exc
+        raise OutputError(
+            f"output folder '{folder}' cannot be written ({exc.strerror or exc}); choose another"
+        ) from exc
     return folder
 
 

@@ -1,0 +1,1 @@
+"""Quantization: graph, plan, schemes, calibration and simulation."""

@@ -1,6 +1,6 @@
 """Keep biases representable: integer kernels add them as int32 steps of input scale times weight scale.
 
-A channel whose weights have died (a trained YOLO11n has several, with a bias of -1.9 beside weights of 1e-9) gets so
+A channel whose weights have died (the published YOLO11n has one, with a bias of -1.9 beside weights of 1e-9) gets so
 small a weight scale that its bias overflows 32 bits and is silently clipped. Such weights contribute nothing, so their
 scale may grow until the bias fits.
 """
@@ -51,9 +51,7 @@ def with_bias_room(graph: Graph, plan: Plan, bias: dict[str, np.ndarray] | None 
     return plan.with_params(raised, {name: plan.by_name[name].algorithm for name in raised})
 
 
-def _bias(
-    parameters: dict[str, nn.Parameter], weight: str, corrections: dict[str, np.ndarray]
-) -> np.ndarray | None:
+def _bias(parameters: dict[str, nn.Parameter], weight: str, corrections: dict[str, np.ndarray]) -> np.ndarray | None:
     path = weight.rsplit(".", 1)[0]
     found = parameters.get(f"{path}.bias")
     if found is None:

@@ -1,7 +1,7 @@
 """A trained YOLO as one canonical graph: what plans are derived from and what every export is made of.
 
-The fused model is traced once with ``torch.export`` and rewritten so that each operation a runtime quantizes is one
-node: SiLU becomes sigmoid and multiply, chunk becomes a split with fixed sizes, in-place operations and no-ops are gone.
+The fused model is traced once with ``torch.export`` and rewritten so that each operation a runtime quantizes is one node:
+SiLU becomes sigmoid and multiply, chunk becomes a split with fixed sizes, in-place operations and no-ops are gone.
 Every node gets a stable name, ``module.path:operation:index``, which is the same on every machine and torch version.
 """
 
@@ -47,11 +47,33 @@ _KINDS: dict[object, OpKind] = {
     operator.getitem: OpKind.PASS,
 }
 _PASS_NAMES = frozenset(
-    "view reshape permute transpose flatten unflatten unsqueeze squeeze slice select split_with_sizes expand "
-    "upsample_nearest2d narrow unbind index_select t adaptive_max_pool2d pixel_shuffle pixel_unshuffle chunk split "
-    "movedim".split()
+    [
+        "view",
+        "reshape",
+        "permute",
+        "transpose",
+        "flatten",
+        "unflatten",
+        "unsqueeze",
+        "squeeze",
+        "slice",
+        "select",
+        "split_with_sizes",
+        "expand",
+        "upsample_nearest2d",
+        "narrow",
+        "unbind",
+        "index_select",
+        "t",
+        "adaptive_max_pool2d",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "chunk",
+        "split",
+        "movedim",
+    ]
 )
-_NO_OPS = frozenset("contiguous clone alias detach dropout lift_fresh_copy _to_copy to".split())
+_NO_OPS = frozenset(["contiguous", "clone", "alias", "detach", "dropout", "lift_fresh_copy", "_to_copy", "to"])
 
 
 class Graph:
@@ -188,7 +210,12 @@ def _rewrite(graph: fx.Graph, node: fx.Node) -> None:
         gate.meta, product.meta = dict(node.meta), dict(node.meta)
         node.replace_all_uses_with(product)
         graph.erase_node(node)
-    elif short in {"view", "_unsafe_view", "view_copy", "_reshape_alias"}:  # a removed contiguous() may have been what made a view legal
+    elif short in {
+        "view",
+        "_unsafe_view",
+        "view_copy",
+        "_reshape_alias",
+    }:  # a removed contiguous() may have been what made a view legal
         node.target = aten.reshape.default
     elif short in {"chunk", "split"}:
         dim = int(node.args[2]) if len(node.args) > 2 else int(node.kwargs.get("dim", 0))  # type: ignore[arg-type]
@@ -249,10 +276,8 @@ def _module_path(node: fx.Node) -> str:
     for name, _ in (node.meta.get("nn_module_stack") or {}).values():
         if not name:
             continue
-        if not path or name.startswith(f"{path}."):
-            path = name
-        else:
-            path = f"{path}.{name.rsplit('.', 1)[-1]}"
+        inside = not path or name.startswith(f"{path}.")
+        path = name if inside else f"{path}.{name.rsplit('.', 1)[-1]}"
     return path
 
 
@@ -273,12 +298,12 @@ def _mark_tail(ops: dict[str, OpNode], names: dict[str, str], gm: fx.GraphModule
             before_weights.update(op.inputs)
         elif op.kind is not OpKind.INPUT:
             tail.add(op.name)
-    described = {}
-    for op in ops.values():
-        kind = OpKind.OTHER if op.kind in WEIGHTED and op.name in tail else op.kind
-        described[op.name] = OpNode(
-            op.name, kind, op.module, op.shape, op.inputs, op.weight, op.name in tail, ""
+    described = {
+        op.name: replace(
+            op, tail=op.name in tail, kind=OpKind.OTHER if op.kind in WEIGHTED and op.name in tail else op.kind
         )
+        for op in ops.values()
+    }
     return _name_branches(described)
 
 
@@ -293,7 +318,7 @@ def _name_branches(ops: dict[str, OpNode]) -> dict[str, OpNode]:
         if op.kind in WEIGHTED and readers[op.name] and all(r.tail for r in readers[op.name])
     }
     for name, op in last.items():
-        ops[name] = OpNode(op.name, op.kind, op.module, op.shape, op.inputs, op.weight, op.tail, _branch(op.module))
+        ops[name] = replace(op, branch=_branch(op.module))
     return ops
 
 

@@ -90,7 +90,7 @@ class Histogram:
     def centers(self) -> Floats:
         """Middle of each bin."""
         width = 2.0 ** (self.exponent + 1) / BINS
-        return (np.arange(BINS) + 0.5) * width - 2.0**self.exponent
+        return np.asarray((np.arange(BINS) + 0.5) * width - 2.0**self.exponent, np.float64)
 
     def update(self, x: torch.Tensor) -> None:
         """Add values.
@@ -175,8 +175,8 @@ def _percentile(hist: Histogram, percentile: float) -> tuple[float, float]:
     """Two-sided: half of what is cut off lies on each side."""
     share = np.cumsum(hist.counts) / hist.counts.sum()
     cut = (1 - percentile / 100) / 2
-    low = hist.centers[np.searchsorted(share, cut)]
-    high = hist.centers[min(np.searchsorted(share, 1 - cut), BINS - 1)]
+    low = hist.centers[int(np.searchsorted(share, cut))]
+    high = hist.centers[min(int(np.searchsorted(share, 1 - cut)), BINS - 1)]
     return max(float(low), hist.low), min(float(high), hist.high)
 
 
@@ -221,9 +221,7 @@ def _divergence(x: Floats, weights: Floats, params: QParams, spec: QuantSpec) ->
     return float((p[mask] * np.log(p[mask] / q[mask])).sum())
 
 
-def _search(
-    hist: Histogram, spec: QuantSpec, loss: Callable[[QParams], float], *, keep_high: bool = False
-) -> QParams:
+def _search(hist: Histogram, spec: QuantSpec, loss: Callable[[QParams], float], *, keep_high: bool = False) -> QParams:
     """Shrink the two ends of the range in turn, coarse to fine, and keep what loses least."""
     if spec.symmetric:
         amax = max(-hist.low, hist.high)
@@ -270,8 +268,10 @@ def solve_weight(weight: npt.NDArray[np.float32], spec: QuantSpec, algorithm: Al
     """
     if algorithm not in {Algorithm.MINMAX, Algorithm.MSE}:
         raise CalibrationError(f"weights cannot use '{algorithm.value}'; allowed are minmax and mse")
-    rows = weight.reshape(1, -1) if spec.axis is None else np.moveaxis(weight, spec.axis, 0).reshape(
-        weight.shape[spec.axis], -1
+    rows = (
+        weight.reshape(1, -1)
+        if spec.axis is None
+        else np.moveaxis(weight, spec.axis, 0).reshape(weight.shape[spec.axis], -1)
     )
     amax = np.abs(rows).max(1).astype(np.float64)
     row_spec = QuantSpec(spec.bits, symmetric=True, narrow_range=spec.narrow_range, axis=0)

@@ -168,7 +168,9 @@ class Plan:
         """Raise PlanError if a point still lacks its range."""
         missing = [p.name for p in self.points if p.params is None]
         if missing:
-            raise PlanError(f"{len(missing)} points of plan '{self.scheme}' have no range, first {missing[0]}; calibrate")
+            raise PlanError(
+                f"{len(missing)} points of plan '{self.scheme}' have no range, first {missing[0]}; calibrate"
+            )
 
     def digest(self) -> str:
         """SHA-256 of the plan's content."""

@@ -42,12 +42,12 @@ class QuantSpec:
     @property
     def qmin(self) -> int:
         """Smallest integer."""
-        return -(2 ** (self.bits - 1)) + int(self.narrow_range)
+        return -(1 << (self.bits - 1)) + int(self.narrow_range)
 
     @property
     def qmax(self) -> int:
         """Largest integer."""
-        return int(2 ** (self.bits - 1)) - 1
+        return (1 << (self.bits - 1)) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,4 +141,4 @@ def fake_quantize(x: npt.NDArray[np.floating[Any]], params: QParams, spec: Quant
     scale = params.scale.astype(x.dtype).reshape(shape) if params.scale.ndim else params.scale.astype(x.dtype)
     zero = params.zero_point.reshape(shape) if params.zero_point.ndim else params.zero_point
     q = np.clip(np.round(x / scale) + zero, spec.qmin, spec.qmax)
-    return (q - zero) * scale
+    return np.asarray((q - zero) * scale)

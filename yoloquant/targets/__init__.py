@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import inspect
 import logging
 import pkgutil
@@ -33,7 +34,7 @@ def names() -> tuple[str, ...]:
 
 
 def devices() -> dict[str, tuple[str, ...]]:
-    """Device names that people use, each with the targets that serve it; the first is the one that ``get`` returns."""
+    """Device names that people use, each with the targets that serve it."""
     found: dict[str, list[str]] = {}
     for name, target in _known().items():
         for device in target.capabilities.devices:
@@ -89,7 +90,11 @@ def _known() -> dict[str, type[Target]]:
 
 def _built_in() -> Iterator[type[Target]]:
     for module in pkgutil.iter_modules(__path__):
-        path = f"{__name__}.{module.name}.target" if module.ispkg else f"{__name__}.{module.name}"
+        path = f"{__name__}.{module.name}"
+        if module.ispkg:
+            path += ".target"
+            if importlib.util.find_spec(path) is None:
+                continue
         for value in vars(importlib.import_module(path)).values():
             if _is_target(value) and value.__module__ == path:
                 yield value

@@ -134,6 +134,7 @@ def _export(module: fx.GraphModule, graph: Graph) -> onnx.ModelProto:
             raise TargetError(f"torch cannot export this model to ONNX: {exc}") from exc
         finally:
             logging.disable(previous)
+    assert exported is not None
     model: onnx.ModelProto = exported.model_proto
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     if opset != OPSET:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -39,7 +38,8 @@ def place(graph: Graph) -> Placement:
     A concat's inputs share one range, so that its result lies on their grid and needs no point of its own.
     """
     placed = operands(graph, _wanted)
-    ties = [(first, other) for op in graph.body() if op.kind is OpKind.CONCAT for first, *rest in [_sources(graph, op)] for other in rest]
+    joined = [_sources(graph, op) for op in graph.body() if op.kind is OpKind.CONCAT]
+    ties = [(sources[0], other) for sources in joined for other in sources[1:]]
     return Placement(placed.sites, tuple(ties), body_weighted(graph))
 
 
@@ -71,3 +71,256 @@ SCHEME = Scheme(
     place=place,
     description="operands of convolutions, matrix products, additions and concats; int8 weights per channel",
 )
+
+
+class OpenVinoRunner(Runner):
+    """A compiled IR on the CPU.
+
+    Args:
+        path: The ``.xml`` file, or the folder that holds it.
+        info: The model that it holds.
+        threads: Threads of one inference; None uses every core.
+        precision: What float operations compute in; None lets OpenVINO choose (bfloat16 where the CPU has it).
+
+    Raises:
+        ArtifactError: There is no IR.
+        TargetError: OpenVINO cannot load it.
+    """
+
+    def __init__(
+        self, path: Path, info: ModelInfo, *, threads: int | None = None, precision: str | None = "f32"
+    ) -> None:
+        import openvino
+
+        config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        if threads:
+            config["INFERENCE_NUM_THREADS"] = threads
+        if precision:
+            config["INFERENCE_PRECISION_HINT"] = precision
+        try:
+            self._compiled = openvino.Core().compile_model(str(_xml(path)), "CPU", config)
+        except RuntimeError as exc:
+            raise TargetError(f"OpenVINO cannot load '{path}': {exc}") from exc
+        self._request = self._compiled.create_infer_request()
+        self.info, self.layout = info, info.layout
+
+    def infer(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Run the network."""
+        self._request.infer([image], share_inputs=True)
+        return tuple(np.array(self._request.get_output_tensor(i).data) for i in range(len(self._compiled.outputs)))
+
+    def executed(self) -> list[tuple[str, str, str]]:
+        """Type, name and precision of every operation that really runs."""
+        model = self._compiled.get_runtime_model()
+        infos = [(o.get_friendly_name(), o.get_rt_info()) for o in model.get_ordered_ops()]
+        return [(str(i["layerType"].value), name, str(i["runtimePrecision"].value)) for name, i in infos]
+
+    def close(self) -> None:
+        """Free the compiled model."""
+        del self._request, self._compiled
+
+
+def _xml(path: Path) -> Path:
+    found = sorted(path.glob("*.xml")) if path.is_dir() else [path] * path.is_file()
+    if not found:
+        raise ArtifactError(f"'{path}' holds no OpenVINO .xml; export it again")
+    return found[0]
+
+
+class OpenVinoTarget(Target):
+    """A folder with ``.xml``, ``.bin`` and ``metadata.yaml``."""
+
+    name: ClassVar[str] = "openvino"
+    extra: ClassVar[str] = "openvino"
+    requires: ClassVar[tuple[str, ...]] = ("openvino", "onnx", "onnxscript")
+    scheme: ClassVar[Scheme] = SCHEME
+    suffix: ClassVar[str] = "_openvino_model"
+    capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task), devices=("intel",))
+
+    def check(self, artifact: Artifact) -> None:
+        """Raise PlanError if the plan does not fit, MissingExtraError if OpenVINO is missing."""
+        self.require()
+        plan = artifact.plan_for(self.scheme)
+        wide = [p.name for p in plan.points if p.spec.bits > 8]
+        if wide:
+            raise PlanError(f"openvino runs at most 8 bits; plan '{plan.scheme}' has {wide[0]} ({len(wide)} points)")
+
+    def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
+        """Write ``<stem>_openvino_model/``."""
+        self.check(artifact)
+        return self._write(artifact, artifact.plan_for(self.scheme), folder, stem)
+
+    def export_float(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
+        """Write ``<stem>-fp32_openvino_model/``."""
+        self.require()
+        return self._write(artifact, None, folder, f"{stem}-fp32")
+
+    def _write(self, artifact: Artifact, plan: Plan | None, folder: Path, stem: str) -> ExportedModel:
+        bias = artifact.bias_for(self.scheme) if plan else None
+        model = emit(artifact.graph, plan, EMISSION, bias=bias)
+        path = folder / f"{stem}{self.suffix}"
+        with atomic_path(path) as temporary:
+            temporary.mkdir()
+            _save_ir(model, temporary / f"{stem}.xml", artifact.info)
+            _save_metadata(artifact, plan, temporary / METADATA)
+        return ExportedModel(
+            target=self.name,
+            path=path,
+            info=artifact.info,
+            layout=artifact.info.layout,
+            precision="int8" if plan else "fp32",
+            scheme=plan.scheme if plan else "",
+            size_bytes=sum(f.stat().st_size for f in path.iterdir()),
+            metadata=artifact.metadata(),
+            notes=plan.notes if plan else (),
+        )
+
+    def load(self, exported: ExportedModel, threads: int | None = None) -> OpenVinoRunner:
+        """Compile an artifact for the CPU, its float part in float32."""
+        return OpenVinoRunner(exported.path, exported.info, threads=threads)
+
+    def read_scales(self, exported: ExportedModel) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+        """Scale and zero_point of every point from the IR, see ``read_ir``."""
+        return read_ir(exported.path)
+
+
+def _save_ir(model: Any, xml: Path, info: ModelInfo) -> None:
+    import tempfile
+
+    import onnx
+    import openvino
+
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "model.onnx"
+            onnx.save(model, source)
+            ir = openvino.convert_model(source)
+        for key, value in _model_info(info).items():
+            ir.set_rt_info(value, ["model_info", key])
+        openvino.save_model(ir, xml, compress_to_fp16=False)
+    except RuntimeError as exc:
+        raise TargetError(f"OpenVINO cannot convert the model: {exc}") from exc
+
+
+def _model_info(info: ModelInfo) -> dict[str, Any]:
+    """What Intel's Model API reads from an IR."""
+    known: dict[str, Any] = {
+        "model_type": "YOLO",
+        "reverse_input_channels": True,
+        "pad_value": 114,
+        "scale_values": [255.0],
+        "labels": [name.replace(" ", "_") for name in info.names],
+    }
+    return known if info.task is Task.CLASSIFY else {**known, "resize_type": "fit_to_window_letterbox"}
+
+
+def _save_metadata(artifact: Artifact, plan: Plan | None, path: Path) -> None:
+    import yaml
+
+    data = {**ultralytics_metadata(artifact), "yoloquant": provenance_json(artifact, plan)}
+    path.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What this project wrote beside the IR: provenance and plan.
+
+    Raises:
+        ArtifactError: It is missing or damaged.
+    """
+    import yaml
+
+    try:
+        data = yaml.safe_load((path / METADATA).read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(data["yoloquant"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as exc:
+        raise ArtifactError(f"'{path}' has no readable {METADATA} of yoloquant ({exc!r}); export it again") from exc
+    return found
+
+
+def read_ir(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Scale and zero_point that an IR really uses, in the int8 convention, by point name.
+
+    Weights hold their scales as they are. A FakeQuantize holds the two ends of its range instead: ``(qmin - zero_point)
+    * scale`` and ``(qmax - zero_point) * scale`` in float32. The scale is one that gives exactly these ends; where
+    neighbouring floats give the same ends, and so the same quantizer, the recorded one is preferred.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        TargetError: A point is missing from the IR, or its ends lie on no grid.
+        ArtifactError: The folder is damaged.
+    """
+    import openvino
+
+    recorded = read_metadata(path).get("plan")
+    if not recorded:
+        return {}
+    plan = Plan.from_dict(recorded)
+    try:
+        operations = {o.get_friendly_name(): o for o in openvino.Core().read_model(str(_xml(path))).get_ops()}
+    except RuntimeError as exc:
+        raise ArtifactError(f"OpenVINO cannot read '{path}': {exc}") from exc
+    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for point in plan.weights:
+        found[point.name] = _weight_scale(_operation(operations, point.name))
+    for point in plan.activations:
+        values = [_activation(_operation(operations, s.tensor), point.spec, point.params) for s in point.sites]
+        if any(v != values[0] for v in values):
+            raise TargetError(f"the places of point {point.name} have different ranges in the IR")
+        found[point.name] = values[0].scale, values[0].zero_point
+    return found
+
+
+def _operation(operations: Mapping[str, Any], place: str) -> Any:
+    try:
+        return operations[f"{place}/dequantize"]
+    except KeyError:
+        raise TargetError(f"the IR has no quantize or dequantize operation for {place}") from None
+
+
+def _constant(node: Any, port: int) -> np.ndarray:
+    return np.asarray(node.input_value(port).get_node().get_data())
+
+
+def _weight_scale(multiply: Any) -> tuple[np.ndarray, np.ndarray]:
+    convert = multiply.input_value(0).get_node()
+    if convert.get_type_name() != "Convert" or convert.get_input_element_type(0).get_type_name() != "i8":
+        raise TargetError(f"the weight of {multiply.get_friendly_name()} is not stored as int8")
+    scale = _constant(multiply, 1).astype(np.float32)
+    scale = scale.reshape(-1) if scale.ndim else scale
+    return scale, np.zeros(scale.shape, np.int32)
+
+
+def _activation(node: Any, spec: QuantSpec, recorded: QParams | None) -> QParams:
+    name = node.get_friendly_name()
+    if node.get_type_name() != "FakeQuantize" or node.get_attributes()["levels"] != spec.qmax - spec.qmin + 1:
+        raise TargetError(f"{name} is not a FakeQuantize of {spec.bits} bits")
+    below, above, low, high = (_constant(node, port).reshape(()).astype(np.float32) for port in range(1, 5))
+    # OpenVINO folds a preceding multiplication with a constant into the input's ends; the output's are the grid
+    factor = float(high - low) / float(above - below)
+    if abs(float(below) * factor - float(low)) > 1e-5 * float(high - low):
+        raise TargetError(f"{name} shifts its input: [{below}, {above}] becomes [{low}, {high}]")
+    return grid(low, high, spec, recorded)
+
+
+def grid(low: np.ndarray, high: np.ndarray, spec: QuantSpec, recorded: QParams | None = None) -> QParams:
+    """Scale and zero_point whose float32 range has exactly these ends.
+
+    Args:
+        low: Lower end, float32 ().
+        high: Upper end.
+        spec: The representation.
+        recorded: Preferred among parameters that give the same ends.
+
+    Raises:
+        TargetError: There are none.
+    """
+    near = np.float32((float(high) - float(low)) / (spec.qmax - spec.qmin))
+    zero = np.int32(round(spec.qmin - float(low) / float(near)))
+    steps = near.view(np.int32) + np.arange(-4, 5, dtype=np.int32)
+    candidates = [QParams(s, zero) for s in steps.view(np.float32)]  # type: ignore[arg-type]
+    exact = [c for c in candidates if c.range(spec) == (low, high)]
+    if not exact:
+        raise TargetError(f"the range [{low}, {high}] lies on no grid of {spec.bits} bits")
+    return recorded if recorded is not None and recorded in exact else exact[len(exact) // 2]

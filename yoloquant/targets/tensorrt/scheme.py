@@ -12,8 +12,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ...quant.ops import OpKind, OpNode
-from ...quant.scheme import SYMMETRIC, Placement, Scheme, concat_ties
 from ...quant.plan import Site
+from ...quant.scheme import SYMMETRIC, Placement, Scheme, concat_ties
 
 if TYPE_CHECKING:
     from ...quant.graph import Graph
@@ -86,9 +86,7 @@ class _Placer:
         """Whether an Add's operand is the skip connection of a block with a quantized operation in it."""
         root = self.graph.root(source)
         others = [self.graph.root(i) for i in add.inputs if i != source]
-        return any(
-            root in self.graph.ancestors(other) and self._block_is_planned(root, other) for other in others
-        )
+        return any(root in self.graph.ancestors(other) and self._block_is_planned(root, other) for other in others)
 
     def _block_is_planned(self, start: str, end: str) -> bool:
         names = (self.graph.ancestors(end) | {end}) - self.graph.ancestors(start)

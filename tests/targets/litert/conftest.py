@@ -1,0 +1,109 @@
+"""A tiny quantized detector, converted once per variant."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+os.environ["YOLO_AUTOINSTALL"] = "false"
+if TYPE_CHECKING:
+    from yoloquant.quant.graph import Graph
+    from yoloquant.quant.plan import Plan
+
+IMGSZ = (64, 96)
+CONFIG: dict[str, Any] = {
+    "nc": 3,
+    "backbone": [
+        [-1, 1, "Conv", [8, 3, 2]],
+        [-1, 1, "Conv", [16, 3, 2]],
+        [-1, 1, "C2f", [16, True]],
+        [-1, 1, "Conv", [16, 3, 2]],
+        [-1, 1, "SPPF", [16, 5]],
+    ],
+    "head": [
+        [-1, 1, "nn.Upsample", [None, 2, "nearest"]],
+        [[-1, 2], 1, "Concat", [1]],
+        [-1, 1, "C2f", [16]],
+        [[7, 4], 1, "Detect", ["nc"]],
+    ],
+}
+
+
+@dataclass
+class Tiny:
+    """A traced and calibrated tiny detector.
+
+    Attributes:
+        graph: Its canonical graph.
+        plan: Its calibrated plan.
+        host: The float model that it comes from.
+        built: Conversions made so far, by variant.
+    """
+
+    graph: Graph
+    plan: Plan
+    host: Any
+    built: dict[Any, Any] = field(default_factory=dict)
+
+    def build(self, variant: Any) -> Any:
+        """The conversion of a variant; made on first use."""
+        from yoloquant.targets.litert.build import build
+
+        if variant not in self.built:
+            self.built[variant] = build(self.graph, self.plan, variant)
+        return self.built[variant]
+
+    def image(self, seed: int) -> np.ndarray:
+        """A random image of whole 8-bit steps, NCHW, 0 to 1."""
+        pixels = np.random.default_rng(seed).integers(0, 256, (1, 3, *IMGSZ))
+        return (pixels / 255).astype(np.float32)
+
+
+def make_tiny(*, reg_max: int, end2end: bool) -> Tiny:
+    import torch
+    from ultralytics.nn.tasks import DetectionModel
+
+    from yoloquant import host
+    from yoloquant.quant.calibrate import observe, solve_plan
+    from yoloquant.quant.graph import trace
+    from yoloquant.quant.scheme import derive
+    from yoloquant.targets.litert.scheme import SCHEME
+
+    torch.manual_seed(0)
+    model = DetectionModel({**CONFIG, "reg_max": reg_max, "end2end": end2end}, verbose=False)
+    model.names = {0: "a", 1: "b", 2: "c"}
+    model.task = "detect"
+    model.model[-1].end2end = end2end
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # statistics that let every layer carry a signal
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.normal_(0, 0.3)
+            module.running_var.uniform_(0.1, 0.4)
+    for branch in (*model.model[-1].cv2, *model.model[-1].cv3):
+        branch[-1].weight.data.normal_(0, 0.3)
+        branch[-1].bias.data.normal_(-1, 0.5)
+    loaded = host.load_model(model)
+    info = host.model_info(loaded, IMGSZ)
+    graph = trace(host.exportable(loaded, info), info)
+    tiny = Tiny(graph, derive(graph, SCHEME), loaded)
+    images = (tiny.image(seed) for seed in range(8))
+    tiny.plan = solve_plan(graph, tiny.plan, observe(graph, [tiny.plan], images))
+    return tiny
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Tiny:
+    """A detector with a DFL head that needs NMS."""
+    pytest.importorskip("litert_torch", reason="the litert extra is not installed")
+    return make_tiny(reg_max=16, end2end=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_end2end() -> Tiny:
+    """A detector that regresses distances directly and selects its detections itself."""
+    pytest.importorskip("litert_torch", reason="the litert extra is not installed")
+    return make_tiny(reg_max=1, end2end=True)
