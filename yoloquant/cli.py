@@ -351,9 +351,8 @@ def _print_exports(outcome: ExportResult) -> None:
 
 
 def _print_result(result: ValidationResult, report: Path) -> None:
-    print(
-        f"\n{'target':<14} {'mAP50-95':>8} {'drop':>7} {'95 % interval':>16} {'fidelity':>9} {'ms':>8} {'ratio':>6}  verdict"
-    )
+    head = f"{'target':<14} {'mAP50-95':>8} {'drop':>7} {'95 % interval':>16} {'fidelity':>9} {'ms':>8} {'ratio':>6}"
+    print(f"\n{head}  verdict")
     for row in (result.baseline, *result.targets):
         print(_row(row))
         if row.error:

@@ -97,8 +97,8 @@ def load_model(model: Any, *, allow_unsafe: bool = False) -> HostModel:
 def _load_file(path: Path, allow_unsafe: bool) -> HostModel:
     if not path.is_file():
         raise ModelError(
-            f"model '{path}' does not exist (looked in {path.resolve().parent}); give the path of a trained Ultralytics "
-            "checkpoint, for instance runs/detect/train/weights/best.pt"
+            f"model '{path}' does not exist (looked in {path.resolve().parent}); give the path of a trained "
+            "Ultralytics checkpoint, for instance runs/detect/train/weights/best.pt"
         )
     if path.suffix.lower() != ".pt":
         raise ModelError(

@@ -46,8 +46,8 @@ class _Observe(fx.Interpreter):
                 self.histograms[name].update(result)
             except CalibrationError as exc:
                 raise CalibrationError(
-                    f"calibration met NaN or infinite values at {name}; the model diverges on these images, or an image "
-                    "is not what it was trained on"
+                    f"calibration met NaN or infinite values at {name}; the model diverges on these images, or an "
+                    "image is not what it was trained on"
                 ) from exc
         return result
 

@@ -1,8 +1,8 @@
 """A trained YOLO as one canonical graph: what plans are derived from and what every export is made of.
 
-The fused model is traced once with ``torch.export`` and rewritten so that each operation a runtime quantizes is one node:
-SiLU becomes sigmoid and multiply, chunk becomes a split with fixed sizes, in-place operations and no-ops are gone.
-Every node gets a stable name, ``module.path:operation:index``, which is the same on every machine and torch version.
+The fused model is traced once with ``torch.export`` and rewritten so that each operation that a runtime quantizes is
+one node: SiLU becomes sigmoid and multiply, chunk a split with fixed sizes, in-place operations and no-ops are
+gone. Every node gets a stable name, ``module.path:operation:index``, the same on every machine and torch version.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import operator
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -47,33 +48,13 @@ _KINDS: dict[object, OpKind] = {
     operator.getitem: OpKind.PASS,
 }
 _PASS_NAMES = frozenset(
-    [
-        "view",
-        "reshape",
-        "permute",
-        "transpose",
-        "flatten",
-        "unflatten",
-        "unsqueeze",
-        "squeeze",
-        "slice",
-        "select",
-        "split_with_sizes",
-        "expand",
-        "upsample_nearest2d",
-        "narrow",
-        "unbind",
-        "index_select",
-        "t",
-        "adaptive_max_pool2d",
-        "pixel_shuffle",
-        "pixel_unshuffle",
-        "chunk",
-        "split",
-        "movedim",
-    ]
+    {
+        *("reshape", "permute", "transpose", "t", "movedim", "flatten", "unflatten", "unsqueeze", "squeeze", "expand"),
+        *("slice", "select", "narrow", "index_select", "unbind", "split_with_sizes"),
+        *("upsample_nearest2d", "pixel_shuffle", "pixel_unshuffle", "adaptive_max_pool2d"),
+    }
 )
-_NO_OPS = frozenset(["contiguous", "clone", "alias", "detach", "dropout", "lift_fresh_copy", "_to_copy", "to"])
+_NO_OPS = frozenset({"contiguous", "clone", "alias", "detach", "dropout", "lift_fresh_copy", "_to_copy", "to"})
 
 
 class Graph:
