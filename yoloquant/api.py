@@ -370,8 +370,8 @@ def _beside(artifact: Artifact, what: str) -> Path:
 def _outcome(exports: ExportResult | Iterable[ExportedModel] | str | os.PathLike[str]) -> ExportResult:
     if isinstance(exports, ExportResult):
         return exports
-    named = isinstance(exports, (str, os.PathLike))
-    found = export_list.load_exports(Path(exports)) if named else tuple(exports)  # type: ignore[arg-type]
+    found: tuple[ExportedModel, ...]
+    found = export_list.load_exports(exports) if isinstance(exports, (str, os.PathLike)) else tuple(exports)
     if not found:
         raise UsageError("there is no artifact to validate")
     return ExportResult(found[0].path.parent, found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -44,7 +45,7 @@ def save_exports(folder: Path, exports: Iterable[ExportedModel]) -> Path:
     return path
 
 
-def load_exports(path: str | Path) -> tuple[ExportedModel, ...]:
+def load_exports(path: str | os.PathLike[str]) -> tuple[ExportedModel, ...]:
     """Read artifacts.
 
     Args:
