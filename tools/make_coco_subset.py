@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools.options import parse_options
 from yoloquant.errors import YoloquantError
-from yoloquant.validate.data import LabelledImage, ValidationSet
-from yoloquant.validate.manifest import Manifest, ManifestImage, file_sha256
+from yoloquant.validation.data import LabelledImage, ValidationSet
+from yoloquant.validation.manifest import Manifest, ManifestImage, file_sha256
 
 DEFAULTS = {"data": "coco8.yaml", "split": "val", "images": "256", "seed": "0", "name": "", "out": ".", "source": ""}
 

@@ -2,8 +2,8 @@
 
 Runs the FP32 model and a ladder of artifacts of falling quality once over all images of a data set: its weights rounded
 to fewer and fewer steps, and any exported files that are named. The images are then the population. For each sample
-size it draws many samples (with replacement), judges each of them exactly as ``yoloquant validate`` would, and counts the
-verdicts. An artifact's true drop and fidelity are those on the whole population.
+size it draws many samples (with replacement), judges each of them exactly as ``yoloquant validate`` would, and counts
+the verdicts. An artifact's true drop and fidelity are those on the whole population.
 
     python tools/simulate_gate.py model=yolo11n.pt data=coco256.yaml artifacts=a_int8.onnx,b_openvino_model
 
@@ -27,12 +27,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tools.options import parse_options
 from yoloquant.targets.base import Runner
 from yoloquant.types import ModelInfo, Task, Verdict
-from yoloquant.validate.bootstrap import BootstrapOptions
-from yoloquant.validate.compare import Comparer, Measurements
-from yoloquant.validate.data import ValidationSet
-from yoloquant.validate.engine import EvaluateOptions, Evaluation, evaluate
-from yoloquant.validate.gate import Gate, load_gate, worst
-from yoloquant.validate.results import Comparison
+from yoloquant.validation.bootstrap import BootstrapOptions
+from yoloquant.validation.compare import Comparer, Measurements
+from yoloquant.validation.data import ValidationSet
+from yoloquant.validation.engine import EvaluateOptions, Evaluation, evaluate
+from yoloquant.validation.gate import Gate, load_gate, worst
+from yoloquant.validation.results import Comparison
 
 DEFAULTS = {
     "model": "yolo11n.pt",
@@ -56,7 +56,7 @@ LADDER = (
     ("tensor", 127),
     ("tensor", 63),
 )
-"""Artifacts of falling quality: weights rounded to +- so many steps, with one scale per output channel or per tensor."""
+"""Artifacts of falling quality: weights rounded to +- so many steps, one scale per output channel or per tensor."""
 
 
 class ModuleRunner(Runner):

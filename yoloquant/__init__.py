@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .quant.observers import Algorithm, CalibrationRecipe
     from .quant.plan import Plan
     from .types import ExportedModel, Task, Verdict
-    from .validate.results import ValidationResult
+    from .validation.results import ValidationResult
 
 _WHERE = {
     "Algorithm": "quant.observers",
@@ -40,7 +40,7 @@ _WHERE = {
     "QuantizeOptions": "api",
     "Task": "types",
     "ValidateOptions": "api",
-    "ValidationResult": "validate.results",
+    "ValidationResult": "validation.results",
     "Verdict": "types",
     "YoloquantError": "errors",
     "export": "api",

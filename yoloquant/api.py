@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from .quant.scheme import Scheme
     from .report import ReportPaths
     from .targets.base import Runner, Target
-    from .validate.gate import Gate
-    from .validate.judge import ArtifactFacts
-    from .validate.results import ValidationResult
+    from .validation.gate import Gate
+    from .validation.judge import ArtifactFacts
+    from .validation.results import ValidationResult
 
 logger = logging.getLogger(__name__)
 
@@ -256,10 +256,10 @@ def validate(
         ArtifactError: An artifact is missing or has changed.
     """
     from .float_runner import TorchRunner
-    from .validate.data import ValidationSet
-    from .validate.engine import EvaluateOptions, evaluate
-    from .validate.gate import load_gate
-    from .validate.judge import ArtifactFacts, JudgeOptions, judge
+    from .validation.data import ValidationSet
+    from .validation.engine import EvaluateOptions, evaluate
+    from .validation.gate import load_gate
+    from .validation.judge import ArtifactFacts, JudgeOptions, judge
 
     options = options or ValidateOptions()
     if (data is None) == (source is None):
@@ -400,7 +400,7 @@ def _open(
 ) -> ArtifactFacts:
     """Load one artifact, and a float model in the same runtime to time it against."""
     from . import targets
-    from .validate.judge import ArtifactFacts
+    from .validation.judge import ArtifactFacts
 
     target = targets.get(exported.target)
     facts = ArtifactFacts(
@@ -433,7 +433,7 @@ def _float_bytes(artifact: Artifact) -> int:
 
 
 def _bootstrap(replicates: int) -> Any:
-    from .validate.bootstrap import BootstrapOptions
+    from .validation.bootstrap import BootstrapOptions
 
     return BootstrapOptions(replicates=replicates)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .api import ExportResult, Progress
     from .recipe import Recipe
-    from .validate.results import TargetResult, ValidationResult
+    from .validation.results import TargetResult, ValidationResult
 
 EXIT_USAGE, EXIT_TARGET, EXIT_INTERRUPTED = 2, 4, 130
 
@@ -241,7 +241,7 @@ def _export(options: Namespace) -> int:
 
 def _validate(options: Namespace) -> int:
     from . import api
-    from .validate.gate import exit_code
+    from .validation.gate import exit_code
 
     values = _given(options, "validate")
     folder = Path(values["exports"])
@@ -270,7 +270,7 @@ def _run(options: Namespace) -> int:
 
 def _whole_job(recipe: Recipe, inconclusive: int) -> int:
     from . import api
-    from .validate.gate import exit_code, load_gate
+    from .validation.gate import exit_code, load_gate
     from .writing import output_folder
 
     chosen = api.resolve_targets(recipe.targets)

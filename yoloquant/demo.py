@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,12 +17,19 @@ IMAGES = 128
 
 
 def generator() -> ModuleType:
-    """The module that draws the demo set (``datasets/demo.py``)."""
-    spec = importlib.util.spec_from_file_location("yoloquant_demo_set", resource("datasets", "demo.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The module that draws the demo set (``datasets/demo.py``), imported under a name of its own.
+
+    The folder lies at the top of a checkout and inside an installed package, and other packages are called datasets.
+    """
+    name, folder = "yoloquant_datasets", resource("datasets")
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(
+            name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        assert spec is not None and spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return importlib.import_module(f"{name}.demo")
 
 
 def prepare(folder: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, replace
@@ -14,6 +15,8 @@ from .errors import ArtifactError
 from .host import file_sha256
 from .types import ExportedModel, HeadLayout, ModelInfo, Task
 from .writing import atomic_path
+
+logger = logging.getLogger(__name__)
 
 FILE_NAME = "exports.json"
 FORMAT = 1
@@ -37,12 +40,22 @@ def content_size(path: Path) -> int:
 def save_exports(folder: Path, exports: Iterable[ExportedModel]) -> Path:
     """Write the list, keeping entries of artifacts that still lie in the folder and were not exported anew."""
     path = folder / FILE_NAME
-    entries = {e["path"]: e for e in (_read(path) if path.is_file() else []) if (folder / e["path"]).exists()}
+    entries = {e["path"]: e for e in _kept(path) if (folder / e["path"]).exists()}
     for export in exports:
         entries[export.path.name] = _to_dict(export)
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps({"format": FORMAT, "exports": list(entries.values())}, indent=1))
     return path
+
+
+def _kept(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    try:
+        return _read(path)
+    except ArtifactError as exc:  # it must not cost the exports that were just made
+        logger.warning("%s; it is written anew without what it listed", exc)
+        return []
 
 
 def load_exports(path: str | os.PathLike[str]) -> tuple[ExportedModel, ...]:
@@ -79,7 +92,10 @@ def _read(path: Path) -> list[dict[str, Any]]:
         data = json.loads(path.read_text())
         if data["format"] != FORMAT:
             raise ArtifactError(f"{path} has format {data['format']}; this release reads {FORMAT}")
-        return list(data["exports"])
+        entries = [dict(e) for e in data["exports"]]
+        if not all(isinstance(e["path"], str) for e in entries):
+            raise TypeError("a path is not text")
+        return entries
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise ArtifactError(f"{path} is damaged ({exc!r}); export again") from exc
 

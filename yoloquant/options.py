@@ -83,7 +83,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Report a wrong argument."""
-        raise UsageError(f"{message}; see 'yoloquant {self.prog.rpartition(' ')[2]} --help'")
+        raise UsageError(f"{message}; see '{self.prog} --help'")
 
 
 def build_parser(verbs: Sequence[Verb], version: str) -> Parser:
@@ -130,24 +130,27 @@ def normalise(arguments: Sequence[str], verbs: Sequence[Verb]) -> list[str]:
         raise UsageError(f"unknown command '{result[0]}'{_nearest(result[0], [v.name for v in verbs])}")
     keys = [name for o in verb.options for name in (o.name, *o.aliases)]
     for index, text in enumerate(result[1:], start=1):
-        key, equals, value = text.partition("=")
-        if text.startswith("-") or (index > 1 and _takes_value(result[index - 1])):
+        if text in {"-h", "--help"} or _takes_value(result[index - 1]):
             continue
-        if equals and key.replace("-", "_") in keys:
-            result[index] = f"--{key}={value}"
-        elif equals:
+        dashed = text.startswith("-")
+        key, equals, value = text.lstrip("-").partition("=")
+        if (dashed or equals) and key.replace("-", "_") not in keys:
             raise UsageError(f"unknown argument '{key}' of '{verb.name}'{_nearest(key, keys)}")
-        elif verb.positional and index == 1:
+        if equals and not dashed:
+            result[index] = f"--{key}={value}"
+        elif verb.positional and index == 1 and not dashed:
             result[index] = f"--{verb.positional}={text}"
-        else:
+        elif not dashed:
             raise UsageError(f"argument '{text}' of '{verb.name}' is not key=value; for example: {verb.example}")
     return result
 
 
 def _takes_value(previous: str) -> bool:
-    return previous.startswith("--") and "=" not in previous
+    return previous.startswith("--") and "=" not in previous and previous != "--help"
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean '{close[0]}'?" if close else f"; allowed are {', '.join(known)}"
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; allowed are {', '.join(known)}" if known else "; it takes none"

@@ -37,6 +37,13 @@ class RangesPart(_Strict):
     weight: Algorithm = CalibrationRecipe.weight
     percentile: float = Field(default=CalibrationRecipe.percentile, gt=50, le=100)
 
+    @field_validator("weight")
+    @classmethod
+    def _for_weights(cls, value: Algorithm) -> Algorithm:
+        if value not in {Algorithm.MINMAX, Algorithm.MSE}:
+            raise ValueError("weights can only use minmax and mse")
+        return value
+
 
 class ValidationPart(_Strict):
     """How artifacts are judged, see ``ValidateOptions``."""

@@ -50,11 +50,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         temporary = holder / path.name
         yield temporary
-        if path.is_dir() and temporary.is_dir():
-            old = holder / "old"
-            path.rename(old)
-        temporary.replace(path)
+        _replace(temporary, path)
     except OSError as exc:
         raise OutputError(f"'{path}' cannot be written ({exc.strerror or exc})") from exc
     finally:
         shutil.rmtree(holder, ignore_errors=True)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    if not (path.is_dir() and temporary.is_dir()):
+        temporary.replace(path)
+        return
+    old = temporary.with_name(f"{path.name}.old")  # a folder can only take the place of an empty one
+    try:
+        path.rename(old)
+        temporary.replace(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from yoloquant.types import Verdict
-from yoloquant.validate.results import (
+from yoloquant.validation.results import (
     Accuracy,
     Check,
     Comparison,

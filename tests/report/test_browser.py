@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from yoloquant.report import to_html
-from yoloquant.validate.results import ValidationResult
+from yoloquant.validation.results import ValidationResult
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [

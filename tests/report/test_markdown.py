@@ -10,7 +10,7 @@ import pytest
 
 from yoloquant.report import to_markdown
 from yoloquant.types import Verdict
-from yoloquant.validate.results import Check, Interval, TargetResult, ValidationResult
+from yoloquant.validation.results import Check, Interval, TargetResult, ValidationResult
 
 GITHUB_LIMIT = 65_536
 

@@ -13,7 +13,7 @@ from yoloquant.report import numbers
 from yoloquant.report.text import shorten
 from yoloquant.report.verdicts import check_limit, check_value, higher_is_better
 from yoloquant.types import Verdict
-from yoloquant.validate.results import Check, Interval
+from yoloquant.validation.results import Check, Interval
 
 FORMATTERS = (numbers.points, numbers.fixed, numbers.megabytes, numbers.milliseconds, numbers.ratio, numbers.duration)
 

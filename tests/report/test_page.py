@@ -12,7 +12,7 @@ import pytest
 
 from yoloquant.report import to_html
 from yoloquant.types import Verdict
-from yoloquant.validate.results import Check, Interval, TargetResult, ValidationResult
+from yoloquant.validation.results import Check, Interval, TargetResult, ValidationResult
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "col"}
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from yoloquant.report.photos import IMAGES, SIDE, _iou, _match, photos
-from yoloquant.validate.results import Example, ValidationResult
+from yoloquant.validation.results import Example, ValidationResult
 
 
 def test_panels_share_one_image_and_count_changes(result: ValidationResult) -> None:

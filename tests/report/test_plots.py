@@ -14,7 +14,7 @@ import pytest
 
 from yoloquant.report.plots import drop_plot, scatter_plot
 from yoloquant.types import Verdict
-from yoloquant.validate.results import TargetResult, ValidationResult
+from yoloquant.validation.results import TargetResult, ValidationResult
 
 
 @pytest.mark.parametrize("plot", [drop_plot, scatter_plot])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from yoloquant.errors import ArtifactError
 from yoloquant.report import from_json, json_schema, to_json
 from yoloquant.types import Verdict
-from yoloquant.validate.results import (
+from yoloquant.validation.results import (
     SCHEMA_VERSION,
     Accuracy,
     Check,

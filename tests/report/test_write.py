@@ -12,7 +12,7 @@ import pytest
 
 from yoloquant.errors import OutputError
 from yoloquant.report import from_json, write_report
-from yoloquant.validate.results import ValidationResult
+from yoloquant.validation.results import ValidationResult
 
 
 def test_writes_four_files_and_nothing_else(result: ValidationResult, tmp_path: Path) -> None:

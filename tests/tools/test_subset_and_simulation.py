@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 
 from yoloquant.types import Verdict
-from yoloquant.validate.bootstrap import BootstrapOptions
-from yoloquant.validate.compare import Comparer
-from yoloquant.validate.data import ValidationSet
-from yoloquant.validate.engine import EvaluateOptions, evaluate
-from yoloquant.validate.gate import load_gate
+from yoloquant.validation.bootstrap import BootstrapOptions
+from yoloquant.validation.compare import Comparer
+from yoloquant.validation.data import ValidationSet
+from yoloquant.validation.engine import EvaluateOptions, evaluate
+from yoloquant.validation.gate import load_gate
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "validate")]
 
 from validation_fakes import FakeRunner, label_rows, write_dataset  # noqa: E402
 
-from yoloquant.validate.letterbox import place  # noqa: E402
+from yoloquant.validation.letterbox import place  # noqa: E402
 
 
 def _tool(name: str) -> ModuleType:

@@ -31,6 +31,9 @@ class Algorithm(str, Enum):
     ENTROPY = "entropy"  # least Kullback-Leibler divergence, as TensorRT's calibrator
 
 
+_FOR_WEIGHTS = frozenset({Algorithm.MINMAX, Algorithm.MSE})
+
+
 @dataclass(frozen=True)
 class CalibrationRecipe:
     """Which algorithm finds the range of which kind of point.
@@ -50,6 +53,12 @@ class CalibrationRecipe:
     head: Algorithm = Algorithm.MSE
     weight: Algorithm = Algorithm.MSE
     percentile: float = 99.99
+
+    def __post_init__(self) -> None:
+        if self.weight not in _FOR_WEIGHTS:
+            raise CalibrationError(f"weights cannot use '{self.weight.value}'; allowed are minmax and mse")
+        if not 50 < self.percentile <= 100:
+            raise CalibrationError(f"percentile={self.percentile}; it must be above 50 and at most 100")
 
     def algorithm(self, role: Role) -> Algorithm:
         """The algorithm for a role."""
@@ -108,12 +117,13 @@ class Histogram:
             raise CalibrationError("values are NaN or infinite")
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._grow(_exponent(max(abs(low), abs(high))))
-        radius = 2.0**self.exponent
         flat = x.detach().float().reshape(-1)
         stride = -(-flat.numel() // SAMPLE)
         if stride > 1:  # an odd stride does not fall into step with rows of even length
             flat = flat[:: stride | 1]
-        self.counts += torch.histc(flat, BINS, -radius, radius).numpy().astype(np.int64)
+        # multiplying by a power of two and rounding down are exact, so growing later gives what binning now would
+        index = torch.floor(flat * (BINS / 2 / 2.0**self.exponent)).to(torch.int64) + BINS // 2
+        self.counts += torch.bincount(index, minlength=BINS).numpy()
 
     def merged(self, other: Histogram) -> Histogram:
         """The histogram of both data together."""
@@ -216,6 +226,8 @@ def _divergence(x: Floats, weights: Floats, params: QParams, spec: QuantSpec) ->
             end = inside[0] if x[side][0] < low else inside[-1]
             reference[end] += weights[side].sum()
     reference = np.where(outside, 0.0, reference)
+    if not reference.sum():
+        return math.inf  # the range holds nothing that was seen
     p, q = reference / reference.sum(), np.maximum(spread / max(spread.sum(), 1e-30), 1e-12)
     mask = p > 0
     return float((p[mask] * np.log(p[mask] / q[mask])).sum())
@@ -266,7 +278,7 @@ def solve_weight(weight: npt.NDArray[np.float32], spec: QuantSpec, algorithm: Al
     Raises:
         CalibrationError: Another algorithm was asked for.
     """
-    if algorithm not in {Algorithm.MINMAX, Algorithm.MSE}:
+    if algorithm not in _FOR_WEIGHTS:
         raise CalibrationError(f"weights cannot use '{algorithm.value}'; allowed are minmax and mse")
     rows = (
         weight.reshape(1, -1)

@@ -139,6 +139,7 @@ def fake_quantize(x: npt.NDArray[np.floating[Any]], params: QParams, spec: Quant
     if params.scale.ndim and spec.axis is not None:
         shape[spec.axis] = -1
     scale = params.scale.astype(x.dtype).reshape(shape) if params.scale.ndim else params.scale.astype(x.dtype)
-    zero = params.zero_point.reshape(shape) if params.zero_point.ndim else params.zero_point
+    zero = params.zero_point.astype(x.dtype)  # NumPy would promote float32 with int32 to float64
+    zero = zero.reshape(shape) if zero.ndim else zero
     q = np.clip(np.round(x / scale) + zero, spec.qmin, spec.qmax)
     return np.asarray((q - zero) * scale)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from ..validate.results import TargetResult, ValidationResult
+from ..validation.results import TargetResult, ValidationResult
 from .numbers import fixed, is_number, megabytes, points, ratio
 from .worst import worst_classes
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from xml.etree import ElementTree as ET
 
 from ..types import Verdict
-from ..validate.results import Check, TargetResult, ValidationResult
+from ..validation.results import Check, TargetResult, ValidationResult
 from .numbers import is_number
 from .text import clean
 from .verdicts import check_interval, check_limit, check_sentence, check_value, headline

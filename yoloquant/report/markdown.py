@@ -8,7 +8,7 @@ from __future__ import annotations
 from html import escape
 
 from ..types import Verdict
-from ..validate.results import Interval, TargetResult, ValidationResult
+from ..validation.results import Interval, TargetResult, ValidationResult
 from .numbers import DASH, fixed, level, megabytes, milliseconds, points, points_interval, ratio
 from .text import clean, markdown, shorten
 from .verdicts import EMOJI, check_sentence, headline

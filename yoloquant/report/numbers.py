@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TypeGuard
 
-from ..validate.results import Interval
+from ..validation.results import Interval
 
 DASH = "–"  # noqa: RUF001 - the typographic dash is what the reader should see
 MINUS = "−"  # noqa: RUF001

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ..types import Verdict
-from ..validate.results import ValidationResult
+from ..validation.results import ValidationResult
 from . import numbers, verdicts
 from .bars import class_bars, fidelity_bars, shift_bars, size_bars, size_drop_bars
 from .photos import CONFIDENCE, IMAGES, photos

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..validate.results import Example, ValidationResult
+from ..validation.results import Example, ValidationResult
 from .numbers import is_number
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ..types import Verdict
-from ..validate.results import Interval, TargetResult, ValidationResult
+from ..validation.results import Interval, TargetResult, ValidationResult
 from .numbers import is_number
 from .verdicts import fidelity_limit, map_drop_limit
 

@@ -15,7 +15,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ..errors import ArtifactError
-from ..validate.results import SCHEMA_VERSION, ValidationResult
+from ..validation.results import SCHEMA_VERSION, ValidationResult
 from .text import encodable
 
 VERSION_KEY = "schema_version"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..types import Verdict
-from ..validate.results import Check, TargetResult, ValidationResult
+from ..validation.results import Check, TargetResult, ValidationResult
 from .numbers import DASH, fixed, fraction_interval, is_number, megabytes, milliseconds, points, points_interval, ratio
 
 # A symbol besides the colour, so that the verdict can be told without seeing colours.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..validate.results import TargetResult
+from ..validation.results import TargetResult
 from .numbers import is_number
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import OutputError
-from ..validate.results import ValidationResult
+from ..validation.results import ValidationResult
 from .junit import to_junit
 from .markdown import to_markdown
 from .page import to_html

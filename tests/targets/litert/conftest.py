@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,21 +41,11 @@ class Tiny:
         graph: Its canonical graph.
         plan: Its calibrated plan.
         host: The float model that it comes from.
-        built: Conversions made so far, by variant.
     """
 
     graph: Graph
     plan: Plan
     host: Any
-    built: dict[Any, Any] = field(default_factory=dict)
-
-    def build(self, variant: Any) -> Any:
-        """The conversion of a variant; made on first use."""
-        from yoloquant.targets.litert.build import build
-
-        if variant not in self.built:
-            self.built[variant] = build(self.graph, self.plan, variant)
-        return self.built[variant]
 
     def image(self, seed: int) -> np.ndarray:
         """A random image of whole 8-bit steps, NCHW, 0 to 1."""

@@ -23,6 +23,9 @@ from ...types import ModelInfo
 from .tail import DecodeTail
 
 logger = logging.getLogger(__name__)
+aten = torch.ops.aten
+
+_BIASED = frozenset({aten.conv2d.default, aten.conv2d.padding, aten.linear.default, aten.conv_transpose2d.input})
 
 
 class _Exportable(nn.Module):
@@ -91,6 +94,8 @@ def convert(body: fx.GraphModule, info: ModelInfo, *, raw: bool = False, quantiz
     Raises:
         TargetError: The converter failed.
     """
+    if quantized:
+        _vary_constant_biases(body)
     tail = None if raw else DecodeTail(info, normalize=not info.end2end)
     height, width = info.imgsz
     shape = (1, height, width, info.channels) if raw else (1, info.channels, height, width)
@@ -107,6 +112,21 @@ def convert(body: fx.GraphModule, info: ModelInfo, *, raw: bool = False, quantiz
         except Exception as exc:  # the converter raises whatever its layers raise
             detail = printed.getvalue().strip()[-500:]
             raise TargetError(f"litert-torch could not convert the model: {exc} {detail}".strip()) from exc
+
+
+def _vary_constant_biases(body: fx.GraphModule) -> None:
+    """Move one channel of every constant bias by the smallest float step.
+
+    litert-torch 0.10 stores a bias whose channels are all equal as a single value and converts it with the first
+    channel's step, which makes every other channel wrong. Heads start training with such biases.
+    """
+    for node in body.graph.nodes:
+        bias = node.args[2] if node.target in _BIASED and len(node.args) > 2 else None
+        if not isinstance(bias, fx.Node) or bias.op != "get_attr":
+            continue
+        values = body.get_parameter(str(bias.target)).data
+        if values.numel() > 1 and bool((values == values[0]).all()) and float(values[0]) != 0:
+            values[-1] = torch.nextafter(values[-1], torch.tensor(torch.inf))
 
 
 @contextlib.contextmanager

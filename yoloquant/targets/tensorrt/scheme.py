@@ -4,6 +4,11 @@ TensorRT fuses a convolution with its bias, its activation and the Add behind it
 block's result is read (NVIDIA, TensorRT developer guide, Q/DQ placement recommendations). Everything that only selects
 values rides on the grid of what it selects from, upsampling excepted (measured with TensorRT-RTX 1.7.1, see
 ``tensorrt.graph``).
+
+The head's last convolutions are quantized too: inputs and weights, while their results and all that decodes them stay
+float. Measured on yolo11n at 640, 128 COCO val2017 images, FP32 mAP50-95 0.4479: all 87 convolutions 0.4509 (fidelity
+0.951), box branches float 0.4504 (0.953), box and score branches float 0.4507 (0.953); a paired bootstrap's standard
+deviation is 0.005 (0.007), so leaving them in float buys nothing.
 """
 
 from __future__ import annotations

@@ -98,11 +98,16 @@ class TensorRTTarget(Target):
         warnings = _lint(model, planned)
         compiled = self._compile(model, planned)
         exported = write_onnx(model, artifact, folder / f"{stem}-{self.name}.onnx", target=self.name, plan=plan)
-        lint = {"errors": 0, "warnings": [f"{w.rule} {w.node}: {w.message}" for w in warnings]}
+        remarks = [f"{w.rule} {w.node}: {w.message}" for w in warnings]
+        results = {
+            "planned_convs": list(planned),
+            "lint": {"errors": 0, "warnings": remarks},
+            "tensorrt_rtx": compiled,
+        }
         return replace(
             exported,
-            metadata={**exported.metadata, "planned_convs": list(planned), "lint": lint, "tensorrt_rtx": compiled},
-            notes=(*exported.notes, _SIMULATED, compiled["summary"], *(f"lint: {w}" for w in lint["warnings"])),
+            metadata={**exported.metadata, **results},
+            notes=(*exported.notes, _SIMULATED, compiled["summary"], *(f"lint: {r}" for r in remarks)),
         )
 
     def export_float(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:

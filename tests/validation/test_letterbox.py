@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from yoloquant.validate.data import ValidationSet
-from yoloquant.validate.letterbox import letterbox, place
+from yoloquant.validation.data import ValidationSet
+from yoloquant.validation.letterbox import letterbox, place
 
 
 @pytest.mark.parametrize("imgsz", [(64, 64), (96, 64), (160, 160)])

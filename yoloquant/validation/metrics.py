@@ -80,47 +80,67 @@ def average_precision(scores: ClassScores, weights: np.ndarray) -> np.ndarray:
     Returns:
         float64 (replicates, thresholds); NaN where the class has no truth in a replicate.
     """
-    rows = max(1, CHUNK // max(1, len(scores.images)))
-    parts = [_average_precision(scores, weights[i : i + rows]) for i in range(0, len(weights), rows)]
-    return np.concatenate(parts)
-
-
-def _average_precision(scores: ClassScores, weights: np.ndarray) -> np.ndarray:
     total = weights @ scores.truths
     result = np.zeros((len(weights), scores.status.shape[1]))
     right = scores.status == RIGHT
-    last = int(right.any(axis=1).nonzero()[0].max(initial=-1)) + 1  # what follows the last right one changes nothing
-    if last:
-        per_detection = weights[:, scores.images[:last]]
-        has_ignored = bool((scores.status[:last] == IGNORED).any())
-        every = np.cumsum(per_detection, axis=1)
+    places = right.any(axis=1).nonzero()[0]
+    ignored = scores.status == IGNORED
+    rows = max(1, CHUNK // max(1, len(places)))
+    for start in range(0, len(weights) if len(places) else 0, rows):
+        part = slice(start, start + rows)
+        by_image = np.ascontiguousarray(weights[part].T)
+        hits = by_image[scores.images[places]]  # (places, replicates)
+        shared = None if ignored.any() else _cumulative(scores.images, places, by_image)
         for t in range(result.shape[1]):
-            places = right[:last, t].nonzero()[0]
-            if len(places) == 0:
+            chosen = right[places, t]
+            if not chosen.any():
                 continue
-            if has_ignored:
-                every = np.cumsum(per_detection * (scores.status[:last, t] != IGNORED), axis=1)
-            result[:, t] = _staircase(np.cumsum(per_detection[:, places], axis=1), every[:, places], total)
+            if shared is None:
+                keep = ~ignored[:, t]
+                moved = np.cumsum(keep)[places[chosen]] - 1  # the same places among what is not ignored
+                every = _cumulative(scores.images[keep], moved, by_image)
+            else:
+                every = shared[chosen]
+            result[part, t] = _staircase(np.cumsum(hits[chosen], axis=0), every, total[part])
     result[total <= 0] = np.nan
     return result
+
+
+def _cumulative(images: np.ndarray, places: np.ndarray, by_image: np.ndarray) -> np.ndarray:
+    """Weight of all detections up to and including some places.
+
+    Args:
+        images: Image of each detection, by falling score, (n,).
+        places: Ascending indices into it, (k,).
+        by_image: Weights, (images, replicates).
+
+    Returns:
+        float64 (k, replicates).
+    """
+    from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
+
+    last = int(places[-1]) + 1
+    between = np.searchsorted(places, np.arange(last), side="left")
+    count = csr_matrix((np.ones(last), (between, images[:last])), shape=(len(places), len(by_image)))
+    return np.asarray(np.cumsum(count @ by_image, axis=0))
 
 
 def _staircase(right: np.ndarray, every: np.ndarray, total: np.ndarray) -> np.ndarray:
     """Integrate interpolated precision over recall.
 
     Args:
-        right: Right detections up to and including each right one, (replicates, n).
-        every: All detections up to there, (replicates, n).
+        right: Right detections up to and including each right one, (n, replicates).
+        every: All detections up to there, (n, replicates).
         total: Truths, (replicates,).
     """
-    recall = right / (total + EPSILON)[:, None]
+    recall = right / (total + EPSILON)
     precision = np.divide(right, every, out=np.zeros_like(right), where=every > 0)
-    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
     # Grid points below each recall; the trapezoid rule counts the first (recall 0) half, and the last is always 0.
     below = np.searchsorted(RECALLS, recall.ravel(), side="left").reshape(recall.shape).astype(np.float64)
     below -= 0.5 * (below > 0)
-    steps = np.diff(below, axis=1, prepend=0.0)
-    return np.asarray((envelope * steps).sum(axis=1) / (len(RECALLS) - 1))
+    steps = np.diff(below, axis=0, prepend=0.0)
+    return np.asarray((envelope * steps).sum(axis=0) / (len(RECALLS) - 1))
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import yaml
 
 from yoloquant.targets.base import Runner
 from yoloquant.types import HeadLayout, ModelInfo, Task
-from yoloquant.validate.bootstrap import BootstrapOptions
-from yoloquant.validate.compare import Comparer
-from yoloquant.validate.data import ValidationSet
-from yoloquant.validate.engine import EvaluateOptions, evaluate
+from yoloquant.validation.bootstrap import BootstrapOptions
+from yoloquant.validation.compare import Comparer
+from yoloquant.validation.data import ValidationSet
+from yoloquant.validation.engine import EvaluateOptions, evaluate
 
 DATASETS = Path(__file__).resolve().parents[2] / "datasets"
 

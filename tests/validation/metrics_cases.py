@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from yoloquant.validate.detections import Detections
-from yoloquant.validate.matching import IOU_THRESHOLDS, Matches, Truth
+from yoloquant.validation.detections import Detections
+from yoloquant.validation.matching import IOU_THRESHOLDS, Matches, Truth
 
 CLASSES = 4
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from metrics_cases import random_case
 
-from yoloquant.validate.detections import Detections
-from yoloquant.validate.matching import IGNORED, RIGHT, Matches, Truth
-from yoloquant.validate.metrics import ap_table, average_precision, class_scores, per_size_map
+from yoloquant.validation.detections import Detections
+from yoloquant.validation.matching import IGNORED, RIGHT, Matches, Truth
+from yoloquant.validation.metrics import ap_table, average_precision, class_scores, per_size_map
 
 
 def _ultralytics_ap(
@@ -64,10 +64,10 @@ def test_rows_of_weights_are_independent_of_each_other(monkeypatch: pytest.Monke
     scores = class_scores(found, matches, truths)
     weights = np.random.default_rng(0).integers(0, 4, (7, 10)).astype(float)
     together = ap_table(scores, weights).ap
-    monkeypatch.setattr("yoloquant.validate.metrics.CHUNK", 10)
-    np.testing.assert_array_equal(together, ap_table(scores, weights).ap)
+    monkeypatch.setattr("yoloquant.validation.metrics.CHUNK", 10)
+    np.testing.assert_allclose(together, ap_table(scores, weights).ap, atol=1e-12)
     for i, row in enumerate(weights):
-        np.testing.assert_array_equal(together[i], ap_table(scores, row[None]).ap[0])
+        np.testing.assert_allclose(together[i], ap_table(scores, row[None]).ap[0], atol=1e-12)
 
 
 def test_ignored_detections_count_neither_way() -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yoloquant.validate.detections import Detections
-from yoloquant.validate.matching import IGNORED, IOU_THRESHOLDS, RIGHT, WRONG, Truth, box_iou, match, size_index
+from yoloquant.validation.detections import Detections
+from yoloquant.validation.matching import IGNORED, IOU_THRESHOLDS, RIGHT, WRONG, Truth, box_iou, match, size_index
 
 
 def _boxes(rng: np.random.Generator, count: int, spread: float) -> np.ndarray:

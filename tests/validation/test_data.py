@@ -10,8 +10,8 @@ import pytest
 from validation_fakes import write_dataset
 
 from yoloquant.errors import DataError
-from yoloquant.validate.data import ValidationSet
-from yoloquant.validate.manifest import Manifest, ManifestImage, file_sha256
+from yoloquant.validation.data import ValidationSet
+from yoloquant.validation.manifest import Manifest, ManifestImage, file_sha256
 
 
 def _write_manifest(yaml: Path, target: Path) -> dict[str, object]:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from yoloquant.errors import UsageError
 from yoloquant.types import Verdict
-from yoloquant.validate.compare import Measurements
-from yoloquant.validate.gate import (
+from yoloquant.validation.compare import Measurements
+from yoloquant.validation.gate import (
     GATES_FOLDER,
     Limit,
     Rule,
@@ -21,7 +21,7 @@ from yoloquant.validate.gate import (
     load_gate,
     worst,
 )
-from yoloquant.validate.results import Comparison, Interval, TargetResult, ValidationResult
+from yoloquant.validation.results import Comparison, Interval, TargetResult, ValidationResult
 
 
 def measured(drop: Interval | None, fidelity: Interval, **rest: float) -> Measurements:

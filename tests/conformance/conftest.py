@@ -1,0 +1,38 @@
+"""One tiny model with a plan for every scheme, shared by all targets' conformance tests."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ["YOLO_AUTOINSTALL"] = "false"
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from conformance.models import calibrated, sample_images, tiny_host_model
+
+from yoloquant.artifact import Artifact
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact() -> Artifact:
+    """A two-level detector at 64 pixels, with a calibrated plan for every known scheme and the portable one."""
+    return calibrated(tiny_host_model())
+
+
+@pytest.fixture(scope="session")
+def portable_artifact(tiny_artifact: Artifact) -> Artifact:
+    """The same model with the portable plan alone."""
+    artifact = replace(tiny_artifact, plans={"portable": tiny_artifact.plans["portable"]})
+    artifact.__dict__["graph"] = tiny_artifact.graph  # traced once is enough
+    return artifact
+
+
+@pytest.fixture(scope="session")
+def images() -> list[np.ndarray]:
+    """Four images that were not calibrated on."""
+    return sample_images(4, seed=1)

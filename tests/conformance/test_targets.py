@@ -1,0 +1,31 @@
+"""Every target fulfils the contract. A new target adds one line here."""
+
+from __future__ import annotations
+
+from conformance.suite import TargetConformance
+
+from yoloquant import targets
+
+
+class TestOnnxRuntime(TargetConformance):
+    name = "onnxruntime"
+
+
+class TestOpenVino(TargetConformance):
+    name = "openvino"
+
+
+class TestLiteRT(TargetConformance):
+    name = "litert"
+
+
+class TestEdgeTPU(TargetConformance):
+    name = "edgetpu"
+
+
+class TestTensorRT(TargetConformance):
+    name = "tensorrt"
+
+
+def test_every_target_inherits_the_suite() -> None:
+    assert sorted(c.name for c in TargetConformance.__subclasses__()) == list(targets.names())

@@ -1,0 +1,99 @@
+"""Importing the package, and asking for help, load nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import yoloquant
+
+HEAVY = (
+    "torch", "torchvision", "ultralytics", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf", "litert_torch",
+    "ai_edge_litert", "tensorrt", "tensorrt_rtx", "matplotlib", "pydantic", "jinja2", "cv2", "PIL", "scipy", "pandas",
+)  # fmt: skip
+
+
+def loaded_after(code: str) -> list[str]:
+    """Heavy modules that a fresh process has loaded once it ran the code."""
+    script = f"import json, sys\n{code}\nprint(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return list(json.loads(result.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import yoloquant",
+        "import yoloquant; dir(yoloquant); yoloquant.Task; yoloquant.YoloquantError; yoloquant.ExportedModel",
+        "import yoloquant.cli, yoloquant.options, yoloquant.errors, yoloquant.types",
+        "import yoloquant.targets as t; [t.get(n).missing() for n in t.names()]; t.devices(); t.available()",
+    ],
+)
+def test_import_is_light(code: str) -> None:
+    assert loaded_after(code) == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["quantize", "--help"], ["targets"], ["qantize"]])
+def test_command_line_is_light(arguments: list[str]) -> None:
+    code = (
+        "import runpy, contextlib, io\n"
+        f"sys.argv = ['yoloquant', *{arguments!r}]\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        "    runpy.run_module('yoloquant.cli', run_name='__main__')"
+    )
+    assert loaded_after(code) == []
+
+
+def test_running_the_module_prints_help() -> None:
+    command = [sys.executable, "-m", "yoloquant.cli", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "quantize" in result.stdout and "Exit codes" in result.stdout and not result.stderr
+
+
+def test_every_public_name_resolves() -> None:
+    assert len(set(yoloquant.__all__)) == len(yoloquant.__all__)
+    assert sorted(yoloquant.__all__) == list(yoloquant.__all__)
+    for name in yoloquant.__all__:
+        assert getattr(yoloquant, name) is not None
+    assert set(yoloquant._WHERE) | {"__version__"} == set(yoloquant.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'quantise'"):
+        yoloquant.quantise  # noqa: B018
+    with pytest.raises(ImportError):
+        from yoloquant import quantise  # noqa: F401
+
+
+def test_public_names_are_all_there_is() -> None:
+    code = (
+        "import yoloquant\n"
+        "for n in yoloquant.__all__: getattr(yoloquant, n)\n"
+        "import types\n"
+        "extra = {n for n, v in vars(yoloquant).items() if not n.startswith('_') and not isinstance(v, types.ModuleType)}"
+        " - set(yoloquant.__all__) - {'annotations', 'TYPE_CHECKING', 'Any'}\n"
+        "assert not extra, extra\n"
+        "assert all(callable(getattr(yoloquant, n)) for n in ('quantize', 'export', 'validate', 'plan', 'write_report'))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_verbs_stay_functions_whatever_is_imported_first() -> None:
+    """A subpackage of the same name would replace the function once it is imported."""
+    code = (
+        "import yoloquant, importlib, pkgutil\n"
+        "for n in yoloquant.__all__: getattr(yoloquant, n)\n"
+        "for m in pkgutil.walk_packages(yoloquant.__path__, 'yoloquant.'):\n"
+        "    if not m.name.startswith('yoloquant.targets.') and 'rtx' not in m.name: importlib.import_module(m.name)\n"
+        "for n in ('quantize', 'export', 'validate', 'plan', 'write_report'):\n"
+        "    assert callable(getattr(yoloquant, n)), n\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_all_public_modules_are_typed_and_versioned() -> None:
+    from pathlib import Path
+
+    assert (Path(yoloquant.__file__).parent / "py.typed").is_file()
+    assert yoloquant.__version__.count(".") == 2

@@ -1,0 +1,1 @@
+"""Parts of the benchmark: contenders, Ultralytics' own exports, latency, agreement, goals and the table."""
