@@ -15,6 +15,7 @@ from .artifact import Artifact, versions
 from .calibration import CalibrationOptions, calibration_set
 from .errors import UsageError, YoloquantError
 from .host import check_imgsz, load_model, model_info
+from .memory import peak_memory
 from .quant.observers import CalibrationRecipe
 from .types import ExportedModel, Task
 from .writing import output_folder
@@ -80,6 +81,7 @@ class ValidateOptions:
         limit: Score only so many images; all by default.
         threads: Threads of every runtime; all cores by default.
         latency: Compare latency with a float model in the same runtime, which has to be built for that.
+        memory: Measure peak memory of every artifact in a process of its own.
         bootstrap: Replicates of the paired bootstrap.
         manifest: Manifest that the images are held against.
         report: Folder for the report; none is written if None.
@@ -90,6 +92,7 @@ class ValidateOptions:
     limit: int | None = None
     threads: int | None = None
     latency: bool = True
+    memory: bool = True
     bootstrap: int = 1000
     manifest: str | Path | None = None
     report: Path | None = None
@@ -122,6 +125,7 @@ def quantize(
         CalibrationError: There are too few images, or NaN activations.
         UsageError: Unknown scheme or unsupported input size.
     """
+    from .quant.bias_room import with_bias_room
     from .quant.calibrate import Solver, observe, solve_plan
     from .quant.scheme import derive
 
@@ -137,7 +141,8 @@ def quantize(
     tick = None if progress is None else (lambda done, what: progress(done, total, what))
     seen = observe(artifact.graph, plans, images.tensors(imgsz), progress=tick)
     solver = Solver(seen, options.ranges)
-    solved = {p.scheme: solve_plan(artifact.graph, p, seen, solver=solver) for p in plans}
+    graph = artifact.graph
+    solved = {p.scheme: with_bias_room(graph, solve_plan(graph, p, seen, solver=solver)) for p in plans}
     provenance = {
         "calibration": {
             "data": Path(str(data)).name,
@@ -396,7 +401,7 @@ def _open(
     threads: int,
     runners: dict[str, Runner],
     timing: dict[str, int],
-    latency: bool,
+    options: ValidateOptions,
 ) -> ArtifactFacts:
     """Load one artifact, and a float model in the same runtime to time it against."""
     from . import targets
@@ -404,7 +409,11 @@ def _open(
 
     target = targets.get(exported.target)
     facts = ArtifactFacts(
-        path=exported.path.name, scheme=exported.scheme, size_bytes=exported.size_bytes, notes=exported.notes
+        path=exported.path.name,
+        scheme=exported.scheme,
+        size_bytes=exported.size_bytes,
+        notes=exported.notes,
+        simulated=not target.capabilities.runs_here,
     )
     try:
         target.require()
@@ -414,7 +423,11 @@ def _open(
     except Exception as exc:  # a runtime may raise anything for a file that it does not like
         logger.exception("target '%s' could not load %s", target.name, exported.path)
         return replace(facts, error=f"{type(exc).__name__}: {exc}")
-    if not latency or not target.capabilities.runs_here:
+    if not target.capabilities.runs_here:
+        return facts
+    if options.memory:
+        facts = replace(facts, peak_memory_bytes=peak_memory(exported, threads))
+    if not options.latency:
         return facts
     name = f"{exported.target}_{BASELINE}"
     try:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import __version__, host
-from .errors import ArtifactError, PlanError
+from .errors import ArtifactError, PlanError, UsageError
 from .quant.graph import Graph, trace
 from .quant.plan import Plan
 from .types import ModelInfo
@@ -158,8 +158,13 @@ class Artifact:
             "license": "AGPL-3.0",
             host.STATE_KEY: self.state(),
         }
-        with atomic_path(path) as temporary:
-            torch.save(checkpoint, temporary)
+        with atomic_path(path) as temporary, temporary.open("wb") as stream:
+            try:
+                torch.save(checkpoint, stream)
+            except RuntimeError as exc:  # torch reports a write that failed this way
+                if isinstance(exc.__context__, OSError):
+                    raise exc.__context__ from exc
+                raise
         return path
 
     def state(self) -> dict[str, Any]:
@@ -195,7 +200,9 @@ class Artifact:
             bias = {s: {k: np.asarray(v, np.float32) for k, v in d.items()} for s, d in state["bias"].items()}
             provenance = dict(state["provenance"])
             model = replace(model, sha256=str(state["sha256"]))
-        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        except ArtifactError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, PlanError, UsageError) as exc:
             raise ArtifactError(f"the plans in '{model.source}' are damaged: {exc!r}") from exc
         return cls(model, host.model_info(model, imgsz), plans, bias, provenance)
 

@@ -118,7 +118,7 @@ def _refuse_scored_split(options: CalibrationOptions, source: str) -> None:
 
 
 def _scored_images(content: dict[str, object], file: Path, options: CalibrationOptions, source: str) -> list[Path]:
-    if options.allow_scored or not content.get(options.scored_split):
+    if options.allow_scored:
         return []
     try:
         return list_images(split_paths(content, file, options.scored_split), source)

@@ -45,6 +45,7 @@ _VALIDATE = (
     Option("limit", "score only so many images", positive),
     Option("threads", "threads of every runtime; all cores if not given", positive),
     Option("latency", "time a float model in the same runtime beside each target", boolean, True),
+    Option("memory", "measure peak memory of every artifact in a process of its own", boolean, True),
     Option("bootstrap", "replicates of the paired bootstrap", positive, 1000),
     Option("manifest", "manifest (json) that the images are held against"),
     Option("inconclusive", "exit code of an inconclusive verdict", int, 3),
@@ -176,7 +177,10 @@ def _recipe(values: dict[str, Any], given: Callable[[str], bool]) -> Recipe:
         "calibration_split": ("calibration", "split"),
         "seed": ("calibration", "seed"),
         "allow_scored": ("calibration", "allow_scored"),
-        **{k: ("validation", k) for k in ("gate", "split", "source", "limit", "threads", "latency", "bootstrap")},
+        **{
+            k: ("validation", k)
+            for k in ("gate", "split", "source", "limit", "threads", "latency", "memory", "bootstrap")
+        },
         "manifest": ("validation", "manifest"),
         **{k: (k,) for k in ("model", "data", "targets", "scheme", "imgsz", "output", "allow_unsafe")},
     }
@@ -253,7 +257,10 @@ def _validate(options: Namespace) -> int:
             data=values["data"],
             source=values["source"],
             options=api.ValidateOptions(
-                **{k: values[k] for k in ("gate", "split", "limit", "threads", "latency", "bootstrap", "manifest")},
+                **{
+                    k: values[k]
+                    for k in ("gate", "split", "limit", "threads", "latency", "memory", "bootstrap", "manifest")
+                },
                 report=report,
             ),
             progress=progress,

@@ -10,7 +10,7 @@ import hashlib
 import inspect
 import logging
 import os
-import pickle
+import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,21 +116,24 @@ def _load_file(path: Path, allow_unsafe: bool) -> HostModel:
             f"'{path}' is a PyTorch file without a YOLO in it (keys: {', '.join(map(str, list(checkpoint)[:8]))}); "
             "an Ultralytics checkpoint holds the model under 'model' or 'ema'"
         )
-    args = checkpoint.get("train_args") or {}
+    args = checkpoint.get("train_args")
     state = checkpoint.get(STATE_KEY) or {}
-    return _describe(
-        module, source=str(path), sha256=file_sha256(path), imgsz=args.get("imgsz"), state=state, unsafe=unsafe
-    )
+    if not isinstance(state, dict):
+        raise ModelError(f"what '{path}' holds under '{STATE_KEY}' is damaged; quantize the original checkpoint again")
+    imgsz = args.get("imgsz") if isinstance(args, dict) else None
+    return _describe(module, source=str(path), sha256=file_sha256(path), imgsz=imgsz, state=state, unsafe=unsafe)
 
 
 def _read_checkpoint(path: Path, allow_unsafe: bool) -> tuple[Any, bool]:
     """Read a checkpoint with the safest loader that this Ultralytics has; the flag tells whether that was unsafe."""
     from ultralytics.nn import tasks
 
+    if zipfile.is_zipfile(path) and not _is_pickle_archive(path):  # torch itself does not look at the checksums
+        raise ModelError(f"'{path}' is damaged (its checksums do not match) or not a PyTorch checkpoint; copy it again")
     with offline():
         try:
             return tasks.torch_safe_load(str(path), safe_only=True)[0], False
-        except (EOFError, pickle.UnpicklingError, RuntimeError, TypeError, AttributeError, ModuleNotFoundError) as exc:
+        except Exception as exc:  # an untrusted pickle may raise anything
             reason = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
             if not _is_pickle_archive(path):
                 raise ModelError(
@@ -151,8 +154,6 @@ def _read_checkpoint(path: Path, allow_unsafe: bool) -> tuple[Any, bool]:
 
 
 def _is_pickle_archive(path: Path) -> bool:
-    import zipfile
-
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -208,7 +209,7 @@ def _describe(
         names = dict(enumerate(names))
     module = module.float().eval()
     stride = int(max(float(s) for s in module.stride))  # type: ignore[union-attr]
-    bad = [n for n, p in module.named_parameters() if not bool(p.isfinite().all())]
+    bad = [n for n, p in module.state_dict().items() if p.is_floating_point() and not bool(p.isfinite().all())]
     if bad:
         raise ModelError(f"'{source}' has NaN or infinite weights in {bad[0]} ({len(bad)} tensors); retrain the model")
     return HostModel(
@@ -217,12 +218,20 @@ def _describe(
         names=tuple(str(names[i]) for i in sorted(names)),
         stride=stride,
         channels=int((getattr(module, "yaml", None) or {}).get("channels", 3)),
-        imgsz=check_imgsz(imgsz, stride) if imgsz else None,
+        imgsz=_trained_size(imgsz, stride),
         source=source,
         sha256=sha256,
         state=dict(state or {}),
         unsafe=unsafe,
     )
+
+
+def _trained_size(imgsz: Any, stride: int) -> tuple[int, int] | None:
+    try:
+        return check_imgsz(imgsz, stride) if imgsz else None
+    except UsageError:
+        logger.warning("the checkpoint says imgsz=%s, which its stride of %d does not allow; ignored", imgsz, stride)
+        return None
 
 
 def _guess_task(head: nn.Module) -> str:
@@ -234,7 +243,8 @@ def _guess_task(head: nn.Module) -> str:
         "OBB": "obb",
         "Classify": "classify",
     }
-    return kinds.get(type(head).__name__, type(head).__name__)
+    names = [kind.__name__ for kind in type(head).__mro__]  # Segment26 is a Segment, which is a Detect
+    return next((kinds[n] for n in names if n in kinds), names[0])
 
 
 def check_imgsz(imgsz: Any, stride: int) -> tuple[int, int]:
@@ -254,7 +264,7 @@ def check_imgsz(imgsz: Any, stride: int) -> tuple[int, int]:
     try:
         sides = [int(v) for v in values]
         exact = all(float(v) == int(v) for v in values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         sides, exact = [], False
     if len(sides) == 1:
         sides *= 2

@@ -55,6 +55,7 @@ class ValidationPart(_Strict):
     limit: int | None = Field(default=None, ge=1)
     threads: int | None = Field(default=None, ge=1)
     latency: bool = True
+    memory: bool = True
     bootstrap: int = Field(default=1000, ge=100)
     manifest: str | None = None
 

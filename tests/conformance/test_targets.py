@@ -9,6 +9,7 @@ from yoloquant import targets
 
 class TestOnnxRuntime(TargetConformance):
     name = "onnxruntime"
+    agreement = 1.2  # its integer kernels requantize between operations that the simulation computes in float
 
 
 class TestOpenVino(TargetConformance):
@@ -25,6 +26,7 @@ class TestEdgeTPU(TargetConformance):
 
 class TestTensorRT(TargetConformance):
     name = "tensorrt"
+    agreement = 1e-3  # the same pairs computed in float
 
 
 def test_every_target_inherits_the_suite() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 os.environ["YOLO_AUTOINSTALL"] = "false"
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "validate")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "validation")]
 
 from validation_fakes import NAMES, FakeRunner, write_dataset  # noqa: E402
 

@@ -181,7 +181,8 @@ class _Realise:
         (self.weight_of if weight else self.activation_of)[result] = point.name
         if weight and self.emission.weights is Weights.INT8:
             integer = self._store(f"{place}/int8", self._quantized(source, point))
-            return [helper.make_node("DequantizeLinear", [integer, scale, zero], [result], f"{place}/dequantize", **axis)]
+            inputs = [integer, scale, zero]
+            return [helper.make_node("DequantizeLinear", inputs, [result], f"{place}/dequantize", **axis)]
         if weight:
             self._clip(source, point)
         middle = f"{place}/quantized"

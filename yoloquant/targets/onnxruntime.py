@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ..errors import ArtifactError, PlanError, TargetError
-from ..quant.graph import OpKind
+from ..quant.ops import OpKind
 from ..quant.plan import Plan
 from ..quant.scheme import Placement, Scheme, complete
 from ..types import ExportedModel, ModelInfo, Task
@@ -162,13 +163,28 @@ class OnnxRuntimeTarget(Target):
         """Scale and zero_point of every point from the file's Q/DQ nodes."""
         import onnx
 
-        return read_scales(onnx.load(exported.path), exported.metadata["points"])
+        model = onnx.load(exported.path)
+        return read_scales(model, recorded_points(model))
 
 
 def onnx_metadata(artifact: Artifact, plan: Plan | None) -> dict[str, str]:
     """``metadata_props`` as Ultralytics reads them (Python literals), and the provenance under ``yoloquant``."""
     known = {k: str(v) for k, v in ultralytics_metadata(artifact).items()}
     return {**known, "yoloquant": provenance_json(artifact, plan)}
+
+
+def recorded_points(model: onnx.ModelProto) -> list[str]:
+    """Names of the points in the plan that a model carries; empty for a float model.
+
+    Raises:
+        ArtifactError: It carries nothing of this project.
+    """
+    properties = {p.key: p.value for p in model.metadata_props}
+    try:
+        plan = json.loads(properties["yoloquant"])["plan"]
+        return [str(p["name"]) for p in plan["points"]] if plan else []
+    except (KeyError, TypeError, ValueError) as exc:
+        raise ArtifactError(f"the ONNX model carries no plan of yoloquant ({exc!r}); export it again") from exc
 
 
 def write_onnx(

@@ -106,12 +106,14 @@ def test_concat_is_tied_and_upsampling_gets_a_pair_of_its_own() -> None:
     assert [s.tensor for s in plan.by_name[small].sites] == [small, up], "one range, two places"
 
 
-def test_max_pooling_rides_on_the_grid_of_its_input() -> None:
+def test_max_pooling_gets_its_inputs_pair_again() -> None:
     net = Ops()
     x = net.conv(net.images)
     pool = net.add(OpKind.POOL_MAX, x)
     net.end(net.add(OpKind.CONV, net.add(OpKind.CONCAT, x, pool)))
-    assert pool not in net.sites() and net.sites()[x] == ()
+    plan = derive(Graph(None, INFO, {}, net.ops), SCHEME)  # type: ignore[arg-type]
+    assert [s.tensor for s in plan.by_name[x].sites] == [x, pool]
+    assert pool not in plan.by_name
 
 
 def test_float_reader_of_a_split_keeps_its_float_input() -> None:
