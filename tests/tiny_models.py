@@ -85,3 +85,31 @@ def _enliven(module: Any) -> None:
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     module.eval()
+
+
+def tiny_export_artifact(family: str = "yolo11", task: str = "detect", schemes: Any = ()) -> Any:
+    """A ``yoloquant.artifact.Artifact`` of such a model at 64 pixels, with a calibrated plan for each scheme."""
+    from yoloquant.artifact import Artifact
+    from yoloquant.host import load_model, model_info
+    from yoloquant.quant.calibrate import observe, solve_plan
+    from yoloquant.quant.observers import Algorithm, CalibrationRecipe
+    from yoloquant.quant.scheme import derive
+
+    host = load_model(tiny_yolo(family, task))
+    artifact = Artifact(host, model_info(host, (64, 64)), {})
+    plans = [derive(artifact.graph, scheme) for scheme in schemes]
+    seen = observe(artifact.graph, plans, tiny_images(8))
+    recipe = CalibrationRecipe(*[Algorithm.MINMAX] * 5)
+    solved = {plan.scheme: solve_plan(artifact.graph, plan, seen, recipe) for plan in plans}
+    result = Artifact(host, artifact.info, solved)
+    result.__dict__["graph"] = artifact.graph  # traced once is enough
+    return result
+
+
+def tiny_images(count: int, seed: int = 0) -> list[Any]:
+    """Blocks of colour with noise, float32 (1, 3, 64, 64), 0 to 1."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    blocks = [np.kron(rng.random((1, 3, 8, 8)), np.ones((1, 1, 8, 8))) for _ in range(count)]
+    return [np.clip(b + rng.normal(0, 0.1, b.shape), 0, 1).astype(np.float32) for b in blocks]

@@ -290,7 +290,7 @@ def validate(
     try:
         for exported in outcome.exports:
             facts[exported.target] = _open(
-                exported, artifact, outcome.folder, threads, runners, timing, options.latency
+                exported, artifact, outcome.folder, threads, runners, timing, options
             )
         for name, error in outcome.errors.items():
             facts[name] = ArtifactFacts(error=error)

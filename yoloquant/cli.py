@@ -143,8 +143,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _bar(what: str) -> Iterator[Progress]:
-    """A progress bar on standard error; a silent one where that is no terminal."""
+    """A progress bar on standard error; one plain line where that is no terminal."""
     from tqdm import tqdm
+
+    if not sys.stderr.isatty():
+        print(f"{what} ...", file=sys.stderr, flush=True)
 
     with tqdm(desc=what, total=0, disable=None, leave=False, file=sys.stderr) as bar:
 

@@ -13,7 +13,9 @@ from yoloquant.targets.onnx_dfl import decode_along_last_axis
 ANCHORS = 21
 
 
-def dfl(bins: int = 16, *, perm: tuple[int, ...] = (0, 2, 1, 3), axis: int = 1, shared: bool = False) -> onnx.ModelProto:
+def dfl(
+    bins: int = 16, *, perm: tuple[int, ...] = (0, 2, 1, 3), axis: int = 1, shared: bool = False
+) -> onnx.ModelProto:
     weight = np.arange(bins, dtype=np.float32).reshape(1, bins, 1, 1)
     shape = np.array([1, 4, bins, ANCHORS], np.int64)
     nodes = [

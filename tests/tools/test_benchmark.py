@@ -24,7 +24,7 @@ from tools.bench.contenders import Contender, Field, Kind  # noqa: E402
 from tools.bench.goals import goals  # noqa: E402
 from tools.bench.latency import Timing, measure, ratio  # noqa: E402
 from tools.bench.mirror import mirror  # noqa: E402
-from tools.bench.rows import overhead  # noqa: E402
+from tools.bench.rows import build_rows, overhead  # noqa: E402
 from tools.bench.table import HEAD, markdown  # noqa: E402
 from tools.bench.theirs import export_theirs, load_theirs  # noqa: E402
 from yoloquant.errors import UsageError  # noqa: E402
@@ -269,7 +269,9 @@ def test_goals_and_table() -> None:
         "tensorrt: mAP50-95 difference to YOLO(file).val()": Verdict.FAIL,
         "wall time of a validation against inference and NMS": Verdict.PASS,
     }
-    environment = dict.fromkeys(("model", "images", "boxes", "data", "split", "imgsz", "threads", "cpu", "rounds"), 1)
+    environment = dict.fromkeys(
+        ("model", "images", "boxes", "data", "split", "imgsz", "threads", "cpu", "rounds", "load"), 1
+    )
     text = markdown({"rows": rows, "overhead": spent, "environment": {**environment, "calibration_images": 2}}, found)
     lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
     assert all(lines[row["name"]].count("|") == len(HEAD) + 1 for row in rows[:3])
@@ -278,15 +280,32 @@ def test_goals_and_table() -> None:
     assert "+0.200" in text and "one of them in float" in text and "ratio of 1.20" in text
 
 
-def test_overhead_leaves_out_only_the_inference_of_others() -> None:
-    def record(infer: float, nms: float) -> SimpleNamespace:
-        return SimpleNamespace(infer_ms={0: infer, 1: infer}, select_ms=[nms, nms])
-
-    records = {"fp32": record(400, 100), "a": record(200, 50), "other": record(1000, 0)}
-    comparer: Any = SimpleNamespace(evaluation=SimpleNamespace(records=records, seconds=4.0))
-    found = overhead(comparer, ["fp32", "a", "absent"], 0.25)
+def test_overhead_is_relative_to_inference_and_nms() -> None:
+    records = {
+        "fp32": SimpleNamespace(infer_ms={0: 400.0, 1: 400.0}, select_ms=[100.0, 100.0]),
+        "a": SimpleNamespace(infer_ms={0: 200.0, 1: 200.0}, select_ms=[50.0, 50.0]),
+    }
+    evaluation: Any = SimpleNamespace(records=records, seconds=1.8)
+    found = overhead(evaluation, 0.15)
     assert found["models"] == ["fp32", "a"] and found["pure_s"] == pytest.approx(1.5)
-    assert found["wall_s"] == pytest.approx(2.0) and found["ratio"] == pytest.approx(2.25 / 1.5)
+    assert found["ratio_pass"] == pytest.approx(1.2) and found["ratio"] == pytest.approx(1.3)
+
+
+def test_rows_are_ordered_and_ratios_stay_within_a_runtime() -> None:
+    entered = Field()
+    for name, kind in (("fp32", Kind.BASELINE), ("x_ultralytics", Kind.THEIRS), ("y", Kind.OURS), ("x", Kind.OURS)):
+        entered.add(Contender(name, "" if name == "fp32" else name[0], kind, Path(name)))
+    entered.add(Contender("y_fp32", "y", Kind.FLOAT))
+    entered.add(Contender("x@auto", "x@auto", Kind.OURS))
+    times = {"x": ("x", 4.0), "x_ultralytics": ("x", 2.0), "y": ("y", 3.0), "x@auto": ("x@auto", 5.0)}
+    timings = {name: Timing(runtime, [ms, ms]) for name, (runtime, ms) in times.items()}
+    comparer: Any = SimpleNamespace(evaluation=SimpleNamespace(records={}))
+    rows = build_rows(entered, comparer, timings, {})
+    assert [row["name"] for row in rows] == ["fp32", "x_ultralytics", "x", "x@auto", "y_fp32", "y"]
+    latency = {row["name"]: row["latency"] for row in rows}
+    assert latency["x"]["ratio_ultralytics"] == 2.0 and latency["x"]["ratio_fp32"] is None
+    assert latency["y"]["ratio_fp32"] is None  # its float model could not be timed
+    assert latency["x@auto"]["ratio_ultralytics"] is None and latency["fp32"] is None
 
 
 def test_a_file_that_ultralytics_cannot_read_is_a_result(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from yoloquant.validation.compare import Comparer
+from yoloquant.validation.engine import Evaluation
 from yoloquant.validation.results import Interval
 
 from .agreement import Agreement
-from .contenders import BASELINE, Contender, Field, Kind
+from .contenders import AUTO, BASELINE, Contender, Field, Kind
 from .latency import Timing, ratio
 
 Row = dict[str, Any]
@@ -34,7 +35,10 @@ def build_rows(
     """
     order = [Kind.BASELINE, Kind.FLOAT, Kind.THEIRS, Kind.OURS, Kind.PORTABLE]
     runtimes = list(dict.fromkeys(c.runtime for c in entered.contenders.values()))
-    ordered = sorted(entered.contenders.values(), key=lambda c: (runtimes.index(c.runtime), order.index(c.kind)))
+
+    def place(c: Contender) -> tuple[int, bool, int]:
+        return runtimes.index(c.runtime.removesuffix(AUTO)), c.runtime.endswith(AUTO), order.index(c.kind)
+
     return [
         {
             "name": c.name,
@@ -49,7 +53,7 @@ def build_rows(
             "tensorrt": _tensorrt(c),
             "notes": list(c.notes),
         }
-        for c in ordered
+        for c in sorted(entered.contenders.values(), key=place)
     ]
 
 
@@ -113,32 +117,22 @@ def _tensorrt(contender: Contender) -> Row | None:
     }
 
 
-def overhead(comparer: Comparer, names: list[str], statistics_s: float) -> Row:
-    """How long validating took, relative to what cannot be avoided.
-
-    The pass also ran other contenders; their own inference and NMS is subtracted from its wall time, everything else
-    that they cost stays in.
+def overhead(evaluation: Evaluation, statistics_s: float) -> Row:
+    """How long a validation took, relative to what cannot be avoided.
 
     Args:
-        comparer: The evaluation.
-        names: The models whose validation is looked at: the baseline and our exports.
-        statistics_s: Time that mAP, intervals and fidelity of these took.
+        evaluation: A pass of the baseline and our exports alone.
+        statistics_s: Time that mAP, fidelity and their intervals took.
 
     Returns:
         Seconds, and the ratio to the sum of pure inference and NMS times, without and with statistics.
     """
-    evaluation = comparer.evaluation
-    pure = {
-        name: (sum(record.infer_ms.values()) + sum(record.select_ms)) / 1e3
-        for name, record in evaluation.records.items()
-    }
-    wanted = sum(seconds for name, seconds in pure.items() if name in names)
-    wall = evaluation.seconds - sum(seconds for name, seconds in pure.items() if name not in names)
+    pure = sum(sum(r.infer_ms.values()) + sum(r.select_ms) for r in evaluation.records.values()) / 1e3
     return {
-        "models": [name for name in names if name in pure],
-        "wall_s": wall,
+        "models": list(evaluation.records),
+        "wall_s": evaluation.seconds,
         "statistics_s": statistics_s,
-        "pure_s": wanted,
-        "ratio_pass": wall / wanted,
-        "ratio": (wall + statistics_s) / wanted,
+        "pure_s": pure,
+        "ratio_pass": evaluation.seconds / pure,
+        "ratio": (evaluation.seconds + statistics_s) / pure,
     }

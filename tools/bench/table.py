@@ -7,6 +7,7 @@ from typing import Any
 
 from yoloquant.types import Verdict
 
+from .contenders import Kind
 from .goals import Goal
 
 Row = Mapping[str, Any]
@@ -78,6 +79,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         )
     found = row["comparison"]
     speed = row["latency"] or {}
+    times = speed or (_pass_times(row) if row["kind"] == Kind.BASELINE.value else {})
     return (
         row["name"],
         _number(row["map50_95"]),
@@ -86,10 +88,15 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{found['fidelity']['value']:.3f}" if found else "",
         f"{found['confidence_shift']:+.3f}" if found else "",
         f"{row['size_bytes'] / 1e6:.2f}" if row["size_bytes"] else "",
-        f"{speed['median_ms']:.1f} ({speed['p90_ms']:.1f})" if speed else "",
+        f"{times['median_ms']:.1f} ({times['p90_ms']:.1f})" if times else "",
         _ratio(speed.get("ratio_fp32")),
         _ratio(speed.get("ratio_ultralytics")),
     )
+
+
+def _pass_times(row: Row) -> Row:
+    times = row["pass_ms"]
+    return {"median_ms": times["median"], "p90_ms": times["p90"]} if times else {}
 
 
 def _drop(value: Row | None) -> str:
@@ -112,8 +119,9 @@ def _remarks(result: Mapping[str, Any]) -> str:
         "A drop is FP32 minus artifact in points of mAP50-95, with the interval of a paired bootstrap by image. "
         "Fidelity is mAP50-95 against the FP32 model's own detections.",
         f"Latency is the median of {env['rounds']} rounds in which the files of one runtime take turns; ratios are "
-        "medians over the rounds. Every file of a runtime runs in the same runner, OpenVINO's float operations in f32. "
-        "The fp32 row is PyTorch, with its times from the evaluation pass; its size is that of float32 weights.",
+        f"medians over the rounds; the load average was {env['load']:.1f} before. Every file of a runtime runs in the "
+        "same runner, OpenVINO's float operations in f32. The fp32 row is PyTorch, with its times from the evaluation "
+        "pass; its size is that of float32 weights.",
         "Ultralytics calibrates on the val split by default, that is, on the very images that are scored here.",
         "TensorRT files are simulated in ONNX Runtime without graph optimisation; their latency is not measured.",
     ]

@@ -80,7 +80,7 @@ def _export_one(checkpoint: Path, data: Path, imgsz: int, home: Path, runtime: s
     copy = home / checkpoint.name
     shutil.copyfile(checkpoint, copy)
     arguments = [str(copy), FORMATS[runtime], str(data.resolve()), str(imgsz), str(result)]
-    environment = {**os.environ, "YOLO_AUTOINSTALL": "false", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "true", "PYTHONPATH": str(ROOT)}
     log = home / "export.log"
     with log.open("w", encoding="utf-8") as stream:
         try:

@@ -198,11 +198,24 @@ def _rewrite(graph: fx.Graph, node: fx.Node) -> None:
         "_reshape_alias",
     }:  # a removed contiguous() may have been what made a view legal
         node.target = aten.reshape.default
+    elif short in {"adaptive_avg_pool2d", "_adaptive_avg_pool2d", "mean"} and _pools_globally(node):
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        node.target = aten.avg_pool2d.default
+        node.args, node.kwargs = (source, [int(s) for s in source.meta["val"].shape[2:]]), {}
     elif short in {"chunk", "split"}:
         dim = int(node.args[2]) if len(node.args) > 2 else int(node.kwargs.get("dim", 0))  # type: ignore[arg-type]
         sizes = [int(value.shape[dim]) for value in node.meta["val"]]
         node.target = aten.split_with_sizes.default
         node.args, node.kwargs = (node.args[0], sizes, dim), {}
+
+
+def _pools_globally(node: fx.Node) -> bool:
+    """Whether a node averages each channel to one pixel; the exporter's own form of that needs a later opset."""
+    source, result = node.args[0], node.meta.get("val")
+    if not isinstance(source, fx.Node) or not isinstance(result, torch.Tensor) or result.dim() != 4:
+        return False
+    return source.meta["val"].dim() == 4 and tuple(result.shape[2:]) == (1, 1)
 
 
 def _short(node: fx.Node) -> str:

@@ -7,6 +7,7 @@ module, a marker for ONNX, or the pair of operations that LiteRT's converter und
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from typing import Protocol
 
 import numpy as np
@@ -62,13 +63,17 @@ def insert(graph: Graph, plan: Plan, make: NodeFactory, *, bias: dict[str, np.nd
     module = copy_module(graph)
     add_bias(module, bias or {})
     nodes = {n.name: n for n in module.graph.nodes}
-    weights = {weight_point_name(op): op for op in graph.ops.values() if op.weight}
+    layers: dict[str, list[fx.Node]] = defaultdict(list)  # a layer that runs twice reads its weight twice
+    for op in graph.ops.values():
+        if op.weight:
+            layers[weight_point_name(op)].append(nodes[graph.fx_name(op.name)])
     for point in plan.weights:
-        reader = nodes[graph.fx_name(weights[point.name].name)]
-        source = reader.args[1]
+        source = layers[point.name][0].args[1]
         assert isinstance(source, fx.Node)
-        with module.graph.inserting_before(reader):
-            reader.update_arg(1, make(module, source, point, point.name))
+        with module.graph.inserting_before(layers[point.name][0]):
+            quantized = make(module, source, point, point.name)
+        for reader in layers[point.name]:
+            reader.update_arg(1, quantized)
     for point in plan.activations:
         for site in point.sites:
             source = nodes[graph.fx_name(site.tensor)]

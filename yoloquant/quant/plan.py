@@ -199,7 +199,7 @@ class Plan:
             points = tuple(Point.from_dict(p) for p in data["points"])
             height, width = data["imgsz"]
             return cls(str(data["scheme"]), (int(height), int(width)), points, tuple(data["notes"]))
-        except (KeyError, TypeError, ValueError) as exc:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
             raise PlanError(f"this is not a quantization plan: {exc!r}") from exc
 
     def to_json(self) -> str:

@@ -80,9 +80,11 @@ def derive(graph: Graph, scheme: Scheme) -> Plan:
     fixed = {n for n in sites if scheme.unit_fixed and graph.ops[n].kind is OpKind.UNIT}
     groups = ties((a, b) for a, b in pairs if a in sites and b in sites and not {a, b} & fixed)
     points: list[Point] = []
+    seen: set[str] = set()
     for op in graph.ops.values():
-        if op.name in placement.weighted:
+        if op.name in placement.weighted and weight_point_name(op) not in seen:  # a layer may run twice
             points.append(_weight_point(op, scheme))
+            seen.add(weight_point_name(op))
         if op.name in sites:
             point = Point(
                 name=op.name,

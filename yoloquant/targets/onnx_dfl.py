@@ -1,8 +1,8 @@
 """Decode DFL boxes along the last axis.
 
 Ultralytics takes the softmax over the second axis of (1, bins, 4, anchors) and weighs the bins by a convolution. ONNX
-Runtime's softmax moves its axis to the end and back for that, element by element: 6 to 7 ms at 640 pixels, where an int8
-YOLO11n takes 25. Over the last axis, with a matrix product behind it, this is 0.8 ms and the same result bit for bit.
+Runtime's softmax moves its axis to the end and back for that, element by element: 6 to 7 ms at 640 pixels, where an
+int8 YOLO11n takes 25. Over the last axis, with a matrix product behind it, this is 0.8 ms and the same result.
 """
 
 from __future__ import annotations

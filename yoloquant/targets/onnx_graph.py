@@ -311,9 +311,7 @@ def _name_nodes(model: onnx.ModelProto) -> None:
         node.name = name
 
 
-def read_scales(
-    model: onnx.ModelProto, names: Iterable[str]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def read_scales(model: onnx.ModelProto, names: Iterable[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Scale and zero_point that Q/DQ nodes of a model really use, in the int8 convention, by point name.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -195,11 +196,19 @@ def _save_ir(model: Any, xml: Path, info: ModelInfo) -> None:
             source = Path(folder) / "model.onnx"
             onnx.save(model, source)
             ir = openvino.convert_model(source)
+        _name_anonymous(ir)
         for key, value in _model_info(info).items():
             ir.set_rt_info(value, ["model_info", key])
         openvino.save_model(ir, xml, compress_to_fp16=False)
     except RuntimeError as exc:
         raise TargetError(f"OpenVINO cannot convert the model: {exc}") from exc
+
+
+def _name_anonymous(ir: Any) -> None:
+    """Give operations that OpenVINO numbered per process a name that is the same in every export."""
+    for index, operation in enumerate(ir.get_ordered_ops()):
+        if re.fullmatch(r"[A-Z][A-Za-z]*_\d+", operation.get_friendly_name()):
+            operation.set_friendly_name(f"{operation.get_type_name()}:{index}")
 
 
 def _model_info(info: ModelInfo) -> dict[str, Any]:

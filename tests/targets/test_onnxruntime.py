@@ -1,0 +1,142 @@
+"""The ONNX Runtime target: what it quantizes, and that the runtime really computes in integers."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from tiny_models import FAMILIES, TASKS, tiny_export_artifact, tiny_images
+
+from yoloquant.artifact import Artifact
+from yoloquant.errors import ArtifactError, TargetError
+from yoloquant.quant.graph import WEIGHTED, OpKind
+from yoloquant.quant.scheme import derive
+from yoloquant.quant.simulate import simulate
+from yoloquant.targets.onnx_graph import Emission, Weights, emit
+from yoloquant.targets.onnxruntime import SCHEME, OnnxRunner, OnnxRuntimeTarget
+from yoloquant.types import ExportedModel
+
+
+@lru_cache(maxsize=1)
+def artifact() -> Artifact:
+    return tiny_export_artifact("yolo11", schemes=(SCHEME,))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
+    return OnnxRuntimeTarget().export(artifact(), tmp_path_factory.mktemp("onnxruntime"), "tiny")
+
+
+def optimized(path: Path, folder: Path) -> onnx.ModelProto:
+    """The graph that ONNX Runtime executes."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnx.load(folder / "optimized.onnx")
+
+
+def outputs(value: object) -> list[np.ndarray]:
+    return [v.numpy() for v in (value if isinstance(value, (tuple, list)) else (value,))]  # type: ignore[attr-defined]
+
+
+def assert_simulated(art: Artifact) -> None:
+    """The emitted pairs, computed one by one, give what the plan's simulation gives.
+
+    Biases stay float here: integer kernels round them, and a net without training makes pixels of one rounding flip.
+    """
+    import torch
+
+    plan = art.plan_for(SCHEME)
+    model = emit(art.graph, plan, Emission(unsigned=True, weights=Weights.INT8))
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    simulated = simulate(art.graph, plan)
+    for image in tiny_images(2, seed=1):
+        got = session.run(None, {"images": image})
+        with torch.inference_mode():
+            want, exact = (
+                outputs(simulated(torch.from_numpy(image))),
+                outputs(art.graph.module(torch.from_numpy(image))),
+            )
+        assert len(got) == len(want)
+        for g, w, e in zip(got, want, exact, strict=True):
+            assert g.shape == w.shape
+            assert np.abs(w - e).mean() > 0, "the simulation quantizes nothing"
+            assert np.abs(g - w).mean() <= 0.3 * np.abs(w - e).mean()
+
+
+def test_every_operation_stands_between_pairs_except_inside_attention() -> None:
+    graph = artifact().graph
+    plan = derive(graph, SCHEME)
+    softmaxes = [op for op in graph.body() if op.kind is OpKind.UNIT and "softmax" in op.name]
+    assert softmaxes, "this model has attention"
+    inner = {s.name for s in softmaxes} | {graph.root(s.inputs[0]) for s in softmaxes}
+    assert not inner & set(plan.by_name)
+    sites = {s.tensor for p in plan.activations for s in p.sites}
+    for op in graph.body():
+        if op.kind in WEIGHTED or op.kind is OpKind.CONCAT:
+            assert set(op.inputs) <= sites, f"an operand of {op.name} has no pair"
+            assert op.name in sites
+
+
+def test_every_planned_convolution_runs_in_integers(exported: ExportedModel, tmp_path: Path) -> None:
+    counts = Counter(n.op_type for n in optimized(exported.path, tmp_path).graph.node)
+    plan = artifact().plan_for(SCHEME)
+    assert counts["QLinearConv"] == len(plan.weights)
+    assert not counts.keys() & {"Conv", "FusedConv", "QuickGelu", "QLinearSoftmax"}
+    gates = sum(".act:sigmoid" in p.name for p in plan.activations)
+    assert counts["QLinearSigmoid"] == counts["QLinearMul"] == gates > 0
+
+
+def test_metadata_is_what_ultralytics_reads(exported: ExportedModel) -> None:
+    found = {p.key: p.value for p in onnx.load(exported.path).metadata_props}
+    assert ast.literal_eval(found["names"]) == {0: "thing 0", 1: "thing 1", 2: "thing 2"}
+    assert ast.literal_eval(found["imgsz"]) == [64, 64]
+    assert (found["task"], found["stride"], found["batch"]) == ("detect", "32", "1")
+
+
+def test_simulation_is_met() -> None:
+    assert_simulated(artifact())
+
+
+@pytest.mark.parametrize("content", [b"", b"not an onnx file"])
+def test_damaged_file(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(content)
+    with pytest.raises(TargetError, match="cannot load"):
+        OnnxRunner(path, artifact().info)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="does not exist"):
+        OnnxRunner(tmp_path / "absent.onnx", artifact().info)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "task"),
+    [(f, "detect") for f in FAMILIES if f != "yolo11"] + [("yolo11", t) for t in TASKS if t != "detect"],
+)
+def test_families_and_tasks(family: str, task: str, tmp_path: Path) -> None:
+    art = tiny_export_artifact(family, task, (SCHEME,))
+    target = OnnxRuntimeTarget()
+    found = target.export(art, tmp_path, "tiny")
+    ranges = target.read_scales(found)
+    plan = art.plan_for(SCHEME)
+    for point in plan.points:
+        assert point.params is not None
+        assert np.array_equal(ranges[point.name][0], point.params.scale)
+        assert np.array_equal(ranges[point.name][1], point.params.zero_point)
+    counts = Counter(n.op_type for n in optimized(found.path, tmp_path).graph.node)
+    convs = [op for op in art.graph.body() if op.kind is OpKind.CONV]
+    assert counts["QLinearConv"] == len(convs)
+    assert not counts.keys() & {"Conv", "FusedConv"}
+    assert_simulated(art)
