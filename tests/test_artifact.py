@@ -209,7 +209,7 @@ def test_no_plan_and_missing_ranges() -> None:
     narrow = replace(made, plans={"tensorrt": made.plans["tensorrt"]})
     narrow.__dict__["graph"] = made.graph
     assert narrow.plan_for(tensorrt).calibrated
-    with pytest.raises(PlanError, match="has no range for .* points that 'portable' needs"):
+    with pytest.raises(PlanError, match=r"has no range for .* points that 'portable' needs"):
         narrow.plan_for(PORTABLE)
 
 
@@ -225,5 +225,3 @@ def test_metadata_names_model_versions_and_provenance() -> None:
     data = artifact().metadata()
     assert data["model_sha256"] == tiny_host().sha256 and data["calibration"] == {"images": 16}
     assert {"yoloquant", "python", "torch", "ultralytics"} <= set(data["versions"]) == set(versions())
-
-

@@ -161,7 +161,7 @@ def test_images_are_letterboxed(tmp_path: Path) -> None:
     assert len(tensors) == 10
     for tensor in tensors:
         assert tensor.shape == (1, 3, 64, 96) and tensor.dtype == np.float32
-        assert 0 <= tensor.min() and tensor.max() <= 1
+        assert tensor.min() >= 0 and tensor.max() <= 1
     image = cv2.imread(str(found.paths[0]))
     (big,) = [next(iter(found.tensors((24, 32))))]
     np.testing.assert_array_equal(big[0], image[:, :, ::-1].transpose(2, 0, 1).astype(np.float32) / 255)

@@ -84,6 +84,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("unsafe", [False, True])
 def test_damaged_files(tmp_path: Path, damage: str, unsafe: bool) -> None:
@@ -230,7 +231,24 @@ def test_supported_sizes(given: Any, expected: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(
     "imgsz",
-    [0, -32, 33, 16, 64.5, "big", None, [], [64, 64, 64], [64, 65], MAX_IMGSZ + 32, math.nan, math.inf, {}, [None], "6,4"],
+    [
+        0,
+        -32,
+        33,
+        16,
+        64.5,
+        "big",
+        None,
+        [],
+        [64, 64, 64],
+        [64, 65],
+        MAX_IMGSZ + 32,
+        math.nan,
+        math.inf,
+        {},
+        [None],
+        "6,4",
+    ],
 )
 def test_unsupported_sizes(imgsz: Any) -> None:
     with pytest.raises(UsageError, match="multiple of 32"):

@@ -50,8 +50,9 @@ allow_unsafe: true
         allow_unsafe=True,
     )
     assert recipe.validate_options(tmp_path) == ValidateOptions(
-        "strict", "minival", 5, 2, False, 200, "m.json", tmp_path
-    )
+        gate="strict", split="minival", limit=5, threads=2, latency=False, bootstrap=200, manifest="m.json",
+        report=tmp_path,
+    )  # fmt: skip
 
 
 def test_a_recipe_cannot_be_changed() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import exports as export_list
 from .artifact import Artifact, versions
 from .calibration import CalibrationOptions, calibration_set
-from .errors import UsageError, YoloquantError
+from .errors import TargetError, UsageError, YoloquantError
 from .host import check_imgsz, load_model, model_info
 from .memory import peak_memory
 from .quant.observers import CalibrationRecipe
@@ -214,23 +214,34 @@ def export(
             target.check(artifact)
     done: list[ExportedModel] = []
     errors: dict[str, str] = {}
-    for index, target in enumerate(chosen):
-        if progress:
-            progress(index, len(chosen), target.name)
-        try:
-            target.require()
-            target.check(artifact)
-            done.append(target.export(artifact, out, stem))
-        except YoloquantError as exc:
-            if not keep_going:
-                raise
-            logger.error("target '%s' could not be built: %s", target.name, exc)
-            errors[target.name] = str(exc)
-        if progress:
-            progress(index + 1, len(chosen), target.name)
-    if done:
-        export_list.save_exports(out, done)
+    try:
+        for index, target in enumerate(chosen):
+            if progress:
+                progress(index, len(chosen), target.name)
+            try:
+                done.append(_build(target, artifact, out, stem))
+            except YoloquantError as exc:
+                if not keep_going:
+                    raise
+                logger.error("target '%s' could not be built: %s", target.name, exc)
+                errors[target.name] = str(exc)
+            if progress:
+                progress(index + 1, len(chosen), target.name)
+    finally:  # what was built before an error or an interruption stays usable
+        if done:
+            export_list.save_exports(out, done)
     return ExportResult(out, tuple(done), errors)
+
+
+def _build(target: Target, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
+    target.require()
+    target.check(artifact)
+    try:
+        return target.export(artifact, folder, stem)
+    except YoloquantError:
+        raise
+    except Exception as exc:  # a converter may raise anything
+        raise TargetError(f"target '{target.name}' could not build {stem}: {type(exc).__name__}: {exc}") from exc
 
 
 def validate(
@@ -289,9 +300,7 @@ def validate(
     timing: dict[str, int] = {}
     try:
         for exported in outcome.exports:
-            facts[exported.target] = _open(
-                exported, artifact, outcome.folder, threads, runners, timing, options
-            )
+            facts[exported.target] = _open(exported, artifact, outcome.folder, threads, runners, timing, options)
         for name, error in outcome.errors.items():
             facts[name] = ArtifactFacts(error=error)
         evaluation = evaluate(

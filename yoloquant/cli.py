@@ -201,10 +201,14 @@ def _recipe(values: dict[str, Any], given: Callable[[str], bool]) -> Recipe:
 
 def _quantize(options: Namespace) -> int:
     from . import api
+    from .writing import output_folder
 
     values = _given(options, "quantize")
     recipe = _recipe(values, lambda key: getattr(options, key, None) is not None)
-    path = Path(recipe.output or Path(recipe.model).parent) / f"{Path(recipe.model).stem}_int8.pt"
+    folder = Path(recipe.model).parent
+    if recipe.output or folder.is_dir():  # a missing model gets its own message
+        folder = output_folder(recipe.output or folder)
+    path = folder / f"{Path(recipe.model).stem}_int8.pt"
     with _bar("calibrating") as progress:
         artifact = api.quantize(
             recipe.model,

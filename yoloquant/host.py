@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ModelError, UsageError
+from .host_safe import read_restricted
 from .types import ModelInfo, Task
 
 if TYPE_CHECKING:
@@ -132,7 +133,10 @@ def _read_checkpoint(path: Path, allow_unsafe: bool) -> tuple[Any, bool]:
         raise ModelError(f"'{path}' is damaged (its checksums do not match) or not a PyTorch checkpoint; copy it again")
     with offline():
         try:
-            return tasks.torch_safe_load(str(path), safe_only=True)[0], False
+            content = tasks.torch_safe_load(str(path), safe_only=True)[0]
+            if isinstance(content, dict) and not _holds_model(content):  # releases before 8.4 put dummies in their place
+                content = read_restricted(path)
+            return content, False
         except Exception as exc:  # an untrusted pickle may raise anything
             reason = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
             if not _is_pickle_archive(path):
@@ -151,6 +155,12 @@ def _read_checkpoint(path: Path, allow_unsafe: bool) -> tuple[Any, bool]:
             return torch.load(path, map_location="cpu", weights_only=False), True
         except Exception as exc:  # an untrusted pickle may raise anything
             raise ModelError(f"'{path}' cannot be read even unsafely: {exc}") from exc
+
+
+def _holds_model(checkpoint: dict[Any, Any]) -> bool:
+    from torch import nn
+
+    return isinstance(checkpoint.get("ema") or checkpoint.get("model"), nn.Module)
 
 
 def _is_pickle_archive(path: Path) -> bool:

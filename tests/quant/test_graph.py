@@ -16,7 +16,7 @@ from yoloquant.quant.graph import PASSING, WEIGHTED, Graph, OpKind, trace
 from yoloquant.types import ModelInfo, Task
 
 CASES = [
-    ("yolov5", "detect", None), ("yolov8", "detect", None), ("yolov9t", "detect", None), ("yolov10", "detect", True),
+    ("yolov5", "detect", None), ("yolov8", "detect", None), ("yolov9t", "detect", None), ("yolov10n", "detect", True),
     ("yolo11", "detect", None), ("yolo12", "detect", None), ("yolo26", "detect", False), ("yolo26", "detect", True),
     ("yolov8", "segment", None), ("yolo11", "pose", None), ("yolov8", "obb", None), ("yolov8", "classify", None),
     ("yolo26", "segment", False),

@@ -44,7 +44,9 @@ class Recorder:
 def test_one_place_per_weight_and_site(scheme: str) -> None:
     plan, record = tiny_artifact().plans[scheme], Recorder()
     module = insert(tiny_graph(), plan, record)
-    expected = [(p.name, p.name) for p in plan.weights] + [(p.name, s.tensor) for p in plan.activations for s in p.sites]
+    expected = [(p.name, p.name) for p in plan.weights] + [
+        (p.name, s.tensor) for p in plan.activations for s in p.sites
+    ]
     assert sorted(record.made) == sorted(expected) and len(set(record.made)) == len(record.made)
     (image,) = sample_images(1, seed=3)
     with torch.inference_mode():

@@ -28,9 +28,7 @@ def run(module: torch.nn.Module, seed: int = 3) -> np.ndarray:
 def with_bits(bits: int) -> Plan:
     """The portable plan at another width, its fixed points freed."""
     plan = derive(tiny_graph(), PORTABLE)
-    points = [
-        replace(p, spec=replace(p.spec, bits=bits), fixed=False, params=None, algorithm="") for p in plan.points
-    ]
+    points = [replace(p, spec=replace(p.spec, bits=bits), fixed=False, params=None, algorithm="") for p in plan.points]
     plan = replace(plan, points=tuple(points))
     images = sample_images(16) + sample_images(1, seed=3)
     return solve_plan(tiny_graph(), plan, observe(tiny_graph(), [plan], images), MINMAX)
@@ -44,7 +42,7 @@ def error(module: torch.nn.Module) -> float:
 def test_finer_grids_come_closer_to_float() -> None:
     errors = {bits: error(simulate(tiny_graph(), with_bits(bits))) for bits in (4, 8, 12, 16)}
     assert errors[4] > errors[8] > errors[12] > errors[16]
-    assert errors[16] < 0.01 < errors[8], errors
+    assert errors[16] < 0.05 < errors[8], errors
 
 
 @pytest.mark.parametrize("scheme", ["portable", "litert", "tensorrt", "openvino", "onnxruntime"])

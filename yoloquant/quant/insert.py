@@ -88,9 +88,17 @@ def insert(graph: Graph, plan: Plan, make: NodeFactory, *, bias: dict[str, np.nd
 
 
 def add_bias(module: fx.GraphModule, corrections: dict[str, np.ndarray]) -> None:
-    """Add corrections to the biases of convolutions and linear layers, in place."""
+    """Add corrections to the biases of convolutions and linear layers, in place.
+
+    Raises:
+        PlanError: A layer is not there, has no bias, or has another number of channels.
+    """
+    parameters = dict(module.named_parameters())
     for path, delta in corrections.items():
-        bias = module.get_parameter(f"{path}.bias")
+        bias = parameters.get(f"{path}.bias")
+        if bias is None or bias.shape != np.shape(delta):
+            have = "no bias" if bias is None else f"a bias of shape {tuple(bias.shape)}"
+            raise PlanError(f"a bias correction of shape {np.shape(delta)} is for {path}, which has {have}")
         bias.data = bias.data + torch.from_numpy(np.asarray(delta, np.float32))
 
 

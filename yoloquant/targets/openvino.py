@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ..errors import ArtifactError, PlanError, TargetError
-from ..quant.graph import PASSING, WEIGHTED, Graph, OpKind
+from ..quant.ops import PASSING, WEIGHTED, OpKind
 from ..quant.plan import Plan
 from ..quant.qparams import QParams, QuantSpec
 from ..quant.scheme import Placement, Scheme, body_weighted, operands
@@ -24,7 +24,7 @@ from .onnx_graph import Emission, Weights, emit
 
 if TYPE_CHECKING:
     from ..artifact import Artifact
-    from ..quant.graph import OpNode
+    from ..quant.graph import Graph, OpNode
 
 logger = logging.getLogger(__name__)
 

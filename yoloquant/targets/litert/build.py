@@ -18,12 +18,13 @@ from ...quant.scheme import weight_point_name
 from ...types import ModelInfo
 from .convert import convert, cut_body
 from .flatbuffer import Flatbuffer, TensorInfo
-from .mapping import Located, locate
+from .mapping import Located, locate, multiplies_computed
 from .qdq import carry, make_pair
 from .surgery import finish
 
 logger = logging.getLogger(__name__)
 
+COMPUTED = " of computed tensors"  # an accelerator may run the operator with constant weights only
 ScalePair = tuple[np.ndarray, np.ndarray]
 
 
@@ -95,7 +96,7 @@ def build(graph: Graph, plan: Plan, variant: Variant, *, bias: Mapping[str, np.n
         for p in plan.points
     }
     check_scales(plan, read_points(file, plan.points, tensors))
-    counts = Counter(op.kind for op in file.ops)
+    counts = Counter(f"{op.kind}{COMPUTED if multiplies_computed(file, op) else ''}" for op in file.ops)
     requantize = sum(op.kind == "QUANTIZE" and op.inputs[0] not in file.inputs for op in file.ops)
     logger.info("converted %d points into %d operators, %d requantize", len(tensors), len(file.ops), requantize)
     return Built(content, tensors, dict(counts), requantize)

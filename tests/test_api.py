@@ -1,0 +1,251 @@
+"""The public verbs from end to end, on a tiny model."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from core_models import checkpoint, tiny_artifact, tiny_host, write_images
+
+import yoloquant
+from yoloquant import api
+from yoloquant.calibration import CalibrationOptions
+from yoloquant.errors import (
+    ArtifactError,
+    CalibrationError,
+    DataError,
+    ModelError,
+    OutputError,
+    TargetError,
+    UsageError,
+)
+from yoloquant.targets import get
+from yoloquant.types import Verdict
+
+OPTIONS = api.QuantizeOptions(imgsz=64, calibration=CalibrationOptions(images=8))
+QUICK = api.ValidateOptions(threads=1, latency=False, memory=False, bootstrap=100)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The yaml of ten training and five validation images."""
+    return write_images(tmp_path_factory.mktemp("data") / "set")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> api.ExportResult:
+    """The tiny artifact for ONNX Runtime."""
+    return api.export(tiny_artifact(), targets="onnxruntime", folder=tmp_path_factory.mktemp("exports"))
+
+
+@pytest.mark.slow
+def test_from_checkpoint_to_report(tmp_path: Path, data: Path) -> None:
+    model = checkpoint(tmp_path / "best.pt")
+    steps: list[tuple[int, int]] = []
+    made = yoloquant.quantize(
+        model, data=data, scheme="onnxruntime", options=OPTIONS, progress=lambda d, t, w: steps.append((d, t))
+    )
+    assert steps == [(i, 8) for i in range(1, 9)] and list(made.plans) == ["onnxruntime"]
+    saved = made.save(tmp_path / "best_int8.pt")
+    outcome = yoloquant.export(saved, targets=["onnx"])
+    assert outcome.folder == tmp_path / "best_exports" and not outcome.errors
+    (export,) = outcome.exports
+    assert export.path == outcome.folder / "best-onnxruntime.onnx" and export.size_bytes == export.path.stat().st_size
+    assert export.metadata["calibration"]["images"] == 8 and export.metadata["model"] == "best_int8.pt"
+    plan = yoloquant.Artifact.load(saved).plans["onnxruntime"]
+    for name, (scale, zero) in get("onnxruntime").read_scales(export).items():
+        params = plan.by_name[name].params
+        assert params is not None
+        np.testing.assert_array_equal(scale, params.scale)
+        np.testing.assert_array_equal(zero, params.zero_point)
+    result = yoloquant.validate(
+        saved, outcome.folder, data=data, options=replace(QUICK, report=tmp_path / "report", latency=True)
+    )
+    assert result.images == 5 and result.labels > 0 and result.imgsz == (64, 64)
+    (target,) = result.targets
+    assert target.target == "onnxruntime" and not target.error and target.comparison is not None
+    assert target.comparison.latency_ratio is not None and 0 <= target.comparison.fidelity.value <= 1
+    assert result.verdict in (Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE)
+    names = {p.suffix for p in (tmp_path / "report").iterdir()}
+    assert {".json", ".xml", ".md", ".html"} <= names
+    again = yoloquant.validate(saved, export.path, data=data, options=QUICK)
+    assert again.targets[0].accuracy == target.accuracy, "the same artifact scores the same"
+
+
+def test_the_same_input_gives_the_same_plan(data: Path, tmp_path: Path) -> None:
+    live = copy.deepcopy(tiny_host().module)
+    first = api.quantize(live, data=data, scheme="portable", options=OPTIONS)
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(data.parent, moved)
+    text = data.read_text().replace(str(data.parent), str(moved))
+    (moved / "data.yaml").write_text(text)
+    second = api.quantize(live, data=moved / "data.yaml", scheme=["portable"], options=OPTIONS)
+    assert first.plans["portable"].digest() == second.plans["portable"].digest()
+    assert first.provenance["calibration"]["sha256"] == second.provenance["calibration"]["sha256"]
+    assert first.provenance["calibration"]["data"] == "data.yaml", "no path of this machine in the artifact"
+
+
+def test_auto_makes_a_plan_for_every_runtime(data: Path) -> None:
+    made = api.quantize(tiny_host().module, data=data, options=OPTIONS)
+    from yoloquant.targets import names
+
+    assert set(made.plans) == {"portable", *(get(n).scheme.name for n in names())}
+    assert all(p.calibrated for p in made.plans.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"scheme": "tensort"}, UsageError, "scheme 'tensort' is unknown; allowed are auto, portable"),
+        ({"scheme": []}, UsageError, "unknown"),
+        ({"model": "missing.pt"}, ModelError, "does not exist"),
+        ({"data": "missing.yaml"}, DataError, "does not exist"),
+        ({"options": api.QuantizeOptions(imgsz=65)}, UsageError, "multiple of 16"),
+        ({"options": api.QuantizeOptions(imgsz=64, calibration=CalibrationOptions(images=3))}, CalibrationError, "8"),
+        (
+            {"options": api.QuantizeOptions(imgsz=64, calibration=CalibrationOptions(images=8, split="val"))},
+            DataError,
+            "flatter",
+        ),
+    ],
+)
+def test_bad_input_is_refused(data: Path, change: dict[str, Any], error: type[Exception], message: str) -> None:
+    arguments = {"model": tiny_host().module, "data": data, "options": OPTIONS, **change}
+    with pytest.raises(error, match=message):
+        api.quantize(arguments.pop("model"), **arguments)
+
+
+def test_plan_of_a_plain_and_of_a_quantized_checkpoint(tmp_path: Path) -> None:
+    plain = api.plan(checkpoint(tmp_path / "a.pt"), scheme="litert", imgsz=64)
+    assert not plain.calibrated and plain.scheme == "litert"
+    saved = tiny_artifact().save(tmp_path / "a_int8.pt")
+    assert api.plan(saved, scheme="litert") == tiny_artifact().plans["litert"]
+    with pytest.raises(UsageError, match="unknown"):
+        api.plan(saved, scheme="none")
+
+
+def test_portable_serves_every_target_with_one_set_of_ranges(tmp_path: Path) -> None:
+    alone = replace(tiny_artifact(), plans={"portable": tiny_artifact().plans["portable"]})
+    alone.__dict__["graph"] = tiny_artifact().graph
+    outcome = api.export(alone, targets="onnxruntime,tensorrt", folder=tmp_path)
+    for export in outcome.exports:
+        found = get(export.target).read_scales(export)
+        assert found
+        for name, (scale, zero) in found.items():
+            params = alone.plans["portable"].by_name[name].params
+            assert params is not None
+            np.testing.assert_array_equal(scale, params.scale)
+            np.testing.assert_array_equal(zero, params.zero_point)
+
+
+def _failing(monkeypatch: pytest.MonkeyPatch, error: BaseException, target: str = "tensorrt") -> None:
+    def fail(self: Any, artifact: Any, folder: Path, stem: str) -> Any:
+        raise error
+
+    monkeypatch.setattr(type(get(target)), "export", fail)
+
+
+@pytest.mark.parametrize("error", [TargetError("no luck"), RuntimeError("no luck"), MemoryError("no luck")])
+def test_a_failing_target_does_not_stop_the_others(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    _failing(monkeypatch, error)
+    outcome = api.export(tiny_artifact(), targets="tensorrt,onnxruntime", folder=tmp_path, keep_going=True)
+    assert [e.target for e in outcome.exports] == ["onnxruntime"] and "no luck" in outcome.errors["tensorrt"]
+    if not isinstance(error, TargetError):
+        return
+    result = api.validate(tiny_artifact(), outcome, data=data, options=QUICK)
+    assert result.verdict is Verdict.ERROR
+    failed = next(t for t in result.targets if t.target == "tensorrt")
+    assert failed.verdict is Verdict.ERROR and "no luck" in failed.error
+    good = next(t for t in result.targets if t.target == "onnxruntime")
+    assert good.accuracy is not None and not good.error
+
+
+@pytest.mark.parametrize("error", [TargetError("no luck"), RuntimeError("no luck"), KeyboardInterrupt()])
+def test_what_was_built_before_an_error_stays_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    _failing(monkeypatch, error)
+    with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else TargetError):
+        api.export(tiny_artifact(), targets="onnxruntime,tensorrt", folder=tmp_path)
+    from yoloquant.exports import load_exports
+
+    assert [e.target for e in load_exports(tmp_path)] == ["onnxruntime"]
+
+
+def test_a_missing_package_is_found_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(get("tensorrt")), "requires", ("a_module_that_nobody_has",))
+    with pytest.raises(TargetError, match="a_module_that_nobody_has"):
+        api.export(tiny_artifact(), targets="onnxruntime,tensorrt", folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+    everything = {t.name for t in api.resolve_targets("all")}
+    assert "tensorrt" not in everything and "onnxruntime" in everything
+
+
+def test_targets_by_name_and_device() -> None:
+    assert [t.name for t in api.resolve_targets("onnx, onnxruntime,tensorrt")] == ["onnxruntime", "tensorrt"]
+    for wrong in ("", [], "nothing", " , "):
+        with pytest.raises(UsageError):
+            api.resolve_targets(wrong)
+
+
+def test_an_unwritable_folder(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(OutputError, match="is a file"):
+        api.export(tiny_artifact(), targets="onnxruntime", folder=tmp_path / "taken")
+
+
+def test_unlabelled_images(data: Path, exported: api.ExportResult) -> None:
+    result = api.validate(
+        tiny_artifact(), exported, source=data.parent / "images" / "val", options=replace(QUICK, gate="unlabelled")
+    )
+    (target,) = result.targets
+    assert result.labels == 0 and target.accuracy is None and target.comparison is not None
+    assert target.comparison.map_drop is None and 0 <= target.comparison.fidelity.value <= 1
+    assert result.baseline.accuracy is None
+
+
+def test_a_changed_or_broken_artifact(tmp_path: Path, data: Path, exported: api.ExportResult) -> None:
+    shutil.copytree(exported.folder, tmp_path / "e")
+    path = tmp_path / "e" / exported.exports[0].path.name
+    path.write_bytes(b"not onnx")
+    with pytest.raises(ArtifactError, match="has changed"):
+        api.validate(tiny_artifact(), tmp_path / "e", data=data, options=QUICK)
+    broken = replace(exported.exports[0], path=path)
+    result = api.validate(tiny_artifact(), [broken], data=data, options=QUICK)
+    assert result.verdict is Verdict.ERROR and result.targets[0].error and result.targets[0].verdict is Verdict.ERROR
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"data": None}, UsageError),
+        ({"source": "photos"}, UsageError),
+        ({"options": replace(QUICK, gate="nothing")}, UsageError),
+        ({"options": replace(QUICK, split="trian")}, DataError),
+        ({"options": replace(QUICK, manifest="missing.json")}, DataError),
+        ({"exports": []}, UsageError),
+        ({"exports": "nowhere"}, ArtifactError),
+        ({"model": "missing.pt"}, ModelError),
+    ],
+)
+def test_wrong_validations(
+    data: Path, exported: api.ExportResult, change: dict[str, Any], error: type[Exception]
+) -> None:
+    arguments = {"model": tiny_artifact(), "exports": exported, "data": data, "options": QUICK, **change}
+    with pytest.raises(error):
+        api.validate(arguments.pop("model"), arguments.pop("exports"), **arguments)
+
+
+def test_only_detectors_are_scored(data: Path, exported: api.ExportResult) -> None:
+    from yoloquant.types import Task
+
+    other = replace(tiny_artifact(), info=replace(tiny_artifact().info, task=Task.POSE))
+    with pytest.raises(UsageError, match="this one is a pose model"):
+        api.validate(other, exported, data=data, options=QUICK)
