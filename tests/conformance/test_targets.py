@@ -9,7 +9,7 @@ from yoloquant import targets
 
 class TestOnnxRuntime(TargetConformance):
     name = "onnxruntime"
-    agreement = 1.2  # its integer kernels requantize between operations that the simulation computes in float
+    agreement = 1.2  # int32 biases flip single steps, which grow in a net with random weights; with float biases 1e-4
 
 
 class TestOpenVino(TargetConformance):

@@ -186,16 +186,10 @@ class OpenVinoTarget(Target):
 
 
 def _save_ir(model: Any, xml: Path, info: ModelInfo) -> None:
-    import tempfile
-
-    import onnx
     import openvino
 
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder) / "model.onnx"
-            onnx.save(model, source)
-            ir = openvino.convert_model(source)
+    try:  # not convert_model(), which reports every conversion to its vendor
+        ir = openvino.Core().read_model(model.SerializeToString())
         _name_anonymous(ir)
         for key, value in _model_info(info).items():
             ir.set_rt_info(value, ["model_info", key])
