@@ -134,7 +134,9 @@ def _read_checkpoint(path: Path, allow_unsafe: bool) -> tuple[Any, bool]:
     with offline():
         try:
             content = tasks.torch_safe_load(str(path), safe_only=True)[0]
-            if isinstance(content, dict) and not _holds_model(content):  # releases before 8.4 put dummies in their place
+            if isinstance(content, dict) and not _holds_model(
+                content
+            ):  # releases before 8.4 put dummies in their place
                 content = read_restricted(path)
             return content, False
         except Exception as exc:  # an untrusted pickle may raise anything

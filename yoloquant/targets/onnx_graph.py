@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import TargetError
+from . import onnx_opset
 
 if TYPE_CHECKING:
     import onnx
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OPSET = 17
+OPSET = onnx_opset.CANONICAL
 IR_VERSION = 8  # what the tools of opset 17's time read
 MARKER_DOMAIN = "yoloquant"
 
@@ -123,23 +124,21 @@ def _export(module: fx.GraphModule, graph: Graph) -> onnx.ModelProto:
     example = torch.zeros(1, graph.info.channels, *graph.info.imgsz)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        previous = logging.root.manager.disable
-        logging.disable(logging.WARNING)  # the exporter announces its opset conversion, which is wanted here
         try:
             program = torch.export.export(module, (example,), strict=False)
             exported = torch.onnx.export(
-                program, (), dynamo=True, opset_version=OPSET, optimize=True, verbose=False, input_names=["images"]
+                program,
+                (),
+                dynamo=True,
+                opset_version=onnx_opset.EXPORTED,
+                optimize=True,
+                verbose=False,
+                input_names=["images"],
             )
         except Exception as exc:
             raise TargetError(f"torch cannot export this model to ONNX: {exc}") from exc
-        finally:
-            logging.disable(previous)
     assert exported is not None
-    model: onnx.ModelProto = exported.model_proto
-    opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
-    if opset != OPSET:
-        raise TargetError(f"torch exported opset {opset}; the canonical form is opset {OPSET}")
-    return model
+    return onnx_opset.to_canonical(exported.model_proto)
 
 
 class _Realise:
@@ -279,10 +278,6 @@ def _finish(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
-        if node.op_type == "Split" and len(node.input) > 1:  # opset 18's attribute, left behind by the conversion
-            kept_attributes = [a for a in node.attribute if a.name != "num_outputs"]
-            del node.attribute[:]
-            node.attribute.extend(kept_attributes)
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, dict(metadata))
 

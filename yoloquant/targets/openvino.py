@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -91,8 +93,7 @@ class OpenVinoRunner(Runner):
     def __init__(
         self, path: Path, info: ModelInfo, *, threads: int | None = None, precision: str | None = "f32"
     ) -> None:
-        import openvino
-
+        openvino = _openvino()
         config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if threads:
             config["INFERENCE_NUM_THREADS"] = threads
@@ -186,16 +187,42 @@ class OpenVinoTarget(Target):
 
 
 def _save_ir(model: Any, xml: Path, info: ModelInfo) -> None:
-    import openvino
+    import tempfile
 
-    try:  # not convert_model(), which reports every conversion to its vendor
-        ir = openvino.Core().read_model(model.SerializeToString())
+    import onnx
+
+    openvino = _openvino()
+    try:
+        with tempfile.TemporaryDirectory() as folder, _unreported():
+            source = Path(folder) / "model.onnx"
+            onnx.save(model, source)
+            ir = openvino.convert_model(source)
         _name_anonymous(ir)
         for key, value in _model_info(info).items():
             ir.set_rt_info(value, ["model_info", key])
         openvino.save_model(ir, xml, compress_to_fp16=False)
     except RuntimeError as exc:
         raise TargetError(f"OpenVINO cannot convert the model: {exc}") from exc
+
+
+@contextmanager
+def _unreported() -> Iterator[None]:
+    """Keep OpenVINO's telemetry from forking and calling home; the variable is its own switch for that."""
+    before = os.environ.get("CI")
+    os.environ["CI"] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["CI"]
+        else:
+            os.environ["CI"] = before
+
+
+def _openvino() -> Any:
+    with _unreported():
+        import openvino
+    return openvino
 
 
 def _name_anonymous(ir: Any) -> None:
@@ -254,8 +281,7 @@ def read_ir(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         TargetError: A point is missing from the IR, or its ends lie on no grid.
         ArtifactError: The folder is damaged.
     """
-    import openvino
-
+    openvino = _openvino()
     recorded = read_metadata(path).get("plan")
     if not recorded:
         return {}

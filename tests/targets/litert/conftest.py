@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +12,13 @@ import pytest
 
 os.environ["YOLO_AUTOINSTALL"] = "false"
 if TYPE_CHECKING:
+    from yoloquant.artifact import Artifact
     from yoloquant.quant.graph import Graph
     from yoloquant.quant.plan import Plan
+    from yoloquant.types import ExportedModel
 
 IMGSZ = (64, 96)
+HEAD_WIDTH = 128  # channels of the attention block per attention head
 CONFIG: dict[str, Any] = {
     "nc": 3,
     "backbone": [
@@ -22,13 +26,14 @@ CONFIG: dict[str, Any] = {
         [-1, 1, "Conv", [16, 3, 2]],
         [-1, 1, "C2f", [16, True]],
         [-1, 1, "Conv", [16, 3, 2]],
-        [-1, 1, "SPPF", [16, 5]],
+        [-1, 1, "SPPF", ["width", 5]],
+        [-1, 1, "C2PSA", ["width"]],
     ],
     "head": [
         [-1, 1, "nn.Upsample", [None, 2, "nearest"]],
         [[-1, 2], 1, "Concat", [1]],
         [-1, 1, "C2f", [16]],
-        [[7, 4], 1, "Detect", ["nc"]],
+        [[8, 5], 1, "Detect", ["nc"]],
     ],
 }
 
@@ -52,8 +57,22 @@ class Tiny:
         pixels = np.random.default_rng(seed).integers(0, 256, (1, 3, *IMGSZ))
         return (pixels / 255).astype(np.float32)
 
+    def artifact(self, **changes: Any) -> Artifact:
+        """What targets export."""
+        from yoloquant.artifact import Artifact
 
-def make_tiny(*, reg_max: int, end2end: bool) -> Tiny:
+        artifact = Artifact(self.host, self.graph.info, {"litert": self.plan})
+        artifact.__dict__["graph"] = self.graph  # a cached property; spares a second trace
+        return replace(artifact, **changes) if changes else artifact
+
+
+def _config(attention_heads: int) -> dict[str, Any]:
+    width = HEAD_WIDTH * attention_heads
+    layers = [[*layer[:3], [width if a == "width" else a for a in layer[3]]] for layer in CONFIG["backbone"]]
+    return {**CONFIG, "backbone": layers}
+
+
+def make_tiny(*, reg_max: int, end2end: bool, attention_heads: int) -> Tiny:
     import torch
     from ultralytics.nn.tasks import DetectionModel
 
@@ -64,7 +83,7 @@ def make_tiny(*, reg_max: int, end2end: bool) -> Tiny:
     from yoloquant.targets.litert.scheme import SCHEME
 
     torch.manual_seed(0)
-    model = DetectionModel({**CONFIG, "reg_max": reg_max, "end2end": end2end}, verbose=False)
+    model = DetectionModel({**_config(attention_heads), "reg_max": reg_max, "end2end": end2end}, verbose=False)
     model.names = {0: "a", 1: "b", 2: "c"}
     model.task = "detect"
     model.model[-1].end2end = end2end
@@ -85,15 +104,34 @@ def make_tiny(*, reg_max: int, end2end: bool) -> Tiny:
     return tiny
 
 
+def export_both(tiny: Tiny, folder: Path) -> dict[str, ExportedModel]:
+    """One file of each target; converting takes seconds, so the fixtures below do it once."""
+    from yoloquant.targets.litert import EdgeTPUTarget, LiteRTTarget
+
+    return {t.name: t().export(tiny.artifact(), folder, "tiny") for t in (LiteRTTarget, EdgeTPUTarget)}
+
+
 @pytest.fixture(scope="session")
 def tiny() -> Tiny:
-    """A detector with a DFL head that needs NMS."""
+    """A detector with a DFL head that needs NMS; its attention has one head, whose products lose their batch."""
     pytest.importorskip("litert_torch", reason="the litert extra is not installed")
-    return make_tiny(reg_max=16, end2end=False)
+    return make_tiny(reg_max=16, end2end=False, attention_heads=1)
 
 
 @pytest.fixture(scope="session")
 def tiny_end2end() -> Tiny:
-    """A detector that regresses distances directly and selects its detections itself."""
+    """A detector that regresses distances directly and selects its detections itself; two attention heads."""
     pytest.importorskip("litert_torch", reason="the litert extra is not installed")
-    return make_tiny(reg_max=1, end2end=True)
+    return make_tiny(reg_max=1, end2end=True, attention_heads=2)
+
+
+@pytest.fixture(scope="session")
+def exported(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ExportedModel]:
+    """Both files of the first detector, by target."""
+    return export_both(tiny, tmp_path_factory.mktemp("litert"))
+
+
+@pytest.fixture(scope="session")
+def exported_end2end(tiny_end2end: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ExportedModel]:
+    """Both files of the second detector, by target."""
+    return export_both(tiny_end2end, tmp_path_factory.mktemp("litert-end2end"))

@@ -31,7 +31,7 @@ def exported(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     from yoloquant.targets.litert import EdgeTPUTarget, LiteRTTarget
 
     folder = tmp_path_factory.mktemp("litert")
-    artifact = artifact_of(tiny)
+    artifact = tiny.artifact()
     return {t.name: t().export(artifact, folder, "tiny") for t in (LiteRTTarget, EdgeTPUTarget)}
 
 
@@ -62,14 +62,18 @@ def test_points_lie_in_different_tensors(exported: dict[str, ExportedModel], tin
 
 
 def test_body_is_integer_and_needs_no_requantize(exported: dict[str, ExportedModel]) -> None:
-    from yoloquant.targets.litert.flatbuffer import float_ops
+    from yoloquant.targets.litert.flatbuffer import Flatbuffer, float_ops
 
     floats = float_ops(exported["litert"].path)
     assert floats
     assert all(f.tail for f in floats)
     assert float_ops(exported["edgetpu"].path) == []
     assert [m.metadata["requantize"] for m in exported.values()] == [0, 0]
-    assert not {"TRANSPOSE", "QUANTIZE", "DEQUANTIZE"} & set(exported["edgetpu"].metadata["operators"])
+    assert not {"QUANTIZE", "DEQUANTIZE"} & set(exported["edgetpu"].metadata["operators"])
+    file = Flatbuffer.read(exported["edgetpu"].path)
+    moved = {i for op in file.ops if op.kind == "TRANSPOSE" for i in (*op.inputs, *op.outputs)}
+    assert moved  # inside attention
+    assert not moved & {*file.inputs, *file.outputs}
 
 
 def test_raw_and_decoded_files_agree(exported: dict[str, ExportedModel], tiny: Tiny) -> None:
@@ -80,33 +84,29 @@ def test_raw_and_decoded_files_agree(exported: dict[str, ExportedModel], tiny: T
     assert len(runners["edgetpu"].infer(tiny.image(0))) == 2 * len(tiny.graph.info.strides)
 
 
-def test_artifact_follows_the_simulation(exported: dict[str, ExportedModel], tiny: Tiny) -> None:
-    import torch
-
-    from yoloquant.quant.simulate import simulate
-
-    simulated, runner = simulate(tiny.graph, tiny.plan), _target("litert").load(exported["litert"], threads=1)
-    differences, effects = [], []
-    for seed in range(20, 24):
-        image = torch.from_numpy(tiny.image(seed))
-        with torch.inference_mode():
-            reference, floating = simulated(image).numpy(), tiny.graph.module(image).numpy()
-        result = runner(tiny.image(seed))[0]
-        differences.append(np.abs(result - reference)[:, 4:].mean())
-        effects.append(np.abs(floating - reference)[:, 4:].mean())
-    assert np.mean(differences) < np.mean(effects)  # kernels round differently, by less than quantization itself
-
-
-def test_end_to_end_head(tiny_end2end: Tiny, tmp_path: Path) -> None:
+def test_end_to_end_head(exported_end2end: dict[str, ExportedModel], tiny_end2end: Tiny) -> None:
     """Also the head biases of a fresh model, which are constant and which the converter alone gets wrong."""
-    artifact, runners = artifact_of(tiny_end2end), {}
-    for name in ("litert", "edgetpu"):
-        model = _target(name).export(artifact, tmp_path, "e2e")
-        assert model.layout is (HeadLayout.END2END if name == "litert" else HeadLayout.RAW)
-        runners[name] = _target(name).load(model, threads=1)
-    decoded, raw = (r(tiny_end2end.image(1))[0] for r in runners.values())
+    assert exported_end2end["litert"].layout is HeadLayout.END2END
+    assert exported_end2end["edgetpu"].layout is HeadLayout.RAW
+    decoded, raw = (_target(n).load(e, threads=1)(tiny_end2end.image(1))[0] for n, e in exported_end2end.items())
     assert decoded.shape == raw.shape == (1, tiny_end2end.graph.info.max_det, 6)
     np.testing.assert_allclose(raw[0, :, 4], decoded[0, :, 4], atol=1e-5)
+
+
+def test_attention_is_found_in_both_forms(
+    exported: dict[str, ExportedModel], exported_end2end: dict[str, ExportedModel], tiny: Tiny
+) -> None:
+    """With one head the converter drops the batch and writes fully connected operators without constant weights."""
+    product = "FULLY_CONNECTED of computed tensors"
+    for model in exported.values():
+        assert model.metadata["operators"][product] == 2
+        assert "BATCH_MATMUL" not in model.metadata["operators"]
+    for model in exported_end2end.values():
+        assert model.metadata["operators"]["BATCH_MATMUL"] == 2
+        assert product not in model.metadata["operators"]
+    assert any(f"does not run 2 {product}" in note for note in exported["edgetpu"].notes)
+    assert any("does not run 2 BATCH_MATMUL" in note for note in exported_end2end["edgetpu"].notes)
+    assert sum(":matmul:" in p.name for p in tiny.plan.points) == 2
 
 
 def test_ultralytics_loads_the_drop_in(exported: dict[str, ExportedModel], tiny: Tiny) -> None:
@@ -141,7 +141,7 @@ def test_float_export_is_the_float_model_and_no_integer_body(tiny: Tiny, tmp_pat
     from yoloquant.targets.litert.build import check_integer_body
     from yoloquant.targets.litert.flatbuffer import Flatbuffer
 
-    model = _target("litert").export_float(artifact_of(tiny), tmp_path, "tiny")
+    model = _target("litert").export_float(tiny.artifact(), tmp_path, "tiny")
     assert model.precision == "fp32"
     image = tiny.image(7)
     with torch.inference_mode():
@@ -204,7 +204,7 @@ def test_a_plan_with_gaps_is_refused(tiny: Tiny) -> None:
 
 
 def test_other_tasks_are_refused_before_any_work(tiny: Tiny) -> None:
-    artifact = artifact_of(tiny, info=replace(tiny.graph.info, task=Task.SEGMENT))
+    artifact = tiny.artifact(info=replace(tiny.graph.info, task=Task.SEGMENT))
     with pytest.raises(TargetError, match="exports detect models, got a segment model"):
         _target("litert").check(artifact)
 

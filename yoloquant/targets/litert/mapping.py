@@ -162,7 +162,7 @@ class _Index:
 def multiplies_computed(file: Flatbuffer, op: OpInfo) -> bool:
     """Whether an operator that usually has a constant weight multiplies two computed tensors.
 
-    The converter turns a batched matrix product whose batch is 1, as in attention with one head, into such a fully
+    litert-torch 0.10 turns a batched matrix product whose batch is 1, as in attention with one head, into such a fully
     connected operator.
     """
     return op.kind == "FULLY_CONNECTED" and not file.tensors[op.inputs[1]].constant
