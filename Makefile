@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export YOLO_AUTOINSTALL := false
+export OMP_WAIT_POLICY := passive
 
 .PHONY: demo test lint lock clean
 

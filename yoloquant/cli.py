@@ -120,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # on a busy machine PyTorch's spinning threads cost tenfold
     try:
         given = sys.argv[1:] if arguments is None else list(arguments)
         parser = build_parser(VERBS, __version__)

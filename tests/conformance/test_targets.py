@@ -19,10 +19,11 @@ class TestOpenVino(TargetConformance):
 class TestLiteRT(TargetConformance):
     """Its integer kernels differ from the simulation by whole steps, and every step feeds the next operation.
 
-    Given the same operands, every single operation is within one step of the simulation, and at most 3 % of its
-    results differ at all (tests/targets/litert/test_rounding.py holds it to that). Through a random network those flips
-    decorrelate: two independent roundings of one network are sqrt(2) errors apart. Measured on this model: boxes 0.69,
-    scores 1.13 errors; on the trained demo model: boxes 0.70, scores 0.47, at equal mAP (0.6532 and 0.6534, 48 images).
+    Given the same operands, every single operation is within one step of the simulation (which
+    tests/targets/litert/test_rounding.py holds it to), and at most 3 % of its results differed at all. Through a
+    random network those flips decorrelate: two independent roundings of one network are sqrt(2) errors apart. Measured
+    on this model: boxes 0.69, scores 1.13 errors; on the trained demo model: boxes 0.70, scores 0.47, at equal mAP
+    (0.6532 and 0.6534, 48 images).
     """
 
     name = "litert"

@@ -24,7 +24,7 @@ from .surgery import finish
 
 logger = logging.getLogger(__name__)
 
-COMPUTED = " of computed tensors"  # an accelerator may run the operator with constant weights only
+COMPUTED = " of computed tensors"  # accelerators want parameters that are constant when they compile
 ScalePair = tuple[np.ndarray, np.ndarray]
 
 

@@ -35,6 +35,7 @@ _KINDS = {
     "CONCATENATION": "concat",
     "LOGISTIC": "unit",
     "SOFTMAX": "unit",
+    "AVERAGE_POOL_2D": "other",
     "RELU": "relu",
     "RELU6": "relu",
 }
@@ -127,7 +128,8 @@ def _match(
             f"{op.name} ({op.kind.value}) has no counterpart in the converted file, so its scale cannot be read back; "
             "the converter rewrote it, which this version of litert-torch is not known to do"
         )
-    roots[node] = found.activations[op.name] = match.outputs[0]
+    roots[node] = match.outputs[0]
+    found.activations[op.name] = index.result(match)
     if op.kind in WEIGHTED:
         found.weights[op.weight] = match.inputs[1]
         if len(match.inputs) > 2:
@@ -138,6 +140,7 @@ class _Index:
     """Operators of a file by kind, by the tensors they read and by the digest of their weight."""
 
     def __init__(self, file: Flatbuffer) -> None:
+        self._file = file
         self._ops: dict[Key, deque[OpInfo]] = defaultdict(deque)
         roots: dict[int, int] = {i: i for i in file.inputs}
         self.input = file.inputs[0]
@@ -153,6 +156,15 @@ class _Index:
                 digest = _digest(_weight(file, op)) if fixed else ""
                 self._ops[kind, tuple(sorted(reads)), digest].append(op)
                 roots.update({out: out for out in op.outputs})
+
+    def result(self, op: OpInfo) -> int:
+        """The tensor of an operation's own range.
+
+        An average pool cannot change the range; the converter lets a quantize operator do that behind it.
+        """
+        readers = [o for o in self._file.ops if op.outputs[0] in o.inputs]
+        moved = op.kind == "AVERAGE_POOL_2D" and len(readers) == 1 and readers[0].kind == "QUANTIZE"
+        return readers[0].outputs[0] if moved else op.outputs[0]
 
     def take(self, key: Key) -> OpInfo | None:
         """The next operator of this key in execution order; each is handed out once."""

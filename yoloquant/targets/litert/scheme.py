@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from ...quant.scheme import Scheme, complete
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ...quant.scheme import Placement, Scheme, complete
+
+if TYPE_CHECKING:
+    from ...quant.graph import Graph
+
+
+def place(graph: Graph) -> Placement:
+    """Every float tensor; an average pool shares the range of what it reads, as its integer operator demands."""
+    placement = complete(graph)
+    pools = tuple((op.inputs[0], op.name) for op in graph.body() if ":avg_pool2d:" in op.name)
+    return replace(placement, ties=placement.ties + pools)
+
 
 SCHEME = Scheme(
     name="litert",
-    place=complete,
+    place=place,
     description="every tensor of the body in int8, concats tied, sigmoid and softmax at 1/256; no float operator left",
 )
