@@ -68,6 +68,7 @@ def export_theirs(
     """
     facts = f"{host.file_sha256(checkpoint)} {data_sha256} {imgsz} {host.ultralytics_version()}"
     home = folder / hashlib.sha256(facts.encode()).hexdigest()[:12]
+    home = home.resolve()  # the exports run in folders of their own
     return [_export_one(checkpoint, data, imgsz, home / r, r) for r in runtimes if r in FORMATS]
 
 

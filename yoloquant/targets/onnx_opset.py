@@ -6,7 +6,7 @@ is refused. The changes are listed in ONNX's Changelog.md under opset 18.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import TargetError
 
@@ -19,7 +19,7 @@ CANONICAL = 17
 _REDUCTIONS = frozenset(
     f"Reduce{name}" for name in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
 )
-_NEW_ATTRIBUTES = {
+_NEW_ATTRIBUTES: dict[str, dict[str, Any]] = {
     "Split": {"num_outputs": None},  # says nothing beside the sizes
     "Resize": {"antialias": 0, "keep_aspect_ratio_policy": b"stretch"},
 }
@@ -55,9 +55,8 @@ def to_canonical(model: onnx.ModelProto) -> onnx.ModelProto:
 def _strip(node: onnx.NodeProto) -> None:
     from onnx import helper
 
-    kept = []
+    kept, new = [], _NEW_ATTRIBUTES.get(node.op_type, {})
     for attribute in node.attribute:
-        new = _NEW_ATTRIBUTES.get(node.op_type, {})
         if attribute.name not in new:
             kept.append(attribute)
         elif new[attribute.name] not in (None, helper.get_attribute_value(attribute)):
