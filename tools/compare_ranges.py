@@ -17,12 +17,15 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
+from itertools import islice
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads cost tenfold on a busy machine
+
+import numpy as np
 
 from tools.bench.table import table
 from tools.options import parse_options
@@ -36,6 +39,7 @@ from yoloquant.options import positive
 from yoloquant.quant.calibrate import observe, solve_plan
 from yoloquant.quant.observers import Algorithm, CalibrationRecipe
 from yoloquant.quant.plan import Plan
+from yoloquant.quant.repair import correct_bias
 from yoloquant.quant.scheme import PORTABLE, Scheme, derive
 from yoloquant.quant.simulate import simulate
 from yoloquant.targets.base import Runner
@@ -59,10 +63,25 @@ DEFAULTS = {
     "bootstrap": "1000",
     "out": "",
 }
+CORRECTED = f"{DEFAULT}, bias correction"
+REPAIR_IMAGES = 16
 HEAD = ("ranges", "fidelity", "[95 %]", "drop, points", "[95 %]", "confidence shift", "box IoU")
 EVERYWHERE = (Algorithm.MINMAX, Algorithm.PERCENTILE, Algorithm.ENTROPY, Algorithm.MSE)
 AFTER = {"pre_activation": (Algorithm.MSE_SILU,), "score": (Algorithm.MSE_SIGMOID,)}
 """Algorithms that only make sense for one role: they know which function follows."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is simulated.
+
+    Attributes:
+        plan: A calibrated plan.
+        bias: Bias corrections by module path.
+    """
+
+    plan: Plan
+    bias: dict[str, np.ndarray]
 
 
 def everywhere(algorithm: Algorithm) -> CalibrationRecipe:
@@ -84,6 +103,7 @@ def recipes() -> dict[str, CalibrationRecipe]:
         for algorithm in choices:
             if algorithm is not getattr(default, role):
                 found[f"{DEFAULT}, {role} {algorithm.value}"] = replace(default, **{role: algorithm})  # type: ignore[arg-type]
+    found[CORRECTED] = default
     return found
 
 
@@ -119,7 +139,7 @@ def scheme_named(name: str) -> Scheme:
 
 def solve_all(
     artifact: Artifact, scheme: Scheme, wanted: Mapping[str, CalibrationRecipe], data: str, images: int
-) -> dict[str, Plan]:
+) -> dict[str, Variant]:
     """The scheme's plan with the ranges of every recipe, from one observation.
 
     Raises:
@@ -134,18 +154,21 @@ def solve_all(
         sample.tensors(artifact.info.imgsz),
         progress=lambda done, what: progress(done, len(sample), what),
     )
-    plans = {}
+    plans: dict[str, Variant] = {}
     for index, (name, recipe) in enumerate(wanted.items(), start=1):
-        plans[name] = solve_plan(artifact.graph, plan, seen, recipe)
+        solved = solve_plan(artifact.graph, plan, seen, recipe)
+        few = islice(sample.tensors(artifact.info.imgsz), REPAIR_IMAGES)
+        plans[name] = Variant(solved, correct_bias(artifact.graph, solved, few) if name == CORRECTED else {})
         progress(index, len(wanted), f"solved {name}")
     return plans
 
 
-def score(artifact: Artifact, plans: Mapping[str, Plan], data: ValidationSet, threads: int) -> Evaluation:
+def score(artifact: Artifact, plans: Mapping[str, Variant], data: ValidationSet, threads: int) -> Evaluation:
     """Simulate every plan beside the float model."""
     runners: dict[str, Runner] = {BASELINE: TorchRunner(artifact.graph.module, artifact.info, threads)}
-    for name, plan in plans.items():
-        runners[name] = TorchRunner(simulate(artifact.graph, plan), artifact.info, threads)
+    for name, variant in plans.items():
+        module = simulate(artifact.graph, variant.plan, bias=variant.bias)
+        runners[name] = TorchRunner(module, artifact.info, threads)
     return evaluate(runners, data, progress=progress)
 
 

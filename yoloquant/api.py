@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from .types import ExportedModel, Task
 from .writing import output_folder
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from .quant.plan import Plan
     from .quant.scheme import Scheme
     from .report import ReportPaths
@@ -37,6 +40,7 @@ Progress = Callable[[int, int, str], None]
 AUTO = "auto"
 BASELINE = "fp32"
 DEFAULT_IMGSZ = 640
+REPAIR_IMAGES = 16
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,15 @@ class QuantizeOptions:
         imgsz: Input size in pixels, one number or height and width; the checkpoint's own by default.
         calibration: Which images calibrate.
         ranges: Which algorithm finds which range.
+        bias_correction: Take the measured shift of each channel's mean out of the biases. Off by default: on YOLO11n it
+            costs fidelity (``tools/compare_ranges.py``), but other models may gain.
         allow_unsafe: Read checkpoints that can run code.
     """
 
     imgsz: int | Sequence[int] | None = None
     calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
     ranges: CalibrationRecipe = field(default_factory=CalibrationRecipe)
+    bias_correction: bool = False
     allow_unsafe: bool = False
 
 
@@ -127,6 +134,7 @@ def quantize(
     """
     from .quant.bias_room import with_bias_room
     from .quant.calibrate import Solver, observe, solve_plan
+    from .quant.repair import correct_bias
     from .quant.scheme import derive
 
     options = options or QuantizeOptions()
@@ -143,6 +151,11 @@ def quantize(
     solver = Solver(seen, options.ranges)
     graph = artifact.graph
     solved = {p.scheme: with_bias_room(graph, solve_plan(graph, p, seen, solver=solver)) for p in plans}
+    bias: dict[str, dict[str, np.ndarray]] = {}
+    if options.bias_correction:
+        sample = list(islice(images.tensors(imgsz), REPAIR_IMAGES))
+        bias = {name: correct_bias(graph, p, sample) for name, p in solved.items()}
+        solved = {name: with_bias_room(graph, p, bias[name]) for name, p in solved.items()}
     provenance = {
         "calibration": {
             "data": Path(str(data)).name,
@@ -152,10 +165,11 @@ def quantize(
             "sha256": images.sha256,
             "allow_scored": options.calibration.allow_scored,
         },
+        "bias_correction": options.bias_correction,
         "ranges": {k: getattr(v, "value", v) for k, v in vars(options.ranges).items()},
         "versions": versions(),
     }
-    quantized = replace(artifact, plans=solved, provenance=provenance)
+    quantized = replace(artifact, plans=solved, bias=bias, provenance=provenance)
     quantized.__dict__["graph"] = artifact.graph  # traced already
     return quantized
 

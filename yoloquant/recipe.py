@@ -72,6 +72,7 @@ class Recipe(_Strict):
         output: Folder for checkpoint, exports and report.
         calibration: Which images calibrate.
         ranges: Which algorithm finds which range.
+        bias_correction: Correct biases, see ``QuantizeOptions``.
         validation: How artifacts are judged.
         allow_unsafe: Read checkpoints that can run code.
     """
@@ -84,6 +85,7 @@ class Recipe(_Strict):
     output: str | None = None
     calibration: CalibrationPart = CalibrationPart()
     ranges: RangesPart = RangesPart()
+    bias_correction: bool = False
     validation: ValidationPart = ValidationPart()
     allow_unsafe: bool = False
 
@@ -99,6 +101,7 @@ class Recipe(_Strict):
             imgsz=self.imgsz,
             calibration=CalibrationOptions(**self.calibration.model_dump(), scored_split=self.validation.split),
             ranges=CalibrationRecipe(**self.ranges.model_dump()),
+            bias_correction=self.bias_correction,
             allow_unsafe=self.allow_unsafe,
         )
 

@@ -6,7 +6,6 @@ and taken out of the bias (Nagel et al. 2019, arXiv 1906.04721, section 4.2, wit
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,10 +16,6 @@ from torch import Tensor, fx
 from .graph import WEIGHTED, Graph, OpNode
 from .plan import Plan
 from .simulate import simulate
-
-logger = logging.getLogger(__name__)
-
-DEFAULT_IMAGES = 16
 
 
 def correct_bias(graph: Graph, plan: Plan, images: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
