@@ -26,8 +26,10 @@ def make_head(classes: int, reg_max: int, end2end: bool):
     head.export, head.max_det = True, 20
     for parameter in head.parameters():
         parameter.data.normal_(0, 0.2)
-    for branch in head.one2one["cls_head"] if end2end else head.one2many["cls_head"]:
-        branch[-1].weight.data *= 20  # scores far enough apart for a definite order
+    for module in head.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # else scores hardly depend on the input and have no definite order
+            module.weight.data.fill_(1.5)
+            module.bias.data.zero_()
     if reg_max > 1:
         head.dfl.conv.weight.data[:] = torch.arange(reg_max, dtype=torch.float).view(1, reg_max, 1, 1)
     names = tuple(f"class{i}" for i in range(classes))
