@@ -20,14 +20,18 @@ def make_head(classes: int, reg_max: int, end2end: bool):
     from ultralytics.nn.modules import Detect
 
     torch.manual_seed(classes * 100 + reg_max)
-    head = Detect(nc=classes, reg_max=reg_max, end2end=end2end, ch=(8, 16, 16)).eval()
+
+    class Head(Detect):
+        legacy = False  # building any model sets Detect.legacy for the whole process
+
+    head = Head(nc=classes, reg_max=reg_max, end2end=end2end, ch=(8, 16, 16)).eval()
     head.stride = torch.tensor([8.0, 16.0, 32.0])
     head.end2end = end2end
     head.export, head.max_det = True, 20
     for parameter in head.parameters():
         parameter.data.normal_(0, 0.2)
     for module in head.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):  # else scores hardly depend on the input and have no definite order
+        if isinstance(module, torch.nn.BatchNorm2d):  # else scores hardly depend on the input: no definite order
             module.weight.data.fill_(1.5)
             module.bias.data.zero_()
     if reg_max > 1:
