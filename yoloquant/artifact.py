@@ -81,6 +81,12 @@ class Artifact:
         """The canonical graph; traced on first use."""
         return trace(host.exportable(self.model, self.info), self.info)
 
+    @property
+    def stem(self) -> str:
+        """Name that exports are called by: the checkpoint's, without what ``quantize`` appended."""
+        source = Path(self.model.source)
+        return source.stem.removesuffix("_int8") if source.suffix == ".pt" else "model"
+
     def plan_for(self, scheme: Scheme) -> Plan:
         """The calibrated plan that an export with a scheme's placement uses.
 

@@ -17,8 +17,9 @@ from .options import Option, Verb, boolean, build_parser, normalise, positive, s
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from .api import ExportResult, Progress
+    from .exports import ExportResult
     from .recipe import Recipe
+    from .scoring import Progress
     from .validation.results import TargetResult, ValidationResult
 
 EXIT_USAGE, EXIT_TARGET, EXIT_INTERRUPTED = 2, 4, 130

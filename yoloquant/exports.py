@@ -6,8 +6,8 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,21 @@ logger = logging.getLogger(__name__)
 
 FILE_NAME = "exports.json"
 FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """Outcome of an export to several targets.
+
+    Attributes:
+        folder: Where the artifacts lie.
+        exports: What was written, in the order asked.
+        errors: Why a target could not be built, by target name.
+    """
+
+    folder: Path
+    exports: tuple[ExportedModel, ...]
+    errors: Mapping[str, str] = field(default_factory=dict)
 
 
 def content_sha256(path: Path) -> str:

@@ -11,18 +11,17 @@ import inspect
 import logging
 import os
 import zipfile
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .environment import variable
 from .errors import ModelError, UsageError
 from .host_safe import read_restricted
 from .types import ModelInfo, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import nn
 
 logger = logging.getLogger(__name__)
@@ -175,18 +174,9 @@ def _is_pickle_archive(path: Path) -> bool:
             return False
 
 
-@contextmanager
-def offline() -> Iterator[None]:
+def offline() -> AbstractContextManager[None]:
     """Forbid Ultralytics to install packages while the block runs."""
-    before = os.environ.get("YOLO_AUTOINSTALL")
-    os.environ["YOLO_AUTOINSTALL"] = "false"
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop("YOLO_AUTOINSTALL", None)
-        else:
-            os.environ["YOLO_AUTOINSTALL"] = before
+    return variable("YOLO_AUTOINSTALL", "false")
 
 
 def _weights_sha256(module: nn.Module) -> str:

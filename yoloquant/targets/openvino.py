@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from ..environment import variable
 from ..errors import ArtifactError, PlanError, TargetError
 from ..quant.ops import PASSING, WEIGHTED, OpKind
 from ..quant.plan import Plan
@@ -205,18 +205,9 @@ def _save_ir(model: Any, xml: Path, info: ModelInfo) -> None:
         raise TargetError(f"OpenVINO cannot convert the model: {exc}") from exc
 
 
-@contextmanager
-def _unreported() -> Iterator[None]:
+def _unreported() -> AbstractContextManager[None]:
     """Keep OpenVINO's telemetry from forking and calling home; the variable is its own switch for that."""
-    before = os.environ.get("CI")
-    os.environ["CI"] = "true"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["CI"]
-        else:
-            os.environ["CI"] = before
+    return variable("CI", "true")
 
 
 def _openvino() -> Any:
