@@ -94,7 +94,12 @@ def photos(result: ValidationResult) -> list[Photo]:
 def _photo(path: Path, group: Sequence[Example], result: ValidationResult) -> Photo:
     try:
         uri, scale, width, height = _embed(path)
-    except (OSError, ValueError, SyntaxError) as exc:  # Pillow raises all three on damaged files
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        ImportError,
+    ) as exc:  # Pillow's three, and Ultralytics' search for plugins
         logger.warning("example image %s left out: %s", path, exc)
         reason = "the file is no longer there" if not path.is_file() else "the file cannot be read"
         return Photo(path.name, "", 0, 0, (), f"Image left out: {reason}.")
