@@ -99,7 +99,7 @@ def _photo(path: Path, group: Sequence[Example], result: ValidationResult) -> Ph
         ValueError,
         SyntaxError,
         ImportError,
-    ) as exc:  # Pillow's three, and Ultralytics' search for plugins
+    ) as exc:  # the last: Ultralytics looks for plugins
         logger.warning("example image %s left out: %s", path, exc)
         reason = "the file is no longer there" if not path.is_file() else "the file cannot be read"
         return Photo(path.name, "", 0, 0, (), f"Image left out: {reason}.")
