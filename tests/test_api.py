@@ -125,6 +125,8 @@ def test_plan_of_a_plain_and_of_a_quantized_checkpoint(tmp_path: Path) -> None:
     assert not plain.calibrated and plain.scheme == "litert"
     saved = tiny_artifact().save(tmp_path / "a_int8.pt")
     assert api.plan(saved, scheme="litert") == tiny_artifact().plans["litert"]
+    with pytest.raises(UsageError, match="leave imgsz out"):
+        api.plan(saved, scheme="litert", imgsz=tiny_artifact().info.imgsz[0] + 32)
     with pytest.raises(UsageError, match="unknown"):
         api.plan(saved, scheme="none")
 

@@ -195,7 +195,7 @@ def test_quantize_means_the_same_in_every_spelling(calls: Calls, arguments: list
 
 def test_an_unwritable_output_is_refused_before_calibration(calls: Calls, tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
-    for verb in ("quantize", "run"):
+    for verb in ("quantize", "export", "run"):
         assert cli.main([verb, "model=m.pt", "data=d.yaml", "output=taken"]) == 2
     assert not calls.seen
 

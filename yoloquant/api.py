@@ -140,14 +140,20 @@ def plan(model: Any, *, scheme: str = "portable", imgsz: int | Sequence[int] | N
 
     Raises:
         ModelError: The model cannot be read or traced.
-        UsageError: Unknown scheme.
+        UsageError: Unknown scheme, or another input size than an artifact's own.
     """
     from .quant.scheme import derive
 
     (rules,) = _schemes(scheme)
     host_model = load_model(model)
     if host_model.state:
-        return Artifact.load(model).plan_for(rules)
+        artifact = Artifact.load(model)
+        if imgsz is not None and check_imgsz(imgsz, host_model.stride) != artifact.info.imgsz:
+            raise UsageError(
+                f"'{host_model.source}' was quantized at imgsz={artifact.info.imgsz}, got {imgsz}; leave imgsz out, or "
+                "quantize the original checkpoint at that size"
+            )
+        return artifact.plan_for(rules)
     size = check_imgsz(imgsz or host_model.imgsz or _default_imgsz(host_model.task), host_model.stride)
     artifact = Artifact(host_model, model_info(host_model, size), {})
     return derive(artifact.graph, rules)

@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # on a busy machine PyTorch's spinning threads cost tenfold
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # PyTorch's spinning threads crawl on a busy machine
     try:
         given = sys.argv[1:] if arguments is None else list(arguments)
         parser = build_parser(VERBS, __version__)
@@ -233,9 +233,12 @@ def _export(options: Namespace) -> int:
     from . import api
     from .artifact import Artifact
     from .host import load_model
+    from .writing import output_folder
 
     values = _given(options, "export")
     chosen = api.resolve_targets(values["targets"])
+    if values["output"]:
+        output_folder(values["output"])  # before calibration, not after it
     if load_model(values["model"], allow_unsafe=values["allow_unsafe"]).state:
         artifact = Artifact.load(values["model"], allow_unsafe=values["allow_unsafe"])
     else:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 os.environ["YOLO_AUTOINSTALL"] = "false"
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads cost tenfold on a busy machine
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads crawl on a busy machine
 
 
 def main(checkpoint: str, form: str, data: str, imgsz: str, result: str) -> int:
