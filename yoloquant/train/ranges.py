@@ -1,0 +1,150 @@
+"""Learned ranges: one trainable scale per group of points, per channel for weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import PlanError
+from ..quant.plan import Plan, Point, PointKind, Role
+from ..quant.qparams import QParams, QuantSpec
+from .kernels import FakeQuantize, FakeQuantizeChannels, Grid, RoundStraight, ScaleGradient
+
+_HEADS = frozenset({Role.SCORE, Role.HEAD})
+
+
+class LearnedRange(nn.Module):
+    """Scale and zero_point of the points that share one range.
+
+    The scale is ``start * exp(log_ratio)``: always positive, bit for bit the calibrated one until a step is taken, and a
+    learning rate means a relative change whatever the tensor's size.
+
+    Attributes:
+        names: The points that it serves.
+        spec: Their representation.
+        trainable: Whether the range is learned; a fixed one keeps its parameters as buffers, which no trainer thaws.
+        log_ratio: float32, () or (channels,).
+        shift: float32, added to the zero_point before rounding; only for learned offsets.
+    """
+
+    start: Tensor
+    zero: Tensor
+    log_ratio: Tensor
+    shift: Tensor | None
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        spec: QuantSpec,
+        params: QParams,
+        *,
+        trainable: bool = True,
+        offset: bool = False,
+    ) -> None:
+        super().__init__()
+        self.names, self.spec, self.trainable = names, spec, trainable
+        self.grid = Grid(spec.qmin, spec.qmax)
+        self.register_buffer("start", torch.from_numpy(params.scale.copy()))
+        self.register_buffer("zero", torch.from_numpy(params.zero_point.astype(np.float32)))
+        if trainable:
+            self.log_ratio = nn.Parameter(torch.zeros_like(self.start))
+        else:
+            self.register_buffer("log_ratio", torch.zeros_like(self.start))
+        learns_zero = trainable and offset and not spec.symmetric
+        self.shift = nn.Parameter(torch.zeros_like(self.zero)) if learns_zero else None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Follow the model to its device, but stay float32 when it is cast: a half scale is another scale."""
+
+        def keep(t: Tensor) -> Tensor:
+            moved = fn(t)
+            return t.to(moved.device) if moved.is_floating_point() and moved.dtype != t.dtype else moved
+
+        return super()._apply(keep, recurse)
+
+    def scale(self, elements: int) -> Tensor:
+        """The scale, differentiable.
+
+        Args:
+            elements: Values per image (or per channel) that it quantizes, for the size of its gradient.
+        """
+        scale = self.start * self.log_ratio.exp()
+        factor = 1.0 / math.sqrt(max(elements, 1) * self.grid.qmax)
+        return ScaleGradient.apply(scale, factor)  # type: ignore[no-any-return, no-untyped-call]
+
+    def zero_point(self) -> Tensor:
+        """The zero_point as a float without fraction, differentiable if it is learned."""
+        if self.shift is None:
+            return self.zero
+        moved = RoundStraight.apply(self.zero + self.shift)  # type: ignore[no-untyped-call]
+        return moved.clamp(self.grid.qmin, self.grid.qmax)  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Quantize and dequantize; shape and dtype stay."""
+        axis = self.spec.axis
+        if axis is not None and self.start.numel() > 1:
+            shape = [1] * x.dim()
+            shape[axis] = -1
+            scale = self.scale(x.numel() // self.start.numel()).reshape(shape)
+            return FakeQuantizeChannels.apply(x, scale, self.grid)  # type: ignore[no-any-return, no-untyped-call]
+        scale = self.scale(x.numel() // max(x.shape[0], 1)).reshape(())
+        zero = self.zero_point().reshape(())
+        return FakeQuantize.apply(x, scale, zero, self.grid)  # type: ignore[no-any-return, no-untyped-call]
+
+    @torch.no_grad()
+    def qparams(self) -> QParams:
+        """The range as it stands."""
+        scale = (self.start * self.log_ratio.exp()).cpu().numpy()
+        return QParams(scale.reshape(self.start.shape), self.zero_point().cpu().numpy().astype(np.int32))
+
+
+def learned_ranges(plan: Plan, *, offset: bool = False, heads: bool = False) -> dict[str, LearnedRange]:
+    """One range for every group of activation points and every weight point.
+
+    Args:
+        plan: A calibrated plan.
+        offset: Learn zero_points of affine points too.
+        heads: Learn the ranges of raw head outputs; they are frozen otherwise, since a clipped score puts a floor under
+            the distillation loss.
+
+    Returns:
+        Ranges by point name; points of a group share one object.
+
+    Raises:
+        PlanError: The plan has no ranges, or points of one group differ.
+    """
+    plan.require_calibrated()
+    ranges: dict[str, LearnedRange] = {}
+    for members in (*plan.groups().values(), *((p,) for p in plan.weights)):
+        learns = not members[0].fixed and (heads or not any(p.role in _HEADS for p in members))
+        found = _range(members, learns, offset)
+        ranges.update(dict.fromkeys((p.name for p in members), found))
+    return ranges
+
+
+def _range(members: tuple[Point, ...], trainable: bool, offset: bool) -> LearnedRange:
+    first = members[0]
+    assert first.params is not None
+    for p in members[1:]:
+        if p.spec != first.spec or p.params != first.params:
+            raise PlanError(f"{p.name} and {first.name} are tied, but their ranges differ")
+    if first.kind is PointKind.WEIGHT and not first.spec.symmetric:
+        raise PlanError(f"{first.name} is affine; weights must be symmetric to be trained")
+    names = tuple(p.name for p in members)
+    return LearnedRange(names, first.spec, first.params, trainable=trainable, offset=offset)
+
+
+def learned_plan(plan: Plan, ranges: dict[str, LearnedRange]) -> Plan:
+    """The plan with the ranges as they stand; those that were trained are marked as learned."""
+    params: dict[str, QParams] = {}
+    algorithm: dict[str, str] = {}
+    for point in plan.points:
+        found = ranges[point.name]
+        if found.trainable:
+            params[point.name], algorithm[point.name] = found.qparams(), "learned"
+    return plan.with_params(params, algorithm)
