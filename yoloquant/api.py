@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,10 @@ from .writing import output_folder
 if TYPE_CHECKING:
     import numpy as np
 
-    from .quant.plan import Plan
+    from .host import HostModel
+    from .quant.graph import Graph
+    from .quant.plan import Plan, Point
+    from .quant.qparams import QuantSpec
     from .quant.scheme import Scheme
     from .targets.base import Target
 
@@ -57,6 +60,9 @@ class QuantizeOptions:
         bias_correction: Take the measured shift of each channel's mean out of the biases. Off by default: on YOLO11n it
             costs fidelity (``tools/compare_ranges.py``), but other models may gain.
         allow_unsafe: Read checkpoints that can run code.
+        native_ranges: Take over the ranges of a checkpoint that Ultralytics' own QAT made; without this it is
+            calibrated like any other.
+        points: Representation of each point where it is to differ from the scheme's, for instance fewer bits.
     """
 
     imgsz: int | Sequence[int] | None = None
@@ -64,6 +70,8 @@ class QuantizeOptions:
     ranges: CalibrationRecipe = field(default_factory=CalibrationRecipe)
     bias_correction: bool = False
     allow_unsafe: bool = False
+    native_ranges: bool = True
+    points: Callable[[Point], QuantSpec] | None = None
 
 
 def quantize(
@@ -75,6 +83,9 @@ def quantize(
     progress: Progress | None = None,
 ) -> Artifact:
     """Quantize a trained model after training: plan, calibrate on training images, repair.
+
+    The ranges of a checkpoint that Ultralytics' own QAT made (``train(quantize=8)``) are taken over instead of
+    calibrated, wherever a scheme quantizes what that training did.
 
     Args:
         model: Path of an Ultralytics checkpoint, or a live ``ultralytics.YOLO``.
@@ -97,6 +108,7 @@ def quantize(
     from .quant.calibrate import Solver, observe, solve_plan
     from .quant.repair import correct_bias
     from .quant.scheme import derive
+    from .train.native import take_over
 
     options = options or QuantizeOptions()
     schemes = _schemes(scheme)
@@ -105,7 +117,13 @@ def quantize(
     images = calibration_set(data, options.calibration)
     info = model_info(host_model, imgsz)
     artifact = Artifact(host_model, info, {})
-    plans = [derive(artifact.graph, s) for s in schemes]
+    plans = tuple(derive(artifact.graph, s) for s in schemes)
+    native: dict[str, Any] = {}
+    if options.native_ranges:
+        plans, native = take_over(artifact.graph, host_model, plans)
+    plans, added = _with_learned(artifact.graph, host_model, schemes, plans)
+    if options.points is not None:
+        plans = tuple(p.with_specs(options.points) for p in plans)
     total = len(images)
     tick = None if progress is None else (lambda done, what: progress(done, total, what))
     seen = observe(artifact.graph, plans, images.tensors(imgsz), progress=tick)
@@ -129,20 +147,40 @@ def quantize(
         "bias_correction": options.bias_correction,
         "ranges": {k: getattr(v, "value", v) for k, v in vars(options.ranges).items()},
         "versions": versions(),
+        **({"native_qat": native} if native else {}),
+        **({"qat": host_model.state["provenance"].get("qat", {}), "calibrated_after_training": added} if added else {}),
     }
     quantized = replace(artifact, plans=solved, bias=bias, provenance=provenance)
     quantized.__dict__["graph"] = artifact.graph  # traced already
     return quantized
 
 
+def _with_learned(
+    graph: Graph, host_model: HostModel, schemes: Sequence[Scheme], plans: tuple[Plan, ...]
+) -> tuple[tuple[Plan, ...], dict[str, list[str]]]:
+    """Ranges that training learned, wherever a plan has their points; and the names of those left to calibrate."""
+    from .quant.scheme import adapt
+
+    if not host_model.state.get("plans"):
+        return plans, {}
+    trained = Artifact.from_host(host_model)
+    if not any(p.algorithm == "learned" for stored in trained.plans.values() for p in stored.points):
+        return plans, {}
+    adapted = tuple(adapt(graph, trained.source_plan(s), s) for s in schemes)
+    return adapted, {p.scheme: [q.name for q in p.points if q.params is None] for p in adapted}
+
+
 def plan(model: Any, *, scheme: str = "portable", imgsz: int | Sequence[int] | None = None) -> Plan:
     """The quantization plan of a scheme for a model: without ranges for a plain checkpoint, with them for an artifact.
+
+    A checkpoint of Ultralytics' own QAT has the ranges of that training where the scheme needs them.
 
     Raises:
         ModelError: The model cannot be read or traced.
         UsageError: Unknown scheme, or another input size than an artifact's own.
     """
     from .quant.scheme import derive
+    from .train.native import take_over
 
     (rules,) = _schemes(scheme)
     host_model = load_model(model)
@@ -156,7 +194,8 @@ def plan(model: Any, *, scheme: str = "portable", imgsz: int | Sequence[int] | N
         return artifact.plan_for(rules)
     size = check_imgsz(imgsz or host_model.imgsz or _default_imgsz(host_model.task), host_model.stride)
     artifact = Artifact(host_model, model_info(host_model, size), {})
-    return derive(artifact.graph, rules)
+    (derived,), _ = take_over(artifact.graph, host_model, [derive(artifact.graph, rules)])
+    return derived
 
 
 def export(

@@ -192,7 +192,11 @@ class Artifact:
             ModelError: The file is not a checkpoint.
             ArtifactError: It has no plans, or they are damaged or of another version.
         """
-        model = host.load_model(path, allow_unsafe=allow_unsafe)
+        return cls.from_host(host.load_model(path, allow_unsafe=allow_unsafe))
+
+    @classmethod
+    def from_host(cls, model: host.HostModel) -> Artifact:
+        """The same of a checkpoint that is already loaded."""
         state = model.state
         if not state:
             raise ArtifactError(f"'{model.source}' is a plain checkpoint without a plan; run yoloquant.quantize first")

@@ -54,3 +54,7 @@ class MissingExtraError(TargetError):
 
 class OutputError(YoloquantError):
     """The output folder cannot be written: read-only, full, or a file is in its place."""
+
+
+class TrainingError(YoloquantError):
+    """Training cannot go on."""

@@ -12,7 +12,7 @@ import logging
 import os
 import zipfile
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 MAX_IMGSZ = 8192
 STATE_KEY = "yoloquant"
+NATIVE_KEY = "modelopt"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class HostModel:
         sha256: Hash of the weights (of the file where there is one).
         state: What yoloquant stored in the checkpoint; empty for a plain one.
         unsafe: Whether the file could only be read by running its pickled code.
+        native: Quantizer state of Ultralytics' own QAT as the checkpoint holds it, see ``train.native``; usually empty.
     """
 
     module: nn.Module
@@ -57,6 +59,7 @@ class HostModel:
     sha256: str = ""
     state: dict[str, Any] = field(default_factory=dict)
     unsafe: bool = False
+    native: dict[str, Any] = field(default_factory=dict)
 
 
 def file_sha256(path: Path) -> str:
@@ -91,7 +94,8 @@ def load_model(model: Any, *, allow_unsafe: bool = False) -> HostModel:
             "ultralytics.YOLO made from one, or its .model"
         )
     source = str(getattr(model, "ckpt_path", "") or getattr(module, "pt_path", "") or "live model")
-    return _describe(copy.deepcopy(module), source=source, sha256=_weights_sha256(module))
+    module, native = _without_quantizers(copy.deepcopy(module))
+    return replace(_describe(module, source=source, sha256=_weights_sha256(module)), native=native)
 
 
 def _load_file(path: Path, allow_unsafe: bool) -> HostModel:
@@ -120,8 +124,28 @@ def _load_file(path: Path, allow_unsafe: bool) -> HostModel:
     state = checkpoint.get(STATE_KEY) or {}
     if not isinstance(state, dict):
         raise ModelError(f"what '{path}' holds under '{STATE_KEY}' is damaged; quantize the original checkpoint again")
+    native = checkpoint.get(NATIVE_KEY) or {}
+    if not isinstance(native, dict):
+        raise ModelError(f"what '{path}' holds under '{NATIVE_KEY}' is not the state of native QAT; train it again")
     imgsz = args.get("imgsz") if isinstance(args, dict) else None
-    return _describe(module, source=str(path), sha256=file_sha256(path), imgsz=imgsz, state=state, unsafe=unsafe)
+    host = _describe(module, source=str(path), sha256=file_sha256(path), imgsz=imgsz, state=state, unsafe=unsafe)
+    return replace(host, native=native)
+
+
+def _without_quantizers(module: nn.Module) -> tuple[nn.Module, dict[str, Any]]:
+    """Take the quantizers of native QAT out of a live model (in place) and return their state beside it."""
+    if not any(type(m).__name__ == "TensorQuantizer" for m in module.modules()):  # as Ultralytics recognises them
+        return module, {}
+    from ultralytics.utils import torch_utils
+
+    if not hasattr(torch_utils, "strip_qat"):
+        raise ModelError(
+            "the model holds ModelOpt quantizers, which this Ultralytics cannot take out; allowed are a float model or "
+            "the checkpoint file of native QAT, which Ultralytics 8.4.190 or later writes"
+        )
+    state: dict[str, Any] = torch_utils.qat_state(module) or {}
+    torch_utils.strip_qat(module)
+    return module, state
 
 
 def _read_checkpoint(path: Path, allow_unsafe: bool) -> tuple[Any, bool]:

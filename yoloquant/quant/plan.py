@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from functools import cached_property
@@ -163,6 +163,12 @@ class Plan:
             for p in self.points
         )
         return replace(self, points=points)
+
+    def with_specs(self, choose: Callable[[Point], QuantSpec]) -> Plan:
+        """A copy in which every point without a range has the representation that ``choose`` returns for it."""
+        return replace(
+            self, points=tuple(p if p.params is not None else replace(p, spec=choose(p)) for p in self.points)
+        )
 
     def require_calibrated(self) -> None:
         """Raise PlanError if a point still lacks its range."""

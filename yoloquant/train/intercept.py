@@ -46,6 +46,7 @@ class Quantizers(nn.Module):
     Attributes:
         ranges: One module for each group of points.
         enabled: Whether a forward quantizes; the model is the float one otherwise.
+        keeps_distance: Whether a forward notes how far weights are from their grid points.
     """
 
     def __init__(self, model: nn.Module, ranges: dict[str, LearnedRange], prefix: dict[str, str] | None = None) -> None:
@@ -60,6 +61,8 @@ class Quantizers(nn.Module):
         self._skipped: frozenset[str] = frozenset()
         self.wiring = Wiring()
         self.enabled = True
+        self.keeps_distance = False
+        self._distances: dict[str, Tensor] = {}
         self.recorder: Recorder | None = None
         self._path: list[tuple[str, str | None]] = []  # of every running module: live, and as the graph has it
         self._counts: Counter[tuple[str | None, str]] = Counter()
@@ -75,6 +78,14 @@ class Quantizers(nn.Module):
         """Set where points apply, and which BatchNorm belongs to which convolution."""
         self.wiring, self._folded = wiring, folded
         self._skipped = frozenset(folded.values())
+
+    def distance(self) -> Tensor:
+        """Mean squared distance of the weights of the last forward from their grid points, in steps, for damping.
+
+        The pull of Nagel et al. 2022 (arXiv 2203.11086, equation 5), relative to the step.
+        """
+        found, self._distances = self._distances, {}
+        return torch.stack(list(found.values())).mean()
 
     def remove(self) -> None:
         """Take every hook away."""
@@ -185,7 +196,10 @@ class Quantizers(nn.Module):
         bias = args[2] if len(args) > 2 else kwargs.get("bias")
         if name in self._folded:
             weight, bias = fold(weight, bias, self._root[0].get_submodule(self._folded[name]))
-        weight = self._range(self.wiring.weights[name])(weight)
+        quantizer = self._range(self.wiring.weights[name])
+        weight, folded = quantizer(weight), weight
+        if self.keeps_distance:
+            self._distances[name] = quantizer.distance(folded, weight)
         if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
             x = x.to(weight.dtype)
         return (x, weight, bias, *args[3:]), {k: v for k, v in kwargs.items() if k != "bias"}

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_CPU_CHUNK, _DEVICE_CHUNK = 1 << 20, 1 << 26
+_CPU_CHUNK, _DEVICE_CHUNK = 1 << 18, 1 << 26
+_MAX_LEVELS = 1 << 12
 _local = threading.local()
 
 
@@ -78,6 +79,10 @@ class _Residual:
 
     def values(self, out: Tensor) -> Tensor:
         return torch.mul(self.q, self.scale, out=out)
+
+    def sensitivities(self) -> tuple[Tensor, Tensor]:
+        """Derivative of each quantized value by scale and by zero_point."""
+        return self.q - self.position * self.inside, (self.inside - 1) * self.scale
 
     def gradients(self, grad: Tensor, wants: tuple[bool, bool]) -> tuple[Tensor | None, Tensor | None]:
         """Masks ``grad`` in place and returns the gradients of scale and zero_point."""
@@ -155,7 +160,11 @@ class _Sums:
 
 
 class FakeQuantizeSiLU(torch.autograd.Function):
-    """``fq3(y * fq2(sigmoid(y)))`` with ``y = fq1(x)``; any of the three quantizers may be absent (None)."""
+    """``fq3(y * fq2(sigmoid(y)))`` with ``y = fq1(x)``; any of the three quantizers may be absent (None).
+
+    With the first one present ``y`` takes at most 2**bits values, so that everything behind it, its derivative included,
+    is looked up in a table.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, grids: tuple[Grid | None, ...], *ranges: Tensor | None) -> Tensor:
@@ -172,22 +181,17 @@ class FakeQuantizeSiLU(torch.autograd.Function):
         """
         x = _dense(x)
         out = torch.empty_like(x)
+        chain = _Chain(grids, ranges)
+        table = chain.table(x.device).value if chain.tabulated else None
         size = _chunk(x)
-        y_work, s_work = _buffers(2, x)[:2]
+        buffers = _buffers(3, x)
         source, target = _flat(x), _flat(out)
         for start in range(0, source.numel(), size):
-            part = source[start : start + size]
-            y, s = y_work[: part.numel()], s_work[: part.numel()]
-            y.copy_(part)
-            if grids[0] is not None:
-                _on_grid(y, y, ranges[0], ranges[1], grids[0])  # type: ignore[arg-type]
-            torch.sigmoid(y, out=s)
-            if grids[1] is not None:
-                _on_grid(s, s, ranges[2], ranges[3], grids[1])  # type: ignore[arg-type]
-            y.mul_(s)
-            if grids[2] is not None:
-                _on_grid(y, y, ranges[4], ranges[5], grids[2])  # type: ignore[arg-type]
-            target[start : start + size].copy_(y)
+            part, place = source[start : start + size], target[start : start + size]
+            work = [w[: part.numel()] for w in buffers]
+            work[0].copy_(part)
+            found = chain.forward(work) if table is None else chain.look_up(work, table)
+            place.copy_(found)
         ctx.save_for_backward(x, *ranges)
         ctx.grids = grids
         return out
@@ -198,51 +202,144 @@ class FakeQuantizeSiLU(torch.autograd.Function):
         x, *ranges = ctx.saved_tensors
         grad = _as(grads[0], x)
         result = torch.empty_like(x)
-        needs = ctx.needs_input_grad[2:]
+        needs = _pairs(ctx.needs_input_grad[2:])
         sums = (_Sums(), _Sums(), _Sums())
+        chain = _Chain(ctx.grids, ranges)
+        table = chain.table(x.device) if chain.tabulated else None
         buffers = _buffers(13, x)
         size = _chunk(x)
         source, given, target = _flat(x), _flat(grad), _flat(result)
         for start in range(0, source.numel(), size):
             part = source[start : start + size]
-            b = [w[: part.numel()] for w in buffers]
-            g = b[0].copy_(given[start : start + size])
-            _silu_backward(b[1].copy_(part), g, ctx.grids, (ranges, needs), (sums, b[2:]))
+            work = [w[: part.numel()] for w in buffers]
+            g = work[0].copy_(given[start : start + size])
+            values = work[1].copy_(part)
+            if table is None:
+                chain.backward(values, g, needs, (sums, work[2:]))
+            else:
+                chain.backward_by_table(values, g, needs, (sums, work[2:], table))
             target[start : start + size].copy_(g)
-        found = [s.like(v, p) for s, (a, z) in zip(sums, _pairs(ranges), strict=True) for v, p in ((s.scale, a), (s.zero, z))]
-        return result, None, *found
+        pairs = zip(sums, _pairs(ranges), strict=True)
+        return result, None, *(s.like(v, p) for s, (a, z) in pairs for v, p in ((s.scale, a), (s.zero, z)))
 
 
 def _pairs(values: Any) -> list[tuple[Any, Any]]:
     return [(values[0], values[1]), (values[2], values[3]), (values[4], values[5])]
 
 
-def _silu_backward(y: Tensor, g: Tensor, grids: Any, parameters: Any, work: Any) -> None:
-    """One chunk: ``y`` holds the input and is overwritten, ``g`` the gradient, in place."""
-    ranges, needs = (_pairs(v) for v in parameters)
-    sums, b = work
-    pre = unit = None
-    if grids[0] is not None:
-        pre = _Residual(y, *ranges[0], grids[0], (b[0], b[1], b[2]))
-        pre.values(y)
-    s = torch.sigmoid(y, out=b[3])
-    if grids[1] is not None:
-        unit = _Residual(s, *ranges[1], grids[1], (b[4], b[5], b[6]))
-        gate = unit.values(b[7])
-    else:
-        gate = s
-    if grids[2] is not None:
-        product = torch.mul(y, gate, out=b[8])
-        scratch = (b[8], b[9], b[10])
-        sums[2].add(_Residual(product, *ranges[2], grids[2], scratch).gradients(g, needs[2]))
-    y.mul_(g)  # gradient of the gate
-    g.mul_(gate)  # direct gradient of y
-    if unit is not None:
-        sums[1].add(unit.gradients(y, needs[1]))
-    slope = torch.mul(s, s, out=b[8]).neg_().add_(s)  # s (1 - s)
-    g.addcmul_(y, slope)
-    if pre is not None:
+@dataclass(frozen=True)
+class _Table:
+    """What lies behind each value of the pre-activation: result, derivative, and its sensitivity to later ranges."""
+
+    value: Tensor
+    slope: Tensor
+    by_range: tuple[Tensor | None, ...]  # of the sigmoid's scale and zero_point, and of the product's
+
+
+class _Chain:
+    """The steps of one quantized SiLU on chunks."""
+
+    def __init__(self, grids: Any, ranges: Any) -> None:
+        self.grids, self.ranges = grids, _pairs(ranges)
+        pre = grids[0]
+        self.tabulated = pre is not None and pre.qmax - pre.qmin < _MAX_LEVELS
+
+    def forward(self, work: list[Tensor]) -> Tensor:
+        y, s = work[:2]
+        if self.grids[0] is not None:
+            _on_grid(y, y, *self.ranges[0], self.grids[0])
+        torch.sigmoid(y, out=s)
+        if self.grids[1] is not None:
+            _on_grid(s, s, *self.ranges[1], self.grids[1])
+        y.mul_(s)
+        if self.grids[2] is not None:
+            _on_grid(y, y, *self.ranges[2], self.grids[2])
+        return y
+
+    def look_up(self, work: list[Tensor], table: Tensor) -> Tensor:
+        y, out = work[:2]
+        (scale, zero), grid = self.ranges[0], self.grids[0]
+        y.mul_(1.0 / scale).round_().add_(zero - grid.qmin).clamp_(0, grid.qmax - grid.qmin)
+        return torch.index_select(table, 0, _index(y), out=out)
+
+    def table(self, device: torch.device) -> _Table:
+        (scale, zero), grid = self.ranges[0], self.grids[0]
+        levels = torch.arange(grid.qmin, grid.qmax + 1, dtype=torch.float32, device=device).sub_(zero).mul_(scale)
+        value = _Chain((None, *self.grids[1:]), [None, None, *(v for r in self.ranges[1:] for v in r)]).forward(
+            [levels.clone(), torch.empty_like(levels)]
+        )
+        slope, by_range = self._sensitivities(levels)
+        return _Table(value, slope, by_range)
+
+    def _sensitivities(self, y: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        s = torch.sigmoid(y)
+        gate, passes = s, torch.ones_like(s)
+        found: list[Tensor | None] = [None] * 4
+        if self.grids[1] is not None:
+            unit = _Residual(s, *self.ranges[1], self.grids[1], _triple(s))
+            gate, passes = unit.values(torch.empty_like(s)), unit.inside
+            found[0], found[1] = (a * y for a in unit.sensitivities())
+        slope = gate + y * passes * s * (1 - s)
+        if self.grids[2] is not None:
+            product = _Residual(y * gate, *self.ranges[2], self.grids[2], _triple(s))
+            found[2], found[3] = product.sensitivities()
+            slope = slope * product.inside
+            found[:2] = [None if f is None else f * product.inside for f in found[:2]]
+        return slope, tuple(found)
+
+    def backward_by_table(self, x: Tensor, g: Tensor, needs: Any, work: Any) -> None:
+        """One chunk: ``x`` is overwritten, ``g`` becomes the gradient of the input."""
+        sums, b, table = work
+        (scale, zero), grid = self.ranges[0], self.grids[0]
+        pre = _Residual(x, scale, zero, grid, (x, b[0], b[1]))
+        index = _index(torch.add(pre.q, zero - grid.qmin, out=b[2]))
+        for which in (1, 2):
+            parts = [table.by_range[2 * which - 2 + k] if needs[which][k] else None for k in (0, 1)]
+            sums[which].add(tuple(None if t is None else _weighted(g, t, index, b[2]) for t in parts))
+        g.mul_(torch.index_select(table.slope, 0, index, out=b[2]))
         sums[0].add(pre.gradients(g, needs[0]))
+
+    def backward(self, y: Tensor, g: Tensor, needs: Any, work: Any) -> None:
+        """One chunk: ``y`` holds the input and is overwritten, ``g`` becomes the gradient of the input."""
+        sums, b = work
+        pre = unit = None
+        if self.grids[0] is not None:
+            pre = _Residual(y, *self.ranges[0], self.grids[0], (b[0], b[1], b[2]))
+            pre.values(y)
+        s = gate = torch.sigmoid(y, out=b[3])
+        if self.grids[1] is not None:
+            unit = _Residual(s, *self.ranges[1], self.grids[1], (b[4], b[5], b[6]))
+            gate = unit.values(b[7])
+        if self.grids[2] is not None:
+            product = torch.mul(y, gate, out=b[8])
+            residual = _Residual(product, *self.ranges[2], self.grids[2], (b[8], b[9], b[10]))
+            sums[2].add(residual.gradients(g, needs[2]))
+        y.mul_(g)  # gradient of the gate
+        g.mul_(gate)  # direct gradient of y
+        if unit is not None:
+            sums[1].add(unit.gradients(y, needs[1]))
+        slope = torch.mul(s, s, out=b[8]).neg_().add_(s)  # s (1 - s)
+        g.addcmul_(y, slope)
+        if pre is not None:
+            sums[0].add(pre.gradients(g, needs[0]))
+
+
+def _index(levels: Tensor) -> Tensor:
+    """Whole numbers as int32, in scratch memory."""
+    cache: dict[torch.device, Tensor] = _local.__dict__.setdefault("index", {})
+    found = cache.get(levels.device)
+    if found is None or found.numel() < levels.numel():
+        with torch.inference_mode(False):
+            cache[levels.device] = found = torch.empty(levels.numel(), dtype=torch.int32, device=levels.device)
+    return found[: levels.numel()].copy_(levels)
+
+
+def _weighted(g: Tensor, table: Tensor, index: Tensor, out: Tensor) -> Tensor:
+    return torch.dot(g, torch.index_select(table, 0, index, out=out))
+
+
+def _triple(like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(like), torch.empty_like(like), torch.empty_like(like)
 
 
 class FakeQuantizeChannels(torch.autograd.Function):

@@ -96,6 +96,14 @@ class LearnedRange(nn.Module):
         zero = self.zero_point().reshape(())
         return FakeQuantize.apply(x, scale, zero, self.grid)  # type: ignore[no-any-return, no-untyped-call]
 
+    def distance(self, x: Tensor, quantized: Tensor) -> Tensor:
+        """Mean squared distance of weights (any shape) from their grid points, in steps; differentiable in ``x``."""
+        shape = [1] * x.dim()
+        if self.spec.axis is not None and self.start.numel() > 1:
+            shape[self.spec.axis] = -1
+        step = (self.start * self.log_ratio.exp()).detach().reshape(shape)
+        return (((x - quantized.detach()) / step) ** 2).mean()
+
     @torch.no_grad()
     def qparams(self) -> QParams:
         """The range as it stands."""

@@ -1,0 +1,1 @@
+"""Quantization-aware training: what subclasses Ultralytics trainers, and the reading of its own QAT checkpoints."""

@@ -1,0 +1,165 @@
+"""Checkpoints of a run: ordinary Ultralytics files, with the plan, and what resuming needs, beside the module.
+
+Everything beside the module is plain data. The module is the plain float model with its averaged weights in float32:
+what was trained is what is exported, bit for bit.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from ultralytics.utils.torch_utils import unwrap_model
+
+from .. import host
+from ..artifact import Artifact, versions
+from ..errors import ArtifactError
+from ..quant.plan import Plan
+from ..writing import atomic_path
+from .attach import detach
+from .criterion import without_criterion
+from .state import plain, random_state, restore_random_state
+
+RUN_KEY = "train"
+TOLERANCE = 5e-4
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint of a run that can be resumed.
+
+    Attributes:
+        source: Its float model, with the stored state.
+        run: What the run must remember.
+    """
+
+    source: host.HostModel
+    run: dict[str, Any]
+
+
+def read(path: Any) -> Found:
+    """Read last.pt of a run that was interrupted.
+
+    Raises:
+        ArtifactError: It holds no state of a run: it is finished, or was not written by this trainer.
+    """
+    source = host.load_model(path)
+    run = source.state.get(RUN_KEY)
+    if not isinstance(run, dict):
+        raise ArtifactError(
+            f"'{path}' holds no interrupted run: it is finished, or was not trained here. Start a new one with "
+            f"model={path}, or give last.pt of the run to resume"
+        )
+    missing = {"options", "epoch", "model", "ema", "optimizer", "random", "float"} - set(run)
+    if missing:
+        raise ArtifactError(f"'{path}' is damaged: its run lacks {', '.join(sorted(missing))}")
+    return Found(source, run)
+
+
+def artifact_of(trainer: Any, plan: Plan) -> Artifact:
+    """The averaged weights with a plan, as everything downstream takes them."""
+    module = copy.deepcopy(trainer.ema.ema)
+    detach(module)
+    without_criterion(module)
+    module.requires_grad_(False)
+    info = replace(trainer.artifact.info)
+    provenance = {**trainer.artifact.provenance, "versions": versions(), "qat": _provenance(trainer)}
+    return Artifact(replace(trainer.artifact.model, module=module.cpu().float()), info, {plan.scheme: plan}, {}, provenance)
+
+
+def _provenance(trainer: Any) -> dict[str, Any]:
+    return {
+        **trainer.qat.to_dict(),
+        "epoch": trainer.epoch + 1,
+        "epochs": trainer.epochs,
+        "score": float(trainer.fitness),
+        "score_kind": "fidelity" if trainer._selects_fidelity else "fitness",
+        "score_calibrated": trainer.history.start.fitness if trainer.history.start else float(trainer.fitness),
+        "data": Path(str(trainer.args.data)).name,
+        "data_sha256": trainer.data_sha256(),
+    }
+
+
+def run_state(trainer: Any) -> dict[str, Any]:
+    """What resuming needs besides the artifact."""
+    return {
+        "options": trainer.qat.to_dict(),
+        "epoch": trainer.epoch,
+        "model": plain(unwrap_model(trainer.model).state_dict()),
+        "ema": plain(trainer.ema.ema.state_dict()),
+        "updates": trainer.ema.updates,
+        "optimizer": plain(trainer.optimizer.state_dict()),
+        "scaler": plain(trainer.scaler.state_dict()),
+        "best_fitness": float(trainer.best_fitness),
+        "stopper": {"best_fitness": trainer.stopper.best_fitness, "best_epoch": trainer.stopper.best_epoch},
+        "random": random_state(trainer.train_loader),
+        "float": plain(trainer._float.state_dict()),
+        "plan": trainer.plan.to_json(),
+        "history": trainer.history.to_plain(),
+    }
+
+
+def write(trainer: Any, path: Path, plan: Plan, *, run: dict[str, Any] | None = None) -> None:
+    """Write a checkpoint; an interrupted write leaves the previous file."""
+    artifact = artifact_of(trainer, plan)
+    state = artifact.state()
+    if run is not None:
+        state[RUN_KEY] = run
+    content = {
+        "epoch": trainer.epoch if run is not None else -1,
+        "best_fitness": float(trainer.best_fitness),
+        "model": None,
+        "ema": artifact.model.module,
+        "updates": trainer.ema.updates,
+        "optimizer": run["optimizer"] if run is not None else None,
+        "train_args": plain(vars(trainer.args)),
+        "train_metrics": plain({**trainer.metrics, "fitness": trainer.fitness}),
+        "date": datetime.now().astimezone().isoformat(),
+        "version": host.ultralytics_version(),
+        "license": "AGPL-3.0",
+        host.STATE_KEY: state,
+    }
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        torch.save(content, stream)
+
+
+def restore(trainer: Any, found: Found) -> None:
+    """Put a run's state back into a trainer that was set up anew.
+
+    Raises:
+        ArtifactError: The state does not fit the model.
+    """
+    run = found.run
+    try:
+        unwrap_model(trainer.model).load_state_dict(run["model"])
+        trainer.ema.ema.load_state_dict(run["ema"])
+        trainer.ema.updates = int(run["updates"])
+        trainer.optimizer.load_state_dict(run["optimizer"])
+        if run["scaler"]:
+            trainer.scaler.load_state_dict(run["scaler"])
+        trainer._float.load_state_dict(run["float"])
+        trainer.plan = Plan.from_json(run["plan"])
+        trainer.history.restore(run["history"])
+        trainer.best_fitness = run["best_fitness"]
+        trainer.stopper.__dict__.update(run["stopper"])
+        trainer.start_epoch = int(run["epoch"]) + 1
+    except (KeyError, TypeError, ValueError, RuntimeError) as exc:
+        raise ArtifactError(f"the interrupted run in '{found.source.source}' does not fit: {exc}") from exc
+
+
+def restore_randomness(trainer: Any, found: Found) -> None:
+    """Put every source of randomness where it was when the checkpoint was written."""
+    restore_random_state(found.run["random"], trainer.train_loader)
+
+
+def finish(trainer: Any) -> None:
+    """The run is over: last.pt no longer needs what resuming needs."""
+    content = torch.load(trainer.last, map_location="cpu", weights_only=False)  # written by this very run
+    content[host.STATE_KEY].pop(RUN_KEY, None)
+    content.update(epoch=-1, optimizer=None)
+    with atomic_path(trainer.last) as temporary, temporary.open("wb") as stream:
+        torch.save(content, stream)

@@ -1,0 +1,190 @@
+"""Distillation of raw head outputs, so that training needs no labels and forgets nothing.
+
+Scores are compared as probabilities, boxes as distributions (or offsets), both weighted by how much the teacher sees at
+a place: most of an image is background that need not be matched to the last digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from ..quant.graph import Graph
+
+LOGIT_FLOOR = -7.0  # sigmoid 0.0009: what a quantizer clips below must not be chased
+
+
+@dataclass(frozen=True)
+class Output:
+    """One raw head output.
+
+    Attributes:
+        path: Of the module that makes it, relative to the head.
+        group: Outputs that belong together: ``one2one`` or ``one2many``.
+        branch: ``box``, ``score`` or the name of another branch.
+    """
+
+    path: str
+    group: str
+    branch: str
+
+
+def head_outputs(model: nn.Module, graph: Graph) -> tuple[Output, ...]:
+    """The raw outputs of a live model's head, of both branches where it has two."""
+    layers: Any = model.model
+    base = f"model.{len(layers) - 1}."
+    modules = dict(layers[-1].named_modules())
+    found: dict[str, Output] = {}
+    for op in graph.heads:
+        relative = op.module.removeprefix(base)
+        branch = op.branch if op.branch in {"box", "score"} else relative.split(".")[0].removeprefix("one2one_")
+        plain = relative.removeprefix("one2one_")
+        for path, group in ((plain, "one2many"), (f"one2one_{plain}", "one2one")):
+            if path in modules:
+                found[path] = Output(path, group, branch)
+    return tuple(found.values())
+
+
+class Tap:
+    """Keeps the last raw outputs of a head."""
+
+    def __init__(self, model: nn.Module, outputs: Iterable[Output]) -> None:
+        layers: Any = model.model
+        self.values: dict[str, Tensor] = {}
+        self._handles = [
+            layers[-1].get_submodule(o.path).register_forward_hook(self._keep(o.path)) for o in outputs
+        ]
+
+    def _keep(self, path: str) -> Any:
+        def hook(module: nn.Module, args: Any, result: Tensor) -> None:
+            self.values[path] = result
+
+        return hook
+
+    def take(self) -> dict[str, Tensor]:
+        """The outputs of the last forward, which are forgotten."""
+        values, self.values = self.values, {}
+        return values
+
+    def remove(self) -> None:
+        """Take the hooks away."""
+        for handle in self._handles:
+            handle.remove()
+
+
+class Teacher:
+    """A float model that shows what its head should say.
+
+    Args:
+        model: The float model; put into evaluation mode.
+        outputs: The student's raw outputs; the teacher must have the same.
+
+    Raises:
+        UsageError: The teacher's head differs from the student's.
+    """
+
+    def __init__(self, model: nn.Module, outputs: tuple[Output, ...], student: nn.Module) -> None:
+        self.model = model.eval().requires_grad_(False)
+        layers: Any = model.model
+        student_layers: Any = student.model
+        theirs, ours = (dict(m[-1].named_modules()) for m in (layers, student_layers))
+        for o in outputs:
+            size, wanted = (_channels(m.get(o.path)) for m in (theirs, ours))
+            if size != wanted:
+                raise UsageError(
+                    f"the teacher's head has {size or 'no'} channels at {o.path}, the student's {wanted}; take a teacher "
+                    "of the same family and task, trained on the same classes"
+                )
+        self.outputs = outputs
+        self._tap = Tap(model, outputs)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """Raw outputs by path for images (batch, channels, height, width)."""
+        layers: Any = self.model.model
+        layers[-1].training = True  # raw outputs, no decode; BatchNorm stays in evaluation mode
+        self.model(images)
+        return self._tap.take()
+
+
+def _channels(module: Any) -> int:
+    return int(getattr(module, "out_channels", getattr(module, "out_features", 0))) if module is not None else 0
+
+
+def distillation_loss(
+    student: dict[str, Tensor], teacher: dict[str, Tensor], outputs: tuple[Output, ...]
+) -> dict[str, Tensor]:
+    """How far a student's raw outputs are from its teacher's.
+
+    Args:
+        student: Tensors (batch, channels, height, width), or (batch, classes) of a classifier, by path.
+        teacher: The same of the teacher.
+        outputs: What they are.
+
+    Returns:
+        ``distill_cls``: Kullback-Leibler divergence of the class probabilities per object that the teacher sees;
+        ``distill_box``: of the box distributions (smooth L1 of offsets without DFL), weighted by the teacher's
+        confidence; ``distill_other``: mask coefficients, keypoints and angles, relative to their spread. Only the kinds
+        that the head has.
+    """
+    sums: dict[str, list[Tensor]] = {}
+    weights = _weights(teacher, outputs)
+    for o in outputs:
+        s, t = student[o.path].float(), teacher[o.path].float()
+        weight, total = weights.get((o.group, *t.shape[2:]), (None, None))
+        if t.dim() == 2:
+            sums.setdefault("distill_cls", []).append(_categorical(s, t, dim=1).mean())
+        elif o.branch == "score":
+            assert total is not None
+            sums.setdefault("distill_cls", []).append(_bernoulli(s, t).sum() / total)
+        elif o.branch == "box" and weight is not None:
+            sums.setdefault("distill_box", []).append((_box(s, t) * weight).sum() / total)
+        else:
+            sums.setdefault("distill_other", []).append(_relative(s, t, weight))
+    groups = max(len({o.group for o in outputs}), 1)
+    return {name: torch.stack(parts).sum() / groups for name, parts in sums.items()}
+
+
+def _weights(teacher: dict[str, Tensor], outputs: tuple[Output, ...]) -> dict[Any, tuple[Tensor, Tensor]]:
+    """The teacher's best probability at each place, (batch, height, width), and its sum over all levels."""
+    best = {
+        (o.group, *teacher[o.path].shape[2:]): teacher[o.path].float().amax(1).sigmoid()
+        for o in outputs
+        if o.branch == "score"
+    }
+    totals: dict[str, Tensor] = {}
+    for (group, *_), value in best.items():
+        totals[group] = totals.get(group, torch.zeros((), device=value.device)) + value.sum()
+    return {key: (value, totals[key[0]].clamp(min=1.0)) for key, value in best.items()}
+
+
+def _bernoulli(s: Tensor, t: Tensor) -> Tensor:
+    s, t = s.clamp(min=LOGIT_FLOOR), t.clamp(min=LOGIT_FLOOR)
+    p = t.sigmoid()
+    # KL(p || q) of two logits; zero where they agree
+    return p * (t - s) + F.softplus(s) - F.softplus(t)
+
+
+def _categorical(s: Tensor, t: Tensor, dim: int) -> Tensor:
+    log_p, log_q = t.log_softmax(dim), s.log_softmax(dim)
+    return (log_p.exp() * (log_p - log_q)).sum(dim)
+
+
+def _box(s: Tensor, t: Tensor) -> Tensor:
+    """(batch, height, width): divergence summed over the four sides."""
+    batch, channels, height, width = t.shape
+    if channels > 4:
+        shape = (batch, 4, channels // 4, height, width)
+        return _categorical(s.reshape(shape), t.reshape(shape), dim=2).sum(1)
+    return F.smooth_l1_loss(s, t, reduction="none").sum(1)
+
+
+def _relative(s: Tensor, t: Tensor, weight: Tensor | None) -> Tensor:
+    error = ((s - t) ** 2).mean(1) / t.var().clamp(min=1e-6)
+    return error.mean() if weight is None else (error * weight).sum() / weight.sum().clamp(min=1.0)

@@ -1,0 +1,173 @@
+"""What quantization-aware training needs to know beyond Ultralytics' own arguments, and presets that need no tuning."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from enum import Enum
+from types import MappingProxyType
+from typing import Any
+
+from ..errors import UsageError
+
+
+class Loss(str, Enum):
+    """What training minimises."""
+
+    DISTILL = "distill"
+    DETECT = "detect"
+    BOTH = "both"
+
+
+class Select(str, Enum):
+    """By what the best checkpoint is chosen, on held-back images."""
+
+    AUTO = "auto"
+    FIDELITY = "fidelity"
+    FITNESS = "fitness"
+
+
+@dataclass(frozen=True)
+class QATOptions:
+    """Quantization-aware training.
+
+    Attributes:
+        preset: ``fast``, ``standard`` or ``long``: epochs and learning rates that need no tuning.
+        scheme: Scheme whose plan is trained; ``portable`` serves every runtime.
+        weight_bits: Bits of weights.
+        activation_bits: Bits of activations; the network's input and raw head outputs keep eight.
+        loss: Distillation from the float model, the model's own loss, or both.
+        teacher: Checkpoint to distil from; the float model itself if None.
+        distill_weight: Weight of the distillation loss.
+        detect_weight: Weight of the model's own loss.
+        range_lr: Learning rate of the ranges: their relative change per step.
+        learn_offset: Learn zero_points of affine schemes too.
+        learn_heads: Learn the ranges of raw head outputs too.
+        damping: Weight of the pull towards grid points that keeps weights from oscillating; it grows from 0.
+        images: How many training images calibrate the ranges that training starts from.
+        select: By what the best checkpoint is chosen; ``auto`` is fidelity to the float model where a detector is
+            distilled from itself, else Ultralytics' fitness.
+        float_val: Score the float weights too after every epoch.
+        minmax: Start from min-max ranges instead of the best calibration; to show what training can repair.
+        allow_unsafe: Read checkpoints that can run code.
+    """
+
+    preset: str = "standard"
+    scheme: str = "portable"
+    weight_bits: int = 8
+    activation_bits: int = 8
+    loss: Loss = Loss.DISTILL
+    teacher: str | None = None
+    distill_weight: float = 1.0
+    detect_weight: float = 1.0
+    range_lr: float | None = None
+    learn_offset: bool = False
+    learn_heads: bool = False
+    damping: float = 0.0
+    images: int = 128
+    select: Select = Select.AUTO
+    float_val: bool = True
+    minmax: bool = False
+    allow_unsafe: bool = False
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise UsageError(f"preset='{self.preset}' is unknown; allowed are {', '.join(PRESETS)}")
+        for name in ("weight_bits", "activation_bits"):
+            if not 2 <= getattr(self, name) <= 8:
+                raise UsageError(f"{name}={getattr(self, name)} is not supported; allowed are 2 to 8")
+        for name in ("distill_weight", "detect_weight", "damping"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name}={getattr(self, name)} is not supported; it must be 0 or more")
+
+    @property
+    def distils(self) -> bool:
+        """Whether a teacher is needed."""
+        return self.loss is not Loss.DETECT
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the model's own loss is part of it."""
+        return self.loss is not Loss.DISTILL
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for checkpoints and files."""
+        return {k: getattr(v, "value", v) for k, v in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Defaults for Ultralytics' arguments, used where the caller names none.
+
+    Attributes:
+        epochs: Passes over the training images.
+        lr0: Learning rate of the weights at eight bits; multiplied by ``4 ** (8 - weight_bits)`` below, at most 1e-3.
+        range_lr: Learning rate of the ranges.
+    """
+
+    epochs: int
+    lr0: float
+    range_lr: float
+
+
+PRESETS = MappingProxyType(
+    {
+        "fast": Preset(3, 1e-5, 5e-4),
+        "standard": Preset(10, 1e-5, 5e-4),
+        "long": Preset(50, 1e-5, 5e-4),
+    }
+)
+
+
+def host_defaults(options: QATOptions, given: dict[str, Any]) -> dict[str, Any]:
+    """Ultralytics arguments that quantization-aware training wants, for those that the caller left open."""
+    preset = PRESETS[options.preset]
+    lr0 = min(preset.lr0 * 4 ** (8 - options.weight_bits), 1e-3)
+    batch = given.get("batch", 16)
+    defaults = {
+        "epochs": preset.epochs,
+        "optimizer": "AdamW",
+        "lr0": lr0,
+        "lrf": 0.05,
+        "cos_lr": True,
+        "weight_decay": 0.0,
+        "warmup_epochs": 0.0,
+        "warmup_bias_lr": 0.0,
+        "nbs": batch if isinstance(batch, int) and batch > 0 else 16,  # a step for every batch: small sets have few
+        "mosaic": 0.0,
+    }
+    return {k: v for k, v in defaults.items() if k not in given}
+
+
+def range_learning_rate(options: QATOptions) -> float:
+    """Learning rate of the ranges."""
+    return PRESETS[options.preset].range_lr if options.range_lr is None else options.range_lr
+
+
+def parse(value: Any) -> QATOptions:
+    """Options from what a caller may give: None, a preset's name, a mapping or options.
+
+    Raises:
+        UsageError: An unknown key or value.
+    """
+    if value is None:
+        return QATOptions()
+    if isinstance(value, QATOptions):
+        return value
+    if isinstance(value, str):
+        return QATOptions(preset=value)
+    if not isinstance(value, dict):
+        raise UsageError(f"qat={value!r} is not supported; give a preset ({', '.join(PRESETS)}), a mapping or QATOptions")
+    known = {f.name: f for f in fields(QATOptions)}
+    unknown = sorted(set(value) - set(known))
+    if unknown:
+        raise UsageError(f"qat has no option '{unknown[0]}'; allowed are {', '.join(known)}")
+    kinds: dict[str, type[Enum]] = {"loss": Loss, "select": Select}
+    values = dict(value)
+    for name, kind in kinds.items():
+        if name in values:
+            try:
+                values[name] = kind(values[name])
+            except ValueError:
+                allowed = ", ".join(str(k.value) for k in kind)
+                raise UsageError(f"{name}='{values[name]}' is unknown; allowed are {allowed}") from None
+    return replace(QATOptions(), **values)

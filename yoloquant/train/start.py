@@ -1,0 +1,107 @@
+"""Where training starts: a calibrated plan, and the scores that it must beat."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+from ultralytics.utils import LOGGER
+
+from .. import host
+from ..api import QuantizeOptions, quantize
+from ..artifact import Artifact
+from ..calibration import CalibrationOptions
+from ..errors import UsageError
+from ..quant.observers import Algorithm, CalibrationRecipe
+from ..quant.plan import Plan, Point, PointKind, Role
+from ..quant.qparams import QuantSpec
+from . import checkpoint
+from .attach import current_plan
+from .options import QATOptions
+
+logger = logging.getLogger(__name__)
+
+_WIDE = frozenset({Role.INPUT, Role.SCORE, Role.HEAD})
+_MINMAX = CalibrationRecipe(
+    activation=Algorithm.MINMAX,
+    pre_activation=Algorithm.MINMAX,
+    score=Algorithm.MINMAX,
+    head=Algorithm.MINMAX,
+    weight=Algorithm.MINMAX,
+)
+
+
+def calibrated(source: host.HostModel, options: QATOptions, data: str, imgsz: Any) -> tuple[Artifact, Plan]:
+    """The plan that training starts from, with the model that it belongs to.
+
+    Args:
+        source: The float model; a checkpoint that carries a plan of the wanted scheme goes on from its ranges.
+        options: Scheme, bits and calibration.
+        data: Data yaml or folder whose training images calibrate.
+        imgsz: Input size in pixels.
+
+    Returns:
+        An artifact with the traced graph, and its calibrated plan.
+
+    Raises:
+        UsageError: ``scheme`` names several schemes, or a checkpoint's plan is of another input size.
+    """
+    if options.scheme == "auto" or "," in options.scheme:
+        raise UsageError(f"scheme={options.scheme} is not one scheme; training learns one, portable serves every runtime")
+    size = host.check_imgsz(imgsz, source.stride)
+    if source.state.get("plans", {}).get(options.scheme):
+        return _stored(source, options, size)
+    LOGGER.info(f"Calibrating the {options.scheme} plan on {options.images} training images...")
+    artifact = quantize(
+        source.module,
+        data=data,
+        scheme=options.scheme,
+        options=QuantizeOptions(
+            imgsz=size,
+            calibration=CalibrationOptions(images=options.images),
+            ranges=_MINMAX if options.minmax else CalibrationRecipe(),
+            points=None if options.weight_bits == options.activation_bits == 8 else _Bits(options),
+        ),
+    )
+    graph = artifact.graph
+    artifact = replace(artifact, model=source)
+    artifact.__dict__["graph"] = graph
+    return artifact, artifact.plans[options.scheme]
+
+
+def _stored(source: host.HostModel, options: QATOptions, size: tuple[int, int]) -> tuple[Artifact, Plan]:
+    artifact = Artifact.from_host(source)
+    if artifact.info.imgsz != size:
+        raise UsageError(
+            f"'{source.source}' carries a plan for imgsz={artifact.info.imgsz}, training asks for {size}; train at that "
+            "size, or start from the float checkpoint"
+        )
+    return artifact, artifact.plans[options.scheme]
+
+
+class _Bits:
+    """Narrows points to fewer bits; the network's input and raw head outputs keep theirs, prescribed ranges too."""
+
+    def __init__(self, options: QATOptions) -> None:
+        self.options = options
+
+    def __call__(self, point: Point) -> QuantSpec:
+        weight = point.kind is PointKind.WEIGHT
+        if point.fixed or point.role in _WIDE:
+            return point.spec
+        return replace(point.spec, bits=self.options.weight_bits if weight else self.options.activation_bits)
+
+
+def score_calibrated(trainer: Any) -> None:
+    """Score the calibrated model before the first step, and keep it as best.pt until training beats it."""
+    scores = trainer._score(epoch=0)
+    if scores is None:
+        return
+    trainer.fitness = trainer.best_fitness = scores.fitness
+    trainer.history.add(scores, current_plan(trainer.ema.ema, trainer.plan))
+    trainer.metrics = {**trainer.metrics, **scores.metrics()}
+    trainer.epoch = -1
+    checkpoint.write(trainer, trainer.best, trainer.plan)
+    trainer.epoch = trainer.start_epoch
+    LOGGER.info(scores.line(None))

@@ -1,0 +1,53 @@
+"""Training on a folder of images without labels: a data yaml with a held-back part, written into the run folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from ..errors import DataError
+from ..validation.data import list_images
+
+HELD_BACK = 0.15
+_FEWEST = 4  # of each part
+
+
+def is_folder_of_images(folder: Path) -> bool:
+    """Whether a path is a folder that is no data set with a yaml."""
+    return folder.is_dir() and not any(folder.glob("*.y*ml"))
+
+
+def write_data(folder: Path, names: Sequence[str], out: Path, *, seed: int = 0) -> Path:
+    """Split a folder's images by their names' hashes and write a data yaml for them.
+
+    Args:
+        folder: Images, also in folders below.
+        names: Class names of the model.
+        out: Where to write the yaml and its two lists.
+        seed: Chooses the held-back part.
+
+    Returns:
+        The yaml.
+
+    Raises:
+        DataError: There are too few images.
+    """
+    images = list_images([folder.resolve()], str(folder))
+    order = sorted(images, key=lambda p: hashlib.sha256(f"{seed}:{p.name}".encode()).digest())
+    held = max(int(len(order) * HELD_BACK), _FEWEST)
+    if len(order) - held < _FEWEST:
+        raise DataError(f"'{folder}' has {len(order)} images; at least {2 * _FEWEST} are needed, some hundred are sensible")
+    parts = {"train": sorted(order[held:]), "val": sorted(order[:held])}
+    for name, paths in parts.items():
+        (out / f"unlabelled_{name}.txt").write_text("".join(f"{p}\n" for p in paths), encoding="utf-8")
+    content = {
+        "path": str(out.resolve()),
+        **{name: f"unlabelled_{name}.txt" for name in parts},
+        "names": dict(enumerate(names)),
+    }
+    path = out / "unlabelled.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
