@@ -40,6 +40,7 @@ from tools.bench.contenders import (
     Kind,
     add_auto,
     add_floats,
+    add_fused,
     add_ours,
     add_theirs,
     latency_groups,
@@ -163,6 +164,7 @@ def enter(settings: Settings, artifact: Artifact, data: ValidationSet, mirrored:
     add_ours(entered, artifact, settings.targets, settings.output, settings.threads)
     add_floats(entered, artifact, settings.targets, settings.output / "float", settings.threads)
     add_auto(entered, settings.threads)
+    add_fused(entered, settings.threads)
     return entered
 
 

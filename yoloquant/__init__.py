@@ -17,7 +17,9 @@ if TYPE_CHECKING:
         ValidateOptions,
         export,
         plan,
+        TrainResult,
         quantize,
+        train,
         validate,
         write_report,
     )
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from .errors import YoloquantError
     from .quant.observers import Algorithm, CalibrationRecipe
     from .quant.plan import Plan
+    from .train.options import QATOptions
+    from .train.trainer import QATTrainer
     from .types import ExportedModel, Task, Verdict
     from .validation.results import ValidationResult
 
@@ -37,8 +41,11 @@ _WHERE = {
     "ExportResult": "api",
     "ExportedModel": "types",
     "Plan": "quant.plan",
+    "QATOptions": "train.options",
+    "QATTrainer": "train.trainer",
     "QuantizeOptions": "api",
     "Task": "types",
+    "TrainResult": "api",
     "ValidateOptions": "api",
     "ValidationResult": "validation.results",
     "Verdict": "types",
@@ -46,6 +53,7 @@ _WHERE = {
     "export": "api",
     "plan": "api",
     "quantize": "api",
+    "train": "api",
     "validate": "api",
     "write_report": "api",
 }
@@ -58,8 +66,11 @@ __all__ = [
     "ExportResult",
     "ExportedModel",
     "Plan",
+    "QATOptions",
+    "QATTrainer",
     "QuantizeOptions",
     "Task",
+    "TrainResult",
     "ValidateOptions",
     "ValidationResult",
     "Verdict",
@@ -68,6 +79,7 @@ __all__ = [
     "export",
     "plan",
     "quantize",
+    "train",
     "validate",
     "write_report",
 ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from . import exports as export_list
 from .artifact import Artifact, versions
 from .calibration import CalibrationOptions, calibration_set
-from .errors import TargetError, UsageError, YoloquantError
+from .errors import PlanError, TargetError, UsageError, YoloquantError
 from .exports import ExportResult
 from .host import check_imgsz, load_model, model_info
 from .quant.observers import CalibrationRecipe
@@ -30,17 +31,21 @@ if TYPE_CHECKING:
     from .quant.qparams import QuantSpec
     from .quant.scheme import Scheme
     from .targets.base import Target
+    from .train.options import QATOptions
 
 logger = logging.getLogger(__name__)
 
 __all__ = [
     "ExportResult",
     "QuantizeOptions",
+    "TrainResult",
     "ValidateOptions",
+    "complete",
     "export",
     "plan",
     "quantize",
     "resolve_targets",
+    "train",
     "validate",
     "write_report",
 ]
@@ -71,7 +76,7 @@ class QuantizeOptions:
     bias_correction: bool = False
     allow_unsafe: bool = False
     native_ranges: bool = True
-    points: Callable[[Point], QuantSpec] | None = None
+    points: Callable[[Graph, Point], QuantSpec] | None = None
 
 
 def quantize(
@@ -123,7 +128,8 @@ def quantize(
         plans, native = take_over(artifact.graph, host_model, plans)
     plans, added = _with_learned(artifact.graph, host_model, schemes, plans)
     if options.points is not None:
-        plans = tuple(p.with_specs(options.points) for p in plans)
+        choose = partial(options.points, artifact.graph)
+        plans = tuple(p.with_specs(choose) for p in plans)
     total = len(images)
     tick = None if progress is None else (lambda done, what: progress(done, total, what))
     seen = observe(artifact.graph, plans, images.tensors(imgsz), progress=tick)
@@ -155,6 +161,65 @@ def quantize(
     return quantized
 
 
+@dataclass(frozen=True)
+class TrainResult:
+    """What training left behind.
+
+    Attributes:
+        best: Checkpoint of the best quantized model; the calibrated one if training did not beat it.
+        folder: The run folder with plots and results.csv.
+        score: Its score on the held-back images.
+        score_calibrated: The calibrated model's.
+    """
+
+    best: Path
+    folder: Path
+    score: float
+    score_calibrated: float
+
+    @property
+    def improved(self) -> bool:
+        """Whether training beat calibration."""
+        return self.score > self.score_calibrated
+
+    @property
+    def artifact(self) -> Artifact:
+        """The result, to be exported."""
+        return Artifact.load(self.best)
+
+
+def train(
+    model: Any,
+    *,
+    data: str | os.PathLike[str] | None = None,
+    qat: QATOptions | Mapping[str, Any] | str | None = None,
+    **arguments: Any,
+) -> TrainResult:
+    """Quantization-aware training: learn the ranges, and the weights that suit them.
+
+    Args:
+        model: Path of a trained Ultralytics checkpoint, or a live ``ultralytics.YOLO``.
+        data: Data yaml, or a folder of images without labels.
+        qat: A preset (``fast``, ``standard``, ``long``), ``QATOptions``, or a mapping of its fields.
+        **arguments: Any argument of Ultralytics' training: ``epochs``, ``imgsz``, ``batch``, ``device`` ...; with
+            ``resume=True`` the model is the last.pt of an interrupted run.
+
+    Returns:
+        Where the result is, and whether it beats calibration.
+
+    Raises:
+        UsageError: An argument is unknown or does not fit.
+        ModelError: The model cannot be read or traced.
+        TrainingError: The loss is not finite.
+    """
+    from .host import offline
+    from .train.run import run
+
+    with offline():
+        best, folder, score, start = run(model, data, qat, arguments)
+    return TrainResult(best, folder, score, start)
+
+
 def _with_learned(
     graph: Graph, host_model: HostModel, schemes: Sequence[Scheme], plans: tuple[Plan, ...]
 ) -> tuple[tuple[Plan, ...], dict[str, list[str]]]:
@@ -167,7 +232,16 @@ def _with_learned(
     if not any(p.algorithm == "learned" for stored in trained.plans.values() for p in stored.points):
         return plans, {}
     adapted = tuple(adapt(graph, trained.source_plan(s), s) for s in schemes)
-    return adapted, {p.scheme: [q.name for q in p.points if q.params is None] for p in adapted}
+    added = {p.scheme: [q.name for q in p.points if q.params is None] for p in adapted}
+    return tuple(_noted(p, added[p.scheme]) for p in adapted), added
+
+
+def _noted(plan: Plan, added: list[str]) -> Plan:
+    if not added:
+        return plan
+    few = ", ".join(added[:3]) + (" ..." if len(added) > 3 else "")
+    note = f"{len(added)} points were not trained and are calibrated: {few} (all under calibrated_after_training)"
+    return replace(plan, notes=(*plan.notes, note))
 
 
 def plan(model: Any, *, scheme: str = "portable", imgsz: int | Sequence[int] | None = None) -> Plan:
@@ -204,6 +278,7 @@ def export(
     targets: str | Iterable[str],
     folder: str | os.PathLike[str] | None = None,
     keep_going: bool = False,
+    data: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> ExportResult:
     """Export a quantized model.
@@ -213,6 +288,7 @@ def export(
         targets: Target or device names; ``all`` for every one that is installed.
         folder: Where to write; ``<checkpoint>_exports`` beside the checkpoint by default.
         keep_going: Report a target that cannot be built in the result instead of raising.
+        data: Data yaml or folder whose images calibrate points that a target needs and the artifact lacks.
         progress: Called before and after every target.
 
     Returns:
@@ -228,6 +304,8 @@ def export(
     artifact = model if isinstance(model, Artifact) else Artifact.load(model)
     out = output_folder(folder or _beside(artifact, "exports"))
     stem = artifact.stem
+    if data is not None:
+        artifact = complete(artifact, chosen, data=data)
     for target in chosen:  # everything that can be refused is refused before any work starts
         if not keep_going:
             target.require()
@@ -251,6 +329,40 @@ def export(
         if done:
             export_list.save_exports(out, done)
     return ExportResult(out, tuple(done), errors)
+
+
+def complete(
+    artifact: Artifact,
+    targets: Iterable[Target],
+    *,
+    data: str | os.PathLike[str],
+    options: QuantizeOptions | None = None,
+    progress: Progress | None = None,
+) -> Artifact:
+    """Calibrate the points that targets need and an artifact lacks; ranges that it has stay as they are.
+
+    Args:
+        artifact: What was quantized or trained for other runtimes.
+        targets: What it will be exported to.
+        data: Data yaml or folder whose images calibrate.
+        options: How; the input size is the artifact's.
+        progress: Called after every calibration image.
+
+    Returns:
+        The artifact, with a plan for every scheme that needed one.
+    """
+    lacking = []
+    for scheme in {t.scheme.name: t.scheme for t in targets}.values():
+        try:
+            artifact.plan_for(scheme)
+        except PlanError:
+            lacking.append(scheme.name)
+    if not lacking:
+        return artifact
+    options = replace(options or QuantizeOptions(), imgsz=artifact.info.imgsz)
+    more = quantize(artifact.model.source, data=data, scheme=lacking, options=options, progress=progress)
+    provenance = {**more.provenance, **artifact.provenance}
+    return replace(artifact, plans={**artifact.plans, **more.plans}, provenance=provenance)
 
 
 def _build(target: Target, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .errors import OutputError, TargetError, UsageError, YoloquantError
-from .options import Option, Verb, boolean, build_parser, normalise, positive, size
+from .options import Option, Verb, boolean, build_parser, extras, normalise, positive, size
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from .artifact import Artifact
     from .exports import ExportResult
     from .recipe import Recipe
     from .scoring import Progress
+    from .targets.base import Target
     from .validation.results import TargetResult, ValidationResult
 
 EXIT_USAGE, EXIT_TARGET, EXIT_INTERRUPTED = 2, 4, 130
@@ -53,12 +55,39 @@ _VALIDATE = (
     Option("inconclusive", "exit code of an inconclusive verdict", int, 3),
 )
 
+_QAT = (
+    Option("preset", "fast (minutes), standard or long", str, "standard", aliases=("qat",)),
+    Option("scheme", "scheme whose plan is trained; portable serves every runtime", str, "portable"),
+    Option("loss", "distill (from the float model, needs no labels), detect (the model's own) or both", str, "distill"),
+    Option("teacher", "checkpoint to distil from; the float model itself if not given"),
+    Option("weight_bits", "bits of weights", positive, 8),
+    Option("activation_bits", "bits of activations", positive, 8),
+    Option("range_lr", "learning rate of the ranges; the preset's if not given", float),
+    Option("distill_weight", "weight of the distillation loss", float, 1.0),
+    Option("detect_weight", "weight of the model's own loss", float, 1.0),
+    Option("feature_weight", "weight of the distillation of what the head reads", float, 0.0),
+    Option("damping", "weight of the pull that keeps weights from oscillating", float, 0.0),
+    Option("learn_offset", "learn zero_points of affine schemes too", boolean, False),
+    Option("learn_heads", "learn the ranges of raw head outputs too", boolean, False),
+    Option("select", "choose the best checkpoint by fidelity, fitness or auto", str, "auto"),
+    Option("float_val", "score the float weights too after every epoch", boolean, True),
+    Option("images", "how many training images calibrate the start", positive, 128),
+    Option("allow_unsafe", "read a checkpoint that can run code; only for files you trust", boolean, False),
+)
+
 VERBS = (
     Verb(
         "quantize",
         "Calibrate a trained checkpoint and save it with its quantization plans.",
         (_MODEL, Option("data", _DATA.help, required=True), *_QUANTIZE, _OUTPUT),
         "yoloquant quantize model=best.pt data=coco8.yaml",
+    ),
+    Verb(
+        "train",
+        "Quantization-aware training: learn ranges, and weights that suit them; every Ultralytics argument works too.",
+        (_MODEL, Option("data", "data yaml, or a folder of images without labels"), *_QAT),
+        "yoloquant train model=best.pt data=coco8.yaml preset=fast imgsz=640 batch=16",
+        passes=True,
     ),
     Verb(
         "export",
@@ -86,6 +115,7 @@ VERBS = (
             Option("model", _MODEL.help),
             _DATA,
             _TARGETS,
+            Option("train", "train before exporting, with this preset: fast, standard or long"),
             *_QUANTIZE,
             *_VALIDATE,
             _OUTPUT,
@@ -190,7 +220,9 @@ def _recipe(values: dict[str, Any], given: Callable[[str], bool]) -> Recipe:
         "manifest": ("validation", "manifest"),
         **{
             k: (k,)
-            for k in ("model", "data", "targets", "scheme", "imgsz", "output", "bias_correction", "allow_unsafe")
+            for k in (
+                *("model", "data", "targets", "scheme", "imgsz", "output", "bias_correction", "allow_unsafe", "train"),
+            )
         },
     }
     for key, place in places.items():
@@ -229,6 +261,19 @@ def _quantize(options: Namespace) -> int:
     return 0
 
 
+def _train(options: Namespace) -> int:
+    from . import api
+
+    values = _given(options, "train")
+    model, data = values.pop("model"), values.pop("data")
+    result = api.train(model, data=data, qat=values, **extras(options.extra))
+    print(f"{'trained' if result.improved else 'training did not help; kept the calibrated ranges:'} {result.best}")
+    print(f"score on held-back images: {result.score:.4f}, calibrated {result.score_calibrated:.4f}")
+    print(f"plots and results: {result.folder}")
+    print(f"next: yoloquant export model={result.best} targets=all")
+    return 0
+
+
 def _export(options: Namespace) -> int:
     from . import api
     from .artifact import Artifact
@@ -241,6 +286,12 @@ def _export(options: Namespace) -> int:
         output_folder(values["output"])  # before calibration, not after it
     if load_model(values["model"], allow_unsafe=values["allow_unsafe"]).state:
         artifact = Artifact.load(values["model"], allow_unsafe=values["allow_unsafe"])
+        if values["data"] is not None:
+            given = _recipe(values, lambda key: getattr(options, key, None) is not None)
+            with _bar("calibrating what was not trained") as progress:
+                artifact = api.complete(
+                    artifact, chosen, data=given.data, options=given.quantize_options, progress=progress
+                )
     else:
         if values["data"] is None:
             raise UsageError(
@@ -299,11 +350,7 @@ def _whole_job(recipe: Recipe, inconclusive: int) -> int:
     chosen = api.resolve_targets(recipe.targets)
     load_gate(recipe.validation.gate)
     folder = output_folder(recipe.output or Path(recipe.model).parent / f"{Path(recipe.model).stem}_exports")
-    with _bar("calibrating") as progress:
-        artifact = api.quantize(
-            recipe.model, data=recipe.data, scheme=recipe.scheme, options=recipe.quantize_options, progress=progress
-        )
-    artifact.save(folder / f"{Path(recipe.model).stem}_int8.pt")
+    artifact = _trained(recipe, folder, chosen) if recipe.train else _calibrated(recipe, folder)
     with _bar("exporting") as progress:
         outcome = api.export(
             artifact, targets=[t.name for t in chosen], folder=folder, keep_going=True, progress=progress
@@ -312,7 +359,7 @@ def _whole_job(recipe: Recipe, inconclusive: int) -> int:
     data = None if recipe.validation.source else recipe.validation.data or recipe.data
     with _bar("validating") as progress:
         result = api.validate(
-            artifact,
+            recipe.model if recipe.train else artifact,
             outcome,
             data=data,
             source=recipe.validation.source,
@@ -321,6 +368,33 @@ def _whole_job(recipe: Recipe, inconclusive: int) -> int:
         )
     _print_result(result, folder / "report")
     return exit_code(result, inconclusive)
+
+
+def _calibrated(recipe: Recipe, folder: Path) -> Artifact:
+    from . import api
+
+    with _bar("calibrating") as progress:
+        artifact = api.quantize(
+            recipe.model, data=recipe.data, scheme=recipe.scheme, options=recipe.quantize_options, progress=progress
+        )
+    artifact.save(folder / f"{Path(recipe.model).stem}_int8.pt")
+    return artifact
+
+
+def _trained(recipe: Recipe, folder: Path, targets: Sequence[Target]) -> Artifact:
+    from . import api
+
+    assert recipe.train is not None
+    arguments = {"project": str(folder), "name": "train", "exist_ok": True, **recipe.train.arguments}
+    if recipe.imgsz is not None:
+        arguments["imgsz"] = recipe.imgsz
+    result = api.train(recipe.model, data=recipe.data, qat=recipe.train.qat, **arguments)
+    word = "trained" if result.improved else "training did not help; kept the calibrated ranges in"
+    print(f"{word} {result.best}")
+    with _bar("calibrating what was not trained") as progress:
+        return api.complete(
+            result.artifact, targets, data=recipe.data, options=recipe.quantize_options, progress=progress
+        )
 
 
 def _plan(options: Namespace) -> int:
@@ -405,6 +479,7 @@ def _row(row: TargetResult) -> str:
 
 _COMMANDS: dict[str, Callable[[Any], int]] = {
     "quantize": _quantize,
+    "train": _train,
     "export": _export,
     "validate": _validate,
     "run": _run,

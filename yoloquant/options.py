@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ class Verb:
         options: Its arguments.
         example: A complete call.
         positional: Key that a bare first argument stands for; none if empty.
+        passes: Whether other keys are handed on, as ``extra``, instead of refused.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Verb:
     options: tuple[Option, ...]
     example: str
     positional: str = ""
+    passes: bool = False
 
 
 def boolean(text: str) -> bool:
@@ -113,7 +116,22 @@ def build_parser(verbs: Sequence[Verb], version: str) -> Parser:
                 metavar=option.name.upper(),
                 help=option.help + default,
             )
+        if verb.passes:
+            command.add_argument("--extra", action="append", default=[], help=argparse.SUPPRESS)
     return parser
+
+
+def extras(pairs: Sequence[str]) -> dict[str, Any]:
+    """Handed-on arguments with the values that YAML reads in them, as the ``yolo`` command does."""
+    words = {"none": None, "true": True, "false": False}
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, _, text = pair.partition("=")
+        try:
+            found[key] = words[text.lower()] if text.lower() in words else ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            found[key] = text
+    return found
 
 
 def normalise(arguments: Sequence[str], verbs: Sequence[Verb]) -> list[str]:
@@ -134,6 +152,11 @@ def normalise(arguments: Sequence[str], verbs: Sequence[Verb]) -> list[str]:
             continue
         dashed = text.startswith("-")
         key, equals, value = text.lstrip("-").partition("=")
+        if verb.passes and (dashed or equals) and key.replace("-", "_") not in keys:
+            if not equals:
+                raise UsageError(f"argument '{text}' of '{verb.name}' is not key=value; for example: {verb.example}")
+            result[index] = f"--extra={key.replace('-', '_')}={value}"
+            continue
         if (dashed or equals) and key.replace("-", "_") not in keys:
             raise UsageError(f"unknown argument '{key}' of '{verb.name}'{_nearest(key, keys)}")
         if equals and not dashed:

@@ -12,6 +12,7 @@ from .api import QuantizeOptions, ValidateOptions
 from .calibration import DEFAULT_IMAGES, MIN_IMAGES, CalibrationOptions
 from .errors import UsageError
 from .quant.observers import Algorithm, CalibrationRecipe
+from .train.options import parse
 
 
 class _Strict(BaseModel):
@@ -60,6 +61,27 @@ class ValidationPart(_Strict):
     manifest: str | None = None
 
 
+class TrainPart(_Strict):
+    """Training between calibration and export, see ``yoloquant.train``.
+
+    Attributes:
+        qat: A preset, or fields of ``QATOptions``.
+        arguments: Ultralytics' training arguments, for instance epochs, batch and device.
+    """
+
+    qat: str | dict[str, Any] = "standard"
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("qat")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        try:
+            parse(value)
+        except UsageError as exc:
+            raise ValueError(str(exc)) from exc
+        return value
+
+
 class Recipe(_Strict):
     """Everything that ``yoloquant run`` needs.
 
@@ -73,6 +95,7 @@ class Recipe(_Strict):
         calibration: Which images calibrate.
         ranges: Which algorithm finds which range.
         bias_correction: Correct biases, see ``QuantizeOptions``.
+        train: Quantization-aware training before the export; calibration alone if None.
         validation: How artifacts are judged.
         allow_unsafe: Read checkpoints that can run code.
     """
@@ -86,8 +109,14 @@ class Recipe(_Strict):
     calibration: CalibrationPart = CalibrationPart()
     ranges: RangesPart = RangesPart()
     bias_correction: bool = False
+    train: TrainPart | None = None
     validation: ValidationPart = ValidationPart()
     allow_unsafe: bool = False
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _preset(cls, value: Any) -> Any:
+        return {"qat": value} if isinstance(value, str) else value
 
     @field_validator("targets", "scheme", mode="before")
     @classmethod
@@ -143,6 +172,7 @@ def make_recipe(content: Any, where: str = "recipe") -> Recipe:
 _PARTS: dict[str, type[BaseModel]] = {
     "calibration": CalibrationPart,
     "ranges": RangesPart,
+    "train": TrainPart,
     "validation": ValidationPart,
 }
 

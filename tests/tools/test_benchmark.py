@@ -80,7 +80,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 def test_a_whole_benchmark(tiny: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tool, out = _tool("benchmark"), tmp_path / "out"
     arguments = [f"model={tiny.model}", f"data={tiny.data}", f"imgsz={IMGSZ}", "images=8", "--limit", "6", "threads=1"]
-    arguments += [f"output={out}", "targets=onnxruntime", "rounds=4", "bootstrap=20", "skip_ultralytics=true"]
+    arguments += [f"output={out}", "targets=onnxruntime,tensorrt", "rounds=4", "bootstrap=20", "skip_ultralytics=true"]
     before = sorted(p.name for p in tiny.root.rglob("*"))
     assert tool.main(arguments) == 0
     assert sorted(p.name for p in tiny.root.rglob("*")) == before, "something was written beside the user's files"
@@ -89,7 +89,8 @@ def test_a_whole_benchmark(tiny: SimpleNamespace, tmp_path: Path, capsys: pytest
     assert text.strip() in capsys.readouterr().out
     result = json.loads((out / "benchmark.json").read_text())
     rows = {row["name"]: row for row in result["rows"]}
-    assert list(rows) == ["fp32", "onnxruntime_fp32", "onnxruntime", "onnxruntime_portable"]
+    runs = ["tensorrt", "tensorrt_portable", "tensorrt@fused", "tensorrt@fused_portable"]
+    assert list(rows) == ["fp32", "onnxruntime_fp32", "onnxruntime", "onnxruntime_portable", *runs]
     assert all(f"| {name} |" in text for name in rows)
     assert result["environment"]["images"] == 6 and result["environment"]["calibration_images"] == 8
     for name in ("onnxruntime", "onnxruntime_portable"):
@@ -103,10 +104,20 @@ def test_a_whole_benchmark(tiny: SimpleNamespace, tmp_path: Path, capsys: pytest
         assert 0 < row["size_bytes"] < rows["onnxruntime_fp32"]["size_bytes"] * 2
         assert abs(row["agreement"]["difference"]) <= 0.001
     assert rows["fp32"]["agreement"]["theirs"] == pytest.approx(rows["fp32"]["map50_95"], abs=1e-6)
-    assert result["overhead"]["models"] == ["fp32", "onnxruntime"] and result["overhead"]["ratio"] > 1
+    for name, twin in zip(runs[:2], runs[2:], strict=True):  # one file, run in two ways, validated by them once
+        alone, like = rows[name], rows[twin]
+        assert (like["file"], like["twin_of"], like["tensorrt"]) == (alone["file"], name, None) and alone["tensorrt"]
+        assert alone["agreement"]["twin"] == twin and like["agreement"]["twin"] == ""
+        assert alone["agreement"]["theirs"] == like["agreement"]["theirs"]
+        assert like["agreement"]["difference"] == pytest.approx(0, abs=1e-6), "the same file, run in the same way"
+        assert alone["latency"] is like["latency"] is None
+    assert f"{runs[2]} instead of {runs[0]}" in text and "`@fused`: the same file" in text
+    assert result["overhead"]["models"] == ["fp32", "onnxruntime", "tensorrt"] and result["overhead"]["ratio"] > 1
     verdicts = {goal["what"]: goal["verdict"] for goal in result["goals"]}
+    asked = [what.split(":")[0] for what in verdicts if what.endswith("difference to YOLO(file).val()")]
+    assert asked == ["onnxruntime", "onnxruntime_portable", *runs[2:]]
     assert verdicts["onnxruntime: mAP50-95 difference to YOLO(file).val()"] == "pass"
-    assert not any("litert" in what or "tensorrt" in what for what in verdicts)
+    assert not any("litert" in what for what in verdicts)
 
 
 @pytest.mark.slow
@@ -218,7 +229,7 @@ def test_latency_is_interleaved_and_ratios_are_taken_within_a_round(monkeypatch:
 def _row(name: str, runtime: str, kind: Kind, **values: Any) -> dict[str, Any]:
     empty: dict[str, Any] = {
         "file": name, "size_bytes": 1_500_000, "error": "", "map50_95": None, "map50": None, "comparison": None,
-        "pass_ms": None, "latency": None, "agreement": None, "tensorrt": None, "notes": [],
+        "pass_ms": None, "latency": None, "agreement": None, "tensorrt": None, "notes": [], "twin_of": "",
     }  # fmt: skip
     return {"name": name, "runtime": runtime, "kind": kind.value, **empty, **values}
 
@@ -237,6 +248,11 @@ def _compared(drop: float, fidelity: float) -> dict[str, Any]:
     }
 
 
+def _agreement(theirs: float) -> dict[str, Any]:
+    known = {"ours": 0.4, "ours50": 0.6, "theirs50": 0.6, "error": "", "twin": ""}
+    return {**known, "theirs": theirs, "difference": theirs - 0.4}
+
+
 RTX = {"available": True, "built": True, "float_convs": ["x"], "unseen_convs": [], "summary": "one of them in float"}
 
 
@@ -252,9 +268,12 @@ def test_goals_and_table() -> None:
             Kind.OURS,
             comparison=_compared(0.006, 0.9),
             tensorrt={"lint_errors": 0, "lint_warnings": 1, "planned_convs": 9, "rtx": RTX},
-            agreement={"ours": 0.4, "theirs": 0.402, "ours50": 0.6, "theirs50": 0.6, "error": "", "difference": 0.002},
+            agreement=_agreement(0.402),
         ),
+        _row("openvino", "openvino", Kind.PORTABLE, agreement={**_agreement(0.41), "twin": "openvino@auto"}),
+        _row("openvino@auto", "openvino@auto", Kind.PORTABLE, agreement=_agreement(0.4005), notes=["in bf16"]),
     ]
+    rows[-1]["twin_of"] = "openvino"
     spent = {"models": ["fp32"], "wall_s": 11.0, "statistics_s": 1.0, "pure_s": 10.0, "ratio": 1.2, "ratio_pass": 1.1}
     found = goals(rows, spent, agreed=True)
     verdicts = {goal.what: goal.verdict for goal in found}
@@ -268,6 +287,7 @@ def test_goals_and_table() -> None:
         "tensorrt: lint errors": Verdict.PASS,
         "tensorrt: planned convolutions not in Int8 (TensorRT-RTX)": Verdict.FAIL,
         "tensorrt: mAP50-95 difference to YOLO(file).val()": Verdict.FAIL,
+        "openvino@auto: mAP50-95 difference to YOLO(file).val()": Verdict.PASS,
         "wall time of a validation against inference and NMS": Verdict.PASS,
     }
     environment = dict.fromkeys(
@@ -279,6 +299,7 @@ def test_goals_and_table() -> None:
     assert "+0.40 [-0.60, +1.40]" in lines["litert"] and "| 10.0 (11.0) | 0.50 | 1.20 |" in lines["litert"]
     assert "failed: ValueError: a / b" in lines["onnxruntime"]
     assert "+0.200" in text and "one of them in float" in text and "ratio of 1.20" in text
+    assert "- `@auto`: in bf16." in text and "openvino@auto instead of openvino." in text
 
 
 def test_overhead_is_relative_to_inference_and_nms() -> None:
@@ -297,7 +318,7 @@ def test_rows_are_ordered_and_ratios_stay_within_a_runtime() -> None:
     for name, kind in (("fp32", Kind.BASELINE), ("x_ultralytics", Kind.THEIRS), ("y", Kind.OURS), ("x", Kind.OURS)):
         entered.add(Contender(name, "" if name == "fp32" else name[0], kind, Path(name)))
     entered.add(Contender("y_fp32", "y", Kind.FLOAT))
-    entered.add(Contender("x@auto", "x@auto", Kind.OURS))
+    entered.add(Contender("x@auto", "x@auto", Kind.OURS, twin_of="x"))
     times = {"x": ("x", 4.0), "x_ultralytics": ("x", 2.0), "y": ("y", 3.0), "x@auto": ("x@auto", 5.0)}
     timings = {name: Timing(runtime, [ms, ms]) for name, (runtime, ms) in times.items()}
     comparer: Any = SimpleNamespace(evaluation=SimpleNamespace(records={}))
@@ -316,6 +337,28 @@ def test_a_file_that_ultralytics_cannot_read_is_a_result(tmp_path: Path) -> None
     entered.add(Contender("damaged", "onnxruntime", Kind.THEIRS, damaged))
     found = agree(entered, {"damaged": (0.5, 0.6)}, tmp_path / "data.yaml", 64, tmp_path)
     assert isinstance(found["damaged"], Agreement) and found["damaged"].difference is None and found["damaged"].error
+
+
+def test_a_twin_is_compared_in_the_stead_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, asked = Field(), list[Path]()
+    file, other = tmp_path / "a.onnx", tmp_path / "b.onnx"
+    kinds = {"a": ("tensorrt", file, ""), "a@fused": ("tensorrt@fused", file, "a"), "b": ("onnxruntime", other, "")}
+    for name, (runtime, path, twin_of) in kinds.items():
+        entered.add(Contender(name, runtime, Kind.THEIRS, path, twin_of=twin_of))
+    assert entered.contenders["a@fused"].base_runtime == "tensorrt" and not entered.contenders["a@fused"].runs_here
+
+    def validator(path: Path, ours: tuple[float, float], *_: object) -> Agreement:
+        asked.append(path)
+        return Agreement(ours[0], 0.402, ours[1], 0.603)
+
+    monkeypatch.setattr("tools.bench.agreement.ask", validator)
+    accuracy = {"a": (0.400, 0.600), "a@fused": (0.4019, 0.603), "b": (0.402, 0.6)}
+    found = agree(entered, accuracy, tmp_path / "data.yaml", 64, tmp_path)
+    assert asked == [file, other], "each file is validated once"
+    assert {name: result.twin for name, result in found.items()} == {"a": "a@fused", "a@fused": "", "b": ""}
+    assert found["a"].difference == pytest.approx(0.002) and found["a@fused"].difference == pytest.approx(0.0001)
+    del accuracy["a@fused"]  # its run failed: nothing takes the file's own place
+    assert {n: r.twin for n, r in agree(entered, accuracy, tmp_path, 64, tmp_path).items()} == {"a": "", "b": ""}
 
 
 def test_wrong_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,10 @@ logger = logging.getLogger(__name__)
 
 BASELINE = "fp32"
 AUTO = "@auto"
-"""Ends the names of OpenVINO runs at the float precision that it chooses itself, which is how Ultralytics runs it."""
+"""Marks OpenVINO runs at the float precision that it chooses itself, which is how Ultralytics runs it."""
+
+FUSED = "@fused"
+"""Marks TensorRT files in ONNX Runtime with its graph optimizations, which is how Ultralytics runs an ``.onnx``."""
 
 
 class Kind(str, Enum):
@@ -48,6 +51,7 @@ class Contender:
         exported: Our own description of it, if it is ours.
         error: Why it is missing.
         notes: Remarks for people.
+        twin_of: Name of the contender whose file this one runs as Ultralytics runs it; empty for a file of its own.
     """
 
     name: str
@@ -58,11 +62,17 @@ class Contender:
     exported: ExportedModel | None = None
     error: str = ""
     notes: tuple[str, ...] = ()
+    twin_of: str = ""
+
+    @property
+    def base_runtime(self) -> str:
+        """Name of the target, also for a twin."""
+        return self.runtime.split("@")[0]
 
     @property
     def runs_here(self) -> bool:
         """Whether its latency means anything on this machine."""
-        return not self.runtime or targets.get(self.runtime.removesuffix(AUTO)).capabilities.runs_here
+        return not self.runtime or targets.get(self.base_runtime).capabilities.runs_here
 
 
 @dataclass
@@ -178,19 +188,45 @@ def add_auto(entered: Field, threads: int) -> None:
     The other runtimes have no such choice. Accuracy and latency are compared at float32 throughout, but Ultralytics
     leaves the choice to OpenVINO, so its validator has to be compared with these.
     """
-    loaded = [c for c in entered.contenders.values() if c.runtime == "openvino" and c.name in entered.runners]
+    loaded = _loaded(entered, "openvino")
     if not loaded or (precision := preferred_precision()) == "f32":
         return
     from yoloquant.targets.openvino import OpenVinoRunner
 
-    note = f"float operations in {precision}, as OpenVINO chooses by itself"
-    for contender in loaded:
-        assert contender.path is not None
-        known = entered.runners[contender.name]
-        runner = OpenVinoRunner(contender.path, known.info, threads=threads, precision=None)
-        runner.layout = known.layout
-        name = contender.name.replace("openvino", f"openvino{AUTO}", 1)
-        entered.add(replace(contender, name=name, runtime=f"openvino{AUTO}", notes=(note,)), runner)
+    note = f"float operations in {precision}, as OpenVINO chooses by itself, which is how Ultralytics runs these files"
+    for contender, path in loaded:
+        runner = OpenVinoRunner(path, entered.runners[contender.name].info, threads=threads, precision=None)
+        _add_twin(entered, contender, AUTO, runner, note)
+
+
+def add_fused(entered: Field, threads: int) -> None:
+    """Enter every TensorRT file once more with ONNX Runtime's graph optimizations.
+
+    Accuracy is simulated without them, so that every Q/DQ pair is computed as it stands. Ultralytics leaves them on,
+    and fusing changes how some values round, so its validator has to be compared with these.
+    """
+    from yoloquant.targets.onnxruntime import OnnxRunner
+
+    note = (
+        "the same file with ONNX Runtime's graph optimizations on, which is how Ultralytics runs an .onnx; they fuse "
+        "Q/DQ pairs into integer kernels, which round some values another way"
+    )
+    for contender, path in _loaded(entered, "tensorrt"):
+        runner = OnnxRunner(path, entered.runners[contender.name].info, threads=threads, optimize=True)
+        _add_twin(entered, contender, FUSED, runner, note)
+
+
+def _loaded(entered: Field, runtime: str) -> list[tuple[Contender, Path]]:
+    found = (c for c in entered.contenders.values() if c.runtime == runtime and c.name in entered.runners)
+    return [(c, c.path) for c in found if c.path is not None]
+
+
+def _add_twin(entered: Field, contender: Contender, mark: str, runner: Runner, note: str) -> None:
+    runner.layout = entered.runners[contender.name].layout
+    runtime = f"{contender.runtime}{mark}"
+    name = contender.name.replace(contender.runtime, runtime, 1)
+    twin = replace(contender, name=name, runtime=runtime, notes=(note,), twin_of=contender.name)
+    entered.add(twin, runner)
 
 
 def preferred_precision() -> str:

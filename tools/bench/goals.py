@@ -106,7 +106,8 @@ def goals(rows: Sequence[Row], overhead: Mapping[str, Any], *, agreed: bool) -> 
             found.append(Goal(f"{row['name']}: {what}", limit, value(row), at_least))
     if agreed:
         for row in rows:
-            if row["agreement"] is not None and row["kind"] in {Kind.OURS.value, Kind.PORTABLE.value}:
+            like = row["agreement"] is not None and not row["agreement"]["twin"]  # else its twin is the one to compare
+            if like and row["kind"] in {Kind.OURS.value, Kind.PORTABLE.value}:
                 gap = row["agreement"]["difference"]
                 what = f"{row['name']}: mAP50-95 difference to YOLO(file).val()"
                 found.append(Goal(what, AGREEMENT_GOAL, None if gap is None else abs(gap)))

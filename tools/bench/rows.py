@@ -13,7 +13,7 @@ from yoloquant.validation.engine import Evaluation
 from yoloquant.validation.results import Interval
 
 from .agreement import Agreement
-from .contenders import AUTO, BASELINE, Contender, Field, Kind
+from .contenders import BASELINE, Contender, Field, Kind
 from .latency import Timing, ratio
 
 Row = dict[str, Any]
@@ -37,7 +37,7 @@ def build_rows(
     runtimes = list(dict.fromkeys(c.runtime for c in entered.contenders.values()))
 
     def place(c: Contender) -> tuple[int, bool, int]:
-        return runtimes.index(c.runtime.removesuffix(AUTO)), c.runtime.endswith(AUTO), order.index(c.kind)
+        return runtimes.index(c.base_runtime), c.runtime != c.base_runtime, order.index(c.kind)
 
     return [
         {
@@ -52,6 +52,7 @@ def build_rows(
             "agreement": _agreement(agreements.get(c.name)),
             "tensorrt": _tensorrt(c),
             "notes": list(c.notes),
+            "twin_of": c.twin_of,
         }
         for c in sorted(entered.contenders.values(), key=place)
     ]
@@ -106,7 +107,7 @@ def _agreement(found: Agreement | None) -> Row | None:
 
 def _tensorrt(contender: Contender) -> Row | None:
     """The linter's and the compiler's findings that the TensorRT target recorded."""
-    metadata = contender.exported.metadata if contender.exported else {}
+    metadata = contender.exported.metadata if contender.exported and not contender.twin_of else {}
     if "lint" not in metadata:
         return None
     return {

@@ -38,6 +38,7 @@ def markdown(result: Mapping[str, Any], goals: Sequence[Goal]) -> str:
     if any(row["agreement"] for row in rows):
         head = ("artifact", "mAP50-95 here", "by YOLO(file).val()", "difference, points", "mAP50 difference, points")
         parts.append("### Agreement with Ultralytics' validator\n\n" + table(head, _agreement(rows)))
+        parts += _unlike(rows)
     checked = [row for row in rows if row["tensorrt"]]
     if checked:
         parts.append("### TensorRT\n\n" + "\n".join(_tensorrt(row) for row in checked))
@@ -125,14 +126,26 @@ def _remarks(result: Mapping[str, Any]) -> str:
         "Ultralytics calibrates on the val split by default, that is, on the very images that are scored here.",
         "TensorRT files are simulated in ONNX Runtime without graph optimisation; their latency is not measured.",
     ]
-    auto = [row["notes"][0] for row in result["rows"] if "@auto" in row["name"]]
-    if auto:
-        lines.append(f"`@auto`: {auto[0]}, which is how Ultralytics runs these files.")
+    twins = {row["runtime"].partition("@")[2]: row["notes"][0] for row in result["rows"] if row["twin_of"]}
+    lines += [f"`@{mark}`: {note}." for mark, note in twins.items()]
     return "\n".join(f"- {line}" for line in lines)
 
 
+def _unlike(rows: Sequence[Row]) -> list[str]:
+    """Which lines of the table are not held to the goal, and why."""
+    unlike = {row["name"]: row["agreement"]["twin"] for row in rows if row["agreement"] and row["agreement"]["twin"]}
+    if not unlike:
+        return []
+    pairs = ", ".join(f"{twin} instead of {name}" for name, twin in unlike.items())
+    return [
+        "Ultralytics runs some files in another way than their accuracy is measured in (see the remarks on `@` above). "
+        f"Like is compared with like: the goal is held against {pairs}. The other line of each pair shows what the way "
+        "of running a file is worth; that difference lies in the runtime, not in the validators."
+    ]
+
+
 def _agreement(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    cells = []
+    cells: list[tuple[str, ...]] = []
     for row in rows:
         found = row["agreement"]
         if found is None:

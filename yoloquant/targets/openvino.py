@@ -39,6 +39,10 @@ def place(graph: Graph) -> Placement:
     """Quantize what integer operations read, and nothing between a convolution and its activation.
 
     A concat's inputs share one range, so that its result lies on their grid and needs no point of its own.
+
+    The head's last convolutions read quantized operands like all others: in float, box branches change fidelity by
+    +0.0009 [-0.0000, +0.0020] and score branches by -0.0019 [-0.0033, -0.0002] (``tools/compare_heads.py``, yolo11n at
+    640, 128 COCO val2017 images, 0.980 as it is).
     """
     placed = operands(graph, _wanted)
     joined = [_sources(graph, op) for op in graph.body() if op.kind is OpKind.CONCAT]

@@ -68,7 +68,9 @@ def artifact_of(trainer: Any, plan: Plan) -> Artifact:
     module.requires_grad_(False)
     info = replace(trainer.artifact.info)
     provenance = {**trainer.artifact.provenance, "versions": versions(), "qat": _provenance(trainer)}
-    return Artifact(replace(trainer.artifact.model, module=module.cpu().float()), info, {plan.scheme: plan}, {}, provenance)
+    return Artifact(
+        replace(trainer.artifact.model, module=module.cpu().float()), info, {plan.scheme: plan}, {}, provenance
+    )
 
 
 def _provenance(trainer: Any) -> dict[str, Any]:

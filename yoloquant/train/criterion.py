@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .distill import Tap, Teacher, distillation_loss
+from .distill import Tap, Teacher, distillation_loss, feature_loss
 from .intercept import Quantizers
 from .options import QATOptions
 
@@ -46,6 +46,11 @@ class Criterion:
             parts = distillation_loss(self.tap.take(), self.teacher(images), self.teacher.outputs)
             total = total + torch.stack(list(parts.values())).sum() * images.shape[0] * self.options.distill_weight
             items.update({k: v.detach() for k, v in parts.items()})
+            if self.options.feature_weight:
+                gap = feature_loss(self.tap.features, self.teacher.tap.features)
+                total = total + gap * images.shape[0] * self.options.feature_weight
+                items["distill_features"] = gap.detach()
+            self.tap.features, self.teacher.tap.features = [], []
         if self.options.damping:
             pull = self.quantizers.distance()
             total = total + pull * images.shape[0] * self.options.damping * self.progress

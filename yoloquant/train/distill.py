@@ -57,15 +57,19 @@ class Tap:
     def __init__(self, model: nn.Module, outputs: Iterable[Output]) -> None:
         layers: Any = model.model
         self.values: dict[str, Tensor] = {}
-        self._handles = [
-            layers[-1].get_submodule(o.path).register_forward_hook(self._keep(o.path)) for o in outputs
-        ]
+        self.features: list[Tensor] = []  # what the head read in the last forward
+        self._handles = [layers[-1].get_submodule(o.path).register_forward_hook(self._keep(o.path)) for o in outputs]
+        self._handles.append(layers[-1].register_forward_pre_hook(self._keep_features))
 
     def _keep(self, path: str) -> Any:
         def hook(module: nn.Module, args: Any, result: Tensor) -> None:
             self.values[path] = result
 
         return hook
+
+    def _keep_features(self, module: nn.Module, args: Any) -> None:
+        found = args[0] if isinstance(args[0], (list, tuple)) else [args[0]]
+        self.features = [f for f in found if isinstance(f, Tensor)]
 
     def take(self) -> dict[str, Tensor]:
         """The outputs of the last forward, which are forgotten."""
@@ -102,7 +106,7 @@ class Teacher:
                     "of the same family and task, trained on the same classes"
                 )
         self.outputs = outputs
-        self._tap = Tap(model, outputs)
+        self.tap = Tap(model, outputs)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
@@ -110,7 +114,7 @@ class Teacher:
         layers: Any = self.model.model
         layers[-1].training = True  # raw outputs, no decode; BatchNorm stays in evaluation mode
         self.model(images)
-        return self._tap.take()
+        return self.tap.take()
 
 
 def _channels(module: Any) -> int:
@@ -149,6 +153,22 @@ def distillation_loss(
             sums.setdefault("distill_other", []).append(_relative(s, t, weight))
     groups = max(len({o.group for o in outputs}), 1)
     return {name: torch.stack(parts).sum() / groups for name, parts in sums.items()}
+
+
+def feature_loss(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
+    """Mean squared difference of the feature maps that two heads read, relative to the teacher's spread.
+
+    Raises:
+        UsageError: The teacher is of another width.
+    """
+    for s, t in zip(student, teacher, strict=True):
+        if s.shape != t.shape:
+            raise UsageError(
+                f"feature_weight needs a teacher of the student's width; its features are {tuple(t.shape[1:])}, the "
+                f"student's {tuple(s.shape[1:])}; leave feature_weight at 0"
+            )
+    parts = [((s.float() - t.float()) ** 2).mean() / t.float().var().clamp(min=1e-6) for s, t in zip(student, teacher)]
+    return torch.stack(parts).mean()
 
 
 def _weights(teacher: dict[str, Tensor], outputs: tuple[Output, ...]) -> dict[Any, tuple[Tensor, Tensor]]:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import YoloquantError
 from ..quant.plan import Plan
 from .state import plain
+
+if TYPE_CHECKING:
+    from ..artifact import Artifact
+
+logger = logging.getLogger(__name__)
 
 FLOAT_PREFIX = "float/"
 
@@ -36,7 +43,9 @@ class Scores:
         """One row of Ultralytics' results.csv."""
         row = dict(self.quantized)
         if self.plain is not None:
-            row.update({f"{FLOAT_PREFIX}{k.split('/', 1)[-1]}": v for k, v in self.plain.items() if "mAP" in k or "acc" in k})
+            row.update(
+                {f"{FLOAT_PREFIX}{k.split('/', 1)[-1]}": v for k, v in self.plain.items() if "mAP" in k or "acc" in k}
+            )
         if self.fidelity is not None:
             row["fidelity"] = round(self.fidelity, 5)
         return row
@@ -109,9 +118,16 @@ class History:
         self.scores = [Scores(**s) for s in data["scores"]]
         self.ranges = [dict(r) for r in data["ranges"]]
 
-    def write(self, folder: Path, plan: Plan, *, plots: bool, model: Any) -> None:
-        """Write plots of the run."""
-        if plots:
-            from .plots import write_plots
+    def write(self, trainer: Any, artifact: Artifact) -> None:
+        """Write plots of the run that this is the history of into its folder; what fails is logged, the run stands.
 
-            write_plots(self, folder, plan, model)
+        Args:
+            trainer: The trainer, at its end.
+            artifact: Its best checkpoint.
+        """
+        from .plots import run_of, write_plots
+
+        try:
+            write_plots(run_of(trainer, artifact), Path(trainer.save_dir))
+        except (YoloquantError, RuntimeError, ValueError) as exc:
+            logger.warning("plots of the run were not written: %s", exc)

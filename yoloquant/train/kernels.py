@@ -260,7 +260,7 @@ class _Chain:
         y, out = work[:2]
         (scale, zero), grid = self.ranges[0], self.grids[0]
         y.mul_(1.0 / scale).round_().add_(zero - grid.qmin).clamp_(0, grid.qmax - grid.qmin)
-        return torch.index_select(table, 0, _index(y), out=out)
+        return _select(table, _index(y), out)
 
     def table(self, device: torch.device) -> _Table:
         (scale, zero), grid = self.ranges[0], self.grids[0]
@@ -296,7 +296,7 @@ class _Chain:
         for which in (1, 2):
             parts = [table.by_range[2 * which - 2 + k] if needs[which][k] else None for k in (0, 1)]
             sums[which].add(tuple(None if t is None else _weighted(g, t, index, b[2]) for t in parts))
-        g.mul_(torch.index_select(table.slope, 0, index, out=b[2]))
+        g.mul_(_select(table.slope, index, b[2]))
         sums[0].add(pre.gradients(g, needs[0]))
 
     def backward(self, y: Tensor, g: Tensor, needs: Any, work: Any) -> None:
@@ -334,8 +334,15 @@ def _index(levels: Tensor) -> Tensor:
     return found[: levels.numel()].copy_(levels)
 
 
+def _select(table: Tensor, index: Tensor, out: Tensor) -> Tensor:
+    try:
+        return torch.index_select(table, 0, index, out=out)
+    except IndexError:  # NaN has no index; it must reach the loss, which reports it
+        return out.fill_(float("nan"))
+
+
 def _weighted(g: Tensor, table: Tensor, index: Tensor, out: Tensor) -> Tensor:
-    return torch.dot(g, torch.index_select(table, 0, index, out=out))
+    return torch.dot(g, _select(table, index, out))
 
 
 def _triple(like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -358,7 +365,7 @@ class FakeQuantizeChannels(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Straight-through inside the range, nothing outside."""
         x, scale = ctx.saved_tensors
-        position = x / scale
+        position = x * (1.0 / scale)  # as in the forward pass, so that both round alike
         rounded = position.round()
         q = rounded.clamp(ctx.grid.qmin, ctx.grid.qmax)
         inside = (rounded == q).to(x.dtype)

@@ -39,6 +39,8 @@ class QATOptions:
         teacher: Checkpoint to distil from; the float model itself if None.
         distill_weight: Weight of the distillation loss.
         detect_weight: Weight of the model's own loss.
+        feature_weight: Weight of the distillation of the feature maps that the head reads; needs a teacher of the
+            student's own width.
         range_lr: Learning rate of the ranges: their relative change per step.
         learn_offset: Learn zero_points of affine schemes too.
         learn_heads: Learn the ranges of raw head outputs too.
@@ -59,6 +61,7 @@ class QATOptions:
     teacher: str | None = None
     distill_weight: float = 1.0
     detect_weight: float = 1.0
+    feature_weight: float = 0.0
     range_lr: float | None = None
     learn_offset: bool = False
     learn_heads: bool = False
@@ -75,7 +78,7 @@ class QATOptions:
         for name in ("weight_bits", "activation_bits"):
             if not 2 <= getattr(self, name) <= 8:
                 raise UsageError(f"{name}={getattr(self, name)} is not supported; allowed are 2 to 8")
-        for name in ("distill_weight", "detect_weight", "damping"):
+        for name in ("distill_weight", "detect_weight", "feature_weight", "damping"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name}={getattr(self, name)} is not supported; it must be 0 or more")
 
@@ -156,7 +159,9 @@ def parse(value: Any) -> QATOptions:
     if isinstance(value, str):
         return QATOptions(preset=value)
     if not isinstance(value, dict):
-        raise UsageError(f"qat={value!r} is not supported; give a preset ({', '.join(PRESETS)}), a mapping or QATOptions")
+        raise UsageError(
+            f"qat={value!r} is not supported; give a preset ({', '.join(PRESETS)}), a mapping or QATOptions"
+        )
     known = {f.name: f for f in fields(QATOptions)}
     unknown = sorted(set(value) - set(known))
     if unknown:

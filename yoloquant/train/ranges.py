@@ -50,13 +50,13 @@ class LearnedRange(nn.Module):
         self.names, self.spec, self.trainable = names, spec, trainable
         self.grid = Grid(spec.qmin, spec.qmax)
         self.register_buffer("start", torch.from_numpy(params.scale.copy()))
-        self.register_buffer("zero", torch.from_numpy(params.zero_point.astype(np.float32)))
+        self.register_buffer("zero", torch.from_numpy(params.zero_point.copy()))  # int32: no averaging touches it
         if trainable:
             self.log_ratio = nn.Parameter(torch.zeros_like(self.start))
         else:
             self.register_buffer("log_ratio", torch.zeros_like(self.start))
         learns_zero = trainable and offset and not spec.symmetric
-        self.shift = nn.Parameter(torch.zeros_like(self.zero)) if learns_zero else None
+        self.shift = nn.Parameter(torch.zeros_like(self.start)) if learns_zero else None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """Follow the model to its device, but stay float32 when it is cast: a half scale is another scale."""
@@ -80,7 +80,7 @@ class LearnedRange(nn.Module):
     def zero_point(self) -> Tensor:
         """The zero_point as a float without fraction, differentiable if it is learned."""
         if self.shift is None:
-            return self.zero
+            return self.zero.float()
         moved = RoundStraight.apply(self.zero + self.shift)  # type: ignore[no-untyped-call]
         return moved.clamp(self.grid.qmin, self.grid.qmax)  # type: ignore[no-any-return]
 
@@ -92,7 +92,7 @@ class LearnedRange(nn.Module):
             shape[axis] = -1
             scale = self.scale(x.numel() // self.start.numel()).reshape(shape)
             return FakeQuantizeChannels.apply(x, scale, self.grid)  # type: ignore[no-any-return, no-untyped-call]
-        scale = self.scale(x.numel() // max(x.shape[0], 1)).reshape(())
+        scale = self.scale(x.numel() // max(x.shape[0] if x.dim() else 1, 1)).reshape(())
         zero = self.zero_point().reshape(())
         return FakeQuantize.apply(x, scale, zero, self.grid)  # type: ignore[no-any-return, no-untyped-call]
 

@@ -13,9 +13,12 @@ from ..api import QuantizeOptions, quantize
 from ..artifact import Artifact
 from ..calibration import CalibrationOptions
 from ..errors import UsageError
+from ..quant.graph import Graph
 from ..quant.observers import Algorithm, CalibrationRecipe
+from ..quant.ops import INPUT
 from ..quant.plan import Plan, Point, PointKind, Role
 from ..quant.qparams import QuantSpec
+from ..quant.scheme import weight_point_name
 from . import checkpoint
 from .attach import current_plan
 from .options import QATOptions
@@ -48,7 +51,9 @@ def calibrated(source: host.HostModel, options: QATOptions, data: str, imgsz: An
         UsageError: ``scheme`` names several schemes, or a checkpoint's plan is of another input size.
     """
     if options.scheme == "auto" or "," in options.scheme:
-        raise UsageError(f"scheme={options.scheme} is not one scheme; training learns one, portable serves every runtime")
+        raise UsageError(
+            f"scheme={options.scheme} is not one scheme; training learns one, portable serves every runtime"
+        )
     size = host.check_imgsz(imgsz, source.stride)
     if source.state.get("plans", {}).get(options.scheme):
         return _stored(source, options, size)
@@ -81,16 +86,25 @@ def _stored(source: host.HostModel, options: QATOptions, size: tuple[int, int]) 
 
 
 class _Bits:
-    """Narrows points to fewer bits; the network's input and raw head outputs keep theirs, prescribed ranges too."""
+    """Narrows points to fewer bits.
+
+    The network's input, raw head outputs and prescribed ranges keep theirs, and so do the weights of the first and of
+    the last layers, as is usual below eight bits (arXiv 1902.08153, section 3).
+    """
 
     def __init__(self, options: QATOptions) -> None:
         self.options = options
 
-    def __call__(self, point: Point) -> QuantSpec:
-        weight = point.kind is PointKind.WEIGHT
-        if point.fixed or point.role in _WIDE:
+    def __call__(self, graph: Graph, point: Point) -> QuantSpec:
+        if point.fixed or point.role in _WIDE or point.name in _outer_weights(graph):
             return point.spec
+        weight = point.kind is PointKind.WEIGHT
         return replace(point.spec, bits=self.options.weight_bits if weight else self.options.activation_bits)
+
+
+def _outer_weights(graph: Graph) -> frozenset[str]:
+    first = (op for op in graph.ops.values() if op.weight and INPUT in op.inputs)
+    return frozenset(weight_point_name(op) for op in (*first, *graph.heads))
 
 
 def score_calibrated(trainer: Any) -> None:

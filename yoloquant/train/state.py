@@ -17,7 +17,13 @@ def random_state(loader: Any) -> dict[str, Any]:
     kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 (Ultralytics draws from it)
     state: dict[str, Any] = {
         "python": [version, list(numbers), gauss],
-        "numpy": [str(kind), torch.from_numpy(np.asarray(keys, np.int64)), int(position), int(has_gauss), float(cached)],  # type: ignore[arg-type]
+        "numpy": [
+            str(kind),
+            torch.from_numpy(np.asarray(keys, np.int64)),
+            int(position),
+            int(has_gauss),
+            float(cached),
+        ],  # type: ignore[arg-type]
         "torch": torch.get_rng_state(),
         "cuda": list(torch.cuda.get_rng_state_all()) if torch.cuda.is_available() else [],
     }

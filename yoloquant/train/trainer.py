@@ -76,9 +76,15 @@ class QATTrainer:
             self.qat = QATOptions(**parse(checkpoint.read(self.args.model).run["options"]).__dict__)
         if RANK in {-1, 0}:
             (self.save_dir / SETTINGS).write_text(json.dumps(self.qat.to_dict(), indent=2), encoding="utf-8")
-        self.add_callback("on_pretrain_routine_end", _begin)
-        self.add_callback("on_train_start", _restore_randomness)
-        self.add_callback("on_train_epoch_start", _advance)
+        for event, callback in _CALLBACKS.items():
+            if callback not in self.callbacks[event]:  # workers of a distributed run are given their parent's
+                self.add_callback(event, callback)
+
+    def train(self) -> Any:
+        """Train; the settings travel to the workers of a distributed run among its arguments."""
+        if self.ddp:
+            self.args.qat = self.qat.to_dict()
+        return super().train()  # type: ignore[misc]
 
     # -- data and model
 
@@ -198,6 +204,7 @@ class QATTrainer:
 
     def validate(self) -> Any:
         """Score the quantized model, and the float weights beside it; the quantized score decides."""
+        self._handle_nan_recovery(self.epoch)
         scores = self._score(epoch=self.epoch + 1)
         if scores is None:
             return None, None
@@ -268,13 +275,14 @@ class QATTrainer:
     # -- checkpoints
 
     def save_model(self) -> bool:
-        """Write last.pt, and best.pt where the quantized model has never scored better."""
+        """Write best.pt where the quantized model has never scored better, then last.pt: a kill in between costs nothing.
+
+        A tie, and an epoch that was not scored, leave best.pt as it is. With the last epoch the run is over.
+        """
         plan = current_plan(self.ema.ema, self.plan)
-        improved = self.best_fitness == self.fitness
-        run = checkpoint.run_state(self)
-        checkpoint.write(self, self.last, plan, run=run)
-        if improved:
+        if self.history.best().epoch == self.epoch + 1:
             checkpoint.write(self, self.best, plan)
+        checkpoint.write(self, self.last, plan, run=None if self.stop else checkpoint.run_state(self))
         if self.save_period > 0 and self.epoch % self.save_period == 0:
             checkpoint.write(self, self.wdir / f"epoch{self.epoch}.pt", plan)
         return True
@@ -285,10 +293,12 @@ class QATTrainer:
             checkpoint.restore(self, self._found)
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
-        """A loss that is not finite ends the run; the best checkpoint so far stays."""
-        if self.loss is not None and not bool(torch.isfinite(self.loss).all()):
+        """A loss or a weight that is not finite ends the run; the best checkpoint so far stays."""
+        values = [v for v in self.ema.ema.state_dict().values() if v.is_floating_point()]
+        values += [] if self.loss is None else [self.loss]
+        if not all(bool(torch.isfinite(v).all()) for v in values):
             raise TrainingError(
-                f"the loss became NaN or infinite in epoch {epoch + 1}; lower lr0 or range_lr. {self.best} holds the "
+                f"the loss or a weight became NaN or infinite in epoch {epoch + 1}; lower lr0 or range_lr. {self.best} holds the "
                 "best model so far, and resume=true goes on from the last good epoch"
             )
         return False
@@ -307,7 +317,8 @@ class QATTrainer:
                 assert scores is not None
                 self._compare_with_stored(artifact, scores)
                 self.metrics = scores.metrics()
-        self.history.write(self.save_dir, self.plan, plots=bool(self.args.plots), model=self._float)
+        if self.args.plots:
+            self.history.write(self, artifact)
         LOGGER.info(self.history.verdict(self.best))
 
     def _compare_with_stored(self, artifact: Artifact, scores: Scores) -> None:
@@ -321,7 +332,9 @@ class QATTrainer:
 def _settings(given: dict[str, Any]) -> QATOptions:
     """Settings that another process of the same run left in its folder."""
     path = Path(str(given.get("save_dir") or "")) / SETTINGS
-    return parse(json.loads(path.read_text(encoding="utf-8"))) if given.get("save_dir") and path.is_file() else parse(None)
+    return (
+        parse(json.loads(path.read_text(encoding="utf-8"))) if given.get("save_dir") and path.is_file() else parse(None)
+    )
 
 
 def _refuse(given: dict[str, Any]) -> None:
@@ -347,7 +360,7 @@ def _begin(trainer: Any) -> None:
             model = host.load_model(trainer.qat.teacher, allow_unsafe=trainer.qat.allow_unsafe).module
         teacher = Teacher(without_criterion(model).to(trainer.device), outputs, student)
     student.criterion = Criterion(
-        host=student.init_criterion() if trainer.qat.needs_labels else None,
+        host=_host_criterion(student, trainer.start_epoch) if trainer.qat.needs_labels else None,
         options=trainer.qat,
         teacher=teacher,
         tap=None if teacher is None else Tap(student, outputs),
@@ -360,6 +373,15 @@ def _begin(trainer: Any) -> None:
         start.score_calibrated(trainer)
 
 
+def _host_criterion(student: Any, epochs: int) -> Any:
+    """Ultralytics' loss, which of an end-to-end head shifts its weights with every epoch done."""
+    criterion = student.init_criterion()
+    if epochs and hasattr(criterion, "updates"):
+        criterion.updates = epochs - 1
+        criterion.update()
+    return criterion
+
+
 def _restore_randomness(trainer: Any) -> None:
     if trainer._found is not None:
         checkpoint.restore_randomness(trainer, trainer._found)
@@ -367,6 +389,13 @@ def _restore_randomness(trainer: Any) -> None:
 
 def _advance(trainer: Any) -> None:
     unwrap_model(trainer.model).criterion.progress = trainer.epoch / max(trainer.epochs - 1, 1)
+
+
+_CALLBACKS = {
+    "on_pretrain_routine_end": _begin,
+    "on_train_start": _restore_randomness,
+    "on_train_epoch_start": _advance,
+}
 
 
 class DetectQATTrainer(QATTrainer, DetectionTrainer):  # type: ignore[misc]

@@ -39,7 +39,9 @@ def write_data(folder: Path, names: Sequence[str], out: Path, *, seed: int = 0) 
     order = sorted(images, key=lambda p: hashlib.sha256(f"{seed}:{p.name}".encode()).digest())
     held = max(int(len(order) * HELD_BACK), _FEWEST)
     if len(order) - held < _FEWEST:
-        raise DataError(f"'{folder}' has {len(order)} images; at least {2 * _FEWEST} are needed, some hundred are sensible")
+        raise DataError(
+            f"'{folder}' has {len(order)} images; at least {2 * _FEWEST} are needed, some hundred are sensible"
+        )
     parts = {"train": sorted(order[held:]), "val": sorted(order[:held])}
     for name, paths in parts.items():
         (out / f"unlabelled_{name}.txt").write_text("".join(f"{p}\n" for p in paths), encoding="utf-8")

@@ -1,4 +1,9 @@
-"""What LiteRT wants quantized: every float tensor of the body."""
+"""What LiteRT wants quantized: every float tensor of the body.
+
+The head's last convolutions and their results too, or the body would not be integer. What that costs was measured by
+``tools/compare_heads.py`` (yolo11n at 640, 128 COCO val2017 images, simulated): with float box branches fidelity would
+be 0.0055 [0.0016, 0.0095] higher than 0.958, with float score branches the same.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,258 @@
+"""Calibration, our QAT and Ultralytics' own, in every runtime, side by side in one run: the QAT tables in the README.
+
+    python tools/benchmark_qat.py model=../shared/weights/yolo11n.pt data=../shared/data/coco256/coco256.yaml
+
+It calibrates the checkpoint, trains it with the portable plan on part of the train split (the rest chooses the best
+epoch, so that the val split is seen by nobody), exports both to every target, has Ultralytics make its INT8 exports,
+and where nvidia-modelopt is installed its native QAT; scores everything in one interleaved pass over the val split with
+paired intervals; reads every learned scale back from the artifacts; and writes ``qat.md`` and ``qat.json``. Finished
+training runs are kept in the output folder and used again. Exit code 4 if something could not be measured.
+
+Options (``key=value`` or ``--key value``): model, data, imgsz (640), batch (4), preset (standard), train (more training
+arguments, such as ``epochs=5,lr0=1e-5``), qat (more of ours, such as ``range_lr=1e-3``), select_images (24), threads
+(2), output (runs/benchmark_qat), targets (onnxruntime,openvino,litert,tensorrt), limit (none; score only so many
+images), bootstrap (1000), native_epochs (3), skip_ultralytics (false).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ["YOLO_AUTOINSTALL"] = "false"
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads crawl on a busy machine
+
+import numpy as np
+
+from tools.bench.mirror import mirror
+from tools.bench.native import native_export
+from tools.bench.qat import BASELINE, Entry, Run, score, table, train
+from tools.bench.theirs import export_theirs, load_theirs
+from tools.options import parse_options
+from yoloquant import api, targets
+from yoloquant.artifact import Artifact, versions
+from yoloquant.errors import YoloquantError
+from yoloquant.float_runner import TorchRunner
+from yoloquant.options import boolean, extras, positive
+from yoloquant.quant.simulate import simulate
+from yoloquant.targets.base import Target
+from yoloquant.types import ExportedModel
+from yoloquant.validation.data import ValidationSet
+from yoloquant.writing import atomic_path, output_folder
+
+logger = logging.getLogger("benchmark_qat")
+
+DEFAULTS = {
+    "model": "yolo11n.pt",
+    "data": "coco8.yaml",
+    "imgsz": "640",
+    "batch": "4",
+    "preset": "standard",
+    "train": "",
+    "qat": "",
+    "select_images": "24",
+    "threads": "2",
+    "output": "runs/benchmark_qat",
+    "targets": "onnxruntime,openvino,litert,tensorrt",
+    "limit": "none",
+    "bootstrap": "1000",
+    "native_epochs": "3",
+    "skip_ultralytics": "false",
+}
+OWN, PORTABLE, TRAINED = "PTQ, own plan", "PTQ, portable", "QAT, portable"
+SIMULATED = "fake-quantized (PyTorch)"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured, and how; see the module's description."""
+
+    model: Path
+    data: str
+    imgsz: int
+    batch: int
+    preset: str
+    train: dict[str, Any]
+    qat: dict[str, Any]
+    select_images: int
+    threads: int
+    output: Path
+    targets: tuple[str, ...]
+    limit: int | None
+    bootstrap: int
+    native_epochs: int
+    skip_ultralytics: bool
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str]) -> Settings:
+        """Read the command line."""
+        values = parse_options(arguments, DEFAULTS, __doc__ or "")
+        numbers = ("imgsz", "batch", "select_images", "threads", "bootstrap", "native_epochs")
+        return cls(
+            model=Path(values["model"]),
+            data=values["data"],
+            preset=values["preset"],
+            train=extras([t for t in values["train"].split(",") if t]),
+            qat=extras([t for t in values["qat"].split(",") if t]),
+            output=Path(values["output"]),
+            targets=tuple(t.name for t in api.resolve_targets(values["targets"])),
+            limit=None if values["limit"] == "none" else positive(values["limit"]),
+            skip_ultralytics=boolean(values["skip_ultralytics"]),
+            **{key: positive(values[key]) for key in numbers},
+        )
+
+
+def trained(settings: Settings) -> Artifact:
+    """The trained artifact; a finished run in the output folder is used again."""
+    arguments = {"imgsz": settings.imgsz, "batch": settings.batch, **settings.train}
+    qat = {"preset": settings.preset, **settings.qat}
+    run = Run(settings.model, settings.data, qat, arguments, settings.select_images)
+    return train(run, settings.output / "train")
+
+
+def calibrate(settings: Settings) -> dict[str, Artifact]:
+    """Our calibration alone: every runtime's own plan, and the portable one."""
+    own = api.quantize(settings.model, data=settings.data, options=api.QuantizeOptions(imgsz=settings.imgsz))
+    portable = _only(own, "portable")
+    return {OWN: own, PORTABLE: portable}
+
+
+def _only(artifact: Artifact, scheme: str) -> Artifact:
+    result = replace(artifact, plans={scheme: artifact.plans[scheme]})
+    result.__dict__["graph"] = artifact.graph  # traced already
+    return result
+
+
+def enter_ours(settings: Settings, artifacts: dict[str, Artifact]) -> list[Entry]:
+    """Export every artifact to every target."""
+    entries = []
+    for method, artifact in artifacts.items():
+        for name in settings.targets:
+            entry = Entry(name, method)
+            entries.append(entry)
+            try:
+                target = targets.get(name)
+                folder = settings.output / "ours" / method.split(",")[0] / method.split()[-1] / name
+                exported = api.export(artifact, targets=[name], folder=folder).exports[0]
+                entry.runner = target.load(exported, settings.threads)
+                if method == TRAINED:
+                    entry.scales = read_back(target, exported, artifact)
+            except YoloquantError as exc:
+                entry.error = str(exc)
+    return entries
+
+
+def read_back(target: Target, exported: ExportedModel, artifact: Artifact) -> tuple[int, int]:
+    """How many learned points the artifact holds with exactly their scale and zero_point, and how many it has."""
+    found = target.read_scales(exported)
+    learned = [p for p in artifact.plan_for(target.scheme).points if p.algorithm == "learned" and p.name in found]
+    equal = 0
+    for p in learned:
+        assert p.params is not None
+        scale, zero = found[p.name]
+        same = np.array_equal(np.ravel(scale), np.ravel(p.params.scale))
+        equal += int(same and np.array_equal(np.ravel(zero), np.ravel(p.params.zero_point)))
+    return equal, len(learned)
+
+
+def enter_theirs(settings: Settings, artifact: Artifact, data: ValidationSet, mirrored: Path) -> list[Entry]:
+    """Ultralytics' INT8 exports, and its native QAT where that is installed."""
+    entries = []
+    folder = settings.output / "ultralytics"
+    exports = export_theirs(
+        settings.model, mirrored, settings.imgsz, folder, settings.targets, data_sha256=data.data_hash
+    )
+    for export in exports:
+        entry = Entry(export.runtime, "PTQ, Ultralytics", error=export.error)
+        entries.append(entry)
+        if export.path is not None:
+            entry.runner = load_theirs(export, artifact.info, settings.threads)
+    native = native_export(
+        settings.model,
+        settings.data,
+        settings.output / "native",
+        {"imgsz": settings.imgsz, "batch": settings.batch, "epochs": settings.native_epochs},
+    )
+    for runtime, optimize in (("onnxruntime", True), ("tensorrt", False)):
+        entry = Entry(runtime, f"QAT, Ultralytics ({settings.native_epochs} epochs)", error=native.error)
+        entries.append(entry)
+        if native.path is not None:
+            from yoloquant.targets.onnxruntime import OnnxRunner
+
+            entry.runner = OnnxRunner(native.path, artifact.info, threads=settings.threads, optimize=optimize)
+    return entries
+
+
+def run(settings: Settings) -> dict[str, Any]:
+    """The whole benchmark; returns what is written to ``qat.json``."""
+    import torch
+
+    torch.set_num_threads(settings.threads)
+    output_folder(settings.output)
+    data = ValidationSet.from_yaml(settings.data).take(settings.limit)
+    artifacts = {**calibrate(settings), TRAINED: trained(settings)}
+    baseline = artifacts[OWN]
+    entries = [Entry("", BASELINE, TorchRunner(baseline.graph.module, baseline.info, settings.threads))]
+    for method in (PORTABLE, TRAINED):
+        module = simulate(artifacts[method].graph, artifacts[method].plans["portable"])
+        label = f"{method}, {SIMULATED}"
+        entries.append(Entry("", label, TorchRunner(module, baseline.info, settings.threads)))
+    entries += enter_ours(settings, artifacts)
+    if not settings.skip_ultralytics:
+        mirrored = mirror(data, settings.output / "data")
+        entries += enter_theirs(settings, baseline, data, mirrored)
+    rows = score(entries, data, settings.bootstrap)
+    result = {
+        "format": 1,
+        "environment": {
+            "model": settings.model.name,
+            "data": Path(settings.data).name,
+            "images": len(data),
+            "imgsz": settings.imgsz,
+            "threads": settings.threads,
+            "training": artifacts[TRAINED].provenance["qat"],
+            "versions": versions(),
+        },
+        "rows": rows,
+    }
+    for name, text in (("qat.json", json.dumps(result, indent=1)), ("qat.md", markdown(result))):
+        with atomic_path(settings.output / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return result
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The table with what it was measured on."""
+    e = result["environment"]
+    t = e["training"]
+    return table(result["rows"]) + (
+        f"\n{e['model']}, {e['images']} images of {e['data']}, {e['imgsz']} px; trained {t['epoch']} of {t['epochs']} "
+        f"epochs ({t['preset']}, loss {t['loss']}), chosen by {t['score_kind']} on held-back training images: "
+        f"{t['score_calibrated']:.4f} -> {t['score']:.4f}\n"
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the benchmark and print its table."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logger.setLevel(logging.INFO)
+    try:
+        settings = Settings.parse(arguments)
+        result = run(settings)
+    except (YoloquantError, argparse.ArgumentTypeError) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 2
+    print((settings.output / "qat.md").read_text(encoding="utf-8"))
+    return 4 if any(row["error"] for row in result["rows"]) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
