@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yoloquant.errors import UsageError
-from yoloquant.options import Option, Verb, boolean, build_parser, normalise, positive, size
+from yoloquant.options import Option, Verb, boolean, build_parser, extras, normalise, positive, size
 
 VERBS = (
     Verb(
@@ -28,6 +28,8 @@ VERBS = (
     Verb("run", "Run.", (Option("recipe", "file"), Option("limit", "count", positive)), "yoloquant run r.yaml",
          positional="recipe"),
     Verb("list", "List.", (), "yoloquant list"),
+    Verb("learn", "Learn.", (Option("model", "what"), Option("range_lr", "rate", float)), "yoloquant learn model=a.pt",
+         passes=True),
 )  # fmt: skip
 
 
@@ -133,3 +135,19 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse("--version")
     assert capsys.readouterr().out.strip() == "yoloquant 1"
+
+
+@pytest.mark.parametrize("spelling", ["{}={}", "--{}={}"])
+def test_a_verb_that_passes_hands_on_what_it_does_not_know(spelling: str) -> None:
+    seen = parse("learn", *(spelling.format(k, v) for k, v in
+                            {"model": "a.pt", "epochs": "3", "range-lr": "0.5", "close-mosaic": "1e-3", "amp": "False",
+                             "freeze": "[0, 1]", "name": "x=y", "time": "None"}.items()))  # fmt: skip
+    assert seen["model"] == "a.pt" and seen["range_lr"] == 0.5
+    assert extras(seen["extra"]) == {
+        "epochs": 3, "close_mosaic": 1e-3, "amp": False, "freeze": [0, 1], "name": "x=y", "time": None,
+    }  # fmt: skip
+
+
+def test_a_verb_that_passes_still_wants_key_value() -> None:
+    with pytest.raises(UsageError, match="not key=value"):
+        parse("learn", "--epochs", "3")

@@ -121,3 +121,17 @@ def test_shipped_recipes_are_valid() -> None:
     recipes = sorted(folder.glob("*.yaml"))
     assert recipes
     assert all(isinstance(load_recipe(r), Recipe) for r in recipes)
+
+
+def test_training_is_a_preset_or_a_part() -> None:
+    assert make_recipe(LEAST).train is None
+    short = make_recipe({**LEAST, "train": "fast"}).train
+    assert short is not None and short.qat == "fast" and short.arguments == {}
+    long = make_recipe({**LEAST, "train": {"qat": {"loss": "both"}, "arguments": {"epochs": 3}}}).train
+    assert long is not None and long.qat == {"loss": "both"} and long.arguments == {"epochs": 3}
+
+
+@pytest.mark.parametrize("part", ["slow", {"qat": {"los": "both"}}, {"epochs": 3}])
+def test_wrong_training_is_named(part: object) -> None:
+    with pytest.raises(UsageError, match=r"train"):
+        make_recipe({**LEAST, "train": part})

@@ -6,11 +6,11 @@ Every kind of training is the real trainer in a process of its own; they take tu
 pixels in the same order, and ratios are taken within a round. A step is what lies between loading a batch and the next
 one: preprocessing, forward, loss (with the teacher's forward where there is a teacher), backward, optimizer, averaging.
 Memory is the process's resident peak during the measured steps (Linux), or that of the tensors on a GPU. Nothing is
-validated, saved or plotted. ``training.md`` and ``training.json`` are written. Exit code 4 if a kind of training failed;
-one that lacks its package is named and left out.
+validated, saved or plotted. ``training.md`` and ``training.json`` are written. Exit code 4 if a kind of training
+failed; one that lacks its package is named and left out.
 
-Options (``key=value`` or ``--key value``): model, data, imgsz (640), batch (4), steps (2, of a turn), rounds (9), warmup
-(3), threads (2), device (cpu), amp (false; true or bf16), images (32, calibration), variants
+Options (``key=value`` or ``--key value``): model, data, imgsz (640), batch (4), steps (2, of a turn), rounds (9),
+warmup (3), threads (2), device (cpu), amp (false; true or bf16), images (32, calibration), variants
 (float,distill,detect,both,native; also tensorrt), output (runs/training).
 """
 
@@ -238,9 +238,9 @@ def markdown(result: Mapping[str, Any]) -> str:
 
     e = result["environment"]
     setting = (
-        f"{e['model']} on {e['data']}, {e['imgsz']} px, batch {e['batch']}, {e['processor']}, {e['threads']} threads of "
-        f"{e['cores']} cores (load {e['load']:.1f} at the start), amp={e['amp']}; {e['rounds']} rounds of {e['steps']} "
-        f"steps after {e['warmup']}; Ultralytics {e['versions'].get('ultralytics', '?')}, torch "
+        f"{e['model']} on {e['data']}, {e['imgsz']} px, batch {e['batch']}, {e['processor']}, {e['threads']} threads "
+        f"of {e['cores']} cores (load {e['load']:.1f} at the start), amp={e['amp']}; {e['rounds']} rounds of "
+        f"{e['steps']} steps after {e['warmup']}; Ultralytics {e['versions'].get('ultralytics', '?')}, torch "
         f"{e['versions'].get('torch', '?')}. Ratios are medians over rounds [smallest, largest]."
     )
     head = (
@@ -269,7 +269,7 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     if row["missing"] or row["error"]:
-        return (row["title"], *["not installed" if row["missing"] else "failed"], *["–"] * 5)
+        return (row["title"], *["not installed" if row["missing"] else "failed"], *["-"] * 5)
     times = sorted(row["step_ms"])
     return (
         row["title"],

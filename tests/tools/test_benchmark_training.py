@@ -51,7 +51,7 @@ def test_a_whole_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
         "threads=1",
     ]
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert tool.main([*arguments, "images=8", "variants=distill,both", f"output={out}"]) == 0
+    assert tool.main([*arguments, "threads=1", "images=8", "variants=distill,both", f"output={out}"]) == 0
 
     text = (out / "training.md").read_text()
     assert text.strip() in capsys.readouterr().out

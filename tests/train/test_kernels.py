@@ -99,9 +99,7 @@ def test_memory_format_stays() -> None:
     width=bits,
     seed=st.integers(0, 99),
 )
-def test_forward_per_channel_is_torch_s_bit_for_bit(
-    shape: tuple[int, ...], axis: int, width: int, seed: int
-) -> None:
+def test_forward_per_channel_is_torch_s_bit_for_bit(shape: tuple[int, ...], axis: int, width: int, seed: int) -> None:
     x = values(shape, seed)
     grid = Grid(-(1 << (width - 1)) + 1, (1 << (width - 1)) - 1)
     scale = torch.rand(shape[axis], generator=torch.Generator().manual_seed(seed)) * 0.3 + 1e-3
@@ -161,7 +159,9 @@ PRESENT = [(a, b, c) for a in (True, False) for b in (True, False) for c in (Tru
 RANGES = ((0.03, -20.0), (1 / 256, -128.0), (0.02, -100.0))
 
 
-def gate(present: tuple[bool, ...], width: int = 8, grad: bool = False) -> tuple[tuple[Grid | None, ...], list[Tensor | None]]:
+def gate(
+    present: tuple[bool, ...], width: int = 8, grad: bool = False
+) -> tuple[tuple[Grid | None, ...], list[Tensor | None]]:
     first = Grid(-(1 << (width - 1)), (1 << (width - 1)) - 1)
     grids = tuple(g if p else None for p, g in zip(present, (first, INT8, INT8), strict=True))
     parameters: list[Tensor | None] = []

@@ -49,15 +49,15 @@ def planned(family: str = "yolo11", task: str = "detect", scheme: str = "portabl
 
 
 def live(artifact: Artifact) -> Any:
-    """A copy of its model that can be trained, in evaluation mode with raw head outputs."""
+    """A copy of its model that can be trained, in evaluation mode."""
     module: Any = copy.deepcopy(artifact.model.module).requires_grad_(True).eval()
-    module.model[-1].training = True
     return module
 
 
 def raw_outputs(model: Any, images: torch.Tensor) -> list[torch.Tensor]:
-    """Every tensor that a forward returns, in order."""
+    """Every tensor that a forward with raw head outputs returns, in order."""
     found: list[torch.Tensor] = []
+    model.model[-1].training = True
 
     def walk(value: Any) -> None:
         if isinstance(value, torch.Tensor):
@@ -129,7 +129,9 @@ def run(model: Any, data: Any, folder: Path, *, task: str = "detect", **argument
         "mode": "train",
     }
     if arguments.get("resume"):
-        trainer = QATTrainer(overrides={"task": task, "mode": "train", **{k: v for k, v in arguments.items() if k != "qat"}})
+        trainer = QATTrainer(
+            overrides={"task": task, "mode": "train", **{k: v for k, v in arguments.items() if k != "qat"}}
+        )
     else:
         trainer = QATTrainer(overrides={**common, **arguments})
     for event, callback in callbacks.items():

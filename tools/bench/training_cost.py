@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
@@ -122,10 +123,8 @@ class _Process:
 
     def close(self) -> None:
         """End it."""
-        try:
+        with contextlib.suppress(OSError):  # it may be dead
             self.connection.send(0)
-        except OSError:
-            pass
         self.process.join(30)
         if self.process.is_alive():
             self.process.kill()

@@ -6,6 +6,7 @@ and augmentation draws the same random numbers in every process.
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
@@ -65,7 +66,10 @@ class _Finished(Exception):
 
 
 def serve(job: Job, connection: Connection) -> None:
-    """Train, taking as many steps as each received number says; 0 ends it. Sends a ``Turn``, or a message that it failed."""
+    """Train, taking as many steps as each received number says, until that is 0.
+
+    Sends a ``Turn`` for each, or why it failed.
+    """
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("w", encoding="utf-8") as stream:
         os.dup2(stream.fileno(), sys.stdout.fileno())
@@ -91,7 +95,7 @@ def _trainer(job: Job) -> Any:
         return host.task_map[host.task]["trainer"](overrides={**given, "task": host.task})
     from yoloquant.train.trainer import QATTrainer
 
-    trainer = QATTrainer(overrides={**given, "task": YOLO(str(job.checkpoint)).task, "qat": job.qat})
+    trainer: Any = QATTrainer(overrides={**given, "task": YOLO(str(job.checkpoint)).task, "qat": job.qat})
     trainer._score = lambda epoch: None  # as in the workers of a distributed run: nothing is validated
     return trainer
 
@@ -111,6 +115,7 @@ class _Meter:
     def attach(self) -> None:
         """Register everything with the trainer."""
         self.trainer.add_callback("on_train_start", self._begin)
+        self.trainer.add_callback("on_train_epoch_start", self._seed)
         self.trainer.add_callback("on_train_batch_start", self._before)
         self.trainer.add_callback("on_train_batch_end", self._after)
         self.trainer.preprocess_batch = self._see(self.trainer.preprocess_batch)
@@ -118,11 +123,15 @@ class _Meter:
 
     def _begin(self, trainer: Any) -> None:
         import torch
-        from ultralytics.utils.torch_utils import init_seeds
 
         torch.set_num_threads(self.threads)  # Ultralytics sets its own number when it selects the device
-        init_seeds(trainer.args.seed, deterministic=trainer.args.deterministic)
         trainer.model.register_forward_hook(lambda *_: self._mark("forward"))
+
+    def _seed(self, trainer: Any) -> None:
+        """What happens outside of steps may draw random numbers; augmentation goes on from the same ones."""
+        from ultralytics.utils.torch_utils import init_seeds
+
+        init_seeds(trainer.args.seed + trainer.epoch, deterministic=trainer.args.deterministic)
 
     def _before(self, trainer: Any) -> None:
         if self.left <= 0:
@@ -190,8 +199,7 @@ class _Meter:
 
 def _differences(marks: dict[str, float]) -> dict[str, float]:
     """Seconds between each mark and the one before it."""
-    names = list(marks)
-    return {name: marks[name] - marks[before] for before, name in zip(names, names[1:], strict=False)}
+    return {name: marks[name] - marks[before] for before, name in itertools.pairwise(marks)}
 
 
 def _resident(field_name: str) -> float:

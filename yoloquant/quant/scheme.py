@@ -47,6 +47,8 @@ class Scheme:
         name: Unique name.
         place: Finds the quantized tensors of a graph.
         activation: Representation of activations.
+        inner: Representation of activations that no integer operation takes as an operand: what only its own SiLU or
+            the decode reads. As ``activation`` if None.
         weight: Representation of convolution and linear weights.
         per_tensor_kinds: Weighted operations that get one scale for the whole weight.
         unit_fixed: Whether sigmoid and softmax results have LiteRT's prescribed range.
@@ -56,6 +58,7 @@ class Scheme:
     name: str
     place: Callable[[Graph], Placement]
     activation: QuantSpec = AFFINE
+    inner: QuantSpec | None = None
     weight: QuantSpec = WEIGHT
     per_tensor_kinds: frozenset[OpKind] = frozenset()
     unit_fixed: bool = True
@@ -90,7 +93,7 @@ def derive(graph: Graph, scheme: Scheme) -> Plan:
                 name=op.name,
                 kind=PointKind.ACTIVATION,
                 role=role(graph, op),
-                spec=replace(scheme.activation, symmetric=False) if op.name in fixed else scheme.activation,
+                spec=_activation(graph, op, scheme, op.name in fixed),
                 sites=tuple(site for site, _ in sites[op.name]),
                 tie=groups.get(op.name, ""),
                 fixed=op.name in fixed,
@@ -102,6 +105,21 @@ def derive(graph: Graph, scheme: Scheme) -> Plan:
     if not points:
         raise PlanError(f"scheme '{scheme.name}' finds nothing to quantize in this model")
     return Plan(scheme.name, graph.info.imgsz, tuple(points), _notes(graph, placement))
+
+
+def _activation(graph: Graph, op: OpNode, scheme: Scheme, fixed: bool) -> QuantSpec:
+    if fixed:
+        return replace(scheme.activation, symmetric=False)
+    return scheme.inner if scheme.inner is not None and is_inner(graph, op) else scheme.activation
+
+
+def is_inner(graph: Graph, op: OpNode) -> bool:
+    """Whether no integer operation takes a tensor as an operand: only its own SiLU or the decode tail reads it."""
+    if op in graph.heads:
+        return True
+    readers = [graph.ops[u] for u in graph.users[op.name]]
+    gates = {r.name for r in readers if r.kind is OpKind.UNIT}
+    return bool(gates) and all(r.name in gates or (r.kind is OpKind.MUL and gates & set(r.inputs)) for r in readers)
 
 
 def adapt(graph: Graph, plan: Plan, scheme: Scheme) -> Plan:
@@ -245,6 +263,7 @@ PORTABLE = Scheme(
     name="portable",
     place=complete,
     activation=SYMMETRIC,
+    inner=AFFINE,
     per_tensor_kinds=frozenset({OpKind.CONV_TRANSPOSE}),
-    description="symmetric and complete: one set of ranges serves every runtime exactly",
+    description="complete, and symmetric wherever an operation reads: one set of ranges serves every runtime exactly",
 )

@@ -39,12 +39,16 @@ def attach(model: nn.Module, graph: Graph, plan: Plan, *, offset: bool = False, 
     detach(model)
     merge_branches(model)
     quantizers = Quantizers(model, learned_ranges(plan, offset=offset, heads=heads), _renamed(model, graph))
-    recorder = _record(model, quantizers, graph)
-    wiring = wire(graph, plan, recorder.silus)
-    _check(graph, wiring, recorder)
-    unfolded = {op.name for op in graph.ops.values() if op.name in recorder.folded and "transpose" in op.name}
-    if unfolded:
-        raise PlanError(f"{unfolded.pop()} is a transposed convolution with BatchNorm, which cannot be trained")
+    try:
+        recorder = _record(model, quantizers, graph)
+        wiring = wire(graph, plan, recorder.silus)
+        _check(graph, wiring, recorder)
+        unfolded = {op.name for op in graph.ops.values() if op.name in recorder.folded and "transpose" in op.name}
+        if unfolded:
+            raise PlanError(f"{unfolded.pop()} is a transposed convolution with BatchNorm, which cannot be trained")
+    except BaseException:
+        quantizers.remove()
+        raise
     quantizers.connect(wiring, recorder.folded)
     device = next(model.parameters()).device
     model.add_module(NAME, quantizers.to(device))
@@ -78,7 +82,7 @@ def current_plan(model: nn.Module, plan: Plan) -> Plan:
 
 
 def merge_branches(model: nn.Module) -> None:
-    """Merge re-parametrizable blocks (RepConv, RepVGGDW, Conv2) in place, as exports do: they run as one convolution."""
+    """Merge re-parametrizable blocks (RepConv, RepVGGDW, Conv2) in place, as exports do, into one convolution each."""
     block: Any
     for block in list(model.modules()):
         kind = type(block).__name__

@@ -17,11 +17,12 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from .. import host
 from ..artifact import Artifact, versions
-from ..errors import ArtifactError
+from ..errors import ArtifactError, PlanError, UsageError
 from ..quant.plan import Plan
 from ..writing import atomic_path
 from .attach import detach
 from .criterion import without_criterion
+from .options import QATOptions, parse
 from .state import plain, random_state, restore_random_state
 
 RUN_KEY = "train"
@@ -58,6 +59,18 @@ def read(path: Any) -> Found:
     if missing:
         raise ArtifactError(f"'{path}' is damaged: its run lacks {', '.join(sorted(missing))}")
     return Found(source, run)
+
+
+def stored_options(path: Any) -> QATOptions:
+    """Options of an interrupted run.
+
+    Raises:
+        ArtifactError: It holds none, or damaged ones.
+    """
+    try:
+        return parse(read(path).run["options"])
+    except (UsageError, TypeError) as exc:
+        raise ArtifactError(f"'{path}' is damaged: {exc}") from exc
 
 
 def artifact_of(trainer: Any, plan: Plan) -> Artifact:
@@ -102,6 +115,7 @@ def run_state(trainer: Any) -> dict[str, Any]:
         "float": plain(trainer._float.state_dict()),
         "plan": trainer.plan.to_json(),
         "history": trainer.history.to_plain(),
+        "accumulation": trainer.accumulation.to_plain(unwrap_model(trainer.model)),
     }
 
 
@@ -149,12 +163,20 @@ def restore(trainer: Any, found: Found) -> None:
         trainer.best_fitness = run["best_fitness"]
         trainer.stopper.__dict__.update(run["stopper"])
         trainer.start_epoch = int(run["epoch"]) + 1
-    except (KeyError, TypeError, ValueError, RuntimeError) as exc:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, PlanError) as exc:
         raise ArtifactError(f"the interrupted run in '{found.source.source}' does not fit: {exc}") from exc
 
 
-def restore_randomness(trainer: Any, found: Found) -> None:
-    """Put every source of randomness where it was when the checkpoint was written."""
+def restore_progress(trainer: Any, found: Found) -> None:
+    """Put every source of randomness, and gradients that await a step, where they were.
+
+    Raises:
+        ArtifactError: The state is damaged.
+    """
+    try:
+        trainer.accumulation.restore(trainer, found.run["accumulation"])
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise ArtifactError(f"'{found.source.source}' is damaged: its gradients cannot be read ({exc!r})") from exc
     restore_random_state(found.run["random"], trainer.train_loader)
 
 

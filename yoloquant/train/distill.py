@@ -102,8 +102,8 @@ class Teacher:
             size, wanted = (_channels(m.get(o.path)) for m in (theirs, ours))
             if size != wanted:
                 raise UsageError(
-                    f"the teacher's head has {size or 'no'} channels at {o.path}, the student's {wanted}; take a teacher "
-                    "of the same family and task, trained on the same classes"
+                    f"the teacher's head has {size or 'no'} channels at {o.path}, the student's {wanted}; take a "
+                    "teacher of the same family and task, trained on the same classes"
                 )
         self.outputs = outputs
         self.tap = Tap(model, outputs)
@@ -147,7 +147,7 @@ def distillation_loss(
         elif o.branch == "score":
             assert total is not None
             sums.setdefault("distill_cls", []).append(_bernoulli(s, t).sum() / total)
-        elif o.branch == "box" and weight is not None:
+        elif o.branch == "box" and weight is not None and total is not None:
             sums.setdefault("distill_box", []).append((_box(s, t) * weight).sum() / total)
         else:
             sums.setdefault("distill_other", []).append(_relative(s, t, weight))
@@ -167,8 +167,8 @@ def feature_loss(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
                 f"feature_weight needs a teacher of the student's width; its features are {tuple(t.shape[1:])}, the "
                 f"student's {tuple(s.shape[1:])}; leave feature_weight at 0"
             )
-    parts = [((s.float() - t.float()) ** 2).mean() / t.float().var().clamp(min=1e-6) for s, t in zip(student, teacher)]
-    return torch.stack(parts).mean()
+    pairs = [(s.float(), t.float()) for s, t in zip(student, teacher, strict=True)]
+    return torch.stack([((s - t) ** 2).mean() / t.var().clamp(min=1e-6) for s, t in pairs]).mean()
 
 
 def _weights(teacher: dict[str, Tensor], outputs: tuple[Output, ...]) -> dict[Any, tuple[Tensor, Tensor]]:

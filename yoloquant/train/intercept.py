@@ -117,14 +117,14 @@ class Quantizers(nn.Module):
             return None
         self._path, self._counts = [(path, self._rename(path))], Counter()
         self._mode = _Mode(self)
-        self._mode.__enter__()
+        self._mode.__enter__()  # type: ignore[no-untyped-call]
         if first and self.enabled and "images" in self.wiring.results:
             return (self._quantize("images", args[0]), *args[1:])
         return None
 
     def _leave_layer(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._mode is not None:
-            self._mode.__exit__(None, None, None)
+            self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             self._mode = None
             self._path = []
 
@@ -223,7 +223,7 @@ class Quantizers(nn.Module):
 
 
 def fold(weight: Tensor, bias: Tensor | None, bn: Any) -> tuple[Tensor, Tensor]:
-    """Fold a BatchNorm with frozen statistics into a convolution, in the order of operations of ``torch.nn.utils.fusion``.
+    """Fold a BatchNorm with frozen statistics into a convolution, in ``torch.nn.utils.fusion``'s order of operations.
 
     Args:
         weight: (out, in, h, w).

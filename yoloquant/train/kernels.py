@@ -1,23 +1,25 @@
 """Fake quantization with gradients for the ranges, written so that a training step stays affordable.
 
-The gradient of the scale is the step-size gradient of LSQ (Esser et al. 2020, arXiv 1902.08153, equation 3), that of the
-offset is LSQ+'s (Bhalgat et al. 2020, arXiv 2004.09576, equation 4). Forward results are bit for bit those of
-``torch.fake_quantize_per_tensor_affine``, whose CPU kernel is some thirty times slower than these chunked passes: a chunk
-stays in the cache while every pass runs over it. Only the float input is kept for the backward pass; what lies between
-the steps of a quantized SiLU is computed again.
+The gradient of the scale is the step-size gradient of LSQ (Esser et al. 2020, arXiv 1902.08153, equation 3), that of
+the offset is LSQ+'s (Bhalgat et al. 2020, arXiv 2004.09576, equation 4). Forward results are bit for bit those of
+``torch.fake_quantize_per_tensor_affine``, whose CPU kernel is some thirty times slower than these chunked passes: a
+chunk stays in the cache while every pass runs over it. Only the float input is kept for the backward pass; what lies
+between the steps of a quantized SiLU is computed again.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_CPU_CHUNK, _DEVICE_CHUNK = 1 << 18, 1 << 26
+_CPU_CHUNK, _DEVICE_CHUNK = 1 << 18, 1 << 24
 _MAX_LEVELS = 1 << 12
+_TABLE_THREADS = 3  # a look-up runs on one thread: with more of them, computing everything is faster
 _local = threading.local()
 
 
@@ -56,26 +58,55 @@ def _dense(x: Tensor) -> Tensor:
 
 
 def _as(x: Tensor, like: Tensor) -> Tensor:
-    """The same values in the memory layout of another tensor."""
-    return x if x.stride() == like.stride() else torch.empty_like(like, dtype=x.dtype).copy_(x)
+    """The same values, every sample in the memory layout of another, dense tensor."""
+    if x.stride() == like.stride() or (x.dim() > 1 and x.stride()[1:] == like.stride()[1:]):
+        return x  # a part of the gradient of a concat has gaps between samples only
+    return torch.empty_like(like, dtype=x.dtype).copy_(x)
 
 
-def _on_grid(source: Tensor, out: Tensor, scale: Tensor, zero: Tensor, grid: Grid) -> None:
-    torch.mul(source, 1.0 / scale, out=out)
-    out.round_().add_(zero).clamp_(grid.qmin, grid.qmax).sub_(zero).mul_(scale)
+def _pieces(like: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Matching flat pieces of tensors of one layout that stay in the cache while every pass runs over them."""
+    whole = all(o.stride() == like.stride() for o in others)
+    samples = [(like, *others)] if whole else zip(*(t.unbind(0) for t in (like, *others)), strict=True)
+    size = _chunk(like)
+    for sample in samples:
+        flat = [_flat(t) for t in sample]
+        for start in range(0, flat[0].numel(), size):
+            yield tuple(f[start : start + size] for f in flat)
+
+
+def _float(x: Tensor, buffer: Tensor) -> Tensor:
+    return x if x.dtype == torch.float32 else buffer[: x.numel()].copy_(x)
+
+
+def _target(x: Tensor, buffer: Tensor) -> Tensor:
+    return x if x.dtype == torch.float32 else buffer[: x.numel()]
+
+
+class _Steps:
+    """One range, prepared for many chunks: grid points are ``low`` to ``high`` steps from zero."""
+
+    def __init__(self, scale: Tensor, zero: Tensor, grid: Grid) -> None:
+        self.scale, self.inverse = scale, 1.0 / scale
+        shift: Any = float(zero) if zero.device.type == "cpu" else zero  # reading it would stall another device
+        self.low, self.high = grid.qmin - shift, grid.qmax - shift
+
+    def apply(self, source: Tensor, out: Tensor) -> Tensor:
+        """Put values on the grid; ``clamp(round(x) + z) - z`` is ``round(x)`` clamped to the shifted limits."""
+        torch.mul(source, self.inverse, out=out)
+        return out.round_().clamp_(self.low, self.high).mul_(self.scale)
 
 
 class _Residual:
     """Position of values on a grid, and the gradients that follow from it."""
 
-    def __init__(self, source: Tensor, scale: Tensor, zero: Tensor, grid: Grid, work: tuple[Tensor, Tensor, Tensor]):
+    def __init__(self, source: Tensor, steps: _Steps, work: tuple[Tensor, Tensor, Tensor]) -> None:
         self.position, self.q, self.inside = work
-        self.scale, self.zero = scale, zero
-        torch.mul(source, 1.0 / scale, out=self.position)
-        torch.round(self.position, out=self.inside).add_(zero)
-        torch.clamp(self.inside, grid.qmin, grid.qmax, out=self.q)
+        self.scale = steps.scale
+        torch.mul(source, steps.inverse, out=self.position)
+        torch.round(self.position, out=self.inside)
+        torch.clamp(self.inside, steps.low, steps.high, out=self.q)  # steps from zero
         torch.eq(self.inside, self.q, out=self.inside)
-        self.q.sub_(zero)  # steps from zero
 
     def values(self, out: Tensor) -> Tensor:
         return torch.mul(self.q, self.scale, out=out)
@@ -84,16 +115,15 @@ class _Residual:
         """Derivative of each quantized value by scale and by zero_point."""
         return self.q - self.position * self.inside, (self.inside - 1) * self.scale
 
-    def gradients(self, grad: Tensor, wants: tuple[bool, bool]) -> tuple[Tensor | None, Tensor | None]:
-        """Masks ``grad`` in place and returns the gradients of scale and zero_point."""
+    def gradients(self, grad: Tensor, out: Tensor, wants: tuple[bool, bool]) -> tuple[Tensor | None, Tensor | None]:
+        """Write the masked ``grad`` into ``out``, which may be the same; return those of scale and zero_point."""
         d_scale = d_zero = None
         if wants[1]:  # d/dz of (clamp(...) - z) * s is -s where clipped and 0 inside
             d_zero = (grad.sum() - torch.dot(grad, self.inside)) * -self.scale
         if wants[0]:
-            self.position.mul_(self.inside)
-            self.q.sub_(self.position)
+            self.q.addcmul_(self.position, self.inside, value=-1)
             d_scale = torch.dot(grad, self.q)
-        grad.mul_(self.inside)
+        torch.mul(grad, self.inside, out=out)
         return d_scale, d_zero
 
 
@@ -105,17 +135,12 @@ class FakeQuantize(torch.autograd.Function):
         """Return ``x`` on its grid; shape, dtype and memory format stay."""
         x = _dense(x)
         out = torch.empty_like(x)
-        size = _chunk(x)
+        steps = _Steps(scale, zero, grid)
         (work,) = _buffers(1, x)[:1]
-        source, target = _flat(x), _flat(out)
-        for start in range(0, source.numel(), size):
-            part, place = source[start : start + size], target[start : start + size]
-            if x.dtype == torch.float32:
-                _on_grid(part, place, scale, zero, grid)
-            else:
-                buffer = work[: part.numel()]
-                _on_grid(buffer.copy_(part), buffer, scale, zero, grid)
-                place.copy_(buffer)
+        for part, place in _pieces(x, out):
+            found = steps.apply(_float(part, work), _target(place, work))
+            if found is not place:
+                place.copy_(found)
         ctx.save_for_backward(x, scale, zero)
         ctx.grid = grid
         return out
@@ -124,20 +149,17 @@ class FakeQuantize(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Straight-through inside the range, nothing outside."""
         x, scale, zero = ctx.saved_tensors
-        grad = _as(grads[0], x)
         result = torch.empty_like(x)
         wants = ctx.needs_input_grad[1], ctx.needs_input_grad[2]
-        sums = _Sums()
-        buffers = _buffers(5, x)
-        size = _chunk(x)
-        source, given, target = _flat(x), _flat(grad), _flat(result)
-        for start in range(0, source.numel(), size):
-            part = source[start : start + size]
+        sums, steps = _Sums(), _Steps(scale, zero, ctx.grid)
+        buffers = _buffers(6, x)
+        for part, given, place in _pieces(x, _as(grads[0], x), result):
             b = [w[: part.numel()] for w in buffers]
-            values = part if x.dtype == torch.float32 else b[4].copy_(part)
-            g = b[3].copy_(given[start : start + size])
-            sums.add(_Residual(values, scale, zero, ctx.grid, (b[0], b[1], b[2])).gradients(g, wants))
-            target[start : start + size].copy_(g)
+            residual = _Residual(_float(part, b[3]), steps, (b[0], b[1], b[2]))
+            out = _target(place, b[5])
+            sums.add(residual.gradients(_float(given, b[4]), out, wants))
+            if out is not place:
+                place.copy_(out)
         return result, sums.like(sums.scale, scale), sums.like(sums.zero, zero), None
 
 
@@ -162,8 +184,8 @@ class _Sums:
 class FakeQuantizeSiLU(torch.autograd.Function):
     """``fq3(y * fq2(sigmoid(y)))`` with ``y = fq1(x)``; any of the three quantizers may be absent (None).
 
-    With the first one present ``y`` takes at most 2**bits values, so that everything behind it, its derivative included,
-    is looked up in a table.
+    With the first one present ``y`` takes at most 2**bits values, so that everything behind it, its derivative
+    included, can be looked up in a table.
     """
 
     @staticmethod
@@ -182,16 +204,17 @@ class FakeQuantizeSiLU(torch.autograd.Function):
         x = _dense(x)
         out = torch.empty_like(x)
         chain = _Chain(grids, ranges)
-        table = chain.table(x.device).value if chain.tabulated else None
-        size = _chunk(x)
+        table = chain.table(x.device).value if chain.tabulated(x.device) else None
         buffers = _buffers(3, x)
-        source, target = _flat(x), _flat(out)
-        for start in range(0, source.numel(), size):
-            part, place = source[start : start + size], target[start : start + size]
-            work = [w[: part.numel()] for w in buffers]
-            work[0].copy_(part)
-            found = chain.forward(work) if table is None else chain.look_up(work, table)
-            place.copy_(found)
+        for part, place in _pieces(x, out):
+            b = [w[: part.numel()] for w in buffers]
+            values, target = _float(part, b[0]), _target(place, b[2])
+            if table is None:
+                chain.forward(values, target, b[1])
+            else:
+                chain.look_up(values, target, b[1], table)
+            if target is not place:
+                place.copy_(target)
         ctx.save_for_backward(x, *ranges)
         ctx.grids = grids
         return out
@@ -200,25 +223,21 @@ class FakeQuantizeSiLU(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """The chain through all three quantizers, straight-through inside their ranges."""
         x, *ranges = ctx.saved_tensors
-        grad = _as(grads[0], x)
         result = torch.empty_like(x)
         needs = _pairs(ctx.needs_input_grad[2:])
         sums = (_Sums(), _Sums(), _Sums())
         chain = _Chain(ctx.grids, ranges)
-        table = chain.table(x.device) if chain.tabulated else None
-        buffers = _buffers(13, x)
-        size = _chunk(x)
-        source, given, target = _flat(x), _flat(grad), _flat(result)
-        for start in range(0, source.numel(), size):
-            part = source[start : start + size]
-            work = [w[: part.numel()] for w in buffers]
-            g = work[0].copy_(given[start : start + size])
-            values = work[1].copy_(part)
+        table = chain.table(x.device) if chain.tabulated(x.device) else None
+        buffers = _buffers(14 if table is None else 7, x)
+        for part, given, place in _pieces(x, _as(grads[0], x), result):
+            b = [w[: part.numel()] for w in buffers]
+            values, g, out = _float(part, b[0]), _float(given, b[1]), _target(place, b[2])
             if table is None:
-                chain.backward(values, g, needs, (sums, work[2:]))
+                chain.backward(values, g, out, needs, (sums, b[3:]))
             else:
-                chain.backward_by_table(values, g, needs, (sums, work[2:], table))
-            target[start : start + size].copy_(g)
+                chain.backward_by_table(values, g, out, needs, (sums, b[3:], table))
+            if out is not place:
+                place.copy_(out)
         pairs = zip(sums, _pairs(ranges), strict=True)
         return result, None, *(s.like(v, p) for s, (a, z) in pairs for v, p in ((s.scale, a), (s.zero, z)))
 
@@ -241,33 +260,38 @@ class _Chain:
 
     def __init__(self, grids: Any, ranges: Any) -> None:
         self.grids, self.ranges = grids, _pairs(ranges)
-        pre = grids[0]
-        self.tabulated = pre is not None and pre.qmax - pre.qmin < _MAX_LEVELS
+        self.steps = [None if g is None else _Steps(*r, g) for g, r in zip(grids, self.ranges, strict=True)]
 
-    def forward(self, work: list[Tensor]) -> Tensor:
-        y, s = work[:2]
-        if self.grids[0] is not None:
-            _on_grid(y, y, *self.ranges[0], self.grids[0])
+    def tabulated(self, device: torch.device) -> bool:
+        """Whether looking everything up is possible and pays."""
+        pre = self.grids[0]
+        pays = device.type != "cpu" or torch.get_num_threads() <= _TABLE_THREADS
+        return pays and pre is not None and pre.qmax - pre.qmin < _MAX_LEVELS
+
+    def forward(self, x: Tensor, out: Tensor, s: Tensor) -> Tensor:
+        """One chunk into ``out``; ``s`` is scratch memory."""
+        pre, unit, product = self.steps
+        y = x if pre is None else pre.apply(x, out)
         torch.sigmoid(y, out=s)
-        if self.grids[1] is not None:
-            _on_grid(s, s, *self.ranges[1], self.grids[1])
-        y.mul_(s)
-        if self.grids[2] is not None:
-            _on_grid(y, y, *self.ranges[2], self.grids[2])
-        return y
+        if unit is not None:
+            unit.apply(s, s)
+        torch.mul(y, s, out=out)
+        return out if product is None else product.apply(out, out)
 
-    def look_up(self, work: list[Tensor], table: Tensor) -> Tensor:
-        y, out = work[:2]
-        (scale, zero), grid = self.ranges[0], self.grids[0]
-        y.mul_(1.0 / scale).round_().add_(zero - grid.qmin).clamp_(0, grid.qmax - grid.qmin)
-        return _select(table, _index(y), out)
+    def look_up(self, x: Tensor, out: Tensor, y: Tensor, table: Tensor) -> Tensor:
+        """The same by table."""
+        pre = self.steps[0]
+        assert pre is not None
+        torch.mul(x, pre.inverse, out=y)
+        y.round_().clamp_(pre.low, pre.high).sub_(pre.low)
+        return torch.index_select(table, 0, _index(y, len(table) - 1), out=out)
 
     def table(self, device: torch.device) -> _Table:
         (scale, zero), grid = self.ranges[0], self.grids[0]
-        levels = torch.arange(grid.qmin, grid.qmax + 1, dtype=torch.float32, device=device).sub_(zero).mul_(scale)
-        value = _Chain((None, *self.grids[1:]), [None, None, *(v for r in self.ranges[1:] for v in r)]).forward(
-            [levels.clone(), torch.empty_like(levels)]
-        )
+        levels = torch.arange(grid.qmin, grid.qmax + 2, dtype=torch.float32, device=device).sub_(zero).mul_(scale)
+        levels[-1] = float("nan")  # where the input is none
+        behind = _Chain((None, *self.grids[1:]), [None, None, *(v for r in self.ranges[1:] for v in r)])
+        value = behind.forward(levels, torch.empty_like(levels), torch.empty_like(levels))
         slope, by_range = self._sensitivities(levels)
         return _Table(value, slope, by_range)
 
@@ -275,74 +299,68 @@ class _Chain:
         s = torch.sigmoid(y)
         gate, passes = s, torch.ones_like(s)
         found: list[Tensor | None] = [None] * 4
-        if self.grids[1] is not None:
-            unit = _Residual(s, *self.ranges[1], self.grids[1], _triple(s))
+        if self.steps[1] is not None:
+            unit = _Residual(s, self.steps[1], _triple(s))
             gate, passes = unit.values(torch.empty_like(s)), unit.inside
             found[0], found[1] = (a * y for a in unit.sensitivities())
         slope = gate + y * passes * s * (1 - s)
-        if self.grids[2] is not None:
-            product = _Residual(y * gate, *self.ranges[2], self.grids[2], _triple(s))
+        if self.steps[2] is not None:
+            product = _Residual(y * gate, self.steps[2], _triple(s))
             found[2], found[3] = product.sensitivities()
             slope = slope * product.inside
             found[:2] = [None if f is None else f * product.inside for f in found[:2]]
         return slope, tuple(found)
 
-    def backward_by_table(self, x: Tensor, g: Tensor, needs: Any, work: Any) -> None:
-        """One chunk: ``x`` is overwritten, ``g`` becomes the gradient of the input."""
+    def backward_by_table(self, x: Tensor, g: Tensor, out: Tensor, needs: Any, work: Any) -> None:
+        """One chunk: ``out`` becomes the gradient of the input."""
         sums, b, table = work
-        (scale, zero), grid = self.ranges[0], self.grids[0]
-        pre = _Residual(x, scale, zero, grid, (x, b[0], b[1]))
-        index = _index(torch.add(pre.q, zero - grid.qmin, out=b[2]))
+        steps = self.steps[0]
+        assert steps is not None
+        pre = _Residual(x, steps, (b[0], b[1], b[2]))
+        index = _index(torch.sub(pre.q, steps.low, out=b[3]), len(table.value) - 1)
         for which in (1, 2):
             parts = [table.by_range[2 * which - 2 + k] if needs[which][k] else None for k in (0, 1)]
-            sums[which].add(tuple(None if t is None else _weighted(g, t, index, b[2]) for t in parts))
-        g.mul_(_select(table.slope, index, b[2]))
-        sums[0].add(pre.gradients(g, needs[0]))
+            sums[which].add(tuple(None if t is None else _weighted(g, t, index, b[3]) for t in parts))
+        behind = torch.index_select(table.slope, 0, index, out=b[3]).mul_(g)
+        sums[0].add(pre.gradients(behind, out, needs[0]))
 
-    def backward(self, y: Tensor, g: Tensor, needs: Any, work: Any) -> None:
-        """One chunk: ``y`` holds the input and is overwritten, ``g`` becomes the gradient of the input."""
+    def backward(self, x: Tensor, g: Tensor, out: Tensor, needs: Any, work: Any) -> None:
+        """One chunk: ``out`` becomes the gradient of the input."""
         sums, b = work
-        pre = unit = None
-        if self.grids[0] is not None:
-            pre = _Residual(y, *self.ranges[0], self.grids[0], (b[0], b[1], b[2]))
-            pre.values(y)
-        s = gate = torch.sigmoid(y, out=b[3])
-        if self.grids[1] is not None:
-            unit = _Residual(s, *self.ranges[1], self.grids[1], (b[4], b[5], b[6]))
-            gate = unit.values(b[7])
-        if self.grids[2] is not None:
-            product = torch.mul(y, gate, out=b[8])
-            residual = _Residual(product, *self.ranges[2], self.grids[2], (b[8], b[9], b[10]))
-            sums[2].add(residual.gradients(g, needs[2]))
-        y.mul_(g)  # gradient of the gate
-        g.mul_(gate)  # direct gradient of y
+        steps, pre, unit, y = self.steps, None, None, x
+        if steps[0] is not None:
+            pre = _Residual(x, steps[0], (b[0], b[1], b[2]))
+            y = pre.values(b[3])
+        s = gate = torch.sigmoid(y, out=b[4])
+        if steps[1] is not None:
+            unit = _Residual(s, steps[1], (b[5], b[6], b[7]))
+            gate = unit.values(b[8])
+        if steps[2] is not None:
+            residual = _Residual(torch.mul(y, gate, out=b[9]), steps[2], (b[9], b[10], out))
+            sums[2].add(residual.gradients(g, b[10], needs[2]))
+            g = b[10]
+        of_gate = torch.mul(y, g, out=b[9])
+        torch.mul(g, gate, out=out)  # the direct part of the gradient of y
         if unit is not None:
-            sums[1].add(unit.gradients(y, needs[1]))
+            sums[1].add(unit.gradients(of_gate, of_gate, needs[1]))
         slope = torch.mul(s, s, out=b[8]).neg_().add_(s)  # s (1 - s)
-        g.addcmul_(y, slope)
+        out.addcmul_(of_gate, slope)
         if pre is not None:
-            sums[0].add(pre.gradients(g, needs[0]))
+            sums[0].add(pre.gradients(out, out, needs[0]))
 
 
-def _index(levels: Tensor) -> Tensor:
-    """Whole numbers as int32, in scratch memory."""
+def _index(levels: Tensor, nan: int) -> Tensor:
+    """Whole numbers as int32, in scratch memory; ``nan`` in place of NaN."""
     cache: dict[torch.device, Tensor] = _local.__dict__.setdefault("index", {})
     found = cache.get(levels.device)
     if found is None or found.numel() < levels.numel():
         with torch.inference_mode(False):
             cache[levels.device] = found = torch.empty(levels.numel(), dtype=torch.int32, device=levels.device)
-    return found[: levels.numel()].copy_(levels)
-
-
-def _select(table: Tensor, index: Tensor, out: Tensor) -> Tensor:
-    try:
-        return torch.index_select(table, 0, index, out=out)
-    except IndexError:  # NaN has no index; it must reach the loss, which reports it
-        return out.fill_(float("nan"))
+    return found[: levels.numel()].copy_(levels.nan_to_num_(nan=nan))
 
 
 def _weighted(g: Tensor, table: Tensor, index: Tensor, out: Tensor) -> Tensor:
-    return torch.dot(g, _select(table, index, out))
+    return torch.dot(g, torch.index_select(table, 0, index, out=out))
 
 
 def _triple(like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -356,7 +374,8 @@ class FakeQuantizeChannels(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor, grid: Grid) -> Tensor:
         """Return weights on their grid; ``scale`` must broadcast against them."""
         out = torch.empty_like(x)
-        _on_grid(x, out, scale, torch.zeros_like(scale), grid)
+        torch.mul(x, 1.0 / scale, out=out)
+        out.round_().clamp_(grid.qmin, grid.qmax).mul_(scale)
         ctx.save_for_backward(x, scale)
         ctx.grid = grid
         return out
@@ -365,14 +384,14 @@ class FakeQuantizeChannels(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Straight-through inside the range, nothing outside."""
         x, scale = ctx.saved_tensors
-        position = x * (1.0 / scale)  # as in the forward pass, so that both round alike
-        rounded = position.round()
-        q = rounded.clamp(ctx.grid.qmin, ctx.grid.qmax)
-        inside = (rounded == q).to(x.dtype)
+        position = x / scale
+        inside = position.round()
+        q = inside.clamp(ctx.grid.qmin, ctx.grid.qmax)
+        torch.eq(inside, q, out=inside)
         d_scale = None
         if ctx.needs_input_grad[1]:
-            d_scale = (grads[0] * (q - position * inside)).sum_to_size(scale.shape)
-        return grads[0] * inside, d_scale, None
+            d_scale = q.addcmul_(position, inside, value=-1).mul_(grads[0]).sum_to_size(scale.shape)
+        return inside.mul_(grads[0]), d_scale, None
 
 
 class ScaleGradient(torch.autograd.Function):

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from ..calibration import CalibrationSet
 from ..errors import YoloquantError
 from ..quant.calibrate import weight_of
-from ..quant.plan import Plan, PointKind
-from ..quant.qparams import QuantSpec
+from ..quant.plan import Plan, Point, PointKind
+from ..quant.qparams import QuantSpec, fake_quantize
 from .history import History, Scores
 from .sqnr import Stage, activation_sqnr, weight_sqnr
 
@@ -82,6 +82,7 @@ class WeightChange:
         after: Trained float weights.
         scale_ratio: Median over channels of trained over calibrated scale.
         moved: Relative change of the weights, norm of the difference over norm.
+        changed: Share of the weights that quantize to another integer.
         sqnr: In dB, before and after.
     """
 
@@ -91,6 +92,7 @@ class WeightChange:
     after: Floats
     scale_ratio: float
     moved: float
+    changed: float
     sqnr: tuple[float, float]
 
 
@@ -127,8 +129,19 @@ def trajectories(history: History, plan: Plan, kind: PointKind) -> list[Trajecto
     return sorted(found, key=lambda t: (-t.moved, t.name))
 
 
+def most_moved(found: Sequence[Trajectory], count: int) -> list[Trajectory]:
+    """The ranges that moved most, half of them upwards and half downwards where there are enough of both."""
+    up = [t for t in found if t.values[-1] > 0][: count // 2]
+    down = [t for t in found if t.values[-1] < 0][: count - len(up)]
+    rest = [t for t in found if t not in up and t not in down and t.moved > 0]
+    return [*up, *down, *rest][:count]
+
+
 def measure_noise(before: Stage, after: Stage, files: Sequence[Path], count: int = 4) -> Noise:
     """SQNR of every point at both ends of a run.
+
+    A weight's noise is its own rounding. An activation's is its distance from the float model that training started
+    from, the same reference at both ends: what distillation and fidelity are about.
 
     Args:
         before: What training started from.
@@ -139,7 +152,7 @@ def measure_noise(before: Stage, after: Stage, files: Sequence[Path], count: int
     weights = _both(weight_sqnr(before), weight_sqnr(after))
     try:
         images = _images(after, files, count)
-        activations = _both(activation_sqnr(before, images), activation_sqnr(after, images))
+        activations = _both(*(activation_sqnr(stage, images, before.graph) for stage in (before, after)))
     except (YoloquantError, RuntimeError, OSError, ValueError) as exc:
         logger.warning("SQNR of activations is not plotted: %s", exc)
         return Noise(weights, {}, 0)
@@ -180,11 +193,29 @@ def _change(before: Stage, after: Stage, name: str, sqnr: tuple[float, float]) -
     point, trained = before.plan.by_name[name], after.plan.by_name[name]
     assert point.params is not None and trained.params is not None
     old, new = (weight_of(stage.graph, point).astype(np.float64) for stage in (before, after))
-    start = point.params.scale.astype(np.float64)
-    shape = [1] * old.ndim
-    if start.ndim and point.spec.axis is not None:
+    start, end = (_steps(p, old.ndim) for p in (point, trained))
+    integers = [_quantized(v, p) / by for v, p, by in ((old, point, start), (new, trained, end))]
+    return WeightChange(
+        name=name,
+        spec=point.spec,
+        before=(old / start).ravel(),
+        after=(new / start).ravel(),
+        scale_ratio=float(np.median(trained.params.scale / point.params.scale)),
+        moved=float(np.linalg.norm(new - old) / max(float(np.linalg.norm(old)), 1e-12)),
+        changed=float((integers[0].round() != integers[1].round()).mean()),
+        sqnr=sqnr,
+    )
+
+
+def _quantized(weight: Floats, point: Point) -> Floats:
+    assert point.params is not None
+    return fake_quantize(weight, point.params, point.spec)
+
+
+def _steps(point: Point, dimensions: int) -> Floats:
+    """Scales in float64, shaped to divide the weight."""
+    assert point.params is not None
+    shape = [1] * dimensions
+    if point.params.scale.ndim and point.spec.axis is not None:
         shape[point.spec.axis] = -1
-    steps = start.reshape(shape)
-    moved = float(np.linalg.norm(new - old) / max(float(np.linalg.norm(old)), 1e-12))
-    ratio = float(np.median(trained.params.scale / start))
-    return WeightChange(name, point.spec, (old / steps).ravel(), (new / steps).ravel(), ratio, moved, sqnr)
+    return point.params.scale.astype(np.float64).reshape(shape)

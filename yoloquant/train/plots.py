@@ -16,8 +16,18 @@ from ..artifact import Artifact
 from ..quant.plan import PointKind
 from ..writing import atomic_path
 from .history import History
-from .plot_data import Curve, Noise, Trajectory, WeightChange, measure_noise, score_curves, trajectories, weight_changes
-from .plot_data import worst as worst_points
+from .plot_data import (
+    Curve,
+    Noise,
+    Trajectory,
+    WeightChange,
+    measure_noise,
+    most_moved,
+    score_curves,
+    trajectories,
+    weight_changes,
+    worst,
+)
 from .sqnr import Stage
 
 if TYPE_CHECKING:
@@ -128,17 +138,18 @@ def draw_ranges(weights: Sequence[Trajectory], activations: Sequence[Trajectory]
     figure = _figure(10.0, 7.0)
     panels = figure.subplots(2, 1, sharex=True)
     for axes, found, what in zip(panels, (weights, activations), ("weight", "activation"), strict=True):
-        for one in found[_NAMED:]:
+        named = most_moved(found, _NAMED)
+        for one in found:
             axes.plot(one.epochs, one.values, color="#aaaaaa", lw=0.6, alpha=0.7)
-        named = [t for t in found[:_NAMED] if t.moved > 0]
         for one, (colour, marker) in sorted(zip(named, _STYLES, strict=False), key=lambda pair: -pair[0].values[-1]):
-            label = f"{_short(one.name)}{f' and {one.shared} tied' if one.shared else ''}, x{2 ** one.values[-1]:.3f}"
+            shared = f" and {one.shared} tied" if one.shared else ""
+            label = f"{_short(one.name)}{shared}, {100 * (2 ** one.values[-1] - 1):+.2f} %"
             axes.plot(one.epochs, one.values, color=colour, marker=marker, ms=4, lw=1.6, label=label)
         axes.axhline(0, color=_INK, lw=0.8)
         axes.set_title(f"{len(found)} {what} ranges", loc="left", **_text(_SIZE + 1))
         _decorate(axes, y="log2(scale / calibrated scale)")
         if named:
-            _legend_beside(axes, title="moved most, and how far")
+            _legend_beside(axes, title="moved most up and down, change of the scale")
         else:
             _say(axes, "none moved")
     _epochs(panels[-1], found[0].epochs if found else (0,))
@@ -147,25 +158,30 @@ def draw_ranges(weights: Sequence[Trajectory], activations: Sequence[Trajectory]
 
 def draw_noise(noise: Noise) -> Figure:
     """SQNR before and after, the worst points of each kind."""
-    parts = [("weight", noise.weights), ("activation", noise.activations)]
-    rows = [worst_points(values, _ROWS) for _, values in parts]
+    parts = [
+        ("weight", noise.weights, "noise: rounding and clipping of the weight, BatchNorm folded in"),
+        ("activation", noise.activations, f"noise: distance from the float start on {noise.images} held-back images"),
+    ]
+    rows = [worst(values, _ROWS) for _, values, _ in parts]
     figure = _figure(13.0, 1.6 + 0.2 * max(5, *map(len, rows)))
-    for axes, (what, values), chosen in zip(figure.subplots(1, 2), parts, rows, strict=True):
+    for axes, (what, values, noise_is), chosen in zip(figure.subplots(1, 2), parts, rows, strict=True):
         for y, (_, before, after) in enumerate(chosen):
             axes.plot([before, after], [y, y], color=_MUTED, lw=1.4, zorder=1)
         y_all = range(len(chosen))
         axes.plot([r[1] for r in chosen], y_all, "o", color=ORANGE, mec=_INK, mew=0.5, ms=6, label="calibrated start")
         axes.plot([r[2] for r in chosen], y_all, "D", color=BLUE, ms=4.5, label="best checkpoint")
+        if not chosen:
+            axes.set_axis_off()
+            _say(axes, f"{what}s: not measured")
+            continue
         count = f"worst {len(chosen)} of {len(values)}" if len(chosen) < len(values) else f"all {len(values)}"
-        on = f", {noise.images} held-back images" if what == "activation" else ""
-        axes.set_title(f"{what.capitalize()}s: {count}{on}", loc="left", **_text(_SIZE + 1))
+        gain = float(np.median([after - before for before, after in values.values()]))
+        title = f"{what.capitalize()}s: {count} (median change of all: {gain:+.2f} dB)\n{noise_is}"
+        axes.set_title(title, loc="left", **_text(_SIZE))
         _decorate(axes, x="SQNR in dB (right is better)")
-        axes.set_ylim(max(len(chosen), 1) - 0.4, -0.6)
+        axes.set_ylim(len(chosen) - 0.4, -0.6)
         axes.set_yticks(list(y_all), [_short(r[0]) for r in chosen], **_text(_SIZE - 1.5))
-        if chosen:
-            axes.legend(loc="lower left", **_legend())
-        else:
-            _say(axes, "not measured")
+        axes.legend(loc="lower left", **_legend())
     return figure
 
 
@@ -188,15 +204,17 @@ def _histogram(axes: Axes, one: WeightChange) -> None:
     spec = one.spec
     trained = one.scale_ratio
     span = max(1.02 * spec.qmax, *(float(np.abs(v).max()) for v in (one.before, one.after)))
-    per_step = 1 if spec.qmax - spec.qmin >= _FEW_POINTS else 8
-    edges = np.arange(-math.ceil(span) - 0.5, math.ceil(span) + 0.5 + 1e-9, 1 / per_step)
+    few = spec.qmax - spec.qmin < _FEW_POINTS
+    width = 1 / 8 if few else 1 if len(one.before) > 4000 else 4  # in steps; small layers would be all gaps
+    reach = width * (math.ceil(span / width) + 0.5)
+    edges = np.arange(-reach, reach + width / 2, width)
     for values, colour, filled in ((one.before, ORANGE, True), (one.after, BLUE, False)):
         share = np.histogram(values, edges)[0] / max(len(values), 1)
         label = "calibrated start" if filled else "best checkpoint"
         axes.stairs(share, edges, fill=filled, color=colour, alpha=0.55 if filled else 1, lw=1, label=label)
-    if spec.qmax - spec.qmin < _FEW_POINTS:
+    if few:
         for level in range(spec.qmin, spec.qmax + 1):
-            axes.axvline(level * trained, color=_GRID, lw=0.8, zorder=0)
+            axes.axvline(level * trained, color="#aaaaaa", lw=0.8, zorder=0)
     for factor, colour, style, label in ((1.0, RED, "--", "calibrated clip"), (trained, BLUE, ":", "trained clip")):
         axes.axvline(spec.qmin * factor, color=colour, lw=1.3, ls=style, label=label)
         axes.axvline(spec.qmax * factor, color=colour, lw=1.3, ls=style)
@@ -204,10 +222,12 @@ def _histogram(axes: Axes, one: WeightChange) -> None:
     before, after = one.sqnr
     axes.set_title(
         f"{_short(one.name)}\nSQNR {before:.1f} → {after:.1f} dB, weights moved {100 * one.moved:.2g} %, "
-        f"scale x{trained:.3f}",
+        f"{100 * one.changed:.2g} % to another integer, scale {100 * (trained - 1):+.2f} %",
         **_text(_SIZE),
     )
-    _decorate(axes, x=f"weight in calibrated steps ({spec.qmax - spec.qmin + 1} grid points)", y="share")
+    grid = f"{spec.qmax - spec.qmin + 1} grid points"
+    _decorate(axes, x=f"weight in calibrated steps ({grid}{', trained: grey' if few else ''})", y="share of weights")
+    axes.grid(not few, axis="x")
 
 
 def _curve(axes: Axes, curve: Curve, **style: Any) -> None:
@@ -248,7 +268,7 @@ def _decorate(axes: Axes, *, x: str = "", y: str = "") -> None:
     axes.grid(color=_GRID, lw=0.6)
     axes.set_xlabel(x, **_text())
     axes.set_ylabel(y, **_text())
-    axes.tick_params(colors=_MUTED, labelcolor=_INK, labelsize=_SIZE - 1, labelfontfamily=_FONT)
+    axes.tick_params(which="both", colors=_MUTED, labelcolor=_INK, labelsize=_SIZE - 1, labelfontfamily=_FONT)
     for name, spine in axes.spines.items():
         spine.set_visible(name in {"left", "bottom"})
         spine.set_color(_MUTED)
@@ -267,7 +287,7 @@ def _epoch(number: int) -> str:
 
 
 def _say(axes: Axes, text: str) -> None:
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", **_text(_SIZE + 1, _MUTED))
+    axes.text(0.5, 0.6, text, transform=axes.transAxes, ha="center", va="center", **_text(_SIZE + 1, _MUTED))
 
 
 def _short(name: str, limit: int = 36) -> str:

@@ -21,8 +21,8 @@ _HEADS = frozenset({Role.SCORE, Role.HEAD})
 class LearnedRange(nn.Module):
     """Scale and zero_point of the points that share one range.
 
-    The scale is ``start * exp(log_ratio)``: always positive, bit for bit the calibrated one until a step is taken, and a
-    learning rate means a relative change whatever the tensor's size.
+    The scale is ``start * exp(log_ratio)``: always positive, bit for bit the calibrated one until a step is taken, and
+    a learning rate means a relative change whatever the tensor's size.
 
     Attributes:
         names: The points that it serves.
@@ -65,7 +65,7 @@ class LearnedRange(nn.Module):
             moved = fn(t)
             return t.to(moved.device) if moved.is_floating_point() and moved.dtype != t.dtype else moved
 
-        return super()._apply(keep, recurse)
+        return super()._apply(keep, recurse)  # type: ignore[no-untyped-call]
 
     def scale(self, elements: int) -> Tensor:
         """The scale, differentiable.

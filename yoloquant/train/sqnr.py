@@ -43,19 +43,20 @@ def weight_sqnr(stage: Stage) -> dict[str, float]:
     return found
 
 
-def activation_sqnr(stage: Stage, images: Iterable[np.ndarray]) -> dict[str, float]:
-    """SQNR of every activation point: the quantized forward against the float forward of the same weights.
+def activation_sqnr(stage: Stage, images: Iterable[np.ndarray], reference: Graph | None = None) -> dict[str, float]:
+    """SQNR of every activation point: the quantized forward against a float forward.
 
     The noise at a point is what all quantization up to and including it has added, not its own rounding alone.
 
     Args:
         stage: The model.
         images: float32 (1, channels, height, width) at the plan's size, 0 to 1.
+        reference: Graph with the float weights to compare with, of the same model; the stage's own if None.
 
     Returns:
         By point name; points without signal or noise are left out.
     """
-    beside = _Beside(simulate(stage.graph, stage.plan))
+    beside = _Beside(simulate(stage.graph, stage.plan), (reference or stage.graph).module)
     with torch.no_grad():
         for image in images:
             beside.run(torch.from_numpy(np.ascontiguousarray(image, np.float32)))
@@ -73,14 +74,15 @@ class _Pair:
 class _Beside(fx.Interpreter):
     """Runs a simulated graph and its float twin in step, so that no tensor must be kept for the comparison."""
 
-    def __init__(self, simulated: fx.GraphModule) -> None:
+    def __init__(self, simulated: fx.GraphModule, plain: fx.GraphModule) -> None:
         super().__init__(simulated)
+        self._plain = fx.Interpreter(plain)
         self.power: dict[str, tuple[float, float]] = {}  # of signal and noise, by point
 
     def run_node(self, n: fx.Node) -> Any:
         if n.op in {"placeholder", "get_attr"}:
             value = super().run_node(n)
-            return _Pair(value, value)
+            return _Pair(value, self._plain.fetch_attr(str(n.target)) if n.op == "get_attr" else value)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         execute = getattr(self, n.op)
         quantized = execute(n.target, *_side(args, kwargs, lambda pair: pair.quantized))

@@ -79,8 +79,8 @@ def _stored(source: host.HostModel, options: QATOptions, size: tuple[int, int]) 
     artifact = Artifact.from_host(source)
     if artifact.info.imgsz != size:
         raise UsageError(
-            f"'{source.source}' carries a plan for imgsz={artifact.info.imgsz}, training asks for {size}; train at that "
-            "size, or start from the float checkpoint"
+            f"'{source.source}' carries a plan for imgsz={artifact.info.imgsz}, training asks for {size}; train at "
+            "that size, or start from the float checkpoint"
         )
     return artifact, artifact.plans[options.scheme]
 

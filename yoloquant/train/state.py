@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..errors import ArtifactError
 def random_state(loader: Any) -> dict[str, Any]:
     """State of every source of randomness, the order of the training images included."""
     version, numbers, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 (Ultralytics draws from it)
+    kind, keys, position, has_gauss, cached = np.random.get_state()
     state: dict[str, Any] = {
         "python": [version, list(numbers), gauss],
         "numpy": [
@@ -30,6 +31,9 @@ def random_state(loader: Any) -> dict[str, Any]:
     generator = getattr(loader, "generator", None)
     if isinstance(generator, torch.Generator):
         state["loader"] = generator.get_state()
+    recent = getattr(getattr(loader, "dataset", None), "buffer", None)
+    if isinstance(recent, list):
+        state["recent"] = [int(i) for i in recent]  # images that mosaics draw from
     return state
 
 
@@ -40,18 +44,61 @@ def restore_random_state(state: dict[str, Any], loader: Any) -> None:
         ArtifactError: The data are damaged.
     """
     try:
+        if state.get("recent") and not loader.dataset.buffer:
+            for index in state["recent"]:
+                loader.dataset.load_image(index)
         version, numbers, gauss = state["python"]
         random.setstate((version, tuple(numbers), gauss))
         kind, keys, position, has_gauss, cached = state["numpy"]
-        np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
         torch.set_rng_state(state["torch"].cpu())
         if state["cuda"] and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
         generator = getattr(loader, "generator", None)
         if isinstance(generator, torch.Generator) and "loader" in state:
             generator.set_state(state["loader"].cpu())
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as exc:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as exc:
         raise ArtifactError(f"the checkpoint's random state is damaged: {exc!r}") from exc
+
+
+@dataclass
+class Accumulation:
+    """Gradients of several batches that make up one step, which may straddle the end of an epoch.
+
+    Attributes:
+        batches: Batches since the last step.
+        gradients: Of a resumed run, until its first epoch begins.
+        nominal: Batches per step; None but for the first step of a resumed run.
+    """
+
+    batches: int = 0
+    gradients: dict[str, torch.Tensor] = field(default_factory=dict)
+    nominal: int | None = None
+
+    def stepped(self, trainer: Any) -> None:
+        """Note an optimizer step."""
+        self.batches = 0
+        if self.nominal is not None:
+            trainer.accumulate, self.nominal = self.nominal, None
+
+    def to_plain(self, model: torch.nn.Module) -> dict[str, Any]:
+        """What a resumed run needs; no gradients where a step has just been taken."""
+        found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None} if self.batches else {}
+        return {"batches": self.batches, "gradients": plain(found)}
+
+    def restore(self, trainer: Any, data: dict[str, Any]) -> None:
+        """Let a resumed run's first step come when it would have come: the trainer counts batches from the start."""
+        self.batches, self.gradients = int(data["batches"]), dict(data["gradients"])
+        if trainer.accumulate > 1:
+            self.nominal = trainer.accumulate
+            trainer.accumulate += len(trainer.train_loader) * trainer.start_epoch - self.batches
+
+    def fill(self, model: torch.nn.Module) -> None:
+        """Put stored gradients into the model, once."""
+        parameters = dict(model.named_parameters()) if self.gradients else {}
+        for name, gradient in self.gradients.items():
+            parameters[name].grad = gradient.to(parameters[name].device)
+        self.gradients = {}
 
 
 def plain(value: Any) -> Any:

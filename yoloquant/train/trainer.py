@@ -13,10 +13,11 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.utils.data import RandomSampler
 from ultralytics.models.yolo.classify import ClassificationTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.obb import OBBTrainer
@@ -35,13 +36,14 @@ from .criterion import Criterion, NoLoss, without_criterion
 from .distill import Tap, Teacher, head_outputs
 from .history import History, Scores
 from .intercept import disabled
-from .options import QATOptions, Select, host_defaults, parse, range_learning_rate
+from .options import QATOptions, Select, host_defaults, norm_ratio, parse, range_learning_rate
 from .ranges import LearnedRange
 from .scores import CapturingValidator, fidelity
+from .state import Accumulation
 
 logger = logging.getLogger(__name__)
 
-SETTINGS = "qat.json"  # in the run folder: how the settings reach the workers of a distributed run
+SETTINGS = "qat.json"  # in the run folder: the settings, for people and for other processes of the same run
 
 
 class QATTrainer:
@@ -50,6 +52,13 @@ class QATTrainer:
     It becomes the trainer of the model's task. Every argument of Ultralytics' training works as it does there; ``qat``
     adds a preset's name, a mapping, or ``QATOptions``.
     """
+
+    if TYPE_CHECKING:  # what the classes below inherit from Ultralytics
+        amp: Any
+        best_fitness: Any
+        _reference_detections: Any
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __new__(cls, cfg: Any = None, overrides: dict[str, Any] | None = None, _callbacks: Any = None) -> Any:
         """Choose the trainer of the task."""
@@ -67,13 +76,16 @@ class QATTrainer:
         self._source: host.HostModel | None = None
         self._unlabelled = False
         self.history = History()
+        self.accumulation = Accumulation()
         if not given.get("resume"):
             given.update(host_defaults(self.qat, given))
             _refuse(given)
+        elif isinstance(given["resume"], (str, Path)):
+            checkpoint.stored_options(given["resume"])  # a clear error before Ultralytics looks at its data
         arguments = {} if cfg is None else {"cfg": cfg}
         super().__init__(**arguments, overrides=given, _callbacks=_callbacks)  # type: ignore[call-arg]
         if self.resume:
-            self.qat = QATOptions(**parse(checkpoint.read(self.args.model).run["options"]).__dict__)
+            self.qat = checkpoint.stored_options(self.args.model)
         if RANK in {-1, 0}:
             (self.save_dir / SETTINGS).write_text(json.dumps(self.qat.to_dict(), indent=2), encoding="utf-8")
         for event, callback in _CALLBACKS.items():
@@ -106,11 +118,21 @@ class QATTrainer:
         """The trained float model itself: it is never rebuilt from its yaml, so that pruned shapes stay."""
         if weights is None:
             raise UsageError(
-                f"quantization-aware training starts from a trained checkpoint, got '{self.args.model}'; train the float "
-                "model first, then give its best.pt"
+                f"quantization-aware training starts from a trained checkpoint, got '{self.args.model}'; train the "
+                "float model first, then give its best.pt"
             )
-        self._source = host.load_model(weights)
+        self._source = self._stored(host.load_model(weights))
         return self._source.module
+
+    def _stored(self, live: host.HostModel) -> host.HostModel:
+        """The checkpoint that a live model came from, with the plan beside it, unless its weights changed since."""
+        path = Path(str(self.args.model))
+        if path.suffix != ".pt" or not path.is_file():
+            return live
+        stored = host.load_model(path, allow_unsafe=self.qat.allow_unsafe)
+        ours, theirs = live.module.state_dict(), stored.module.state_dict()
+        same = list(ours) == list(theirs) and all(torch.equal(ours[k].cpu(), v) for k, v in theirs.items())
+        return stored if same else live
 
     def setup_model(self) -> Any:
         """Put the plan's ranges into the model, calibrated, or as a checkpoint holds them."""
@@ -172,6 +194,8 @@ class QATTrainer:
         ranges = [p for m in model.modules() if isinstance(m, LearnedRange) for p in m.parameters()]
         chosen = {id(p) for p in ranges}
         for group in optimizer.param_groups:
+            if group.get("param_group") in {"bn", "bias"}:
+                group["lr"] *= norm_ratio(self.qat)
             group["params"] = [p for p in group["params"] if id(p) not in chosen]
         rate = range_learning_rate(self.qat)
         template = {k: v for k, v in optimizer.param_groups[-1].items() if k not in {"params", "use_muon"}}
@@ -186,7 +210,13 @@ class QATTrainer:
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
         prepared: dict[str, Any] = super().preprocess_batch(batch)  # type: ignore[misc]
+        self.accumulation.batches += 1
         return prepared
+
+    def optimizer_step(self) -> None:
+        """Ultralytics' step; a resumed run's first one may have come early in an epoch."""
+        super().optimizer_step()  # type: ignore[misc]
+        self.accumulation.stepped(self)
 
     # -- scores
 
@@ -200,6 +230,9 @@ class QATTrainer:
             )
             if names is not None:
                 validator.loss_names = names
+        if getattr(unwrap_model(self.model).model[-1], "one2one_cv2", None) is not None:
+            # recent releases let this argument choose the branch, and write the choice into the model they score
+            validator.args.nms = False if self.artifact.info.end2end else None
         return validator
 
     def validate(self) -> Any:
@@ -226,7 +259,8 @@ class QATTrainer:
         fitness = float(metrics.pop("fitness", 0.0))
         if plain_metrics is not None:
             plain_metrics.pop("fitness", None)
-        return Scores(epoch, metrics, plain_metrics, found, found if self._selects_fidelity else fitness)
+        chosen = found if found is not None and self._selects_fidelity else fitness
+        return Scores(epoch, metrics, plain_metrics, found, chosen)
 
     def _run_validator(self) -> dict[str, float] | None:
         """One pass over the held-back images in float32, however training computes."""
@@ -275,9 +309,10 @@ class QATTrainer:
     # -- checkpoints
 
     def save_model(self) -> bool:
-        """Write best.pt where the quantized model has never scored better, then last.pt: a kill in between costs nothing.
+        """Write best.pt where the quantized model has never scored better, then last.pt.
 
-        A tie, and an epoch that was not scored, leave best.pt as it is. With the last epoch the run is over.
+        In this order a kill in between costs nothing. A tie, and an epoch that was not scored, leave best.pt as it is.
+        With the last epoch the run is over.
         """
         plan = current_plan(self.ema.ema, self.plan)
         if self.history.best().epoch == self.epoch + 1:
@@ -298,8 +333,8 @@ class QATTrainer:
         values += [] if self.loss is None else [self.loss]
         if not all(bool(torch.isfinite(v).all()) for v in values):
             raise TrainingError(
-                f"the loss or a weight became NaN or infinite in epoch {epoch + 1}; lower lr0 or range_lr. {self.best} holds the "
-                "best model so far, and resume=true goes on from the last good epoch"
+                f"the loss or a weight became NaN or infinite in epoch {epoch + 1}; lower lr0 or range_lr. {self.best} "
+                "holds the best model so far, and resume=true goes on from the last good epoch"
             )
         return False
 
@@ -366,11 +401,25 @@ def _begin(trainer: Any) -> None:
         tap=None if teacher is None else Tap(student, outputs),
         quantizers=quantizers_of(student),
     )
+    trainer.ema.decay = _Average(len(trainer.train_loader))
     trainer._reference_detections = None
     trainer.loss_items = {}
     trainer.epoch = trainer.start_epoch
     if trainer._found is None:
         start.score_calibrated(trainer)
+    elif trainer._has_fidelity:
+        trainer._reference()  # before the randomness of the interrupted run is put back
+
+
+class _Average:
+    """Decay of the moving average of weights and ranges: it spans about one epoch."""
+
+    def __init__(self, batches: int) -> None:
+        self.longest = 1.0 - 1.0 / max(batches, 1)
+
+    def __call__(self, updates: int) -> float:
+        """Share of the average that stays at an update."""
+        return min(self.longest, updates / (updates + 1))
 
 
 def _host_criterion(student: Any, epochs: int) -> Any:
@@ -382,18 +431,23 @@ def _host_criterion(student: Any, epochs: int) -> Any:
     return criterion
 
 
-def _restore_randomness(trainer: Any) -> None:
+def _restore_progress(trainer: Any) -> None:
     if trainer._found is not None:
-        checkpoint.restore_randomness(trainer, trainer._found)
+        checkpoint.restore_progress(trainer, trainer._found)
 
 
 def _advance(trainer: Any) -> None:
+    """Before an epoch, whose order of images depends on nothing but the seed and its number: resuming keeps it."""
+    sampler = getattr(trainer.train_loader, "sampler", None)
+    if isinstance(sampler, RandomSampler):
+        sampler.generator = torch.Generator().manual_seed((trainer.args.seed << 32) + trainer.epoch)
+    trainer.accumulation.fill(unwrap_model(trainer.model))
     unwrap_model(trainer.model).criterion.progress = trainer.epoch / max(trainer.epochs - 1, 1)
 
 
 _CALLBACKS = {
     "on_pretrain_routine_end": _begin,
-    "on_train_start": _restore_randomness,
+    "on_train_start": _restore_progress,
     "on_train_epoch_start": _advance,
 }
 

@@ -81,7 +81,7 @@ def wire(graph: Graph, plan: Plan, silus: Iterable[str]) -> Wiring:
 
 def _covered(graph: Graph, plan: Plan) -> set[tuple[str, str]]:
     """Edges of the graph that carry a quantized value."""
-    edges = set()
+    edges: set[tuple[str, str]] = set()
     for point in plan.activations:
         for site in point.sites:
             edges.update((site.tensor, reader) for reader in site.consumers or graph.users[site.tensor])
