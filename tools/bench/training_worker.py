@@ -128,10 +128,15 @@ class _Meter:
         trainer.model.register_forward_hook(lambda *_: self._mark("forward"))
 
     def _seed(self, trainer: Any) -> None:
-        """What happens outside of steps may draw random numbers; augmentation goes on from the same ones."""
+        """Trainers draw, and shuffle, in their own ways; here all of them go on from the same numbers."""
+        import torch
         from ultralytics.utils.torch_utils import init_seeds
 
-        init_seeds(trainer.args.seed + trainer.epoch, deterministic=trainer.args.deterministic)
+        seed = trainer.args.seed + trainer.epoch
+        init_seeds(seed, deterministic=trainer.args.deterministic)
+        sampler = getattr(trainer.train_loader, "sampler", None)
+        if hasattr(sampler, "generator"):
+            sampler.generator = torch.Generator().manual_seed(seed)
 
     def _before(self, trainer: Any) -> None:
         if self.left <= 0:
