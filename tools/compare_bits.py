@@ -68,8 +68,8 @@ def compare(values: dict[str, str]) -> dict[str, Any]:
     """Run every variant; returns what is written to ``bits.json``."""
     import torch
 
-    from yoloquant.train.options import parse
-    from yoloquant.train.start import calibrated
+    from yoloquant.training.options import parse
+    from yoloquant.training.start import calibrated
 
     threads = positive(values["threads"])
     torch.set_num_threads(threads)

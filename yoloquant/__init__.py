@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from .api import (
         ExportResult,
         QuantizeOptions,
+        TrainResult,
         ValidateOptions,
         export,
         plan,
-        TrainResult,
         quantize,
         train,
         validate,
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from .errors import YoloquantError
     from .quant.observers import Algorithm, CalibrationRecipe
     from .quant.plan import Plan
-    from .train.options import QATOptions
-    from .train.trainer import QATTrainer
+    from .training.options import QATOptions
+    from .training.trainer import QATTrainer
     from .types import ExportedModel, Task, Verdict
     from .validation.results import ValidationResult
 
@@ -41,8 +41,8 @@ _WHERE = {
     "ExportResult": "api",
     "ExportedModel": "types",
     "Plan": "quant.plan",
-    "QATOptions": "train.options",
-    "QATTrainer": "train.trainer",
+    "QATOptions": "training.options",
+    "QATTrainer": "training.trainer",
     "QuantizeOptions": "api",
     "Task": "types",
     "TrainResult": "api",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .quant.qparams import QuantSpec
     from .quant.scheme import Scheme
     from .targets.base import Target
-    from .train.options import QATOptions
+    from .training.options import QATOptions
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def quantize(
     from .quant.calibrate import Solver, observe, solve_plan
     from .quant.repair import correct_bias
     from .quant.scheme import derive
-    from .train.native import take_over
+    from .training.native import take_over
 
     options = options or QuantizeOptions()
     schemes = _schemes(scheme)
@@ -213,7 +213,7 @@ def train(
         TrainingError: The loss is not finite.
     """
     from .host import offline
-    from .train.run import run
+    from .training.run import run
 
     with offline():
         best, folder, score, start = run(model, data, qat, arguments)
@@ -254,7 +254,7 @@ def plan(model: Any, *, scheme: str = "portable", imgsz: int | Sequence[int] | N
         UsageError: Unknown scheme, or another input size than an artifact's own.
     """
     from .quant.scheme import derive
-    from .train.native import take_over
+    from .training.native import take_over
 
     (rules,) = _schemes(scheme)
     host_model = load_model(model)

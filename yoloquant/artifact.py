@@ -109,7 +109,7 @@ class Artifact:
         if missing:
             raise PlanError(
                 f"plan '{source.scheme}' has no range for {len(missing)} points that '{scheme.name}' needs, first "
-                f"{missing[0]}; give data=<data yaml> to calibrate those, or quantize with scheme={scheme.name} or portable"
+                f"{missing[0]}; give data=<data yaml> to calibrate them, or use scheme={scheme.name} or portable"
             )
         return plan
 

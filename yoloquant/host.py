@@ -46,7 +46,7 @@ class HostModel:
         sha256: Hash of the weights (of the file where there is one).
         state: What yoloquant stored in the checkpoint; empty for a plain one.
         unsafe: Whether the file could only be read by running its pickled code.
-        native: Quantizer state of Ultralytics' own QAT as the checkpoint holds it, see ``train.native``; usually empty.
+        native: Quantizer state of Ultralytics' own QAT as the checkpoint holds it (``training.native``).
     """
 
     module: nn.Module

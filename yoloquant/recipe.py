@@ -12,7 +12,7 @@ from .api import QuantizeOptions, ValidateOptions
 from .calibration import DEFAULT_IMAGES, MIN_IMAGES, CalibrationOptions
 from .errors import UsageError
 from .quant.observers import Algorithm, CalibrationRecipe
-from .train.options import parse
+from .training.options import parse
 
 
 class _Strict(BaseModel):

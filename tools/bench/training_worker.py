@@ -93,7 +93,7 @@ def _trainer(job: Job) -> Any:
     if job.qat is None:
         host = YOLO(str(job.checkpoint))
         return host.task_map[host.task]["trainer"](overrides={**given, "task": host.task})
-    from yoloquant.train.trainer import QATTrainer
+    from yoloquant.training.trainer import QATTrainer
 
     trainer: Any = QATTrainer(overrides={**given, "task": YOLO(str(job.checkpoint)).task, "qat": job.qat})
     trainer._score = lambda epoch: None  # as in the workers of a distributed run: nothing is validated
@@ -134,7 +134,7 @@ class _Meter:
 
         seed = trainer.args.seed + trainer.epoch
         init_seeds(seed, deterministic=trainer.args.deterministic)
-        sampler = getattr(trainer.train_loader, "sampler", None)
+        sampler: Any = getattr(trainer.train_loader, "sampler", None)
         if hasattr(sampler, "generator"):
             sampler.generator = torch.Generator().manual_seed(seed)
 

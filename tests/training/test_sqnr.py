@@ -16,7 +16,7 @@ from yoloquant.quant.calibrate import observe, solve_plan, weight_of
 from yoloquant.quant.plan import Plan, PointKind
 from yoloquant.quant.scheme import PORTABLE, derive
 from yoloquant.quant.simulate import FakeQuantize, simulate
-from yoloquant.train.sqnr import Stage, activation_sqnr, sqnr_db, weight_sqnr
+from yoloquant.training.sqnr import Stage, activation_sqnr, sqnr_db, weight_sqnr
 
 FAMILIES = ("two-level", "yolo11", "yolo11 classify")
 

@@ -10,8 +10,8 @@ from tiny_models import tiny_images, tiny_yolo
 from train_runs import live, planned
 
 from yoloquant.errors import UsageError
-from yoloquant.train.attach import attach
-from yoloquant.train.distill import (
+from yoloquant.training.attach import attach
+from yoloquant.training.distill import (
     LOGIT_FLOOR,
     Output,
     Tap,

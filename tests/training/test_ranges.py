@@ -13,7 +13,7 @@ from train_runs import planned
 from yoloquant.errors import PlanError
 from yoloquant.quant.plan import Plan, PointKind, Role
 from yoloquant.quant.qparams import QParams, QuantSpec
-from yoloquant.train.ranges import LearnedRange, learned_plan, learned_ranges
+from yoloquant.training.ranges import LearnedRange, learned_plan, learned_ranges
 
 SCHEMES = ("portable", "litert", "tensorrt", "openvino", "onnxruntime")
 HEADS = {Role.SCORE, Role.HEAD}

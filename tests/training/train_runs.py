@@ -108,7 +108,7 @@ _LABELS = {
 
 def run(model: Any, data: Any, folder: Path, *, task: str = "detect", **arguments: Any) -> Any:
     """A trainer that has trained, in ``folder``; ``callbacks`` are added to it, ``train=False`` only makes it."""
-    from yoloquant.train.trainer import QATTrainer
+    from yoloquant.training.trainer import QATTrainer
 
     callbacks = arguments.pop("callbacks", {})
     train = arguments.pop("train", True)

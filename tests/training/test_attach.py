@@ -17,9 +17,9 @@ from yoloquant.artifact import Artifact
 from yoloquant.errors import PlanError
 from yoloquant.quant.plan import Plan
 from yoloquant.quant.simulate import simulate
-from yoloquant.train.attach import attach, current_plan, detach, quantizers_of, ranges_of
-from yoloquant.train.intercept import Quantizers, disabled
-from yoloquant.train.ranges import LearnedRange
+from yoloquant.training.attach import attach, current_plan, detach, quantizers_of, ranges_of
+from yoloquant.training.intercept import Quantizers, disabled
+from yoloquant.training.ranges import LearnedRange
 
 MODELS = [
     ("yolo11", "detect"),

@@ -26,9 +26,9 @@ from yoloquant.quant.graph import trace
 from yoloquant.quant.plan import Plan, PointKind
 from yoloquant.quant.qparams import QParams
 from yoloquant.quant.scheme import PORTABLE, derive
-from yoloquant.train import plots
-from yoloquant.train.history import History, Scores
-from yoloquant.train.plot_data import (
+from yoloquant.training import plots
+from yoloquant.training.history import History, Scores
+from yoloquant.training.plot_data import (
     Noise,
     Trajectory,
     measure_noise,
@@ -38,7 +38,7 @@ from yoloquant.train.plot_data import (
     weight_changes,
     worst,
 )
-from yoloquant.train.sqnr import Stage, weight_sqnr
+from yoloquant.training.sqnr import Stage, weight_sqnr
 
 NAMES = {"qat_scores.png", "qat_ranges.png", "qat_sqnr.png", "qat_weights.png", "qat_sqnr.json"}
 
@@ -235,13 +235,13 @@ def test_a_run_starts_from_the_float_weights_even_if_it_was_resumed(resumed: boo
 def test_drawing_touches_no_global_state() -> None:
     code = """
 import sys
-from yoloquant.train import plots
+from yoloquant.training import plots
 assert "matplotlib" not in sys.modules
 import matplotlib
 # reading "backend" loads pyplot
 settings = lambda: {k: matplotlib.rcParams[k] for k in matplotlib.rcParams if k != "backend"}
 before = settings()
-from yoloquant.train.plot_data import Noise, Curve, Trajectory
+from yoloquant.training.plot_data import Noise, Curve, Trajectory
 c = Curve("x", (0, 1), (0.1, 0.2))
 plots.draw_scores((c, c, c), 1)
 plots.draw_ranges([Trajectory("a", 0, (0, 1), (0.0, 1.0))], [])

@@ -21,9 +21,9 @@ from yoloquant import api, host, targets
 from yoloquant.artifact import Artifact
 from yoloquant.errors import TrainingError
 from yoloquant.quant.plan import Plan, PointKind
-from yoloquant.train.attach import quantizers_of
-from yoloquant.train.distill import Teacher
-from yoloquant.train.trainer import DetectQATTrainer, QATTrainer
+from yoloquant.training.attach import quantizers_of
+from yoloquant.training.distill import Teacher
+from yoloquant.training.trainer import DetectQATTrainer, QATTrainer
 
 pytestmark = pytest.mark.slow
 QAT = {"preset": "fast", "images": 8}

@@ -15,7 +15,7 @@ from train_runs import run, write_images
 from yoloquant import host
 from yoloquant.artifact import Artifact
 from yoloquant.errors import ArtifactError
-from yoloquant.train import checkpoint as checkpoints
+from yoloquant.training import checkpoint as checkpoints
 
 QAT = {"preset": "fast", "images": 8, "loss": "both", "float_val": False, "damping": 0.01}
 EPOCHS = 3
@@ -183,7 +183,7 @@ def test_a_kill_while_writing_leaves_the_checkpoint_before(
 def test_end_to_end_losses_resume_their_schedule() -> None:
     from train_runs import planned
 
-    from yoloquant.train.trainer import _host_criterion
+    from yoloquant.training.trainer import _host_criterion
 
     model = planned("yolo26")[0].model.module
     from ultralytics.cfg import get_cfg

@@ -66,7 +66,7 @@ def test_arguments_that_contradict_are_refused(
 
 
 def test_several_data_sets_are_refused(source: tuple[Path, Path], tmp_path: Path) -> None:
-    from yoloquant.train.trainer import QATTrainer
+    from yoloquant.training.trainer import QATTrainer
 
     with pytest.raises(UsageError, match="one data set"):
         QATTrainer(overrides={"model": str(source[0]), "data": ["a.yaml", "b.yaml"], "project": str(tmp_path)})
@@ -91,7 +91,7 @@ def test_settings_that_fit_nothing_are_refused(
 def test_an_untrained_yaml_is_refused(source: tuple[Path, Path], tmp_path: Path) -> None:
     from ultralytics import YOLO
 
-    from yoloquant.train.trainer import QATTrainer
+    from yoloquant.training.trainer import QATTrainer
 
     with pytest.raises((ModelError, UsageError), match=r"\.pt|trained checkpoint"):
         YOLO("yolo11n.yaml").train(

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from yoloquant.train import kernels
-from yoloquant.train.kernels import FakeQuantize, FakeQuantizeChannels, FakeQuantizeSiLU, Grid, ScaleGradient
+from yoloquant.training import kernels
+from yoloquant.training.kernels import FakeQuantize, FakeQuantizeChannels, FakeQuantizeSiLU, Grid, ScaleGradient
 
 INT8 = Grid(-128, 127)
 SHAPES = ((), (1,), (0,), (97,), (98,), (3, 5), (1, 1, 1, 1), (2, 3, 7, 11), (2, 8, 4, 4), (2, 0, 4))

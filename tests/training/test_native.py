@@ -27,8 +27,8 @@ from yoloquant.quant.calibrate import observe, solve_plan, weight_of
 from yoloquant.quant.graph import Graph, OpKind, trace
 from yoloquant.quant.plan import Plan
 from yoloquant.quant.scheme import PORTABLE, SYMMETRIC, Placement, Scheme, body_weighted, derive, operands
-from yoloquant.train import native
-from yoloquant.train.native_reach import Reach
+from yoloquant.training import native
+from yoloquant.training.native_reach import Reach
 
 FAMILIES = ("two-level", "yolo11", "yolov9t", "yolov10n", "yolo26", "yolo11 segment", "yolo11 classify")
 SCHEMES = tuple({s.name: s for s in (PORTABLE, *(targets.get(n).scheme for n in targets.names()))}.values())
