@@ -2,11 +2,12 @@
 
     python tools/benchmark_qat.py model=../shared/weights/yolo11n.pt data=../shared/data/coco256/coco256.yaml
 
-It calibrates the checkpoint, trains it with the portable plan on part of the train split (the rest chooses the best
-epoch, so that the val split is seen by nobody), exports both to every target, has Ultralytics make its INT8 exports,
-and where nvidia-modelopt is installed its native QAT; scores everything in one interleaved pass over the val split with
-paired intervals; reads every learned scale back from the artifacts; and writes ``qat.md`` and ``qat.json``. Finished
-training runs are kept in the output folder and used again. Exit code 4 if something could not be measured.
+It calibrates the checkpoint and trains it (the portable plan, or ``qat=scheme=...``) on part of the train split; the
+rest chooses the best epoch, so that the val split is seen by nobody. Both are exported to every target; Ultralytics
+makes its INT8 exports and, where nvidia-modelopt is installed, its native QAT. Everything is scored in one interleaved
+pass over the val split with paired intervals, and every learned scale is read back. Writes ``qat.md``
+and ``qat.json``; finished training runs are kept in the output folder and used again. Exit code 4 if something could
+not be measured.
 
 Options (``key=value`` or ``--key value``): model, data, imgsz (640), batch (4), preset (standard), train (more training
 arguments, such as ``epochs=5,lr0=1e-5``), qat (more of ours, such as ``range_lr=1e-3``), select_images (24), threads
@@ -67,7 +68,7 @@ DEFAULTS = {
     "native_epochs": "3",
     "skip_ultralytics": "false",
 }
-OWN, PORTABLE, TRAINED = "PTQ, own plan", "PTQ, portable", "QAT, portable"
+OWN = "PTQ, own plan"
 SIMULATED = "fake-quantized (PyTorch)"
 
 
@@ -90,6 +91,21 @@ class Settings:
     bootstrap: int
     native_epochs: int
     skip_ultralytics: bool
+
+    @property
+    def scheme(self) -> str:
+        """The scheme whose plan is trained."""
+        return str(self.qat.get("scheme", "portable"))
+
+    @property
+    def calibrated(self) -> str:
+        """The method's name."""
+        return f"PTQ, {self.scheme}"
+
+    @property
+    def trained(self) -> str:
+        """The method's name."""
+        return f"QAT, {self.scheme}"
 
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> Settings:
@@ -119,10 +135,9 @@ def trained(settings: Settings) -> Artifact:
 
 
 def calibrate(settings: Settings) -> dict[str, Artifact]:
-    """Our calibration alone: every runtime's own plan, and the portable one."""
+    """Our calibration alone: every runtime's own plan, and the one that is trained."""
     own = api.quantize(settings.model, data=settings.data, options=api.QuantizeOptions(imgsz=settings.imgsz))
-    portable = _only(own, "portable")
-    return {OWN: own, PORTABLE: portable}
+    return {OWN: own, settings.calibrated: _only(own, settings.scheme)}
 
 
 def _only(artifact: Artifact, scheme: str) -> Artifact:
@@ -143,7 +158,7 @@ def enter_ours(settings: Settings, artifacts: dict[str, Artifact]) -> list[Entry
                 folder = settings.output / "ours" / method.split(",")[0] / method.split()[-1] / name
                 exported = api.export(artifact, targets=[name], folder=folder).exports[0]
                 entry.runner = target.load(exported, settings.threads)
-                if method == TRAINED:
+                if method == settings.trained:
                     entry.scales = read_back(target, exported, artifact)
             except YoloquantError as exc:
                 entry.error = str(exc)
@@ -198,11 +213,11 @@ def run(settings: Settings) -> dict[str, Any]:
     torch.set_num_threads(settings.threads)
     output_folder(settings.output)
     data = ValidationSet.from_yaml(settings.data).take(settings.limit)
-    artifacts = {**calibrate(settings), TRAINED: trained(settings)}
+    artifacts = {**calibrate(settings), settings.trained: trained(settings)}
     baseline = artifacts[OWN]
     entries = [Entry("", BASELINE, TorchRunner(baseline.graph.module, baseline.info, settings.threads))]
-    for method in (PORTABLE, TRAINED):
-        module = simulate(artifacts[method].graph, artifacts[method].plans["portable"])
+    for method in (settings.calibrated, settings.trained):
+        module = simulate(artifacts[method].graph, artifacts[method].plans[settings.scheme])
         label = f"{method}, {SIMULATED}"
         entries.append(Entry("", label, TorchRunner(module, baseline.info, settings.threads)))
     entries += enter_ours(settings, artifacts)
@@ -218,7 +233,7 @@ def run(settings: Settings) -> dict[str, Any]:
             "images": len(data),
             "imgsz": settings.imgsz,
             "threads": settings.threads,
-            "training": artifacts[TRAINED].provenance["qat"],
+            "training": artifacts[settings.trained].provenance["qat"],
             "versions": versions(),
         },
         "rows": rows,

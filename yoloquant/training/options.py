@@ -123,8 +123,9 @@ _WEIGHT_LR, _NORM_LR, _RANGE_LR = 1e-6, 1e-4, 1e-3
 def host_defaults(options: QATOptions, given: dict[str, Any]) -> dict[str, Any]:
     """Ultralytics arguments that quantization-aware training wants, for those that the caller left open."""
     batch = given.get("batch", 16)
+    epochs = int(given.get("epochs", PRESETS[options.preset].epochs))
     defaults = {
-        "epochs": PRESETS[options.preset].epochs,
+        "epochs": epochs,
         "optimizer": "AdamW",
         "lr0": _WEIGHT_LR * 10 ** (options.missing_bits / 2),
         "lrf": 0.05,
@@ -133,7 +134,9 @@ def host_defaults(options: QATOptions, given: dict[str, Any]) -> dict[str, Any]:
         "warmup_epochs": 0.0,
         "warmup_bias_lr": 0.0,
         "nbs": batch if isinstance(batch, int) and batch > 0 else 16,  # a step for every batch: small sets have few
-        "mosaic": 0.0,
+        # at eight bits ranges should see what deployment sees; at fewer a small set is learned by heart without mixing
+        "mosaic": 1.0 if options.missing_bits else 0.0,
+        "close_mosaic": epochs // 5,
     }
     return {k: v for k, v in defaults.items() if k not in given}
 
