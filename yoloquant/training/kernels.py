@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_CPU_CHUNK, _DEVICE_CHUNK = 1 << 18, 1 << 24
+_CPU_CHUNK, _DEVICE_CHUNK = 1 << 20, 1 << 24
 _MAX_LEVELS = 1 << 12
-_TABLE_THREADS = 3  # a look-up runs on one thread: with more of them, computing everything is faster
+# A look-up runs on one thread: with more of them, computing everything is faster, the short way forward sooner.
+_FORWARD_TABLE_THREADS, _BACKWARD_TABLE_THREADS = 1, 3
 _local = threading.local()
 
 
@@ -204,7 +205,7 @@ class FakeQuantizeSiLU(torch.autograd.Function):
         x = _dense(x)
         out = torch.empty_like(x)
         chain = _Chain(grids, ranges)
-        table = chain.table(x.device).value if chain.tabulated(x.device) else None
+        table = chain.table(x.device).value if chain.tabulated(x.device, _FORWARD_TABLE_THREADS) else None
         buffers = _buffers(3, x)
         for part, place in _pieces(x, out):
             b = [w[: part.numel()] for w in buffers]
@@ -227,7 +228,7 @@ class FakeQuantizeSiLU(torch.autograd.Function):
         needs = _pairs(ctx.needs_input_grad[2:])
         sums = (_Sums(), _Sums(), _Sums())
         chain = _Chain(ctx.grids, ranges)
-        table = chain.table(x.device) if chain.tabulated(x.device) else None
+        table = chain.table(x.device) if chain.tabulated(x.device, _BACKWARD_TABLE_THREADS) else None
         buffers = _buffers(14 if table is None else 7, x)
         for part, given, place in _pieces(x, _as(grads[0], x), result):
             b = [w[: part.numel()] for w in buffers]
@@ -262,10 +263,10 @@ class _Chain:
         self.grids, self.ranges = grids, _pairs(ranges)
         self.steps = [None if g is None else _Steps(*r, g) for g, r in zip(grids, self.ranges, strict=True)]
 
-    def tabulated(self, device: torch.device) -> bool:
+    def tabulated(self, device: torch.device, threads: int) -> bool:
         """Whether looking everything up is possible and pays."""
         pre = self.grids[0]
-        pays = device.type != "cpu" or torch.get_num_threads() <= _TABLE_THREADS
+        pays = device.type != "cpu" or torch.get_num_threads() <= threads
         return pays and pre is not None and pre.qmax - pre.qmin < _MAX_LEVELS
 
     def forward(self, x: Tensor, out: Tensor, s: Tensor) -> Tensor:
