@@ -24,12 +24,20 @@ from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.models.yolo.segment import SegmentationTrainer
 from ultralytics.utils import LOGGER, RANK
-from ultralytics.utils.torch_utils import unwrap_model
 
 from .. import host
 from ..artifact import Artifact
 from ..errors import TrainingError, UsageError
 from ..types import Task
+
+try:
+    from ultralytics.utils.torch_utils import unwrap_model
+except ImportError as exc:
+    raise TrainingError(
+        f"training needs a later Ultralytics than {host.ultralytics_version()}; it is tested with 8.4.190: "
+        'pip install "ultralytics>=8.4.190"'
+    ) from exc
+
 from . import checkpoint, start, unlabelled
 from .attach import attach, current_plan, merge_branches, quantizers_of
 from .criterion import Criterion, NoLoss, without_criterion
