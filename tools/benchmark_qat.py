@@ -23,7 +23,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads crawl on
 
 import numpy as np
 
+from tools.bench.contenders import only
 from tools.bench.mirror import mirror
 from tools.bench.native import native_export
 from tools.bench.qat import BASELINE, Entry, Run, score, table, train
@@ -137,13 +138,7 @@ def trained(settings: Settings) -> Artifact:
 def calibrate(settings: Settings) -> dict[str, Artifact]:
     """Our calibration alone: every runtime's own plan, and the one that is trained."""
     own = api.quantize(settings.model, data=settings.data, options=api.QuantizeOptions(imgsz=settings.imgsz))
-    return {OWN: own, settings.calibrated: _only(own, settings.scheme)}
-
-
-def _only(artifact: Artifact, scheme: str) -> Artifact:
-    result = replace(artifact, plans={scheme: artifact.plans[scheme]})
-    result.__dict__["graph"] = artifact.graph  # traced already
-    return result
+    return {OWN: own, settings.calibrated: only(own, settings.scheme)}
 
 
 def enter_ours(settings: Settings, artifacts: dict[str, Artifact]) -> list[Entry]:

@@ -118,7 +118,7 @@ def quantize(
     options = options or QuantizeOptions()
     schemes = _schemes(scheme)
     host_model = load_model(model, allow_unsafe=options.allow_unsafe)
-    imgsz = check_imgsz(options.imgsz or host_model.imgsz or _default_imgsz(host_model.task), host_model.stride)
+    imgsz = check_imgsz(options.imgsz or host_model.imgsz or default_imgsz(host_model.task), host_model.stride)
     images = calibration_set(data, options.calibration)
     info = model_info(host_model, imgsz)
     artifact = Artifact(host_model, info, {})
@@ -266,7 +266,7 @@ def plan(model: Any, *, scheme: str = "portable", imgsz: int | Sequence[int] | N
                 "quantize the original checkpoint at that size"
             )
         return artifact.plan_for(rules)
-    size = check_imgsz(imgsz or host_model.imgsz or _default_imgsz(host_model.task), host_model.stride)
+    size = check_imgsz(imgsz or host_model.imgsz or default_imgsz(host_model.task), host_model.stride)
     artifact = Artifact(host_model, model_info(host_model, size), {})
     (derived,), _ = take_over(artifact.graph, host_model, [derive(artifact.graph, rules)])
     return derived
@@ -360,7 +360,8 @@ def complete(
     if not lacking:
         return artifact
     options = replace(options or QuantizeOptions(), imgsz=artifact.info.imgsz)
-    more = quantize(artifact.model.source, data=data, scheme=lacking, options=options, progress=progress)
+    source = artifact.model.source if Path(artifact.model.source).is_file() else artifact.model.module
+    more = quantize(source, data=data, scheme=lacking, options=options, progress=progress)
     provenance = {**more.provenance, **artifact.provenance}
     return replace(artifact, plans={**artifact.plans, **more.plans}, provenance=provenance)
 
@@ -411,7 +412,8 @@ def _schemes(names: str | Iterable[str]) -> tuple[Scheme, ...]:
     return tuple(known[n] for n in dict.fromkeys(wanted))
 
 
-def _default_imgsz(task: Task) -> int:
+def default_imgsz(task: Task) -> int:
+    """Input size in pixels where neither the caller nor the checkpoint tells."""
     return 224 if task is Task.CLASSIFY else DEFAULT_IMGSZ
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .errors import OutputError, TargetError, UsageError, YoloquantError
-from .options import Option, Verb, boolean, build_parser, extras, normalise, positive, size
+from .options import build_parser, extras, normalise
+from .verbs import VERBS
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -25,120 +26,6 @@ if TYPE_CHECKING:
     from .validation.results import TargetResult, ValidationResult
 
 EXIT_USAGE, EXIT_TARGET, EXIT_INTERRUPTED = 2, 4, 130
-
-_MODEL = Option("model", "checkpoint (.pt)", required=True)
-_DATA = Option("data", "data yaml (a path, or a name such as coco8.yaml)")
-_IMGSZ = Option("imgsz", "input size in pixels: 640 or height,width; the checkpoint's own if not given", size)
-_SCHEME = Option(
-    "scheme", "quantization schemes; auto gives every target its own, portable serves all alike", str, "auto"
-)
-_TARGETS = Option("targets", "targets or devices, separated by commas; all for every installed one", str, "all",
-                  aliases=("target",))  # fmt: skip
-_OUTPUT = Option("output", "folder for the results; a folder beside the checkpoint if not given")
-_IMAGES = Option("images", "how many training images calibrate", positive, 128)
-_SPLIT = Option("calibration_split", "split that calibrates", str, "train")
-_SEED = Option("seed", "chooses the calibration images", int, 0)
-_ALLOW_SCORED = Option("allow_scored", "calibrate even on images that will be scored", boolean, False)
-_BIAS = Option("bias_correction", "take the measured shift of each channel's mean out of the biases", boolean, False)
-_UNSAFE = Option("allow_unsafe", "read a checkpoint that can run code; only for files you trust", boolean, False)
-_QUANTIZE = (_IMGSZ, _SCHEME, _IMAGES, _SPLIT, _SEED, _ALLOW_SCORED, _BIAS, _UNSAFE)
-_VALIDATE = (
-    Option("gate", "name of a gate, or a path to one", str, "default"),
-    Option("split", "split that is scored", str, "val"),
-    Option("source", "folder of images without labels to judge on, instead of data"),
-    Option("limit", "score only so many images", positive),
-    Option("threads", "threads of every runtime; all cores if not given", positive),
-    Option("latency", "time a float model in the same runtime beside each target", boolean, True),
-    Option("memory", "measure peak memory of every artifact in a process of its own", boolean, True),
-    Option("bootstrap", "replicates of the paired bootstrap", positive, 1000),
-    Option("manifest", "manifest (json) that the images are held against"),
-    Option("inconclusive", "exit code of an inconclusive verdict", int, 3),
-)
-
-_QAT = (
-    Option("preset", "fast (minutes), standard or long", str, "standard", aliases=("qat",)),
-    Option("scheme", "scheme whose plan is trained; portable serves every runtime", str, "portable"),
-    Option("loss", "distill (from the float model, needs no labels), detect (the model's own) or both", str, "distill"),
-    Option("teacher", "checkpoint to distil from; the float model itself if not given"),
-    Option("weight_bits", "bits of weights", positive, 8),
-    Option("activation_bits", "bits of activations", positive, 8),
-    Option("range_lr", "learning rate of the ranges; the preset's if not given", float),
-    Option("distill_weight", "weight of the distillation loss", float, 1.0),
-    Option("detect_weight", "weight of the model's own loss", float, 1.0),
-    Option("feature_weight", "weight of the distillation of what the head reads", float, 0.0),
-    Option("damping", "weight of the pull that keeps weights from oscillating", float, 0.0),
-    Option("learn_offset", "learn zero_points of affine schemes too", boolean, False),
-    Option("learn_heads", "learn the ranges of raw head outputs too", boolean, False),
-    Option("select", "choose the best checkpoint by fidelity, fitness or auto", str, "auto"),
-    Option("float_val", "score the float weights too after every epoch", boolean, True),
-    Option("images", "how many training images calibrate the start", positive, 128),
-    Option("allow_unsafe", "read a checkpoint that can run code; only for files you trust", boolean, False),
-)
-
-VERBS = (
-    Verb(
-        "quantize",
-        "Calibrate a trained checkpoint and save it with its quantization plans.",
-        (_MODEL, Option("data", _DATA.help, required=True), *_QUANTIZE, _OUTPUT),
-        "yoloquant quantize model=best.pt data=coco8.yaml",
-    ),
-    Verb(
-        "train",
-        "Quantization-aware training: learn ranges, and weights that suit them; every Ultralytics argument works too.",
-        (_MODEL, Option("data", "data yaml, or a folder of images without labels"), *_QAT),
-        "yoloquant train model=best.pt data=coco8.yaml preset=fast imgsz=640 batch=16",
-        passes=True,
-    ),
-    Verb(
-        "export",
-        "Export a quantized checkpoint; a plain one is quantized first, for which data is needed.",
-        (_MODEL, _TARGETS, _DATA, *_QUANTIZE, _OUTPUT),
-        "yoloquant export model=best_int8.pt targets=openvino,litert",
-    ),
-    Verb(
-        "validate",
-        "Score exports beside the FP32 model on the same images and judge them by a gate.",
-        (
-            _MODEL,
-            Option("exports", "export folder, or one artifact in it", required=True, aliases=("artifact", "folder")),
-            _DATA,
-            *_VALIDATE,
-            Option("output", "folder for the report; <exports>/report if not given"),
-        ),
-        "yoloquant validate model=best.pt exports=best_exports data=coco8.yaml",
-    ),
-    Verb(
-        "run",
-        "Quantize, export, validate and report, from a recipe or from arguments.",
-        (
-            Option("recipe", "recipe (yaml); arguments override what it says"),
-            Option("model", _MODEL.help),
-            _DATA,
-            _TARGETS,
-            Option("train", "train before exporting, with this preset: fast, standard or long"),
-            *_QUANTIZE,
-            *_VALIDATE,
-            _OUTPUT,
-        ),
-        "yoloquant run model=best.pt data=coco8.yaml targets=openvino,litert",
-        positional="recipe",
-    ),
-    Verb(
-        "plan",
-        "Print the quantization plan of a scheme for a checkpoint, or save it as JSON.",
-        (_MODEL, Option("scheme", "the scheme", str, "portable"), _IMGSZ, Option("output", "JSON file to write")),
-        "yoloquant plan model=best.pt scheme=openvino",
-    ),
-    Verb(
-        "targets", "List every target, whether it builds and runs here, and what to install.", (), "yoloquant targets"
-    ),
-    Verb(
-        "demo",
-        "Run the whole job on an embedded model and generated images.",
-        (_TARGETS, Option("output", "folder for the results", str, "runs/yoloquant/demo")),
-        "yoloquant demo",
-    ),
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

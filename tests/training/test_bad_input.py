@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from core_models import checkpoint, tiny_host
+from core_models import checkpoint, tiny_artifact, tiny_host
 from tiny_models import tiny_yolo
 from train_runs import run, write_images
 
@@ -147,3 +148,16 @@ def test_weights_that_are_not_finite_are_refused(source: tuple[Path, Path], tmp_
         next(module.parameters())[0] = float("nan")
     path = checkpoint(tmp_path / "nan.pt", module)
     refused(YoloquantError, "NaN|infinite|finite", lambda **o: run(path, source[1], tmp_path, **o))
+
+
+@pytest.mark.parametrize("change", [{"weight_bits": 4}, {"activation_bits": 4}, {"minmax": True}])
+def test_a_stored_plan_of_another_kind_is_not_taken_silently(change: dict[str, Any]) -> None:
+    from yoloquant.training.options import QATOptions
+    from yoloquant.training.start import calibrated
+
+    artifact = tiny_artifact()
+    source = replace(artifact.model, state=artifact.state())
+    _, plan = calibrated(source, QATOptions(), "unused.yaml", artifact.info.imgsz)
+    assert plan == artifact.plans["portable"]
+    with pytest.raises(UsageError, match="Start from the float checkpoint"):
+        calibrated(source, QATOptions(**change), "unused.yaml", artifact.info.imgsz)

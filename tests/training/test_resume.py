@@ -183,14 +183,14 @@ def test_a_kill_while_writing_leaves_the_checkpoint_before(
 def test_end_to_end_losses_resume_their_schedule() -> None:
     from train_runs import planned
 
-    from yoloquant.training.trainer import _host_criterion
+    from yoloquant.training.callbacks import host_criterion
 
     model = planned("yolo26")[0].model.module
     from ultralytics.cfg import get_cfg
 
     model.args = get_cfg(overrides={"epochs": 10})
-    going, resumed = _host_criterion(model, 0), _host_criterion(model, 3)
+    going, resumed = host_criterion(model, 0), host_criterion(model, 3)
     for _ in range(3):
         going.update()
     assert going.updates == resumed.updates == 3
-    assert math.isclose(going.o2m, resumed.o2m) and going.o2m != _host_criterion(model, 0).o2m
+    assert math.isclose(going.o2m, resumed.o2m) and going.o2m != host_criterion(model, 0).o2m

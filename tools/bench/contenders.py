@@ -105,11 +105,11 @@ class Field:
             runner.close()
 
 
-def portable_of(artifact: Artifact) -> Artifact:
-    """The same model with its portable plan alone, so that every runtime has to adapt that one."""
-    portable = replace(artifact, plans={"portable": artifact.plans["portable"]})
-    portable.__dict__["graph"] = artifact.graph  # traced already
-    return portable
+def only(artifact: Artifact, scheme: str) -> Artifact:
+    """The same model with one plan alone, so that every runtime has to adapt that one."""
+    single = replace(artifact, plans={scheme: artifact.plans[scheme]})
+    single.__dict__["graph"] = artifact.graph  # traced already
+    return single
 
 
 def add_ours(entered: Field, artifact: Artifact, names: Iterable[str], folder: Path, threads: int) -> None:
@@ -124,7 +124,7 @@ def add_ours(entered: Field, artifact: Artifact, names: Iterable[str], folder: P
     """
     for kind, source, suffix in (
         (Kind.OURS, artifact, ""),
-        (Kind.PORTABLE, portable_of(artifact), "_portable"),
+        (Kind.PORTABLE, only(artifact, "portable"), "_portable"),
     ):
         for name in names:
             logger.info("exporting %s%s", name, suffix)

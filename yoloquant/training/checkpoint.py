@@ -79,11 +79,9 @@ def artifact_of(trainer: Any, plan: Plan) -> Artifact:
     detach(module)
     without_criterion(module)
     module.requires_grad_(False)
-    info = replace(trainer.artifact.info)
     provenance = {**trainer.artifact.provenance, "versions": versions(), "qat": _provenance(trainer)}
-    return Artifact(
-        replace(trainer.artifact.model, module=module.cpu().float()), info, {plan.scheme: plan}, {}, provenance
-    )
+    model = replace(trainer.artifact.model, module=module.cpu().float())
+    return Artifact(model, trainer.artifact.info, {plan.scheme: plan}, {}, provenance)
 
 
 def _provenance(trainer: Any) -> dict[str, Any]:
@@ -178,12 +176,3 @@ def restore_progress(trainer: Any, found: Found) -> None:
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise ArtifactError(f"'{found.source.source}' is damaged: its gradients cannot be read ({exc!r})") from exc
     restore_random_state(found.run["random"], trainer.train_loader)
-
-
-def finish(trainer: Any) -> None:
-    """The run is over: last.pt no longer needs what resuming needs."""
-    content = torch.load(trainer.last, map_location="cpu", weights_only=False)  # written by this very run
-    content[host.STATE_KEY].pop(RUN_KEY, None)
-    content.update(epoch=-1, optimizer=None)
-    with atomic_path(trainer.last) as temporary, temporary.open("wb") as stream:
-        torch.save(content, stream)

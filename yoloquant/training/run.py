@@ -10,6 +10,7 @@ from typing import Any
 from ultralytics.cfg import DEFAULT_CFG_DICT
 
 from .. import host
+from ..api import default_imgsz
 from ..artifact import Artifact
 from ..errors import DataError, ModelError, TrainingError, UsageError, YoloquantError
 from .options import QATOptions, parse
@@ -50,12 +51,11 @@ def _trainer(model: Any, data: Any, options: QATOptions, arguments: dict[str, An
         overrides["resume"] = path
     else:
         overrides["qat"] = options
-        overrides.setdefault("imgsz", max(source.imgsz) if source.imgsz else 640)
+        overrides.setdefault("imgsz", max(source.imgsz) if source.imgsz else default_imgsz(source.task))
     try:
         trainer = QATTrainer(overrides=overrides)
         if not resume:
-            trainer.model = trainer.get_model(weights=model if path == "" else source.module)
-            trainer._source = source
+            trainer.start_from(source)
         return trainer
     except YoloquantError:
         raise

@@ -9,10 +9,9 @@ import numpy as np
 from ultralytics.models.yolo.detect import DetectionValidator
 
 from ..validation.detections import Detections
+from ..validation.engine import EvaluateOptions
 from ..validation.matching import Truth, match, size_index
 from ..validation.metrics import ap_table, class_scores
-
-REFERENCE_CONF = 0.25  # detections of the float model above this confidence count as true
 
 
 class CapturingValidator(DetectionValidator):  # type: ignore[misc]
@@ -49,7 +48,7 @@ def fidelity(found: Sequence[Detections], reference: Sequence[Detections]) -> fl
     """
     truths = []
     for item in reference:
-        sure = item.above(REFERENCE_CONF)
+        sure = item.above(EvaluateOptions.reference_conf)
         truths.append(Truth(sure.boxes, sure.classes, size_index(sure.boxes, 1.0)))
     matches = [match(f, t, 1.0) for f, t in zip(found, truths, strict=True)]
     scores = class_scores(list(found), matches, truths)

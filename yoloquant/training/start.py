@@ -82,7 +82,17 @@ def _stored(source: host.HostModel, options: QATOptions, size: tuple[int, int]) 
             f"'{source.source}' carries a plan for imgsz={artifact.info.imgsz}, training asks for {size}; train at "
             "that size, or start from the float checkpoint"
         )
-    return artifact, artifact.plans[options.scheme]
+    plan = artifact.plans[options.scheme]
+    bits = min(p.spec.bits for p in plan.weights), min(p.spec.bits for p in plan.activations)
+    wanted = options.weight_bits, options.activation_bits
+    minmax = bool(artifact.provenance.get("qat", {}).get("minmax", False))
+    if bits != wanted or options.minmax is not minmax:
+        raise UsageError(
+            f"'{source.source}' carries a plan that training goes on from: weight_bits={bits[0]}, "
+            f"activation_bits={bits[1]}, minmax={minmax}; asked for are {wanted[0]}, {wanted[1]} and {options.minmax}. "
+            "Start from the float checkpoint for that"
+        )
+    return artifact, plan
 
 
 class _Bits:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.utils.data import RandomSampler
 from ultralytics.models.yolo.classify import ClassificationTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.obb import OBBTrainer
@@ -40,8 +39,8 @@ except ImportError as exc:
 
 from . import checkpoint, start, unlabelled
 from .attach import attach, current_plan, merge_branches, quantizers_of
-from .criterion import Criterion, NoLoss, without_criterion
-from .distill import Tap, Teacher, head_outputs
+from .callbacks import CALLBACKS
+from .criterion import NoLoss
 from .history import History, Scores
 from .intercept import disabled
 from .options import QATOptions, Select, host_defaults, norm_ratio, parse, range_learning_rate
@@ -96,7 +95,7 @@ class QATTrainer:
             self.qat = checkpoint.stored_options(self.args.model)
         if RANK in {-1, 0}:
             (self.save_dir / SETTINGS).write_text(json.dumps(self.qat.to_dict(), indent=2), encoding="utf-8")
-        for event, callback in _CALLBACKS.items():
+        for event, callback in CALLBACKS.items():
             if callback not in self.callbacks[event]:  # workers of a distributed run are given their parent's
                 self.add_callback(event, callback)
 
@@ -129,7 +128,11 @@ class QATTrainer:
                 f"quantization-aware training starts from a trained checkpoint, got '{self.args.model}'; train the "
                 "float model first, then give its best.pt"
             )
-        self._source = self._stored(host.load_model(weights))
+        return self.start_from(host.load_model(weights))
+
+    def start_from(self, source: host.HostModel) -> nn.Module:
+        """Train this model; a live one takes over the plan of the checkpoint that it came from."""
+        self._source = source if source.state else self._stored(source)
         return self._source.module
 
     def _stored(self, live: host.HostModel) -> host.HostModel:
@@ -350,7 +353,6 @@ class QATTrainer:
         """Score best.pt as it was written, and say whether training helped."""
         if RANK not in {-1, 0}:
             return
-        checkpoint.finish(self)
         artifact = Artifact.load(self.best)
         model = copy.deepcopy(artifact.model.module)
         attach(model, artifact.graph, artifact.plans[self.plan.scheme], heads=True)
@@ -390,77 +392,6 @@ def _refuse(given: dict[str, Any]) -> None:
         raise UsageError("distill_model is Ultralytics' own distillation; give qat=dict(teacher=...) instead")
     if given.get("data") is not None and isinstance(given["data"], (list, tuple)):
         raise UsageError("data must be one data set")
-
-
-def _begin(trainer: Any) -> None:
-    """Before the first epoch: hang in the loss, and score what training starts from."""
-    student = unwrap_model(trainer.model)
-    outputs = head_outputs(student, trainer.artifact.graph)
-    teacher = None
-    if trainer.qat.distils:
-        model = copy.deepcopy(trainer._float)
-        if trainer.qat.teacher is not None:
-            model = host.load_model(trainer.qat.teacher, allow_unsafe=trainer.qat.allow_unsafe).module
-        teacher = Teacher(without_criterion(model).to(trainer.device), outputs, student)
-    student.criterion = Criterion(
-        host=_host_criterion(student, trainer.start_epoch) if trainer.qat.needs_labels else None,
-        options=trainer.qat,
-        teacher=teacher,
-        tap=None if teacher is None else Tap(student, outputs),
-        quantizers=quantizers_of(student),
-    )
-    trainer.ema.decay = _Average(len(trainer.train_loader))
-    trainer._reference_detections = None
-    trainer.loss_items = {}
-    trainer.epoch = trainer.start_epoch
-    if trainer._found is None:
-        start.score_calibrated(trainer)
-    elif trainer._has_fidelity:
-        trainer._reference()  # before the randomness of the interrupted run is put back
-
-
-class _Average:
-    """Decay of the averaged weights and ranges: over about one epoch.
-
-    Ultralytics' own ramp of 2000 updates hardly averages in a run of some hundred steps.
-    """
-
-    def __init__(self, batches: int) -> None:
-        self.longest = 1.0 - 1.0 / min(max(batches, 16), 2000)
-
-    def __call__(self, updates: int) -> float:
-        """Share of the average that stays at an update."""
-        return min(self.longest, updates / (updates + 1))
-
-
-def _host_criterion(student: Any, epochs: int) -> Any:
-    """Ultralytics' loss, which of an end-to-end head shifts its weights with every epoch done."""
-    criterion = student.init_criterion()
-    if epochs and hasattr(criterion, "updates"):
-        criterion.updates = epochs - 1
-        criterion.update()
-    return criterion
-
-
-def _restore_progress(trainer: Any) -> None:
-    if trainer._found is not None:
-        checkpoint.restore_progress(trainer, trainer._found)
-
-
-def _advance(trainer: Any) -> None:
-    """Before an epoch, whose order of images depends on nothing but the seed and its number: resuming keeps it."""
-    sampler = getattr(trainer.train_loader, "sampler", None)
-    if isinstance(sampler, RandomSampler):
-        sampler.generator = torch.Generator().manual_seed((trainer.args.seed << 32) + trainer.epoch)
-    trainer.accumulation.fill(unwrap_model(trainer.model))
-    unwrap_model(trainer.model).criterion.progress = trainer.epoch / max(trainer.epochs - 1, 1)
-
-
-_CALLBACKS = {
-    "on_pretrain_routine_end": _begin,
-    "on_train_start": _restore_progress,
-    "on_train_epoch_start": _advance,
-}
 
 
 class DetectQATTrainer(QATTrainer, DetectionTrainer):  # type: ignore[misc]

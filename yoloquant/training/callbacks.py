@@ -1,0 +1,87 @@
+"""What a run hangs into Ultralytics' callbacks: its loss, its first scores, and the order of its images."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch.utils.data import RandomSampler
+from ultralytics.utils.torch_utils import unwrap_model
+
+from .. import host
+from . import checkpoint, start
+from .attach import quantizers_of
+from .criterion import Criterion, without_criterion
+from .distill import Tap, Teacher, head_outputs
+
+
+def _begin(trainer: Any) -> None:
+    """Before the first epoch: hang in the loss, and score what training starts from."""
+    student = unwrap_model(trainer.model)
+    outputs = head_outputs(student, trainer.artifact.graph)
+    teacher = None
+    if trainer.qat.distils:
+        model = copy.deepcopy(trainer._float)
+        if trainer.qat.teacher is not None:
+            model = host.load_model(trainer.qat.teacher, allow_unsafe=trainer.qat.allow_unsafe).module
+        teacher = Teacher(without_criterion(model).to(trainer.device), outputs, student)
+    student.criterion = Criterion(
+        host=host_criterion(student, trainer.start_epoch) if trainer.qat.needs_labels else None,
+        options=trainer.qat,
+        teacher=teacher,
+        tap=None if teacher is None else Tap(student, outputs),
+        quantizers=quantizers_of(student),
+    )
+    trainer.ema.decay = _Average(len(trainer.train_loader))
+    trainer._reference_detections = None
+    trainer.loss_items = {}
+    trainer.epoch = trainer.start_epoch
+    if trainer._found is None:
+        start.score_calibrated(trainer)
+    elif trainer._has_fidelity:
+        trainer._reference()  # before the randomness of the interrupted run is put back
+
+
+class _Average:
+    """Decay of the averaged weights and ranges: over about one epoch.
+
+    Ultralytics' own ramp of 2000 updates hardly averages in a run of some hundred steps.
+    """
+
+    def __init__(self, batches: int) -> None:
+        self.longest = 1.0 - 1.0 / min(max(batches, 16), 2000)
+
+    def __call__(self, updates: int) -> float:
+        """Share of the average that stays at an update."""
+        return min(self.longest, updates / (updates + 1))
+
+
+def host_criterion(student: Any, epochs: int) -> Any:
+    """Ultralytics' loss, which of an end-to-end head shifts its weights with every epoch done."""
+    criterion = student.init_criterion()
+    if epochs and hasattr(criterion, "updates"):
+        criterion.updates = epochs - 1
+        criterion.update()
+    return criterion
+
+
+def _restore_progress(trainer: Any) -> None:
+    if trainer._found is not None:
+        checkpoint.restore_progress(trainer, trainer._found)
+
+
+def _advance(trainer: Any) -> None:
+    """Before an epoch, whose order of images depends on nothing but the seed and its number: resuming keeps it."""
+    sampler = getattr(trainer.train_loader, "sampler", None)
+    if isinstance(sampler, RandomSampler):
+        sampler.generator = torch.Generator().manual_seed((trainer.args.seed << 32) + trainer.epoch)
+    trainer.accumulation.fill(unwrap_model(trainer.model))
+    unwrap_model(trainer.model).criterion.progress = trainer.epoch / max(trainer.epochs - 1, 1)
+
+
+CALLBACKS = {
+    "on_pretrain_routine_end": _begin,
+    "on_train_start": _restore_progress,
+    "on_train_epoch_start": _advance,
+}
