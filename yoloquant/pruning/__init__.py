@@ -1,0 +1,1 @@
+"""Pruning: what can be removed (groups), how much it matters (importance), what is removed (plan), and the removal."""

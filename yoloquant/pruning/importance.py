@@ -1,0 +1,182 @@
+"""How much each channel matters: one number per label, by criteria of the literature.
+
+* ``l1``, ``l2``: norm of the weights that make and read a channel, relative to their layers' mean (arXiv 1608.08710;
+  over whole dependency groups as in arXiv 2301.12900, section 3.3).
+* ``bn``: absolute BatchNorm scale (network slimming, arXiv 1708.06519).
+* ``taylor``: first-order change of the loss, ``|sum(weight * gradient)|`` (arXiv 1906.10771, eq. 8).
+* ``lamp``: squared norm over the sum of all that are at least as large (arXiv 2010.07611, eq. 3).
+* ``random``: the baseline that a criterion must beat.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ..errors import PruneError
+from .groups import Atom, Group, Groups
+
+Scores = Mapping[int, float]
+Floats = npt.NDArray[np.float64]
+
+
+class Criterion(str, Enum):
+    """How the importance of a channel is measured."""
+
+    L1 = "l1"
+    L2 = "l2"
+    BN = "bn"
+    TAYLOR = "taylor"
+    LAMP = "lamp"
+    RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is removed at once.
+
+    Attributes:
+        group: Name of its group.
+        rank: 0 for the least important one of the group.
+        score: Its importance.
+    """
+
+    group: str
+    rank: int
+    score: float
+
+
+def channel_scores(
+    module: nn.Module,
+    groups: Groups,
+    criterion: Criterion,
+    *,
+    gradients: Mapping[str, torch.Tensor] | None = None,
+    seed: int = 0,
+) -> dict[int, float]:
+    """Importance of every prunable channel.
+
+    Args:
+        module: The live model.
+        groups: Its groups.
+        criterion: How it is measured.
+        gradients: ``weight * gradient`` of every parameter, averaged over data; needed by ``taylor``.
+        seed: Of ``random``.
+
+    Returns:
+        Scores by label; only their order, and for a global ratio their relation between groups, means something.
+
+    Raises:
+        PruneError: ``taylor`` without gradients, ``bn`` for a model without BatchNorm.
+    """
+    if criterion is Criterion.RANDOM:
+        generator = np.random.default_rng(seed)
+        return {label: float(generator.random()) for label in groups.owner}
+    if criterion is Criterion.TAYLOR:
+        if gradients is None:
+            raise PruneError("criterion=taylor needs data=<data yaml> to take gradients on; or use criterion=l2")
+        return _sum(_taylor(gradients, groups), groups)
+    if criterion is Criterion.BN:
+        found = _sum(_bn(module, groups), groups)
+        if not any(found.values()):
+            raise PruneError("criterion=bn needs BatchNorm layers, and this model has none; use criterion=l2")
+        return found
+    power = 1 if criterion is Criterion.L1 else 2
+    scores = _relative(_sum(_norms(module, groups, power), groups), groups)
+    return _lamp(scores, groups) if criterion is Criterion.LAMP else scores
+
+
+def units(groups: Groups, scores: Scores) -> tuple[dict[str, tuple[tuple[int, ...], ...]], list[Unit]]:
+    """Put the channels of each group into the order in which they go.
+
+    Returns:
+        Channel positions of every atom by group, least important first; and every unit with its score.
+    """
+    order: dict[str, tuple[tuple[int, ...], ...]] = {}
+    found: list[Unit] = []
+    for group in groups.groups:
+        order[group.name] = tuple(_ascending(a, scores) for a in group.atoms)
+        for rank in range(group.count):
+            taken = _unit_scores(group, order[group.name], scores, rank)
+            found.append(Unit(group.name, rank, float(np.mean(taken))))
+    return order, found
+
+
+def _ascending(atom: Atom, scores: Scores) -> tuple[int, ...]:
+    values = np.array([scores[label] for label in atom.labels])
+    return tuple(int(i) for i in np.argsort(values, kind="stable"))
+
+
+def _unit_scores(group: Group, order: tuple[tuple[int, ...], ...], scores: Scores, rank: int) -> list[float]:
+    return [
+        scores[atom.labels[i]]
+        for atom, positions in zip(group.atoms, order, strict=True)
+        for i in positions[rank * atom.step : (rank + 1) * atom.step]
+    ]
+
+
+def _sum(parts: Iterator[tuple[tuple[int, ...], Floats]], groups: Groups) -> dict[int, float]:
+    total: dict[int, float] = defaultdict(float)
+    for labels, values in parts:
+        for label, value in zip(labels, values, strict=True):
+            if label in groups.owner:
+                total[label] += float(value)
+    return {label: total[label] for label in groups.owner}
+
+
+def _norms(module: nn.Module, groups: Groups, power: int) -> Iterator[tuple[tuple[int, ...], Floats]]:
+    """Norm of each channel's slice of every weight that makes or reads it, relative to the weight's mean norm."""
+    parameters = dict(module.named_parameters())
+    for member in groups.network.members:
+        weight = parameters.get(member.parameter)
+        if weight is None or weight.dim() < 2:
+            continue
+        slices = weight.detach().cpu().double().transpose(0, member.axis).flatten(1)
+        norm = slices.abs().sum(1) if power == 1 else slices.square().sum(1)
+        yield member.labels, (norm / norm.mean().clamp(min=1e-12)).numpy()
+
+
+def _bn(module: nn.Module, groups: Groups) -> Iterator[tuple[tuple[int, ...], Floats]]:
+    layers = {f"{n}.weight": m.weight for n, m in module.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    for member in groups.network.members:
+        scale = layers.get(member.parameter)
+        if scale is not None:
+            yield member.labels, scale.detach().abs().cpu().double().numpy()
+
+
+def _taylor(gradients: Mapping[str, torch.Tensor], groups: Groups) -> Iterator[tuple[tuple[int, ...], Floats]]:
+    """Of the slices that make a channel; those that read it would count the same change again."""
+    for member in groups.network.members:
+        product = gradients.get(member.parameter)
+        if product is None or (product.dim() > 1 and member.axis != 0):
+            continue
+        yield member.labels, product.double().transpose(0, member.axis).flatten(1).sum(1).abs().numpy()
+
+
+def _relative(scores: dict[int, float], groups: Groups) -> dict[int, float]:
+    """Relative to the mean of the group, so that groups of different scale can be compared."""
+    result: dict[int, float] = {}
+    for group in groups.groups:
+        labels = [label for a in group.atoms for label in a.labels]
+        mean = float(np.mean([scores[label] for label in labels])) or 1.0
+        result.update({label: scores[label] / mean for label in labels})
+    return result
+
+
+def _lamp(scores: dict[int, float], groups: Groups) -> dict[int, float]:
+    result: dict[int, float] = {}
+    for group in groups.groups:
+        for atom in group.atoms:
+            values = np.array([scores[label] for label in atom.labels])
+            rising = np.argsort(values, kind="stable")
+            rest = np.cumsum(values[rising][::-1])[::-1]
+            shares = values[rising] / np.maximum(rest, 1e-12)
+            result.update({atom.labels[i]: float(s) for i, s in zip(rising, shares, strict=True)})
+    return result

@@ -1,0 +1,602 @@
+"""Which channels of a network belong together, found by following every channel through the traced graph.
+
+Each output channel of each weighted layer gets a number. The numbers flow through the operations of the graph as the
+channels do: pooling and activations keep them, a concat lines them up, a view or split moves them, an addition makes two
+of them one. What ends with one number must be removed together. Whatever an operation does that is not known here pins
+the channels that it reads, so that an unknown block costs pruning freedom and never correctness.
+
+Torch-Pruning's dependency graph (arXiv 2301.12900) answers the same question from the autograd graph. It cannot follow
+the attention of YOLO11 and later, and does not know that the halves of a ``chunk`` must stay equal.
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import fx, nn
+
+from ..errors import ModelError
+
+logger = logging.getLogger(__name__)
+
+Labels = npt.NDArray[np.int64]  # of the shape of the tensor that they stand for; 0 is no channel
+
+_ELEMENTWISE = frozenset(
+    {"add", "sub", "mul", "div", "add_", "mul_", "sub_", "div_", "maximum", "minimum", "where", "pow"}
+)
+_UNARY = frozenset(
+    {
+        *("silu", "silu_", "sigmoid", "relu", "relu_", "relu6", "hardtanh", "hardswish", "hardsigmoid", "gelu", "tanh"),
+        *("leaky_relu", "leaky_relu_", "mish", "elu", "softplus", "exp", "log", "neg", "clamp", "softmax", "_softmax"),
+        *("dropout", "contiguous", "clone", "alias", "detach", "to", "_to_copy", "lift_fresh_copy", "softplus"),
+    }
+)
+_SPATIAL = frozenset(
+    {
+        *("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "upsample_nearest2d"),
+        *("upsample_bilinear2d", "pad", "constant_pad_nd"),
+    }
+)
+_MOVES = frozenset(
+    {
+        *("reshape", "view", "_unsafe_view", "flatten", "permute", "transpose", "t", "movedim", "unsqueeze", "squeeze"),
+        *("expand", "slice", "select", "narrow", "unbind", "unflatten", "split", "split_with_sizes", "chunk"),
+    }
+)
+_SPLITS = frozenset({"split", "split_with_sizes", "chunk"})
+
+
+@dataclass(frozen=True)
+class Member:
+    """One axis of one parameter whose entries are channels.
+
+    Attributes:
+        parameter: Full name of the parameter.
+        axis: Which of its axes.
+        labels: Label of each entry along the axis.
+    """
+
+    parameter: str
+    axis: int
+    labels: tuple[int, ...]
+
+
+class Split(Enum):
+    """What code calls the size of the parts that it splits a tensor into."""
+
+    WIDTH = "c"  # halves of a CSP block
+    KEY = "key_dim"  # query and key channels of one attention head
+    HEAD = "head_dim"  # value channels of one head
+
+
+@dataclass(frozen=True)
+class Equal:
+    """Parts of a tensor that must keep the same number of channels, because code splits it evenly.
+
+    Attributes:
+        module: Path of the module whose code splits it.
+        parts: Labels of each part.
+        kind: Which number of the module follows the size of a part.
+    """
+
+    module: str
+    parts: tuple[tuple[int, ...], ...]
+    kind: Split = Split.WIDTH
+
+
+@dataclass(frozen=True)
+class Conv:
+    """One executed convolution or linear layer, for counting multiplications.
+
+    Attributes:
+        parameter: Name of its weight.
+        positions: Output pixels (or tokens).
+        kernel: Weights per pair of channels.
+        reads: Label of every input channel; a depthwise layer has none of its own.
+        writes: Label of every output channel.
+        depthwise: Whether every output channel reads one input channel.
+    """
+
+    parameter: str
+    positions: int
+    kernel: int
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    depthwise: bool = False
+
+
+@dataclass(frozen=True)
+class MatMul:
+    """A product of two activations, for counting: ``factor`` multiplications for every one of the ``reads``."""
+
+    factor: int
+    reads: tuple[int, ...]
+
+
+@dataclass
+class Network:
+    """Everything that following the channels found.
+
+    Attributes:
+        members: Every parameter axis that carries channels, labels resolved.
+        equal: Parts that must keep equal numbers.
+        convs: Executed layers.
+        matmuls: Products of activations.
+        pinned: Labels that must stay.
+    """
+
+    members: list[Member] = field(default_factory=list)
+    equal: list[Equal] = field(default_factory=list)
+    convs: list[Conv] = field(default_factory=list)
+    matmuls: list[MatMul] = field(default_factory=list)
+    pinned: frozenset[int] = frozenset()
+
+
+def follow(module: nn.Module, imgsz: tuple[int, int], channels: int = 3) -> Network:
+    """Follow every channel of a live, unfused YOLO.
+
+    Args:
+        module: The model; left untouched.
+        imgsz: Input height and width in pixels; multiplications are counted at this size.
+        channels: Input channels.
+
+    Returns:
+        What belongs together.
+
+    Raises:
+        ModelError: The model cannot be traced.
+    """
+    program = _export(module, imgsz, channels)
+    return _Walk(module, program).run()
+
+
+def _export(module: nn.Module, imgsz: tuple[int, int], channels: int) -> Any:
+    twin: Any = deepcopy(module).cpu().float().eval()
+    if hasattr(twin, "criterion"):
+        twin.criterion = None
+    for m in twin.model[-1].modules():  # raw outputs of every branch, BatchNorm still in evaluation mode
+        m.training = not isinstance(m, (nn.BatchNorm2d, nn.Dropout))
+    for m in twin.modules():
+        if hasattr(m, "inplace"):
+            m.inplace = False
+    example = torch.zeros(1, channels, *imgsz)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return torch.export.export(twin, (example,), strict=False)
+        except Exception as exc:
+            raise ModelError(
+                f"the model cannot be traced at imgsz={imgsz[0]}x{imgsz[1]}: {exc}; custom layers must be traceable by "
+                "torch.export"
+            ) from exc
+
+
+class _Union:
+    """Disjoint sets of labels."""
+
+    def __init__(self) -> None:
+        self._parent: list[int] = [0]
+
+    def fresh(self, count: int) -> Labels:
+        start = len(self._parent)
+        self._parent.extend(range(start, start + count))
+        return np.arange(start, start + count, dtype=np.int64)
+
+    def find(self, label: int) -> int:
+        root = label
+        while self._parent[root] != root:
+            root = self._parent[root]
+        while self._parent[label] != root:
+            self._parent[label], label = root, self._parent[label]
+        return root
+
+    def join(self, a: int, b: int) -> None:
+        ra, rb = self.find(a), self.find(b)
+        if ra and rb and ra != rb:
+            self._parent[max(ra, rb)] = min(ra, rb)
+
+    def resolve(self, labels: Iterable[int]) -> tuple[int, ...]:
+        return tuple(self.find(int(v)) for v in labels)
+
+
+class _Walk:
+    def __init__(self, module: nn.Module, program: Any) -> None:
+        self.module, self.program = module, program
+        self.union = _Union()
+        self.pinned: set[int] = set()
+        self.members: list[Member] = []
+        self.equal: list[Equal] = []
+        self.convs: list[Conv] = []
+        self.matmuls: list[MatMul] = []
+        self.values: dict[fx.Node, Any] = {}
+        self.stream: dict[str, tuple[int, ...]] = {}  # what the first layer of each attention block reads
+        signature = program.graph_signature
+        self.parameters: dict[str, str] = {
+            **signature.inputs_to_parameters,
+            **signature.inputs_to_buffers,
+            **signature.inputs_to_lifted_tensor_constants,
+        }
+
+    def run(self) -> Network:
+        for node in self.program.graph.nodes:
+            if node.op == "placeholder":
+                self.values[node] = self._placeholder(node)
+            elif node.op == "call_function":
+                self.values[node] = self._call(node)
+            elif node.op == "output":
+                for value in _leaves(node.args):  # a feature map that layers read besides is no result of its own
+                    if not isinstance(value, fx.Node) or all(user.op == "output" for user in value.users):
+                        self._pin(self._value(value))
+        find = self.union.resolve
+        return Network(
+            [Member(m.parameter, m.axis, find(m.labels)) for m in self.members],
+            [Equal(e.module, tuple(find(p) for p in e.parts), e.kind) for e in self.equal],
+            [Conv(c.parameter, c.positions, c.kernel, find(c.reads), find(c.writes), c.depthwise) for c in self.convs],
+            [MatMul(m.factor, find(m.reads)) for m in self.matmuls],
+            frozenset(find(self.pinned)) - {0},
+        )
+
+    # -- values
+
+    def _placeholder(self, node: fx.Node) -> Any:
+        value = node.meta.get("val")
+        return np.zeros(tuple(value.shape), np.int64) if isinstance(value, torch.Tensor) else None
+
+    def _value(self, argument: Any) -> Any:
+        if isinstance(argument, fx.Node):
+            return self.values.get(argument)
+        if isinstance(argument, (list, tuple)):
+            return [self._value(a) for a in argument]
+        return argument
+
+    def _name(self, argument: Any) -> str:
+        """Full name of the parameter behind an argument, or nothing."""
+        return self.parameters.get(argument.name, "") if isinstance(argument, fx.Node) else ""
+
+    def _pin(self, value: Any) -> None:
+        for array in _arrays(value):
+            self.pinned.update(int(v) for v in np.unique(array) if v)
+
+    def _zeros(self, node: fx.Node) -> Any:
+        return _map(node.meta.get("val"), lambda t: np.zeros(tuple(t.shape), np.int64))
+
+    # -- operations
+
+    def _call(self, node: fx.Node) -> Any:
+        short = _short(node)
+        handler: Callable[[fx.Node], Any] | None = getattr(self, f"_op_{short}", None)
+        if handler is not None:
+            return handler(node)
+        if short in _ELEMENTWISE:
+            return self._elementwise(node)
+        if short in _UNARY:
+            return self._same(node)
+        if short in _SPATIAL:
+            return self._spatial(node)
+        if short in _MOVES:
+            return self._move(node, short)
+        return self._unknown(node, short)
+
+    def _unknown(self, node: fx.Node, short: str) -> Any:
+        if any(bool(a.any()) for a in _arrays(self._value(node.args))):
+            logger.debug("%s at %s is not known: its channels stay", short, _module_path(node))
+            self._pin(self._value(node.args))
+        return self._zeros(node)
+
+    def _same(self, node: fx.Node) -> Any:
+        value = self._value(node.args[0])
+        shape = _shape(node)
+        return value if shape is None or value.shape == shape else np.broadcast_to(value, shape)
+
+    def _elementwise(self, node: fx.Node) -> Any:
+        shape = _shape(node)
+        if shape is None:
+            return None
+        result = np.zeros(shape, np.int64)
+        for argument in node.args:
+            value = self._value(argument)
+            if not isinstance(value, np.ndarray):
+                continue
+            if self._name(argument) and value.size > 1 and not value.any():
+                value = self._own(argument, value.shape)
+            result = self._tie(result, np.broadcast_to(value, shape))
+        return result
+
+    def _own(self, argument: Any, shape: tuple[int, ...]) -> Labels:
+        """Labels of a parameter that takes part in arithmetic: its longest axis carries channels."""
+        axis = int(np.argmax(shape))
+        labels = self.union.fresh(shape[axis])
+        self.members.append(Member(self._name(argument), axis, tuple(labels)))
+        self.values[argument] = value = np.broadcast_to(
+            labels.reshape([-1 if i == axis else 1 for i in range(len(shape))]), shape
+        ).copy()
+        return value
+
+    def _tie(self, a: Labels, b: Labels) -> Labels:
+        both = (a != 0) & (b != 0)
+        if both.any():
+            pairs = np.unique(np.stack([a[both], b[both]]), axis=1)
+            for x, y in pairs.T:
+                self.union.join(int(x), int(y))
+        return np.where(a != 0, a, b)
+
+    def _vector(self, value: Labels, axis: int) -> Labels:
+        """Labels along an axis, which must not depend on where one looks; else they are pinned."""
+        moved = np.moveaxis(value, axis, 0).reshape(value.shape[axis], -1)
+        first = moved[:, 0]
+        if (moved != first[:, None]).any():
+            self._pin(value)
+        return np.asarray(first)
+
+    def _spatial(self, node: fx.Node) -> Any:
+        value, shape = self._value(node.args[0]), _shape(node)
+        assert shape is not None
+        if value.ndim != len(shape) or value.shape[1] != shape[1]:
+            return self._unknown(node, _short(node))
+        return _spread(self._vector(value, 1), shape, 1)
+
+    def _op_mean(self, node: fx.Node) -> Any:
+        value, shape = self._value(node.args[0]), _shape(node)
+        if shape is None or value.ndim != 4 or len(shape) < 2 or shape[1] != value.shape[1]:
+            return self._unknown(node, "mean")
+        return _spread(self._vector(value, 1), shape, 1)
+
+    def _move(self, node: fx.Node, short: str) -> Any:
+        source: Any = node.args[0]
+        value = self._value(source)
+        if not isinstance(value, np.ndarray):
+            return self._zeros(node)
+        if self._name(source) and not value.any() and value.size > 1:
+            value = self._own(source, value.shape)
+        # the labels go through the very operation
+        arguments = [torch.from_numpy(np.array(value)), *node.args[1:]]
+        result: Any = node.target(*arguments, **node.kwargs)  # type: ignore[operator]
+        moved = [r.numpy() for r in result] if isinstance(result, (list, tuple)) else result.numpy()
+        self._check_move(node, short, value, moved)
+        return moved
+
+    def _check_move(self, node: fx.Node, short: str, before: Labels, after: Any) -> None:
+        """Note splits into equal parts; pin what code takes apart by numbers that pruning would change."""
+        if not before.any():
+            return
+        if short in _SPLITS:
+            self._check_split(node, _dimension(node) % before.ndim, before, after)
+        elif short in {"slice", "select", "narrow"} and after.size < before.size:
+            if set(np.unique(after)) != set(np.unique(before)):
+                self._pin(before)
+        elif short in {"view", "reshape", "unflatten", "_unsafe_view", "flatten"}:
+            self._check_view(node, before, after)
+
+    def _check_split(self, node: fx.Node, dim: int, before: Labels, after: list[Labels]) -> None:
+        heads = self._heads(node)
+        if dim == 1 and before.ndim == 4 and len({p.shape[1] for p in after}) == 1:
+            parts = tuple(tuple(int(v) for v in self._vector(p, 1)) for p in after)
+            self.equal.append(Equal(_module_path(node), parts))
+        elif heads is not None and dim == 2 and before.ndim == 4 and len(after) == 3:
+            self._attention(_module_path(node), heads, [p[0, :, :, 0] for p in after])
+        elif _varies(before, dim):
+            self._pin(before)
+
+    def _attention(self, path: str, owner: Any, qkv: list[Labels]) -> None:
+        """Every head keeps as many channels as the others.
+
+        Args:
+            path: Of the attention block.
+            owner: The block.
+            qkv: Labels (heads, channels) of query, key and value.
+        """
+        query, value = ([tuple(int(v) for v in head) for head in part] for part in (qkv[0], qkv[2]))
+        if hasattr(owner, "key_dim"):
+            self.equal.append(Equal(path, tuple(query), Split.KEY))
+            # its values are viewed in the shape of its input: they must stay as many
+            stream = np.array(self.stream.get(path, ()), np.int64)
+            if len(stream) != sum(len(v) for v in value):
+                self._pin(np.array(value))
+                return
+            value += [tuple(int(v) for v in part) for part in np.split(stream, len(value))]
+            self.equal.append(Equal(path, tuple(value), Split.HEAD))
+        else:
+            self.equal.append(Equal(path, tuple(query + value), Split.HEAD))
+
+    def _check_view(self, node: fx.Node, before: Labels, after: Labels) -> None:
+        axes = [i for i in range(after.ndim) if _varies(after, i)]
+        if len(axes) <= 1 and len([i for i in range(before.ndim) if _varies(before, i)]) <= 1:
+            return
+        heads = self._heads(node)
+        if heads is None:
+            self._pin(before)
+
+    def _heads(self, node: fx.Node) -> Any:
+        """The attention block whose code this is, if it is one whose numbers can be changed."""
+        path = _module_path(node)
+        owner = self.module.get_submodule(path) if path else self.module
+        return owner if hasattr(owner, "num_heads") and hasattr(owner, "head_dim") else None
+
+    def _op_getitem(self, node: fx.Node) -> Any:
+        value = self._value(node.args[0])
+        return value[node.args[1]] if isinstance(value, (list, tuple)) else self._unknown(node, "getitem")
+
+    def _op_cat(self, node: fx.Node) -> Any:
+        parts: Any = self._value(node.args[0])
+        dim: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+        result = np.concatenate(parts, axis=int(dim))
+        channel = 1 if result.ndim == 4 else None
+        if channel is not None and int(dim) % result.ndim == channel:
+            return result
+        # along another axis the same channels lie side by side: they are one
+        labels = [self._vector(p, 1) for p in parts] if result.ndim >= 2 else []
+        joined = np.zeros_like(labels[0]) if labels else None
+        for vector in labels:
+            assert joined is not None
+            joined = self._tie(joined, vector)
+        return _spread(joined, result.shape, 1) if joined is not None else self._unknown(node, "cat")
+
+    def _op_batch_norm(self, node: fx.Node) -> Any:
+        value = self._value(node.args[0])
+        labels = tuple(int(v) for v in self._vector(value, 1))
+        for argument in node.args[1:5]:
+            if self._name(argument):
+                self.members.append(Member(self._name(argument), 0, labels))
+        return value
+
+    def _op_layer_norm(self, node: fx.Node) -> Any:
+        return self._unknown(node, "layer_norm")
+
+    def _op_linear(self, node: fx.Node) -> Any:
+        return self._weighted(node, axis=-1, transposed=False, groups=1)
+
+    def _op_conv2d(self, node: fx.Node) -> Any:
+        groups: Any = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
+        return self._weighted(node, axis=1, transposed=False, groups=int(groups))
+
+    def _op_conv_transpose2d(self, node: fx.Node) -> Any:
+        groups: Any = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
+        return self._weighted(node, axis=1, transposed=True, groups=int(groups))
+
+    def _weighted(self, node: fx.Node, *, axis: int, transposed: bool, groups: int) -> Any:
+        weight: Any = node.args[1]
+        bias: Any = node.args[2] if len(node.args) > 2 else node.kwargs.get("bias")
+        value, shape, name = self._value(node.args[0]), _shape(node), self._name(weight)
+        assert shape is not None
+        size = tuple(weight.meta["val"].shape)
+        reads = self._vector(value, axis)
+        if not name:
+            return self._unknown(node, _short(node))
+        out_axis, in_axis = (1, 0) if transposed else (0, 1)
+        depthwise = groups > 1 and groups == len(reads) == size[out_axis] and not transposed
+        outputs = len(reads) if depthwise else shape[axis]
+        owner = _module_path(node)
+        while owner:
+            self.stream.setdefault(owner, tuple(int(v) for v in reads))
+            owner = owner.rpartition(".")[0]
+        if groups > 1 and not depthwise:
+            self._pin(value)
+            writes = np.zeros(outputs, np.int64)
+        elif depthwise:
+            writes = reads
+            self._member(name, 0, reads)
+        else:
+            writes = self.union.fresh(outputs)
+            self._member(name, out_axis, writes)
+            self._member(name, in_axis, reads)
+        if self._name(bias):
+            self._member(self._name(bias), 0, writes)
+        kernel = int(np.prod(size[2:])) if len(size) > 2 else 1
+        positions = int(np.prod(shape)) // outputs
+        if transposed:
+            positions = int(np.prod(value.shape)) // len(reads)
+        if groups > 1 and not depthwise:
+            kernel *= size[1] * outputs  # a constant: nothing of it can go
+            self.convs.append(Conv(name, positions, kernel, (0,), (0,)))
+        else:
+            self.convs.append(Conv(name, positions, kernel, tuple(reads), tuple(writes), depthwise))
+        return _spread(writes, shape, axis)
+
+    def _member(self, name: str, axis: int, labels: Labels) -> None:
+        self.members.append(Member(name, axis, tuple(int(v) for v in labels)))
+
+    def _op_matmul(self, node: fx.Node) -> Any:
+        a, b = self._value(node.args[0]), self._value(node.args[1])
+        shape = _shape(node)
+        if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray) or shape is None or min(a.ndim, b.ndim) < 2:
+            return self._unknown(node, "matmul")
+        left, right = _varies(a, a.ndim - 1), _varies(b, b.ndim - 2)
+        if left and right:  # both sides contract over channels: the i-th ones meet
+            pairs_a, pairs_b = a[..., 0, :].reshape(-1), np.swapaxes(b, -1, -2)[..., 0, :].reshape(-1)
+            if pairs_a.shape != pairs_b.shape:
+                return self._unknown(node, "matmul")
+            self._tie(pairs_a, pairs_b)
+        elif left or right:
+            return self._unknown(node, "matmul")
+        result = np.zeros(shape, np.int64)
+        if not left and a.any():
+            result = self._tie(result, np.broadcast_to(a[..., :, :1], shape))
+        if not right and b.any():
+            result = self._tie(result, np.broadcast_to(b[..., :1, :], shape))
+        if left and right:
+            self.matmuls.append(MatMul(int(shape[-1] * shape[-2]), tuple(int(v) for v in pairs_a)))
+        else:
+            channels = a[..., :, 0].reshape(-1) if a.any() else b[..., 0, :].reshape(-1)
+            rest = int(np.prod(shape)) // max(len(channels), 1) * int(a.shape[-1])
+            self.matmuls.append(MatMul(rest, tuple(int(v) for v in channels)))
+        return result
+
+    _op_bmm = _op_matmul
+
+
+def _spread(vector: Labels, shape: Sequence[int], axis: int) -> Labels:
+    axis %= len(shape)
+    view = vector.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    return np.broadcast_to(view, tuple(shape))
+
+
+def _varies(value: Labels, axis: int) -> bool:
+    if value.shape[axis] < 2:
+        return False
+    first = np.take(value, [0], axis=axis)
+    return bool((value != first).any())
+
+
+def _dimension(node: fx.Node) -> int:
+    dim: Any = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
+    return int(dim)
+
+
+def _shape(node: fx.Node) -> tuple[int, ...] | None:
+    value = node.meta.get("val")
+    return tuple(int(s) for s in value.shape) if isinstance(value, torch.Tensor) else None
+
+
+def _short(node: fx.Node) -> str:
+    if node.target is operator.getitem:
+        return "getitem"
+    packet = getattr(node.target, "_opname", None) or getattr(node.target, "__name__", str(node.target))
+    return str(packet).split(".")[0]
+
+
+def _module_path(node: fx.Node) -> str:
+    path = ""
+    for name, _ in (node.meta.get("nn_module_stack") or {}).values():
+        path = name or path
+    return path
+
+
+def _leaves(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [x for v in value for x in _leaves(v)] if isinstance(value, (list, tuple)) else [value]
+
+
+def _arrays(value: Any) -> list[Labels]:
+    return [v for v in _leaves(value) if isinstance(v, np.ndarray)]
+
+
+def _map(value: Any, function: Callable[[Any], Any]) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_map(v, function) for v in value]
+    return function(value) if isinstance(value, torch.Tensor) else None
+
+
+def by_parameter(members: Iterable[Member]) -> dict[str, dict[int, tuple[int, ...]]]:
+    """Labels of every axis of every parameter.
+
+    Raises:
+        ModelError: A parameter is used twice with different channels.
+    """
+    found: dict[str, dict[int, tuple[int, ...]]] = defaultdict(dict)
+    for member in members:
+        known = found[member.parameter].setdefault(member.axis, member.labels)
+        if known != member.labels:
+            raise ModelError(f"the layer {member.parameter} is used for two different tensors, which cannot be pruned")
+    return found
