@@ -58,11 +58,11 @@ from yoloquant.calibration import CalibrationOptions
 from yoloquant.errors import YoloquantError
 from yoloquant.float_runner import TorchRunner
 from yoloquant.options import boolean, positive
+from yoloquant.runtime.letterbox import letterbox
 from yoloquant.validation.bootstrap import BootstrapOptions
 from yoloquant.validation.compare import Comparer
 from yoloquant.validation.data import ValidationSet
 from yoloquant.validation.engine import Evaluation, evaluate
-from yoloquant.validation.letterbox import letterbox
 from yoloquant.writing import atomic_path, output_folder
 
 logger = logging.getLogger("benchmark")

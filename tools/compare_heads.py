@@ -39,9 +39,9 @@ from yoloquant.quant.calibrate import Solver, observe, solve_plan
 from yoloquant.quant.graph import PASSING, Graph
 from yoloquant.quant.plan import Plan, Site
 from yoloquant.quant.scheme import Placement, Scheme, derive
+from yoloquant.runtime.metrics import ap_table, class_scores
 from yoloquant.validation.bootstrap import BootstrapOptions, interval
 from yoloquant.validation.compare import Comparer
-from yoloquant.validation.metrics import ap_table, class_scores
 
 DEFAULTS = {
     **simulated.DEFAULTS,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .host import HostModel
+    from .pruning.options import PruneOptions
     from .quant.graph import Graph
     from .quant.plan import Plan, Point
     from .quant.qparams import QuantSpec
@@ -166,20 +167,22 @@ class TrainResult:
     """What training left behind.
 
     Attributes:
-        best: Checkpoint of the best quantized model; the calibrated one if training did not beat it.
+        best: Checkpoint of the best model; of quantization-aware training the calibrated one if that was not beaten.
         folder: The run folder with plots and results.csv.
         score: Its score on the held-back images.
-        score_calibrated: The calibrated model's.
+        score_calibrated: What it is measured against: the calibrated model's; of pruning alone the unpruned model's.
+        quantized: Whether ranges were learned; False for pruning alone, whose result is a float model.
     """
 
     best: Path
     folder: Path
     score: float
     score_calibrated: float
+    quantized: bool = True
 
     @property
     def improved(self) -> bool:
-        """Whether training beat calibration."""
+        """Whether training beat what it is measured against."""
         return self.score > self.score_calibrated
 
     @property
@@ -193,29 +196,45 @@ def train(
     *,
     data: str | os.PathLike[str] | None = None,
     qat: QATOptions | Mapping[str, Any] | str | None = None,
+    prune: PruneOptions | Mapping[str, Any] | float | None = None,
     **arguments: Any,
 ) -> TrainResult:
-    """Quantization-aware training: learn the ranges, and the weights that suit them.
+    """Train a model for its device: prune it, learn quantization ranges, or one after the other.
+
+    Pruning comes first: the pruned model is fine-tuned for ``epochs``, taught by the unpruned one. Quantization-aware
+    training then learns the ranges, and the weights that suit them; beside ``prune`` it runs only if ``qat`` is given,
+    for as long as its preset says.
 
     Args:
         model: Path of a trained Ultralytics checkpoint, or a live ``ultralytics.YOLO``.
         data: Data yaml, or a folder of images without labels.
         qat: A preset (``fast``, ``standard``, ``long``), ``QATOptions``, or a mapping of its fields.
+        prune: A share of the multiplications to remove, ``PruneOptions``, or a mapping of its fields.
         **arguments: Any argument of Ultralytics' training: ``epochs``, ``imgsz``, ``batch``, ``device`` ...; with
             ``resume=True`` the model is the last.pt of an interrupted run.
 
     Returns:
-        Where the result is, and whether it beats calibration.
+        Where the result is, and whether training beat what it started from.
 
     Raises:
         UsageError: An argument is unknown or does not fit.
         ModelError: The model cannot be read or traced.
+        PruneError: So much cannot be removed; the message states the most that can.
         TrainingError: The loss is not finite.
     """
     from .host import offline
     from .training.run import run
 
     with offline():
+        pruned = None
+        if prune is not None:
+            from .pruning.options import parse
+            from .training.finetune import fine_tune, quantization_arguments
+
+            pruned = fine_tune(model, data, parse(prune), arguments)
+            if qat is None:
+                return TrainResult(pruned.best, pruned.folder, pruned.score, pruned.score_unpruned, quantized=False)
+            model, arguments = pruned.best, quantization_arguments(pruned, arguments)
         best, folder, score, start = run(model, data, qat, arguments)
     return TrainResult(best, folder, score, start)
 

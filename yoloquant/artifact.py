@@ -58,6 +58,49 @@ def versions() -> dict[str, str]:
     return found
 
 
+def save_checkpoint(
+    path: str | os.PathLike[str], module: Any, arguments: Mapping[str, Any], *, state: Mapping[str, Any] | None = None
+) -> None:
+    """Write a float model as an ordinary Ultralytics checkpoint, to a temporary name first.
+
+    Args:
+        path: A ``.pt`` file.
+        module: The live model; left as it is.
+        arguments: Training arguments that Ultralytics reads back: imgsz, task.
+        state: What travels beside the module, as plain data.
+
+    Raises:
+        ArtifactError: The suffix is not ``.pt``.
+        OutputError: The folder cannot be written.
+    """
+    import torch
+
+    path = Path(path)
+    if path.suffix != ".pt":
+        raise ArtifactError(f"got '{path.name}'; a checkpoint's name must end in .pt")
+    module = copy.deepcopy(module)
+    if all(bool((p.half().float() == p).all()) for p in module.state_dict().values() if p.is_floating_point()):
+        module = module.half()  # lossless, and what Ultralytics does
+    checkpoint = {
+        "model": module,
+        "ema": None,
+        "epoch": -1,
+        "optimizer": None,
+        "train_args": dict(arguments),
+        "version": host.ultralytics_version(),
+        "license": "AGPL-3.0",
+    }
+    if state is not None:
+        checkpoint[host.STATE_KEY] = dict(state)
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        try:
+            torch.save(checkpoint, stream)
+        except RuntimeError as exc:  # torch reports a write that failed this way
+            if isinstance(exc.__context__, OSError):
+                raise exc.__context__ from exc
+            raise
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A model with its quantization plans.
@@ -146,32 +189,8 @@ class Artifact:
             ArtifactError: The suffix is not ``.pt``.
             OutputError: The folder cannot be written.
         """
-        import torch
-
-        path = Path(path)
-        if path.suffix != ".pt":
-            raise ArtifactError(f"got '{path.name}'; a checkpoint's name must end in .pt")
-        module = copy.deepcopy(self.model.module)
-        if all(bool((p.half().float() == p).all()) for p in module.state_dict().values() if p.is_floating_point()):
-            module = module.half()  # lossless, and what Ultralytics does
-        checkpoint = {
-            "model": module,
-            "ema": None,
-            "epoch": -1,
-            "optimizer": None,
-            "train_args": _plain_args(module, self.info),
-            "version": host.ultralytics_version(),
-            "license": "AGPL-3.0",
-            host.STATE_KEY: self.state(),
-        }
-        with atomic_path(path) as temporary, temporary.open("wb") as stream:
-            try:
-                torch.save(checkpoint, stream)
-            except RuntimeError as exc:  # torch reports a write that failed this way
-                if isinstance(exc.__context__, OSError):
-                    raise exc.__context__ from exc
-                raise
-        return path
+        save_checkpoint(path, self.model.module, plain_arguments(self.model.module, self.info), state=self.state())
+        return Path(path)
 
     def state(self) -> dict[str, Any]:
         """Everything beside the weights, as plain data."""
@@ -217,7 +236,8 @@ class Artifact:
         return cls(model, host.model_info(model, imgsz), plans, bias, provenance)
 
 
-def _plain_args(module: Any, info: ModelInfo) -> dict[str, Any]:
+def plain_arguments(module: Any, info: ModelInfo) -> dict[str, Any]:
+    """Training arguments that a checkpoint keeps."""
     args = getattr(module, "args", None)
     args = dict(args) if isinstance(args, dict) else {}
     kept = {k: v for k, v in args.items() if k in {"data", "single_cls", "overlap_mask", "mask_ratio"}}

@@ -15,8 +15,8 @@ import numpy as np
 from . import host_val
 from .errors import CalibrationError, DataError
 from .host import file_sha256
+from .runtime.letterbox import letterbox
 from .validation.data import list_images, load_yaml, split_paths
-from .validation.letterbox import letterbox
 
 logger = logging.getLogger(__name__)
 

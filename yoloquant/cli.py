@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
+from . import cli_shrink as shrink
+from .cli_shrink import prune_settings
 from .errors import OutputError, TargetError, UsageError, YoloquantError
-from .options import build_parser, extras, normalise
-from .verbs import VERBS
+from .options import build_parser, extras, given, normalise
+from .verbs import QAT, VERBS
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -80,12 +82,10 @@ def _bar(what: str) -> Iterator[Progress]:
 
 
 def _given(options: Namespace, verb: str) -> dict[str, Any]:
-    """Arguments with their defaults filled in."""
-    table = next(v for v in VERBS if v.name == verb)
-    return {o.name: o.default if getattr(options, o.name) is None else getattr(options, o.name) for o in table.options}
+    return given(options, VERBS, verb)
 
 
-def _recipe(values: dict[str, Any], given: Callable[[str], bool]) -> Recipe:
+def _recipe(values: dict[str, Any], named: Callable[[str], bool]) -> Recipe:
     """A recipe from arguments, on top of a recipe file where there is one."""
     import yaml
 
@@ -108,14 +108,25 @@ def _recipe(values: dict[str, Any], given: Callable[[str], bool]) -> Recipe:
         **{
             k: (k,)
             for k in (
-                *("model", "data", "targets", "scheme", "imgsz", "output", "bias_correction", "allow_unsafe", "train"),
+                *(
+                    "model",
+                    "data",
+                    "targets",
+                    "scheme",
+                    "imgsz",
+                    "output",
+                    "bias_correction",
+                    "allow_unsafe",
+                    "prune",
+                    "train",
+                ),
             )
         },
     }
     for key, place in places.items():
-        if key not in values or values[key] is None or not (given(key) or key not in ("targets", "scheme")):
+        if key not in values or values[key] is None or not (named(key) or key not in ("targets", "scheme")):
             continue
-        if not given(key) and values.get("recipe"):
+        if not named(key) and values.get("recipe"):
             continue  # a default must not override the file
         part = content if len(place) == 1 else content.setdefault(place[0], {})
         part[place[-1]] = values[key]
@@ -153,7 +164,14 @@ def _train(options: Namespace) -> int:
 
     values = _given(options, "train")
     model, data = values.pop("model"), values.pop("data")
-    result = api.train(model, data=data, qat=values, **extras(options.extra))
+    prune, arguments = prune_settings(values.pop("prune"), extras(options.extra))
+    quantizes = prune is None or any(getattr(options, o.name, None) is not None for o in QAT)
+    result = api.train(model, data=data, qat=values if quantizes else None, prune=prune, **arguments)
+    if not result.quantized:
+        print(f"pruned and fine-tuned: {result.best}")
+        print(f"fitness {result.score:.4f}, of the unpruned model {result.score_calibrated:.4f}")
+        print(f"next: yoloquant train model={result.best} data={data} preset=fast, or yoloquant run model=...")
+        return 0
     print(f"{'trained' if result.improved else 'training did not help; kept the calibrated ranges:'} {result.best}")
     print(f"score on held-back images: {result.score:.4f}, calibrated {result.score_calibrated:.4f}")
     print(f"plots and results: {result.folder}")
@@ -237,6 +255,9 @@ def _whole_job(recipe: Recipe, inconclusive: int) -> int:
     chosen = api.resolve_targets(recipe.targets)
     load_gate(recipe.validation.gate)
     folder = output_folder(recipe.output or Path(recipe.model).parent / f"{Path(recipe.model).stem}_exports")
+    baseline = recipe.model
+    if recipe.prune:
+        recipe = recipe.model_copy(update={"model": str(_pruned(recipe, folder))})
     artifact = _trained(recipe, folder, chosen) if recipe.train else _calibrated(recipe, folder)
     with _bar("exporting") as progress:
         outcome = api.export(
@@ -246,7 +267,7 @@ def _whole_job(recipe: Recipe, inconclusive: int) -> int:
     data = None if recipe.validation.source else recipe.validation.data or recipe.data
     with _bar("validating") as progress:
         result = api.validate(
-            recipe.model if recipe.train else artifact,
+            baseline if recipe.train or recipe.prune else artifact,
             outcome,
             data=data,
             source=recipe.validation.source,
@@ -255,6 +276,18 @@ def _whole_job(recipe: Recipe, inconclusive: int) -> int:
         )
     _print_result(result, folder / "report")
     return exit_code(result, inconclusive)
+
+
+def _pruned(recipe: Recipe, folder: Path) -> Path:
+    from . import api
+
+    assert recipe.prune is not None
+    arguments = {"project": str(folder), "name": "prune", "exist_ok": True, **recipe.prune.arguments}
+    if recipe.imgsz is not None:
+        arguments["imgsz"] = recipe.imgsz
+    result = api.train(recipe.model, data=recipe.data, prune=recipe.prune.options, **arguments)
+    print(f"pruned and fine-tuned {result.best}: fitness {result.score:.4f}, unpruned {result.score_calibrated:.4f}")
+    return result.best
 
 
 def _calibrated(recipe: Recipe, folder: Path) -> Artifact:
@@ -365,6 +398,7 @@ def _row(row: TargetResult) -> str:
 
 
 _COMMANDS: dict[str, Callable[[Any], int]] = {
+    "prune": shrink.prune,
     "quantize": _quantize,
     "train": _train,
     "export": _export,

@@ -1,22 +1,43 @@
-"""The exception hierarchy. Every error says what it got, what is allowed and how to fix it."""
+"""The exception hierarchy. Every error says what it got, what is allowed and how to fix it.
+
+Those that running a model can raise are defined beside the runtime, which also lives without this package.
+"""
 
 from __future__ import annotations
 
+from .runtime.errors import (
+    ArtifactError,
+    BundleError,
+    DataError,
+    MissingRuntimeError,
+    OutputError,
+    SourceError,
+    TargetError,
+    UsageError,
+    YoloquantError,
+)
 
-class YoloquantError(Exception):
-    """Base class of every error that yoloquant raises on purpose."""
-
-
-class UsageError(YoloquantError):
-    """The request itself is wrong: an unknown name, a bad value, arguments that exclude each other."""
+__all__ = [
+    "ArtifactError",
+    "BundleError",
+    "CalibrationError",
+    "DataError",
+    "MissingExtraError",
+    "MissingRuntimeError",
+    "ModelError",
+    "OutputError",
+    "PlanError",
+    "PruneError",
+    "SourceError",
+    "TargetError",
+    "TrainingError",
+    "UsageError",
+    "YoloquantError",
+]
 
 
 class ModelError(YoloquantError):
     """The model is missing, corrupt, not a YOLO, or holds something that cannot be quantized."""
-
-
-class DataError(YoloquantError):
-    """The data set is missing, unreadable, mislabelled, or would be scored on its own calibration images."""
 
 
 class CalibrationError(YoloquantError):
@@ -27,12 +48,8 @@ class PlanError(YoloquantError):
     """A quantization plan does not fit the model or the target that it is used with."""
 
 
-class ArtifactError(YoloquantError):
-    """An artifact is damaged, incomplete or of another version."""
-
-
-class TargetError(YoloquantError):
-    """A target could not build or run its artifact."""
+class PruneError(YoloquantError):
+    """A model cannot be pruned as asked; the message states the nearest that can be done."""
 
 
 class MissingExtraError(TargetError):
@@ -50,10 +67,6 @@ class MissingExtraError(TargetError):
             f'install it with: pip install "yoloquant[{extra}]"'
         )
         self.target, self.extra, self.module = target, extra, module
-
-
-class OutputError(YoloquantError):
-    """The output folder cannot be written: read-only, full, or a file is in its place."""
 
 
 class TrainingError(YoloquantError):

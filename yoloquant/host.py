@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .environment import variable
 from .errors import ModelError, UsageError
 from .host_safe import read_restricted
+from .runtime.environment import variable
 from .types import ModelInfo, Task
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import os
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,40 +25,6 @@ def _attribute(*places: str) -> Any:
         except (ImportError, AttributeError):
             continue
     raise ImportError(f"this release of ultralytics has none of {', '.join(places)}; yoloquant needs ultralytics>=8.3")
-
-
-@lru_cache(maxsize=1)
-def _nms() -> Any:
-    # 8.4 moved it to its own module.
-    nms = _attribute("ultralytics.utils.nms:non_max_suppression", "ultralytics.utils.ops:non_max_suppression")
-    importlib.import_module("torchvision")  # the host uses torchvision's faster NMS only once that is imported
-    return nms
-
-
-def non_max_suppression(prediction: np.ndarray, *, conf: float, iou: float, max_det: int) -> np.ndarray:
-    """Run the host's NMS with the settings of its validator (several labels per box, class-aware).
-
-    Args:
-        prediction: Decoded head output (1, 4 + nc, anchors): xywh in pixels and scores.
-        conf: Lowest score kept.
-        iou: Overlap above which the weaker box of one class is dropped.
-        max_det: Detections kept.
-
-    Returns:
-        float32 (n, 6): x1, y1, x2, y2, score, class; by falling score.
-    """
-    import torch
-
-    with torch.inference_mode():
-        rows = _nms()(
-            torch.from_numpy(np.ascontiguousarray(prediction, dtype=np.float32)),
-            conf,
-            iou,
-            multi_label=True,
-            max_det=max_det,
-            max_time_img=60.0,  # its default gives up under load, which would make scores depend on the machine
-        )[0]
-    return np.asarray(rows.numpy(), dtype=np.float32)
 
 
 def read_image(path: Path) -> np.ndarray | None:

@@ -121,6 +121,12 @@ def build_parser(verbs: Sequence[Verb], version: str) -> Parser:
     return parser
 
 
+def given(options: argparse.Namespace, verbs: Sequence[Verb], verb: str) -> dict[str, Any]:
+    """Arguments of a verb with their defaults filled in."""
+    table = next(v for v in verbs if v.name == verb)
+    return {o.name: o.default if getattr(options, o.name) is None else getattr(options, o.name) for o in table.options}
+
+
 def extras(pairs: Sequence[str]) -> dict[str, Any]:
     """Handed-on arguments with the values that YAML reads in them, as the ``yolo`` command does."""
     words = {"none": None, "true": True, "false": False}

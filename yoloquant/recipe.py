@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from .api import QuantizeOptions, ValidateOptions
 from .calibration import DEFAULT_IMAGES, MIN_IMAGES, CalibrationOptions
 from .errors import UsageError
+from .pruning.options import parse as parse_prune
 from .quant.observers import Algorithm, CalibrationRecipe
 from .training.options import parse
 
@@ -82,6 +83,27 @@ class TrainPart(_Strict):
         return value
 
 
+class PrunePart(_Strict):
+    """Pruning and fine-tuning before anything else, see ``yoloquant.train(prune=...)``.
+
+    Attributes:
+        options: A share of the multiplications, or fields of ``PruneOptions``.
+        arguments: Ultralytics' training arguments of the fine-tuning, for instance epochs, batch and device.
+    """
+
+    options: float | dict[str, Any] = 0.5
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("options")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        try:
+            parse_prune(value)
+        except UsageError as exc:
+            raise ValueError(str(exc)) from exc
+        return value
+
+
 class Recipe(_Strict):
     """Everything that ``yoloquant run`` needs.
 
@@ -95,6 +117,7 @@ class Recipe(_Strict):
         calibration: Which images calibrate.
         ranges: Which algorithm finds which range.
         bias_correction: Correct biases, see ``QuantizeOptions``.
+        prune: Pruning and fine-tuning, first of all; none if None.
         train: Quantization-aware training before the export; calibration alone if None.
         validation: How artifacts are judged.
         allow_unsafe: Read checkpoints that can run code.
@@ -109,6 +132,7 @@ class Recipe(_Strict):
     calibration: CalibrationPart = CalibrationPart()
     ranges: RangesPart = RangesPart()
     bias_correction: bool = False
+    prune: PrunePart | None = None
     train: TrainPart | None = None
     validation: ValidationPart = ValidationPart()
     allow_unsafe: bool = False
@@ -117,6 +141,11 @@ class Recipe(_Strict):
     @classmethod
     def _preset(cls, value: Any) -> Any:
         return {"qat": value} if isinstance(value, str) else value
+
+    @field_validator("prune", mode="before")
+    @classmethod
+    def _share(cls, value: Any) -> Any:
+        return {"options": value} if isinstance(value, (int, float, str)) else value
 
     @field_validator("targets", "scheme", mode="before")
     @classmethod
@@ -172,6 +201,7 @@ def make_recipe(content: Any, where: str = "recipe") -> Recipe:
 _PARTS: dict[str, type[BaseModel]] = {
     "calibration": CalibrationPart,
     "ranges": RangesPart,
+    "prune": PrunePart,
     "train": TrainPart,
     "validation": ValidationPart,
 }

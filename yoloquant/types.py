@@ -10,23 +10,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from .runtime.model_info import HeadLayout, ModelInfo, Task
 
-class Task(str, Enum):
-    """Ultralytics' task names."""
-
-    DETECT = "detect"
-    SEGMENT = "segment"
-    POSE = "pose"
-    OBB = "obb"
-    CLASSIFY = "classify"
-
-
-class HeadLayout(str, Enum):
-    """What the output tensors of an artifact hold."""
-
-    DECODED = "decoded"  # (1, 4 + nc, anchors): xywh in input pixels, sigmoid scores; needs NMS
-    END2END = "end2end"  # (1, max_det, 6): x1 y1 x2 y2 score class, already selected
-    RAW = "raw"  # one box and one score tensor per level, as the last head convolutions emit them
+__all__ = ["ExportedModel", "HeadLayout", "ModelInfo", "Task", "Verdict"]
 
 
 class Verdict(str, Enum):
@@ -36,40 +22,6 @@ class Verdict(str, Enum):
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
     ERROR = "error"  # asked for, but could not be built or run; never a pass
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What a runtime must know about the model to feed it and to read its outputs.
-
-    Attributes:
-        task: The model's task.
-        names: Class names, index by index.
-        imgsz: Input height and width in pixels.
-        stride: Largest stride of the model in pixels.
-        strides: Stride of each head level, in the order of its raw outputs.
-        reg_max: Number of DFL bins per box side; 1 means that the head regresses distances directly.
-        end2end: Whether the head selects its detections itself (no NMS).
-        max_det: Detections that an end-to-end head returns.
-        channels: Input channels.
-        kpt_shape: Keypoints and their dimensions, for pose models.
-    """
-
-    task: Task
-    names: tuple[str, ...]
-    imgsz: tuple[int, int]
-    stride: int = 32
-    strides: tuple[int, ...] = (8, 16, 32)
-    reg_max: int = 16
-    end2end: bool = False
-    max_det: int = 300
-    channels: int = 3
-    kpt_shape: tuple[int, int] | None = None
-
-    @property
-    def layout(self) -> HeadLayout:
-        """Layout of a drop-in export of this model."""
-        return HeadLayout.END2END if self.end2end else HeadLayout.DECODED
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ _VALIDATE = (
     Option("inconclusive", "exit code of an inconclusive verdict", int, 3),
 )
 
-_QAT = (
+QAT = (
     Option("preset", "fast (minutes), standard or long", str, "standard", aliases=("qat",)),
     Option("scheme", "scheme whose plan is trained; portable serves every runtime", str, "portable"),
     Option("loss", "distill (from the float model, needs no labels), detect (the model's own) or both", str, "distill"),
@@ -53,6 +53,23 @@ _QAT = (
     Option("allow_unsafe", "read a checkpoint that can run code; only for files you trust", boolean, False),
 )
 
+_SHARE = Option("amount", "share to remove, between 0 and 1", float, 0.5)
+_PRUNE = (
+    Option("target", "what the share is of: flops, parameters, channels or latency", str, "flops"),
+    Option("kind", "structured (channels), unstructured (single weights) or 2:4", str, "structured"),
+    Option("criterion", "l1, l2, bn, lamp, taylor or random; taylor where data have labels, else l2, if not given"),
+    Option("scope", "global (least important of the network) or uniform (the same share everywhere)", str, "global"),
+    Option("round_to", "pruned layers keep a multiple of so many channels; the runtime's own if not given", positive),
+    Option("max_ratio", "largest share of a layer that may go", float, 0.8),
+    Option("ignored", "layers that stay, separated by commas; patterns with * are allowed", str, ""),
+    Option("blocks", "whole residual bottlenecks to take out first", int, 0),
+    Option("runtime", "target whose latency and channel multiple count", str, "openvino"),
+    Option("plan", "saved plan to apply instead of making one"),
+    Option("sensitivity", "saved analysis whose sensitive layers are protected"),
+    Option("tolerance", "drop that the analysis allows a single layer", float, 0.05),
+    Option("permutation", "for 2:4, permute channels so that more magnitude stays: none or channel", str, "none"),
+)
+
 VERBS = (
     Verb(
         "quantize",
@@ -62,10 +79,35 @@ VERBS = (
     ),
     Verb(
         "train",
-        "Quantization-aware training: learn ranges, and weights that suit them; every Ultralytics argument works too.",
-        (_MODEL, Option("data", "data yaml, or a folder of images without labels"), *_QAT),
+        "Quantization-aware training, after pruning if asked for; every Ultralytics argument works too, and every "
+        "argument of 'prune' as prune_<name>.",
+        (
+            _MODEL,
+            Option("data", "data yaml, or a folder of images without labels"),
+            Option("prune", "share of the multiplications to remove first, fine-tuned for epochs=", float),
+            *QAT,
+        ),
         "yoloquant train model=best.pt data=coco8.yaml preset=fast imgsz=640 batch=16",
         passes=True,
+    ),
+    Verb(
+        "prune",
+        "Prune a trained checkpoint in one shot; 'train prune=...' prunes and fine-tunes.",
+        (
+            _MODEL,
+            Option("data", "data yaml or folder; BatchNorm and taylor are measured on its training images"),
+            _SHARE,
+            *_PRUNE,
+            _IMGSZ,
+            Option("images", "how many training images are measured on", positive, 64),
+            Option("seed", "of random choices", int, 0),
+            Option("dry_run", "only print what would go", boolean, False, aliases=("dry-run",)),
+            Option("latency", "measure the latency of the plan in the runtime", boolean, False),
+            Option("save_plan", "JSON file to write the plan to, to be edited and applied with plan="),
+            Option("output", "checkpoint to write; <model>_pruned.pt if not given"),
+            _UNSAFE,
+        ),
+        "yoloquant prune model=best.pt data=coco8.yaml amount=0.5 criterion=taylor dry_run=true",
     ),
     Verb(
         "export",
@@ -93,6 +135,7 @@ VERBS = (
             Option("model", _MODEL.help),
             _DATA,
             _TARGETS,
+            Option("prune", "prune and fine-tune first: the share of the multiplications to remove", float),
             Option("train", "train before exporting, with this preset: fast, standard or long"),
             *_QUANTIZE,
             *_VALIDATE,

@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "validate")]
 
 from validation_fakes import FakeRunner, label_rows, write_dataset  # noqa: E402
 
-from yoloquant.validation.letterbox import place  # noqa: E402
+from yoloquant.runtime.letterbox import place  # noqa: E402
 
 
 def _tool(name: str) -> ModuleType:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from yoloquant.validation.detections import Detections
-from yoloquant.validation.matching import IOU_THRESHOLDS, Matches, Truth
+from yoloquant.runtime.detections import Detections
+from yoloquant.runtime.matching import IOU_THRESHOLDS, Matches, Truth
 
 CLASSES = 4
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from metrics_cases import random_case
 
+from yoloquant.runtime.detections import Detections
+from yoloquant.runtime.matching import IOU_THRESHOLDS, Matches, Truth
+from yoloquant.runtime.metrics import ap_table, class_scores
 from yoloquant.validation.bootstrap import BootstrapOptions, image_weights, interval
-from yoloquant.validation.detections import Detections
-from yoloquant.validation.matching import IOU_THRESHOLDS, Matches, Truth
-from yoloquant.validation.metrics import ap_table, class_scores
 
 
 def test_weights_are_resamples_and_repeatable() -> None:

@@ -10,6 +10,7 @@ import pytest
 from validation_fakes import NAMES, FakeRunner, label_rows, write_dataset
 
 from yoloquant.errors import DataError, TargetError
+from yoloquant.runtime.letterbox import place
 from yoloquant.types import HeadLayout, Verdict
 from yoloquant.validation.bootstrap import BootstrapOptions
 from yoloquant.validation.compare import Comparer
@@ -17,7 +18,6 @@ from yoloquant.validation.data import ValidationSet
 from yoloquant.validation.engine import EvaluateOptions, evaluate
 from yoloquant.validation.gate import exit_code, load_gate
 from yoloquant.validation.judge import ArtifactFacts, JudgeOptions, judge
-from yoloquant.validation.letterbox import place
 
 GATE = {"name": "test", "limits": {"fidelity": 0.9, "map_drop": 0.05, "confidence_shift": 0.2}}
 QUICK = JudgeOptions(bootstrap=BootstrapOptions(replicates=200))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
@@ -11,8 +12,9 @@ import torch
 from torch import nn
 
 from ..errors import PruneError
+from .cost import Cost
 from .groups import Groups, find_groups
-from .labels import Equal, Network, Split, follow
+from .labels import Equal, Network, Split, follow, raw_twin
 from .plan import PrunePlan
 
 RECORD = "yoloquant_pruned"  # attribute of a pruned module: plain data about what was removed
@@ -34,7 +36,7 @@ def pruned(module: nn.Module, plan: PrunePlan, *, channels: int = 3) -> nn.Modul
         The smaller model; an ordinary one, save for its shapes.
 
     Raises:
-        PruneError: The plan does not fit the model.
+        PruneError: The plan does not fit the model, or the smaller model does not run.
         ModelError: The model cannot be traced.
     """
     network = follow(module, plan.imgsz, channels)
@@ -42,10 +44,23 @@ def pruned(module: nn.Module, plan: PrunePlan, *, channels: int = 3) -> nn.Modul
     dropped = plan.dropped(groups)
     result = copy.deepcopy(module)
     cut(result, network, dropped)
+    _check_runs(result, plan.imgsz, channels)
     history = [*getattr(module, RECORD, []), _record(plan, groups)]
     setattr(result, RECORD, history)
-    _mark_yaml(result)
+    mark_yaml(result)
     return result
+
+
+def _check_runs(module: nn.Module, imgsz: tuple[int, int], channels: int) -> None:
+    """Run it once: a block whose code holds sizes of its own would fail only when it is used."""
+    with torch.no_grad():
+        try:
+            raw_twin(module)(torch.zeros(1, channels, *imgsz))
+        except Exception as exc:  # whatever the code of a custom block raises
+            raise PruneError(
+                f"the model does not run after pruning ({exc}): a block of its own holds sizes in its code; keep the "
+                "layers around it with ignored=<their names, see dry-run=true>"
+            ) from exc
 
 
 def cut(module: Any, network: Network, dropped: frozenset[int]) -> None:
@@ -57,10 +72,15 @@ def cut(module: Any, network: Network, dropped: frozenset[int]) -> None:
         old = getattr(owner, name)
         for axis, gone in axes.items():
             keep = _keep(old.shape[axis], gone)
-            old = nn.Parameter(old.detach().index_select(axis, torch.tensor(keep)), requires_grad=old.requires_grad)
+            old = _selected(old, axis, keep)
         setattr(owner, name, old)
     for constraint in network.equal:
         _adjust(module, constraint, dropped)
+
+
+def _selected(old: torch.Tensor, axis: int, keep: list[int]) -> torch.Tensor:
+    new = old.detach().index_select(axis, torch.tensor(keep, device=old.device))
+    return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
 
 
 def _by_module(network: Network, dropped: frozenset[int]) -> dict[str, dict[int, list[int]]]:
@@ -150,9 +170,20 @@ def _keep_temperature(owner: Any, old: int, new: int) -> None:
         norm.bias[rows] *= factor
 
 
+def is_pruned(module: nn.Module) -> bool:
+    """Whether channels or blocks of a live model were removed by this package."""
+    return bool(getattr(module, RECORD, None))
+
+
+def unpruned_cost(module: nn.Module) -> Cost | None:
+    """Cost of the model that a pruned one was; None for one that was never pruned."""
+    record = getattr(module, RECORD, None)
+    return Cost(int(record[0]["macs"][0]), int(record[0]["parameters"][0])) if record else None
+
+
 def _record(plan: PrunePlan, groups: Groups) -> dict[str, Any]:
     return {
-        "settings": dict(plan.settings),
+        "settings": json.loads(json.dumps(dict(plan.settings))),  # plain: a checkpoint must load without this package
         "imgsz": list(plan.imgsz),
         "macs": [plan.before.macs, plan.after.macs],
         "parameters": [plan.before.parameters, plan.after.parameters],
@@ -160,7 +191,7 @@ def _record(plan: PrunePlan, groups: Groups) -> dict[str, Any]:
     }
 
 
-def _mark_yaml(module: Any) -> None:
+def mark_yaml(module: Any) -> None:
     """Let plain Ultralytics fail with the reason, instead of silently rebuilding the unpruned model from its yaml."""
     layout = dict(getattr(module, "yaml", None) or {})
     if layout.get("backbone") and layout["backbone"][0][2] != _NOT_REBUILT:

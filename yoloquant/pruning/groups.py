@@ -41,8 +41,7 @@ class Group:
 
     def quantum(self, round_to: int) -> int:
         """Units that must go at once so that every part keeps a multiple of ``round_to`` channels."""
-        step = min(a.step for a in self.atoms)
-        return round_to // math.gcd(round_to, step)
+        return math.lcm(*(round_to // math.gcd(round_to, a.step) for a in self.atoms))
 
     def allowed(self, round_to: int) -> tuple[int, ...]:
         """Numbers of units that may be left, ascending; always with all of them."""

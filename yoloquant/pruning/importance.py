@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 import numpy.typing as npt
@@ -21,21 +20,11 @@ import torch
 from torch import nn
 
 from ..errors import PruneError
+from .choices import Criterion
 from .groups import Atom, Group, Groups
 
 Scores = Mapping[int, float]
 Floats = npt.NDArray[np.float64]
-
-
-class Criterion(str, Enum):
-    """How the importance of a channel is measured."""
-
-    L1 = "l1"
-    L2 = "l2"
-    BN = "bn"
-    TAYLOR = "taylor"
-    LAMP = "lamp"
-    RANDOM = "random"
 
 
 @dataclass(frozen=True)
@@ -67,7 +56,7 @@ def channel_scores(
         module: The live model.
         groups: Its groups.
         criterion: How it is measured.
-        gradients: ``weight * gradient`` of every parameter, averaged over data; needed by ``taylor``.
+        gradients: Change of the loss by channel of every gate (``training.gradients``); needed by ``taylor``.
         seed: Of ``random``.
 
     Returns:
@@ -84,10 +73,7 @@ def channel_scores(
             raise PruneError("criterion=taylor needs data=<data yaml> to take gradients on; or use criterion=l2")
         return _sum(_taylor(gradients, groups), groups)
     if criterion is Criterion.BN:
-        found = _sum(_bn(module, groups), groups)
-        if not any(found.values()):
-            raise PruneError("criterion=bn needs BatchNorm layers, and this model has none; use criterion=l2")
-        return found
+        return _bn_scores(module, groups)
     power = 1 if criterion is Criterion.L1 else 2
     scores = _relative(_sum(_norms(module, groups, power), groups), groups)
     return _lamp(scores, groups) if criterion is Criterion.LAMP else scores
@@ -105,6 +91,8 @@ def units(groups: Groups, scores: Scores) -> tuple[dict[str, tuple[tuple[int, ..
         order[group.name] = tuple(_ascending(a, scores) for a in group.atoms)
         for rank in range(group.count):
             taken = _unit_scores(group, order[group.name], scores, rank)
+            if not np.isfinite(taken).all():
+                raise PruneError(f"the importance of '{group.name}' is NaN or infinite: look at the model and the data")
             found.append(Unit(group.name, rank, float(np.mean(taken))))
     return order, found
 
@@ -143,6 +131,20 @@ def _norms(module: nn.Module, groups: Groups, power: int) -> Iterator[tuple[tupl
         yield member.labels, (norm / norm.mean().clamp(min=1e-12)).numpy()
 
 
+def _bn_scores(module: nn.Module, groups: Groups) -> dict[int, float]:
+    """Scales of BatchNorm; channels without any are judged by their weights, on the same average."""
+    parts = list(_bn(module, groups))
+    scaled = {label for labels, _ in parts for label in labels if label in groups.owner}
+    if not scaled:
+        raise PruneError("criterion=bn needs BatchNorm layers, and this model has none; use criterion=l2")
+    scores = _sum(iter(parts), groups)
+    if len(scaled) < len(scores):
+        mean = float(np.mean([scores[label] for label in scaled]))
+        weights = _relative(_sum(_norms(module, groups, 2), groups), groups)
+        scores.update({label: mean * weights[label] for label in scores if label not in scaled})
+    return scores
+
+
 def _bn(module: nn.Module, groups: Groups) -> Iterator[tuple[tuple[int, ...], Floats]]:
     layers = {f"{n}.weight": m.weight for n, m in module.named_modules() if isinstance(m, nn.BatchNorm2d)}
     for member in groups.network.members:
@@ -152,12 +154,11 @@ def _bn(module: nn.Module, groups: Groups) -> Iterator[tuple[tuple[int, ...], Fl
 
 
 def _taylor(gradients: Mapping[str, torch.Tensor], groups: Groups) -> Iterator[tuple[tuple[int, ...], Floats]]:
-    """Of the slices that make a channel; those that read it would count the same change again."""
+    """Of the gates that make a channel; the layers that read it would count the same change again."""
     for member in groups.network.members:
         product = gradients.get(member.parameter)
-        if product is None or (product.dim() > 1 and member.axis != 0):
-            continue
-        yield member.labels, product.double().transpose(0, member.axis).flatten(1).sum(1).abs().numpy()
+        if product is not None and product.shape[member.axis] == product.numel() == len(member.labels):
+            yield member.labels, product.double().flatten().numpy()
 
 
 def _relative(scores: dict[int, float], groups: Groups) -> dict[int, float]:

@@ -1,8 +1,8 @@
 """Which channels of a network belong together, found by following every channel through the traced graph.
 
 Each output channel of each weighted layer gets a number. The numbers flow through the operations of the graph as the
-channels do: pooling and activations keep them, a concat lines them up, a view or split moves them, an addition makes two
-of them one. What ends with one number must be removed together. Whatever an operation does that is not known here pins
+channels do: pooling and activations keep them, a concat lines them up, a view or split moves them, an addition makes
+two of them one. What ends with one number must be removed together. Whatever an operation does that is not known here pins
 the channels that it reads, so that an unknown block costs pruning freedom and never correctness.
 
 Torch-Pruning's dependency graph (arXiv 2301.12900) answers the same question from the autograd graph. It cannot follow
@@ -161,15 +161,21 @@ def follow(module: nn.Module, imgsz: tuple[int, int], channels: int = 3) -> Netw
     return _Walk(module, program).run()
 
 
-def _export(module: nn.Module, imgsz: tuple[int, int], channels: int) -> Any:
+def raw_twin(module: nn.Module) -> nn.Module:
+    """A copy on the CPU that answers with the raw outputs of every branch of its head, BatchNorm in evaluation mode."""
     twin: Any = deepcopy(module).cpu().float().eval()
     if hasattr(twin, "criterion"):
         twin.criterion = None
-    for m in twin.model[-1].modules():  # raw outputs of every branch, BatchNorm still in evaluation mode
+    for m in twin.model[-1].modules():
         m.training = not isinstance(m, (nn.BatchNorm2d, nn.Dropout))
     for m in twin.modules():
         if hasattr(m, "inplace"):
             m.inplace = False
+    return twin  # type: ignore[no-any-return]
+
+
+def _export(module: nn.Module, imgsz: tuple[int, int], channels: int) -> Any:
+    twin = raw_twin(module)
     example = torch.zeros(1, channels, *imgsz)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -220,7 +226,10 @@ class _Walk:
         self.convs: list[Conv] = []
         self.matmuls: list[MatMul] = []
         self.values: dict[fx.Node, Any] = {}
-        self.stream: dict[str, tuple[int, ...]] = {}  # what the first layer of each attention block reads
+        self.stream: dict[str, tuple[int, ...]] = {}  # what the first layer of each block reads
+        self.seen: dict[tuple[str, int], Labels] = {}
+        layers: Any = getattr(module, "model", ())
+        self.head = f"model.{len(layers) - 1}."  # what it reshapes are results, which stay anyway
         signature = program.graph_signature
         self.parameters: dict[str, str] = {
             **signature.inputs_to_parameters,
@@ -240,7 +249,7 @@ class _Walk:
                         self._pin(self._value(value))
         find = self.union.resolve
         return Network(
-            [Member(m.parameter, m.axis, find(m.labels)) for m in self.members],
+            list(dict.fromkeys(Member(m.parameter, m.axis, find(m.labels)) for m in self.members)),
             [Equal(e.module, tuple(find(p) for p in e.parts), e.kind) for e in self.equal],
             [Conv(c.parameter, c.positions, c.kernel, find(c.reads), find(c.writes), c.depthwise) for c in self.convs],
             [MatMul(m.factor, find(m.reads)) for m in self.matmuls],
@@ -304,6 +313,7 @@ class _Walk:
         if shape is None:
             return None
         result = np.zeros(shape, np.int64)
+        operands: list[Labels] = []
         for argument in node.args:
             value = self._value(argument)
             if not isinstance(value, np.ndarray):
@@ -311,7 +321,18 @@ class _Walk:
             if self._name(argument) and value.size > 1 and not value.any():
                 value = self._own(argument, value.shape)
             result = self._tie(result, np.broadcast_to(value, shape))
+            operands.append(value)
+        for value in operands:
+            self._pin_unmatched(result, value)
         return result
+
+    def _pin_unmatched(self, result: Labels, operand: Labels) -> None:
+        """An operand that is as wide as the channels it meets, but whose own are not known, keeps them as they are."""
+        if operand.all():
+            return
+        lead = result.ndim - operand.ndim
+        if any(size > 1 and _varies(result, lead + i) for i, size in enumerate(operand.shape)):
+            self._pin(result[np.broadcast_to(operand == 0, result.shape)])
 
     def _own(self, argument: Any, shape: tuple[int, ...]) -> Labels:
         """Labels of a parameter that takes part in arithmetic: its longest axis carries channels."""
@@ -368,21 +389,27 @@ class _Walk:
 
     def _check_move(self, node: fx.Node, short: str, before: Labels, after: Any) -> None:
         """Note splits into equal parts; pin what code takes apart by numbers that pruning would change."""
+        if short in {"view", "reshape", "unflatten", "_unsafe_view"} and self._names_sizes(node, after):
+            self._pin(before)
+            self._pin(np.array(self._read_by(_module_path(node)), np.int64))
         if not before.any():
             return
         if short in _SPLITS:
-            self._check_split(node, _dimension(node) % before.ndim, before, after)
+            self._check_split(node, short, before, after)
         elif short in {"slice", "select", "narrow"} and after.size < before.size:
             if set(np.unique(after)) != set(np.unique(before)):
                 self._pin(before)
         elif short in {"view", "reshape", "unflatten", "_unsafe_view", "flatten"}:
             self._check_view(node, before, after)
 
-    def _check_split(self, node: fx.Node, dim: int, before: Labels, after: list[Labels]) -> None:
-        heads = self._heads(node)
+    def _check_split(self, node: fx.Node, short: str, before: Labels, after: list[Labels]) -> None:
+        heads, dim = self._heads(node), _dimension(node) % before.ndim
         if dim == 1 and before.ndim == 4 and len({p.shape[1] for p in after}) == 1:
             parts = tuple(tuple(int(v) for v in self._vector(p, 1)) for p in after)
             self.equal.append(Equal(_module_path(node), parts))
+            width = getattr(self._block(node), "c", None)
+            if not before.all() or (short != "chunk" and width != after[0].shape[1]):
+                self._pin(before)  # a part that is not known, or a size that is written down where nobody finds it
         elif heads is not None and dim == 2 and before.ndim == 4 and len(after) == 3:
             self._attention(_module_path(node), heads, [p[0, :, :, 0] for p in after])
         elif _varies(before, dim):
@@ -417,37 +444,57 @@ class _Walk:
         if heads is None:
             self._pin(before)
 
+    def _names_sizes(self, node: fx.Node, after: Labels) -> bool:
+        """Whether code that is not known reshapes to a number of channels, be it its own or that of its input."""
+        if self._heads(node) is not None or self._name(node.args[0]) or f"{_module_path(node)}.".startswith(self.head):
+            return False
+        sizes: Any = node.args[-1] if _short(node) != "unflatten" else ()
+        varies = [i for i in range(after.ndim) if _varies(after, i)]
+        return not varies or len(sizes) != after.ndim or any(sizes[i] != -1 for i in varies)
+
+    def _read_by(self, path: str) -> tuple[int, ...]:
+        """Channels that a block, or the one around it, reads first."""
+        while path and path not in self.stream:
+            path = path.rpartition(".")[0]
+        return self.stream.get(path, ())
+
+    def _block(self, node: fx.Node) -> Any:
+        path = _module_path(node)
+        return self.module.get_submodule(path) if path else self.module
+
     def _heads(self, node: fx.Node) -> Any:
         """The attention block whose code this is, if it is one whose numbers can be changed."""
-        path = _module_path(node)
-        owner = self.module.get_submodule(path) if path else self.module
+        owner = self._block(node)
         return owner if hasattr(owner, "num_heads") and hasattr(owner, "head_dim") else None
 
     def _op_getitem(self, node: fx.Node) -> Any:
         value = self._value(node.args[0])
-        return value[node.args[1]] if isinstance(value, (list, tuple)) else self._unknown(node, "getitem")
+        index: Any = node.args[1]
+        return value[index] if isinstance(value, (list, tuple)) else self._unknown(node, "getitem")
 
     def _op_cat(self, node: fx.Node) -> Any:
         parts: Any = self._value(node.args[0])
         dim: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
         result = np.concatenate(parts, axis=int(dim))
-        channel = 1 if result.ndim == 4 else None
-        if channel is not None and int(dim) % result.ndim == channel:
+        if result.ndim < 2:
+            return self._unknown(node, "cat")
+        if int(dim) % result.ndim == 1 or not result.any():
             return result
         # along another axis the same channels lie side by side: they are one
-        labels = [self._vector(p, 1) for p in parts] if result.ndim >= 2 else []
-        joined = np.zeros_like(labels[0]) if labels else None
+        labels = [self._vector(p, 1) for p in parts]
+        joined = np.zeros_like(labels[0])
         for vector in labels:
-            assert joined is not None
             joined = self._tie(joined, vector)
-        return _spread(joined, result.shape, 1) if joined is not None else self._unknown(node, "cat")
+        for vector in labels:
+            self._pin(joined[vector == 0])
+        return _spread(joined, result.shape, 1)
 
     def _op_batch_norm(self, node: fx.Node) -> Any:
         value = self._value(node.args[0])
         labels = tuple(int(v) for v in self._vector(value, 1))
         for argument in node.args[1:5]:
             if self._name(argument):
-                self.members.append(Member(self._name(argument), 0, labels))
+                self._member(self._name(argument), 0, np.array(labels, np.int64))
         return value
 
     def _op_layer_norm(self, node: fx.Node) -> Any:
@@ -504,6 +551,10 @@ class _Walk:
         return _spread(writes, shape, axis)
 
     def _member(self, name: str, axis: int, labels: Labels) -> None:
+        known = self.seen.setdefault((name, axis), labels)
+        if known is not labels:  # a layer that runs twice: what it reads and makes is the same both times
+            self._tie(known, labels)
+            self._pin(np.where(known == 0, labels, np.where(labels == 0, known, 0)))
         self.members.append(Member(name, axis, tuple(int(v) for v in labels)))
 
     def _op_matmul(self, node: fx.Node) -> Any:
@@ -512,6 +563,8 @@ class _Walk:
         if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray) or shape is None or min(a.ndim, b.ndim) < 2:
             return self._unknown(node, "matmul")
         left, right = _varies(a, a.ndim - 1), _varies(b, b.ndim - 2)
+        if a.shape[-1] == 1 and a.any() and b.any():  # one channel is left to contract over
+            left = right = True
         if left and right:  # both sides contract over channels: the i-th ones meet
             pairs_a, pairs_b = a[..., 0, :].reshape(-1), np.swapaxes(b, -1, -2)[..., 0, :].reshape(-1)
             if pairs_a.shape != pairs_b.shape:

@@ -70,6 +70,9 @@ class PrunePlan:
         if {e.group for e in self.entries} != set(groups.by_name):
             other = sorted({e.group for e in self.entries} ^ set(groups.by_name))
             raise PruneError(f"the plan was made for another model: '{other[0]}' is only in one of them; plan it anew")
+        if len(self.entries) != len(groups):
+            twice = next(e.group for i, e in enumerate(self.entries) if e.group in {f.group for f in self.entries[:i]})
+            raise PruneError(f"the plan names '{twice}' twice; keep one of its entries")
         found: set[int] = set()
         for entry in self.entries:
             found |= _dropped(entry, groups[entry.group])
@@ -122,7 +125,7 @@ class PrunePlan:
             before, after = (Cost(int(c["macs"]), int(c["parameters"])) for c in (data["before"], data["after"]))
             latency = {str(k): (float(a), float(b)) for k, (a, b) in data.get("latency_ms", {}).items()}
             return cls(entries, (height, width), before, after, dict(data["settings"]), latency=latency)
-        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
             raise PruneError(f"this is no pruning plan ({exc!r}); make one with yoloquant prune dry-run=true") from exc
 
     @classmethod
@@ -181,15 +184,15 @@ def _dropped(entry: Entry, group: Group) -> set[int]:
     sizes = [len(a.labels) for a in group.atoms]
     if entry.before != group.count or [len(o) for o in entry.order] != sizes:
         raise PruneError(
-            f"the plan was made for another model: '{group.name}' has {group.count} units there are {entry.before} of "
-            "in the plan; plan it anew"
+            f"the plan was made for another model: '{group.name}' has {group.count} units, and {entry.before} in the "
+            "plan, or they are other channels; plan it anew"
         )
     if any(sorted(o) != list(range(n)) for o, n in zip(entry.order, sizes, strict=True)):
         raise PruneError(f"the order of '{group.name}' in the plan does not name each of its channels once")
     if not 1 <= entry.after <= group.count:
         raise PruneError(
-            f"the plan leaves {entry.after} of {group.count} units in '{group.name}'; allowed are 1 to {group.count}: a "
-            "layer cannot be emptied"
+            f"the plan leaves {entry.after} of {group.count} units in '{group.name}'; allowed are 1 to {group.count}: "
+            "a layer cannot be emptied"
         )
     gone = group.count - entry.after
     return {

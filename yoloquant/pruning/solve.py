@@ -3,66 +3,18 @@
 from __future__ import annotations
 
 import bisect
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
 from fnmatch import fnmatchcase
 
 from ..errors import PruneError, UsageError
+from .choices import Limits, Measure, Scope
 from .cost import Cost, CostModel
 from .groups import Group, Groups
 from .importance import Unit
 
 STEPS = 400  # thresholds that a search looks at
-
-
-class Scope(str, Enum):
-    """How removals are spread."""
-
-    GLOBAL = "global"  # the least important units of the whole network
-    UNIFORM = "uniform"  # the same share of every group
-
-
-class Measure(str, Enum):
-    """What a target is a share of."""
-
-    CHANNELS = "channels"
-    FLOPS = "flops"
-    PARAMETERS = "parameters"
-    LATENCY = "latency"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What must stay.
-
-    Attributes:
-        round_to: Every pruned layer keeps a multiple of so many channels.
-        max_ratio: Largest share of a group that may go.
-        ignored: Groups that stay as they are: names, or patterns with ``*``.
-        protected: Largest share that may go of single groups, by name or pattern (from a sensitivity analysis).
-    """
-
-    round_to: int = 8
-    max_ratio: float = 0.8
-    ignored: tuple[str, ...] = ()
-    protected: Mapping[str, float] | None = None
-
-    def __post_init__(self) -> None:
-        if self.round_to < 1:
-            raise UsageError(f"round_to={self.round_to} is not supported; it must be 1 or more")
-        if not 0 < self.max_ratio < 1:
-            raise UsageError(
-                f"max_ratio={self.max_ratio} would empty a layer or prune nothing; it must lie between 0 and 1"
-            )
-
-    def share(self, name: str) -> float:
-        """Largest share of a group that may go."""
-        if any(fnmatchcase(name, pattern) for pattern in self.ignored):
-            return 0.0
-        shares = [s for pattern, s in (self.protected or {}).items() if fnmatchcase(name, pattern)]
-        return min([self.max_ratio, *shares])
 
 
 def check_ignored(groups: Groups, limits: Limits) -> None:
@@ -134,9 +86,10 @@ def solve(ladder: Ladder, cost: Callable[[Mapping[str, int]], float], share: flo
     last = ladder.left(len(ladder) - 1)
     most = 1 - cost(last) / full
     if most < share:
+        nearest = math.floor(most * 1000) / 10  # rounded down, so that asking for it works
         raise PruneError(
-            f"{share:.0%} of {what} cannot be removed: the most that max_ratio, round_to and ignored layers leave is "
-            f"{most:.1%}; ask for that, raise max_ratio, or lower round_to"
+            f"{share:.1%} of {what} cannot be removed: the most that max_ratio, round_to and ignored layers leave is "
+            f"{nearest:.1f}%; {'ask for that, ' if nearest else ''}raise max_ratio, or lower round_to"
         )
     low, high = 0, len(ladder) - 1  # low misses the goal, high meets it
     while high - low > 1:

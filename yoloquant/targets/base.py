@@ -29,6 +29,7 @@ class Capabilities:
         tasks: Tasks that it exports.
         devices: Names that people use for devices which run it.
         runs_here: Whether artifacts run on the machine that builds them (TensorRT's are simulated instead).
+        channel_multiple: Pruned layers keep a multiple of so many channels, or they get slower instead of faster.
     """
 
     symmetric_only: bool = False
@@ -36,6 +37,7 @@ class Capabilities:
     tasks: tuple[Task, ...] = (Task.DETECT,)
     devices: tuple[str, ...] = ()
     runs_here: bool = True
+    channel_multiple: int = 8
 
 
 class Runner(ABC):

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ..errors import ArtifactError, PlanError, TargetError
+from ..errors import ArtifactError, PlanError
 from ..quant.ops import OpKind
 from ..quant.plan import Plan
 from ..quant.scheme import Placement, Scheme, complete
+from ..runtime.backends import BackendOptions, open_backend
 from ..types import ExportedModel, ModelInfo, Task
 from ..writing import atomic_path
-from .base import Capabilities, Runner, Target
+from .backend_runner import BackendRunner
+from .base import Capabilities, Target
 from .export_metadata import provenance_json, ultralytics_metadata
 from .onnx_dfl import decode_along_last_axis
 from .onnx_graph import Emission, Weights, emit, read_scales
@@ -78,7 +79,7 @@ SCHEME = Scheme(
 )
 
 
-class OnnxRunner(Runner):
+class OnnxRunner(BackendRunner):
     """A loaded ONNX model.
 
     Args:
@@ -94,29 +95,8 @@ class OnnxRunner(Runner):
     """
 
     def __init__(self, path: Path, info: ModelInfo, *, threads: int | None = None, optimize: bool = True) -> None:
-        import onnxruntime
-
-        if not path.is_file():
-            raise ArtifactError(f"'{path}' does not exist; export it again")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or os.cpu_count() or 1
-        options.log_severity_level = 3
-        levels = onnxruntime.GraphOptimizationLevel
-        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as exc:  # its exceptions share no public base class
-            raise TargetError(f"ONNX Runtime cannot load '{path}': {exc}") from exc
-        self.info, self.layout = info, info.layout
-        self._input = self._session.get_inputs()[0].name
-
-    def infer(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Run the network."""
-        return tuple(self._session.run(None, {self._input: image}))
-
-    def close(self) -> None:
-        """Free the session."""
-        del self._session
+        options = BackendOptions(threads=threads, optimize=optimize)
+        super().__init__(open_backend("onnxruntime", path, info, options))
 
 
 class OnnxRuntimeTarget(Target):

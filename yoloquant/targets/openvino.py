@@ -6,21 +6,22 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..environment import variable
 from ..errors import ArtifactError, PlanError, TargetError
 from ..quant.ops import PASSING, WEIGHTED, OpKind
 from ..quant.plan import Plan
 from ..quant.qparams import QParams, QuantSpec
 from ..quant.scheme import Placement, Scheme, body_weighted, operands
+from ..runtime.backends import BackendOptions
+from ..runtime.backends.openvino import OpenVinoBackend, find_xml, import_openvino, unreported
 from ..types import ExportedModel, ModelInfo, Task
 from ..writing import atomic_path
-from .base import Capabilities, Runner, Target
+from .backend_runner import BackendRunner
+from .base import Capabilities, Target
 from .export_metadata import provenance_json, ultralytics_metadata
 from .onnx_graph import Emission, Weights, emit
 
@@ -80,7 +81,7 @@ SCHEME = Scheme(
 )
 
 
-class OpenVinoRunner(Runner):
+class OpenVinoRunner(BackendRunner):
     """A compiled IR on the CPU.
 
     Args:
@@ -97,40 +98,14 @@ class OpenVinoRunner(Runner):
     def __init__(
         self, path: Path, info: ModelInfo, *, threads: int | None = None, precision: str | None = "f32"
     ) -> None:
-        openvino = _openvino()
-        config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
-        if threads:
-            config["INFERENCE_NUM_THREADS"] = threads
-        if precision:
-            config["INFERENCE_PRECISION_HINT"] = precision
-        try:
-            self._compiled = openvino.Core().compile_model(str(_xml(path)), "CPU", config)
-        except RuntimeError as exc:
-            raise TargetError(f"OpenVINO cannot load '{path}': {exc}") from exc
-        self._request = self._compiled.create_infer_request()
-        self.info, self.layout = info, info.layout
-
-    def infer(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Run the network."""
-        self._request.infer([image], share_inputs=True)
-        return tuple(np.array(self._request.get_output_tensor(i).data) for i in range(len(self._compiled.outputs)))
+        self._opened = OpenVinoBackend(path, info, BackendOptions(threads=threads, precision=precision or ""))
+        super().__init__(self._opened)
 
     def executed(self) -> list[tuple[str, str, str]]:
         """Type, name and precision of every operation that really runs."""
-        model = self._compiled.get_runtime_model()
+        model = self._opened.compiled.get_runtime_model()
         infos = [(o.get_friendly_name(), o.get_rt_info()) for o in model.get_ordered_ops()]
         return [(str(i["layerType"].value), name, str(i["runtimePrecision"].value)) for name, i in infos]
-
-    def close(self) -> None:
-        """Free the compiled model."""
-        del self._request, self._compiled
-
-
-def _xml(path: Path) -> Path:
-    found = sorted(path.glob("*.xml")) if path.is_dir() else [path] * path.is_file()
-    if not found:
-        raise ArtifactError(f"'{path}' holds no OpenVINO .xml; export it again")
-    return found[0]
 
 
 class OpenVinoTarget(Target):
@@ -195,9 +170,9 @@ def _save_ir(model: Any, xml: Path, info: ModelInfo) -> None:
 
     import onnx
 
-    openvino = _openvino()
+    openvino = import_openvino()
     try:
-        with tempfile.TemporaryDirectory() as folder, _unreported():
+        with tempfile.TemporaryDirectory() as folder, unreported():
             source = Path(folder) / "model.onnx"
             onnx.save(model, source)
             ir = openvino.convert_model(source)
@@ -207,17 +182,6 @@ def _save_ir(model: Any, xml: Path, info: ModelInfo) -> None:
         openvino.save_model(ir, xml, compress_to_fp16=False)
     except RuntimeError as exc:
         raise TargetError(f"OpenVINO cannot convert the model: {exc}") from exc
-
-
-def _unreported() -> AbstractContextManager[None]:
-    """Keep OpenVINO's telemetry from forking and calling home; the variable is its own switch for that."""
-    return variable("CI", "true")
-
-
-def _openvino() -> Any:
-    with _unreported():
-        import openvino
-    return openvino
 
 
 def _name_anonymous(ir: Any) -> None:
@@ -276,13 +240,13 @@ def read_ir(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         TargetError: A point is missing from the IR, or its ends lie on no grid.
         ArtifactError: The folder is damaged.
     """
-    openvino = _openvino()
+    openvino = import_openvino()
     recorded = read_metadata(path).get("plan")
     if not recorded:
         return {}
     plan = Plan.from_dict(recorded)
     try:
-        operations = {o.get_friendly_name(): o for o in openvino.Core().read_model(str(_xml(path))).get_ops()}
+        operations = {o.get_friendly_name(): o for o in openvino.Core().read_model(str(find_xml(path))).get_ops()}
     except RuntimeError as exc:
         raise ArtifactError(f"OpenVINO cannot read '{path}': {exc}") from exc
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}

@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from .distill import Tap, Teacher, distillation_loss, feature_loss
 from .intercept import Quantizers
-from .options import QATOptions
+
+
+class LossOptions(Protocol):
+    """What the loss needs to know of a run's options."""
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the model's own loss is part of it."""
+
+    @property
+    def distill_weight(self) -> float:
+        """Weight of the distillation loss."""
+
+    @property
+    def detect_weight(self) -> float:
+        """Weight of the model's own loss."""
+
+    @property
+    def feature_weight(self) -> float:
+        """Weight of the distillation of what the head reads."""
+
+    @property
+    def damping(self) -> float:
+        """Weight of the pull towards grid points."""
 
 
 @dataclass
@@ -22,15 +45,15 @@ class Criterion:
         options: What is minimised.
         teacher: The float model; None without distillation.
         tap: Keeps the student's raw outputs.
-        quantizers: The student's, for damping.
+        quantizers: The student's, for damping; None for a float student.
         progress: Share of the run that is done, 0 to 1.
     """
 
     host: Any
-    options: QATOptions
+    options: LossOptions
     teacher: Teacher | None
     tap: Tap | None
-    quantizers: Quantizers
+    quantizers: Quantizers | None = None
     progress: float = 0.0
 
     def __call__(self, preds: Any, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -51,7 +74,7 @@ class Criterion:
                 total = total + gap * images.shape[0] * self.options.feature_weight
                 items["distill_features"] = gap.detach()
             self.tap.features, self.teacher.tap.features = [], []
-        if self.options.damping:
+        if self.options.damping and self.quantizers is not None:
             pull = self.quantizers.distance()
             total = total + pull * images.shape[0] * self.options.damping * self.progress
             items["damping"] = pull.detach()

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from ultralytics.models.yolo.detect import DetectionValidator
 
-from ..validation.detections import Detections
+from ..runtime.detections import Detections
+from ..runtime.matching import Truth, match, size_index
+from ..runtime.metrics import ap_table, class_scores
 from ..validation.engine import EvaluateOptions
-from ..validation.matching import Truth, match, size_index
-from ..validation.metrics import ap_table, class_scores
 
 
 class CapturingValidator(DetectionValidator):  # type: ignore[misc]

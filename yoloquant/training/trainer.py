@@ -27,6 +27,7 @@ from ultralytics.utils import LOGGER, RANK
 from .. import host
 from ..artifact import Artifact
 from ..errors import TrainingError, UsageError
+from ..pruning.sparse import is_sparse
 from ..types import Task
 
 try:
@@ -43,6 +44,7 @@ from .callbacks import CALLBACKS
 from .criterion import NoLoss
 from .history import History, Scores
 from .intercept import disabled
+from .masks import Masks, MaskSpec, Pattern
 from .options import QATOptions, Select, host_defaults, norm_ratio, parse, range_learning_rate
 from .ranges import LearnedRange
 from .scores import CapturingValidator, fidelity
@@ -84,6 +86,7 @@ class QATTrainer:
         self._unlabelled = False
         self.history = History()
         self.accumulation = Accumulation()
+        self.masks: Masks | None = None  # of a sparse model, whose zeros stay
         if not given.get("resume"):
             given.update(host_defaults(self.qat, given))
             _refuse(given)
@@ -156,6 +159,8 @@ class QATTrainer:
         self._float = copy.deepcopy(module)
         merge_branches(self._float)
         attach(module, self.artifact.graph, self.plan, offset=self.qat.learn_offset, heads=self.qat.learn_heads)
+        if is_sparse(module):
+            self.masks = Masks.start(module, MaskSpec(Pattern.KEEP))
         quantizers_of(module).keeps_distance = self.qat.damping > 0
         self.model = module
         self._found = found
@@ -225,8 +230,12 @@ class QATTrainer:
         return prepared
 
     def optimizer_step(self) -> None:
-        """Ultralytics' step; a resumed run's first one may have come early in an epoch."""
+        """Ultralytics' step; a resumed run's first one may have come early in an epoch, and zeros of a mask stay."""
+        if self.masks is not None:
+            self.masks.before_step(self)
         super().optimizer_step()  # type: ignore[misc]
+        if self.masks is not None:
+            self.masks.after_step(self)
         self.accumulation.stepped(self)
 
     # -- scores

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..runtime.metrics import ApTable, ClassScores, ap_table, class_scores, per_size_map
 from .bootstrap import BootstrapOptions, image_weights, interval
 from .engine import Evaluation, RunnerRecord
-from .metrics import ApTable, ClassScores, ap_table, class_scores, per_size_map
 from .results import Accuracy, Comparison, Interval, Latency
 
 

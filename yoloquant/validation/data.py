@@ -17,7 +17,7 @@ import yaml
 
 from .. import host_val as host
 from ..errors import DataError
-from .labels import read_labels
+from ..runtime.labels import read_labels
 from .manifest import check_manifest, file_sha256, read_manifest
 
 MIN_SIDE = 10

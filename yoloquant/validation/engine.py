@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import DataError, TargetError, YoloquantError
+from ..runtime.detections import Detections, Selection, select
+from ..runtime.letterbox import Letterbox, letterbox
+from ..runtime.matching import Matches, Truth, match, size_index
 from ..targets.base import Runner
 from .data import ValidationSet
-from .detections import Detections, Selection, select
-from .letterbox import Letterbox, letterbox
-from .matching import Matches, Truth, match, size_index
 
 logger = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .detections import Detections
+from ..runtime.detections import Detections
+from ..runtime.letterbox import Letterbox
 from .engine import Evaluation
-from .letterbox import Letterbox
 from .results import Example
 
 

@@ -5,7 +5,8 @@ The schema bindings are those that the LiteRT runtime itself ships (``ai_edge_li
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class TensorInfo:
         zero_point: Zero points, as many as scales.
         axis: Axis of the slices.
         constant: Whether the file holds its values.
+        dynamic: Whether a dimension is only known at run time.
     """
 
     index: int
@@ -53,16 +55,28 @@ class TensorInfo:
     zero_point: npt.NDArray[np.int32]
     axis: int
     constant: bool
+    dynamic: bool = False
 
 
 @dataclass(frozen=True)
 class OpInfo:
-    """One operator with the indices of its tensors; optional inputs that are absent are left out."""
+    """One operator.
+
+    Attributes:
+        index: Its position in execution order.
+        kind: Its name in the schema, for instance ``CONV_2D``.
+        inputs: Indices of its inputs; optional ones that are absent are left out.
+        outputs: Indices of its results.
+        version: Version of the operator that the file asks the runtime for.
+        options: Its attributes by the schema's names in camel case, for instance ``strideW``.
+    """
 
     index: int
     kind: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    version: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -102,11 +116,8 @@ class Flatbuffer:
         graph = self._model.subgraphs[0]
         self.tensors = tuple(self._tensor(i, t) for i, t in enumerate(graph.tensors))
         self.inputs, self.outputs = _indices(graph.inputs), _indices(graph.outputs)
-        kinds = [operator_name(code) for code in self._model.operatorCodes]
-        self.ops = tuple(
-            OpInfo(i, kinds[op.opcodeIndex], _indices(op.inputs), _indices(op.outputs))
-            for i, op in enumerate(graph.operators)
-        )
+        kinds = [(operator_name(code), int(code.version)) for code in self._model.operatorCodes]
+        self.ops = tuple(_op(i, op, *kinds[op.opcodeIndex]) for i, op in enumerate(graph.operators))
 
     @classmethod
     def read(cls, path: Path) -> Flatbuffer:
@@ -133,6 +144,7 @@ class Flatbuffer:
             zero_point=np.array(quantization.zeroPoint if has_scale else [], np.int32),
             axis=int(quantization.quantizedDimension) if has_scale else 0,
             constant=data is not None and len(data) > 0,
+            dynamic=any(size < 0 for size in _indices(raw.shapeSignature, keep=True)),
         )
 
     def values(self, index: int) -> npt.NDArray[Any]:
@@ -213,6 +225,11 @@ def operator_name(code: Any) -> str:
 def float_ops(source: bytes | Path) -> list[FloatOp]:
     """Float compute operators of a file or of a flatbuffer's bytes."""
     return (Flatbuffer(source) if isinstance(source, bytes) else Flatbuffer.read(source)).float_ops()
+
+
+def _op(index: int, raw: Any, kind: str, version: int) -> OpInfo:
+    options = vars(raw.builtinOptions) if raw.builtinOptions is not None else {}
+    return OpInfo(index, kind, _indices(raw.inputs), _indices(raw.outputs), version, dict(options))
 
 
 def _indices(values: Any, *, keep: bool = False) -> tuple[int, ...]:

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from ...errors import TargetError
+from .edgetpu_versions import lower
 from .flatbuffer import operator_name, parse, serialize
 
 INPUT_TYPES = ("float32", "int8", "uint8")
 
 
 def finish(content: bytes, *, input_type: str) -> bytes:
-    """Give a converted model its final input and the resize operators that every runtime accepts.
+    """Give a converted model its final input, and resize operators and versions that every runtime accepts.
 
     Args:
         content: The flatbuffer as converted, with an int8 input.
@@ -34,7 +35,7 @@ def finish(content: bytes, *, input_type: str) -> bytes:
     _resize_without_half_pixels(model)
     if input_type != "int8":
         _prepend_quantize(model, input_type)
-    return serialize(model)
+    return lower(serialize(model))
 
 
 def _resize_without_half_pixels(model: Any) -> None:

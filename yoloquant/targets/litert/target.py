@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,6 +15,7 @@ from ...errors import TargetError
 from ...types import ExportedModel, HeadLayout, Task
 from ...writing import atomic_path
 from ..base import Capabilities, Runner, Target
+from .edgetpu_options import REWRITTEN, EdgeTPUOptions
 from .scheme import SCHEME
 
 if TYPE_CHECKING:
@@ -174,20 +176,41 @@ class LiteRTTarget(Target):
 class EdgeTPUTarget(LiteRTTarget):
     """A ``.tflite`` in which every operator and both ends are integers, for accelerators.
 
-    It takes an int8 NHWC image and returns one box and one score tensor per head level; its runner decodes them on the
-    host. Plain Ultralytics cannot read such outputs.
+    It takes an int8 NHWC image (uint8 on request) and returns one box and one score tensor per head level; its runner
+    decodes them on the host. Plain Ultralytics cannot read such outputs. Every export carries the static operator
+    check, and where ``edgetpu_compiler`` is installed the compiled file stands beside it as ``<name>_edgetpu.tflite``.
+
+    Args:
+        options: Input type, and how the compiler is run.
     """
 
     name: ClassVar[str] = "edgetpu"
     capabilities: ClassVar[Capabilities] = Capabilities(tasks=(Task.DETECT,), devices=("coral",))
     raw: ClassVar[bool] = True
-    input_type: ClassVar[str] = "int8"
 
-    def _notes(self, built: Built) -> tuple[str, ...]:
-        from .edgetpu import remark
+    def __init__(self, options: EdgeTPUOptions | None = None) -> None:
+        self.options = options or EdgeTPUOptions()
 
-        found = remark(built.operators)
-        return (*super()._notes(built), *((found,) if found else ()))
+    def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
+        """Convert as LiteRT, check every operator, and compile where the compiler exists.
+
+        A compiler that fails does not fail the export: the file runs on the host, and the notes say what happened.
+
+        Raises:
+            TargetError: The conversion failed or its result is not what the plan asks for.
+            OutputError: The folder cannot be written.
+        """
+        from .edgetpu_export import accompany
+
+        exported = super().export(artifact, folder, stem)
+        rewritten = tuple(getattr(artifact.model.module, REWRITTEN, ()))
+        host = _host_metadata(artifact)
+        return accompany(replace(exported, notes=(*rewritten, *exported.notes)), host, self.options)
+
+    def _variant(self) -> Variant:
+        from .build import Variant
+
+        return Variant(self.raw, self.options.input_type)
 
 
 def _host_metadata(artifact: Artifact, *, bits: int = 8) -> dict[str, Any]:

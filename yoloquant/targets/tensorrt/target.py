@@ -1,7 +1,7 @@
-"""The TensorRT target: the ONNX form that TensorRT 8.5 to 11 share, linted, and compiled where TensorRT-RTX is.
+"""The TensorRT target: the ONNX form that TensorRT 8.5 to 10 share, linted, and compiled where TensorRT-RTX is.
 
-Engines hold for one device and one TensorRT version, so none is built here. What a builder on the device needs is this
-one file: names, input size, plan and hashes travel in its ``metadata_props``, for the engine's own header.
+Engines hold for one device and one TensorRT version, so one is built at once only where both are: a machine with
+TensorRT and a GPU. Everywhere else the device builds it, from this file and those that ``device`` derives from it.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class TensorRTTarget(Target):
     Args:
         compile_check: Whether to compile the file with TensorRT-RTX, where that is installed (seconds), and to record
             which planned convolutions it runs in Int8.
+        engine: Whether to build the engine too, where TensorRT and a GPU are (minutes).
     """
 
     name: ClassVar[str] = "tensorrt"
@@ -56,11 +57,11 @@ class TensorRTTarget(Target):
     scheme: ClassVar[Scheme] = SCHEME
     suffix: ClassVar[str] = ".onnx"
     capabilities: ClassVar[Capabilities] = Capabilities(
-        symmetric_only=True, tasks=tuple(Task), devices=("jetson",), runs_here=False
+        symmetric_only=True, tasks=tuple(Task), devices=("jetson",), runs_here=False, channel_multiple=16
     )
 
-    def __init__(self, *, compile_check: bool = True) -> None:
-        self.compile_check = compile_check
+    def __init__(self, *, compile_check: bool = True, engine: bool = True) -> None:
+        self.compile_check, self.engine = compile_check, engine
 
     def check(self, artifact: Artifact) -> None:
         """Raise unless TensorRT can represent every range that the artifact's plan gives it.
@@ -84,10 +85,11 @@ class TensorRTTarget(Target):
             )
 
     def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
-        """Write ``<stem>-tensorrt.onnx``.
+        """Write ``<stem>-tensorrt.onnx``, and ``<stem>-tensorrt.engine`` where TensorRT and a GPU are.
 
         Raises:
-            TargetError: A lint rule is broken, or TensorRT-RTX cannot parse the model; nothing is written then.
+            TargetError: A lint rule is broken, or TensorRT-RTX cannot parse the model; nothing is written then. Or
+                TensorRT built an engine in which planned convolutions do not run in Int8, or none at all.
         """
         self.check(artifact)
         plan = artifact.plan_for(self.scheme)
@@ -104,11 +106,12 @@ class TensorRTTarget(Target):
             "lint": {"errors": 0, "warnings": remarks},
             "tensorrt_rtx": compiled,
         }
-        return replace(
+        exported = replace(
             exported,
             metadata={**exported.metadata, **results},
             notes=(*exported.notes, _SIMULATED, compiled["summary"], *(f"lint: {r}" for r in remarks)),
         )
+        return self._with_engine(exported)
 
     def export_float(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
         """Write ``<stem>-tensorrt-fp32.onnx``, from which a float engine is built."""
@@ -125,6 +128,16 @@ class TensorRTTarget(Target):
         import onnx
 
         return read_scales(onnx.load(exported.path), exported.metadata["points"])
+
+    def _with_engine(self, exported: ExportedModel) -> ExportedModel:
+        if not self.engine:
+            return exported
+        from .device import build_here
+
+        engine, note = build_here(exported)
+        logger.info("%s", note)
+        metadata = {**exported.metadata, "engine": engine} if engine else exported.metadata
+        return replace(exported, metadata=metadata, notes=(*exported.notes, note))
 
     def _compile(self, model: onnx.ModelProto, planned: tuple[str, ...]) -> dict[str, Any]:
         """What TensorRT-RTX made of the model, as plain data."""

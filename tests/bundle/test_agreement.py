@@ -1,0 +1,89 @@
+"""Bundle, package and plain Ultralytics find the same objects on the photos inside the ultralytics package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from yoloquant import api, targets
+from yoloquant.artifact import Artifact
+from yoloquant.bundle import BundleOptions, device_named, write
+from yoloquant.bundle.images import host_pictures
+from yoloquant.calibration import CalibrationOptions
+from yoloquant.runtime import load
+from yoloquant.runtime.detections import PREDICT, Detections, select
+from yoloquant.runtime.golden import Tolerances, compare_detections
+from yoloquant.runtime.letterbox import letterbox
+from yoloquant.types import ExportedModel
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+EXACT = Tolerances(boxes=0, scores=0, score=0.001, iou=0.99, agreement=1)
+# Ultralytics lets OpenVINO choose bfloat16 where the processor has it; measured: scores 0.035, IoU 0.896
+CLOSE = Tolerances(boxes=0, scores=0, score=0.1, iou=0.8, agreement=0.9)
+
+
+def of_package(exported: ExportedModel, image: np.ndarray) -> Detections:
+    runner = targets.get(exported.target).load(exported, threads=1)
+    try:
+        tensor, where = letterbox(image, exported.info.imgsz)
+        found = select(runner(tensor), runner.layout, len(exported.info.names), PREDICT)
+    finally:
+        runner.close()
+    return Detections(where.to_original(found.boxes), found.scores, found.classes)
+
+
+def of_ultralytics(exported: ExportedModel, image: np.ndarray) -> Detections:
+    from ultralytics import YOLO
+
+    model: Any = YOLO(str(exported.path), task="detect")
+    (result,) = model.predict(image, imgsz=exported.info.imgsz[0], conf=0.25, iou=0.7, max_det=300, verbose=False)
+    boxes = result.boxes
+    return Detections(boxes.xyxy.cpu().numpy(), boxes.conf.cpu().numpy(), boxes.cls.cpu().numpy().astype(np.int64))
+
+
+def share(first: Detections, second: Detections, tolerances: Tolerances) -> float:
+    found = compare_detections(first, second, tolerances)
+    return found.same / found.total if found.total else 1.0
+
+
+def check(artifact: Artifact, exported: ExportedModel, device: str, folder: Path) -> int:
+    """Compare on every photo; how many objects there were."""
+    made = write(artifact, exported, device=device, folder=folder, options=BundleOptions(golden_images=1, threads=1))
+    limits = CLOSE if exported.target == "openvino" else EXACT
+    objects = 0
+    with load(made.path, threads=1) as detector:
+        for path in host_pictures():
+            image = cv2.imread(str(path))
+            ours = detector(image)
+            objects += len(ours)
+            assert share(ours, of_package(exported, image), EXACT) == 1.0, f"{path.name}: package"
+            if exported.drop_in:
+                assert share(ours, of_ultralytics(exported, image), limits) >= limits.agreement, f"{path.name}: YOLO"
+    return objects
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["raspberrypi", "coral", "intel", "onnx"])
+def test_the_demonstration_model(
+    device: str, demo_artifact: Artifact, exported: Callable[[str], ExportedModel], tmp_path: Path
+) -> None:
+    assert len(host_pictures()) >= 2
+    assert check(demo_artifact, exported(device_named(device).target), device, tmp_path / "bundle") > 0
+
+
+@pytest.mark.slow
+def test_yolo11n(tmp_path: Path) -> None:
+    weights, data = SHARED / "weights" / "yolo11n.pt", SHARED / "data" / "coco256" / "coco256.yaml"
+    if not (weights.is_file() and data.is_file()):
+        pytest.skip("needs ../shared/weights/yolo11n.pt and ../shared/data/coco256")
+    options = api.QuantizeOptions(imgsz=320, calibration=CalibrationOptions(images=16))
+    schemes = ["onnxruntime", "openvino", "litert"]
+    artifact = api.quantize(str(weights), data=data, scheme=schemes, options=options)
+    for device in ("onnx", "intel", "raspberrypi"):
+        (exported,) = api.export(artifact, targets=device, folder=tmp_path / "exports").exports
+        assert check(artifact, exported, device, tmp_path / device) >= 6

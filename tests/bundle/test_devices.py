@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+
+from yoloquant import targets
+from yoloquant.bundle.devices import DEVICES, device_named, resolve
+from yoloquant.errors import UsageError
+from yoloquant.runtime.backends import BACKENDS
+from yoloquant.targets.base import Target
+
+
+def test_every_device_is_served_by_its_target() -> None:
+    by_device = targets.devices()
+    for device in DEVICES.values():
+        assert by_device[device.name] == (device.target,)
+        assert device.backend in BACKENDS
+        assert targets.get(device.name).name == device.target
+
+
+def test_every_target_has_a_device() -> None:
+    assert {device.target for device in DEVICES.values()} >= {
+        "onnxruntime",
+        "openvino",
+        "litert",
+        "edgetpu",
+        "tensorrt",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "device"),
+    [
+        ("jetson", "jetson"),
+        (" Coral ", "coral"),
+        ("litert", "raspberrypi"),
+        ("android", "android"),
+        ("openvino", "intel"),
+        ("onnxruntime", "onnx"),
+        ("cpu", "onnx"),
+        ("edgetpu", "coral"),
+        ("tensorrt", "jetson"),
+    ],
+)
+def test_devices_by_their_own_and_their_targets_name(name: str, device: str) -> None:
+    assert device_named(name).name == device
+
+
+def test_names_in_one_text_each_once() -> None:
+    assert [d.name for d in resolve("onnx, intel,onnxruntime")] == ["onnx", "intel"]
+    assert [d.name for d in resolve(["coral"])] == ["coral"]
+
+
+def test_all_is_what_can_be_built_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    available = tuple(t for t in targets.available() if t.name != "openvino")
+
+    def fewer() -> tuple[Target, ...]:
+        return available
+
+    monkeypatch.setattr(targets, "available", fewer)
+    served = {t.name for t in available}
+    assert [d.name for d in resolve("all")] == [d.name for d in DEVICES.values() if d.target in served]
+    assert "intel" not in {d.name for d in resolve("all")}
+
+
+def test_unknown_device_gets_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"no bundle for 'jetsn' \(did you mean 'jetson'\?\).*raspberrypi"):
+        resolve("jetsn")
+    with pytest.raises(UsageError, match="name at least one device"):
+        resolve(" , ")
+
+
+def test_requirements_name_the_runtime_alone() -> None:
+    for device in DEVICES.values():
+        lines = device.requirements.splitlines()
+        assert lines[:2] == ["numpy", "opencv-python-headless"]
+        assert len(lines) == 3, "one runtime, or the bridge to CUDA"
+        assert not any("torch" in line or "ultralytics" in line or "tensorrt" in line for line in lines)

@@ -1,0 +1,243 @@
+"""Backends: what they refuse and how they say it, and that runner and detector give the same."""
+
+from __future__ import annotations
+
+import builtins
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from core_models import tiny_artifact
+
+from yoloquant import targets
+from yoloquant.runtime.backends import BACKENDS, BackendOptions, litert, open_backend, openvino
+from yoloquant.runtime.detections import Selection, select
+from yoloquant.runtime.detector import Detector
+from yoloquant.runtime.errors import ArtifactError, MissingRuntimeError, TargetError, UsageError
+from yoloquant.runtime.letterbox import letterbox
+from yoloquant.runtime.model_info import HeadLayout
+from yoloquant.types import ExportedModel
+
+BACKEND = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "litert", "edgetpu": "litert"}
+"""Backend that runs each target's artifacts."""
+LIBRARY = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "ai_edge_litert"}
+
+
+@pytest.fixture(scope="module", params=list(BACKEND))
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
+    """The tiny model for one target."""
+    target = targets.get(request.param)
+    if target.missing():
+        pytest.skip(f"target '{target.name}' needs {', '.join(target.missing())}, not installed here")
+    return target.export(tiny_artifact(), tmp_path_factory.mktemp(target.name), "tiny")
+
+
+def opened(exported: ExportedModel, **options: Any) -> Detector:
+    raw = exported.layout is HeadLayout.RAW
+    chosen = BackendOptions(threads=1, raw=raw, **options)
+    return Detector(open_backend(BACKEND[exported.target], exported.path, exported.info, chosen), Selection())
+
+
+def test_detector_gives_what_validation_gives(exported: ExportedModel) -> None:
+    runner, detector = targets.get(exported.target).load(exported, threads=1), opened(exported)
+    rng = np.random.default_rng(0)
+    counts = []
+    for _ in range(4):
+        image = np.kron(rng.integers(0, 256, (8, 10, 3), dtype=np.uint8), np.ones((7, 7, 1), np.uint8))
+        plain, where = letterbox(image, exported.info.imgsz)
+        for selection in (Selection(), Selection(conf=0.3)):
+            wanted = select(runner(plain), runner.layout, len(exported.info.names), selection)
+            tensor, again = detector.preprocess(image)
+            found = detector.select(detector.infer(tensor), selection)
+            assert where == again
+            np.testing.assert_array_equal(found.scores, wanted.scores)
+            np.testing.assert_array_equal(found.classes, wanted.classes)
+            np.testing.assert_allclose(found.boxes, wanted.boxes, atol=1e-4)
+            counts.append(len(found))
+    assert max(counts) > 10
+    detector.close()
+    runner.close()
+
+
+def test_describes_its_input(exported: ExportedModel) -> None:
+    backend = opened(exported).backend
+    integer = exported.target == "edgetpu"
+    assert backend.channels_last == integer and np.prod(backend.input_shape) == 3 * np.prod(exported.info.imgsz)
+    assert backend.input_dtype == (np.int8 if integer else np.float32)
+    assert (backend.input_quantization is not None) == integer
+    assert backend.version[0].isdigit() and backend.name == BACKEND[exported.target]
+
+
+def test_a_copied_output_stays(exported: ExportedModel) -> None:
+    """A backend that says so reuses its outputs; the runner's are its caller's own."""
+    runner = targets.get(exported.target).load(exported, threads=1)
+    first = runner.infer(np.zeros((1, 3, *exported.info.imgsz), np.float32))
+    kept = [o.copy() for o in first]
+    runner.infer(np.ones((1, 3, *exported.info.imgsz), np.float32))
+    for before, now in zip(kept, first, strict=True):
+        np.testing.assert_array_equal(before, now)
+
+
+def test_an_unknown_device_is_refused(exported: ExportedModel) -> None:
+    with pytest.raises((UsageError, TargetError), match="choose"):
+        opened(exported, device="abacus")
+
+
+def test_another_input_size_is_refused(exported: ExportedModel) -> None:
+    from dataclasses import replace
+
+    info = replace(exported.info, imgsz=(96, 96))
+    with pytest.raises(ArtifactError, match="96"):
+        open_backend(BACKEND[exported.target], exported.path, info, BackendOptions(threads=1))
+
+
+def test_names_are_those_of_modules() -> None:
+    for name in BACKENDS:
+        assert importlib.util.find_spec(f"yoloquant.runtime.backends.{name}") is not None
+    with pytest.raises(UsageError, match="no backend 'abacus'; there are litert, onnxruntime"):
+        open_backend("abacus", Path("x"), tiny_artifact().info)
+
+
+@pytest.mark.parametrize("name", list(LIBRARY))
+def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
+    pytest.importorskip(LIBRARY[name])
+    with pytest.raises(ArtifactError, match=r"model\.bin"):
+        open_backend(name, tmp_path / "model.bin", tiny_artifact().info)
+
+
+@pytest.mark.parametrize("name", list(LIBRARY))
+def test_a_broken_file_is_refused(name: str, tmp_path: Path) -> None:
+    pytest.importorskip(LIBRARY[name])
+    path = tmp_path / "model.xml"
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(TargetError, match="cannot load"):
+        open_backend(name, path, tiny_artifact().info)
+
+
+@pytest.mark.parametrize("name", list(LIBRARY))
+def test_a_missing_library_is_named_with_the_fix(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, imported = importlib.util.find_spec, builtins.__import__
+
+    def absent(module: str, *arguments: Any, **keywords: Any) -> Any:
+        if module in {"onnxruntime", "openvino"}:
+            raise ImportError(module)
+        return imported(module, *arguments, **keywords)
+
+    for library in LIBRARY.values():
+        monkeypatch.delitem(sys.modules, library, raising=False)
+    monkeypatch.setattr(builtins, "__import__", absent)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda m, *a: None if m in litert.LIBRARIES else found(m, *a))
+    with pytest.raises(MissingRuntimeError, match="pip install") as caught:
+        open_backend(name, tmp_path, tiny_artifact().info)
+    assert (caught.value.backend, caught.value.module) == (name, LIBRARY[name])
+
+
+def test_tflite_runtime_serves_where_litert_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The older package has the same interpreter under another name."""
+    real = pytest.importorskip("ai_edge_litert.interpreter")
+    target = targets.get("litert")
+    if target.missing():
+        pytest.skip("needs litert-torch to export")
+    exported = target.export(tiny_artifact(), tmp_path, "tiny")
+    find = importlib.util.find_spec
+    older = SimpleNamespace(Interpreter=real.Interpreter, load_delegate=real.load_delegate)
+    monkeypatch.setitem(sys.modules, "tflite_runtime", SimpleNamespace(__version__="2.14.0"))
+    monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", older)
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda m, *a: {"ai_edge_litert": None, "tflite_runtime": object()}[m] if m in litert.LIBRARIES else find(m, *a),
+    )
+    detector = opened(exported)
+    assert detector.backend.version == "2.14.0"
+    assert len(detector(np.zeros((64, 64, 3), np.uint8))) > 0
+
+
+def devices(*names: str, capabilities: Sequence[str] = ("FP32", "FP16")) -> Any:
+    """OpenVINO's core on a machine with some devices."""
+    return SimpleNamespace(available_devices=list(names), get_property=lambda device, key: list(capabilities))
+
+
+@pytest.mark.parametrize(
+    ("device", "options", "expected"),
+    [
+        ("CPU", {}, {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}),
+        ("CPU", {"threads": 3, "precision": ""}, {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 3}),
+        ("GPU", {"hint": "throughput"}, {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}),
+        (
+            "GPU.1",
+            {"threads": 3, "precision": "f16"},
+            {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f16"},
+        ),
+        ("AUTO:GPU,CPU", {}, {"PERFORMANCE_HINT": "LATENCY"}),
+    ],
+)
+def test_openvino_is_configured_for_its_device(device: str, options: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert openvino._config(devices("CPU", "GPU.0", "GPU.1"), device, BackendOptions(**options)) == expected
+
+
+def test_an_npu_chooses_its_own_precision() -> None:
+    core = devices("CPU", "NPU", capabilities=("FP16", "INT8"))
+    assert openvino._config(core, "NPU", BackendOptions()) == {"PERFORMANCE_HINT": "LATENCY"}
+
+
+@pytest.mark.parametrize("options", [{"hint": "speed"}, {"precision": "f64"}])
+def test_unknown_options_of_openvino_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="choose from"):
+        openvino._config(devices("CPU"), "CPU", BackendOptions(**options))
+
+
+def test_an_absent_openvino_device_is_refused() -> None:
+    with pytest.raises(TargetError, match="no device 'NPU' on this machine; it finds CPU"):
+        openvino._config(devices("CPU"), "NPU", BackendOptions())
+
+
+class Delegates:
+    """Stands in for the interpreter's module where no Edge TPU is connected, or one is."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error, self.asked = error, []  # type: ignore[var-annotated]
+
+    def load_delegate(self, library: str, options: dict[str, str]) -> str:
+        self.asked.append((library, options))
+        if self.error is not None:
+            raise self.error
+        return "delegate"
+
+
+@pytest.fixture
+def compiled(tmp_path: Path) -> Path:
+    path = tmp_path / "model_edgetpu.tflite"
+    path.write_bytes(b"\0" * 64 + litert.COMPILED_OPERATOR)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("device", "options"), [("", {}), ("tpu", {}), ("usb", {"device": "usb"}), ("PCI:1", {"device": "pci:1"})]
+)
+def test_a_compiled_file_gets_the_edge_tpu(compiled: Path, device: str, options: dict[str, str]) -> None:
+    module = Delegates()
+    assert litert._delegates(module, compiled, device) == ["delegate"]
+    assert [found for _, found in module.asked] == [options]
+
+
+def test_an_absent_edge_tpu_is_reported(compiled: Path) -> None:
+    with pytest.raises(MissingRuntimeError, match="plug it in"):
+        litert._delegates(Delegates(ValueError("Failed to load delegate")), compiled, "")
+
+
+def test_files_and_devices_must_fit(compiled: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "plain.tflite"
+    plain.write_bytes(b"\0" * 64)
+    assert litert._delegates(Delegates(), plain, "") is None and litert._delegates(Delegates(), plain, "cpu") is None
+    with pytest.raises(ArtifactError, match="not compiled for an Edge TPU"):
+        litert._delegates(Delegates(), plain, "usb")
+    with pytest.raises(UsageError, match="does not run on the CPU"):
+        litert._delegates(Delegates(), compiled, "cpu")
+    with pytest.raises(UsageError, match="choose from cpu, tpu"):
+        litert._delegates(Delegates(), compiled, "gpu")

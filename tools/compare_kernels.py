@@ -1,0 +1,138 @@
+"""How far do kernels of one runtime differ? The measurement behind the tolerances of bundles.
+
+    python tools/compare_kernels.py exports=best_exports data=mydata.yaml
+
+Each artifact's golden inputs are run as a bundle's are made, on one thread, and again with two threads, with other
+kernels of the same runtime, and with inputs that a wrong preprocessing would make: red and blue exchanged, blurred, and
+six pixels beside their place. Each row compares one of these with the first run the way ``verify`` does. Tolerances
+must lie above every row of the first kind and below every row of the second.
+
+Options (``key=value`` or ``--key value``): exports (an export folder), data (yaml or folder; the photos inside the
+ultralytics package and drawn scenes if not given), images (3).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ["YOLO_AUTOINSTALL"] = "false"
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import cv2
+import numpy as np
+
+from tools.options import parse_options
+from yoloquant.bundle import device_named
+from yoloquant.bundle.images import candidates
+from yoloquant.bundle.tolerances import TOLERANCES
+from yoloquant.exports import load_exports
+from yoloquant.runtime.backends import BackendOptions, open_backend
+from yoloquant.runtime.detector import Detector
+from yoloquant.runtime.golden import SELECTION, Outcome, compare_detections, output_errors, pooled, run
+from yoloquant.types import ExportedModel, HeadLayout
+
+DEFAULTS: dict[str, str] = {"exports": "", "data": "", "images": "3"}
+Images = Sequence[np.ndarray]
+Run = Callable[[Images], list[Outcome]]
+
+DISTURBANCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "red and blue exchanged": lambda image: np.ascontiguousarray(image[..., ::-1]),
+    "blurred": lambda image: cv2.resize(cv2.resize(image, None, fx=0.5, fy=0.5), image.shape[1::-1]),
+    "six pixels aside": lambda image: np.roll(image, 6, axis=1),
+}
+
+
+def kernels(exported: ExportedModel) -> Iterator[tuple[str, Run]]:
+    """Other ways to run an artifact on this machine."""
+    base = first_options(exported)
+    yield "two threads", partial(outcomes, exported, replace(base, threads=2))
+    backend = backend_of(exported)
+    if backend == "onnxruntime":
+        yield "fusion the other way round", partial(outcomes, exported, replace(base, optimize=not base.optimize))
+    if backend == "openvino":
+        yield "the precision it chooses", partial(outcomes, exported, replace(base, precision=""))
+    if backend == "litert":
+        for kind in ("BUILTIN_WITHOUT_DEFAULT_DELEGATES", "BUILTIN_REF"):
+            yield kind, partial(with_resolver, kind, exported, base)
+
+
+def backend_of(exported: ExportedModel) -> str:
+    """TensorRT is simulated, as for a bundle's expected results."""
+    backend = device_named(exported.target).backend
+    return "onnxruntime" if backend == "tensorrt" else backend
+
+
+def first_options(exported: ExportedModel) -> BackendOptions:
+    """How expected results are made."""
+    raw, simulated = exported.layout is HeadLayout.RAW, exported.target == "tensorrt"
+    return BackendOptions(threads=1, raw=raw, optimize=not simulated)
+
+
+def outcomes(exported: ExportedModel, options: BackendOptions, images: Images) -> list[Outcome]:
+    """Run every image; the outputs are decoded."""
+    backend = open_backend(backend_of(exported), exported.path, exported.info, options)
+    with Detector(backend, SELECTION) as detector:
+        found = [run(detector, image) for image in images]
+        return [replace(o, outputs=tuple(np.array(x) for x in backend.decode(o.outputs))) for o in found]
+
+
+def with_resolver(kind: str, exported: ExportedModel, options: BackendOptions, images: Images) -> list[Outcome]:
+    """The same with kernels of LiteRT that are not XNNPACK's."""
+    with _resolver(kind):
+        return outcomes(exported, options, images)
+
+
+@contextmanager
+def _resolver(kind: str) -> Iterator[None]:
+    from ai_edge_litert import interpreter
+
+    original = interpreter.Interpreter
+    chosen = getattr(interpreter.OpResolverType, kind)
+    interpreter.Interpreter = partial(original, experimental_op_resolver_type=chosen)
+    try:
+        yield
+    finally:
+        interpreter.Interpreter = original
+
+
+def compare(expected: Sequence[Outcome], got: Sequence[Outcome], layout: HeadLayout) -> str:
+    """One row: differences of outputs and agreement of detections, as ``verify`` computes them."""
+    values = pooled([output_errors(e.outputs[0], g.outputs[0], layout) for e, g in zip(expected, got, strict=True)])
+    pairs = [compare_detections(e.detections, g.detections, TOLERANCES) for e, g in zip(expected, got, strict=True)]
+    same, total = sum(p.same for p in pairs), sum(p.total for p in pairs)
+    return f"{values.get('boxes', 0):8.4f} {values['scores']:8.4f}   {same} of {total}"
+
+
+def report(exported: ExportedModel, data: str | None, count: int) -> Iterator[str]:
+    """The rows of one artifact, on the images on which most is found."""
+    alone = partial(outcomes, exported, first_options(exported))
+    images = [image for _, image in candidates(data, exported.info.imgsz)]
+    found = alone(images)
+    order = sorted(range(len(images)), key=lambda i: -int((found[i].detections.scores >= TOLERANCES.conf).sum()))
+    chosen, expected = [images[i] for i in order[:count]], [found[i] for i in order[:count]]
+    for name, again in kernels(exported):
+        yield f"{exported.target:<12} {name:<36} {compare(expected, again(chosen), exported.info.layout)}"
+    for name, disturb in DISTURBANCES.items():
+        row = compare(expected, alone([disturb(image) for image in chosen]), exported.info.layout)
+        yield f"{exported.target:<12} {name:<36} {row}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the comparison and print its table."""
+    values = parse_options(arguments, DEFAULTS, __doc__ or "")
+    print(f"{'target':<12} {'against one thread':<36} {'boxes':>8} {'scores':>8}   detections")
+    for exported in load_exports(values["exports"]):
+        for row in report(exported, values["data"] or None, int(values["images"])):
+            print(row, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

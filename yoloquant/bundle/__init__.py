@@ -1,0 +1,14 @@
+"""Bundles: one folder per device with the model, its runtime, golden inputs and everything that proves them.
+
+Importing this package loads no runtime; each step loads what it needs.
+"""
+
+from __future__ import annotations
+
+from .archive import pack
+from .devices import DEVICES, Device, device_named, resolve
+from .maker import make
+from .options import Bundle, BundleOptions
+from .writer import write
+
+__all__ = ["DEVICES", "Bundle", "BundleOptions", "Device", "device_named", "make", "pack", "resolve", "write"]

@@ -1,0 +1,193 @@
+"""Golden inputs and the accuracy figure, made on the export machine by the runtime that goes into the bundle."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArtifactError, DataError, OutputError, UsageError
+from ..runtime.accuracy import measure
+from ..runtime.backends import Backend, BackendOptions, open_backend
+from ..runtime.data_hash import fingerprint
+from ..runtime.detector import Detector
+from ..runtime.golden import SELECTION, Golden, GoldenImage, Outcome, rows, run, write_outputs
+from ..runtime.manifest import Accuracy
+from ..types import ExportedModel, HeadLayout
+from .devices import Device
+from .images import candidates, data_set
+from .options import BundleOptions
+from .tolerances import TOLERANCES
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "golden"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of the network, for people.
+
+    Attributes:
+        name: ``input``, or ``output_0`` and so on.
+        dtype: Its type in the model.
+        shape: Its shape.
+        scale: Step of an integer tensor; None for a float one.
+        zero_point: Integer that stands for 0; None for a float tensor.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the export machine measured.
+
+    Attributes:
+        golden: Golden inputs; their files lie in the bundle.
+        accuracy: The figure that devices are held to; None if neither data nor a report was given.
+        tensors: The network's input and outputs.
+        notes: Remarks for people.
+    """
+
+    golden: Golden
+    accuracy: Accuracy | None
+    tensors: tuple[Tensor, ...]
+    notes: tuple[str, ...]
+
+
+def make_expected(exported: ExportedModel, device: Device, options: BundleOptions, bundle: Path) -> Expected:
+    """Run the model on the export machine and write the golden files into a bundle.
+
+    Args:
+        exported: The artifact.
+        device: What the bundle is for.
+        options: Images, report and data.
+        bundle: Folder that becomes the bundle.
+
+    Raises:
+        TargetError: The model cannot be run here.
+        DataError: The data are not usable.
+        OutputError: A file cannot be written.
+    """
+    simulated = device.backend == "tensorrt"
+    with Detector(_open(exported, device, options), SELECTION) as detector:
+        chosen = _choose(detector, options, exported.info.imgsz)
+        images = tuple(_store(name, image, outcome, bundle) for name, image, outcome in chosen)
+        backend = detector.backend
+        made_with = {"backend": backend.name, "version": backend.version, "machine": platform.machine()}
+        golden = Golden(images, TOLERANCES, {**made_with, "simulated": simulated})
+        accuracy = _reported(options.report, exported.target)
+        if accuracy is None and options.data is not None:
+            accuracy = _measured(detector, options)
+        return Expected(golden, accuracy, _tensors(backend, chosen[0][2]), _notes(chosen, golden))
+
+
+def _open(exported: ExportedModel, device: Device, options: BundleOptions) -> Backend:
+    """The model in its own runtime; TensorRT's is simulated by ONNX Runtime, computing every Q/DQ pair as it stands."""
+    raw = exported.layout is HeadLayout.RAW
+    if device.backend == "tensorrt":
+        choice = BackendOptions(threads=options.threads, raw=raw, optimize=False)
+        return open_backend("onnxruntime", exported.path, exported.info, choice)
+    choice = BackendOptions(threads=options.threads, raw=raw)
+    return open_backend(device.backend, exported.path, exported.info, choice)
+
+
+def _choose(
+    detector: Detector, options: BundleOptions, imgsz: tuple[int, int]
+) -> list[tuple[str, np.ndarray, Outcome]]:
+    """The images on which most is found, because they tell most."""
+    found = [(name, image, run(detector, image)) for name, image in candidates(options.data, imgsz)]
+    if not found:
+        raise DataError("there is no image that could become a golden input; give data=<data yaml or folder>")
+    found.sort(key=lambda item: -int((item[2].detections.scores >= 0.25).sum()))
+    return [(f"{index}_{name}", image, outcome) for index, (name, image, outcome) in enumerate(found)][
+        : options.golden_images
+    ]
+
+
+def _store(name: str, image: np.ndarray, outcome: Outcome, bundle: Path) -> GoldenImage:
+    import cv2
+
+    stem = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in name)[:60]
+    folder = bundle / FOLDER
+    folder.mkdir(exist_ok=True)
+    ok, encoded = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    if not ok:
+        raise OutputError(f"the golden image '{name}' cannot be encoded as PNG")
+    (folder / f"{stem}.png").write_bytes(encoded.tobytes())
+    write_outputs(folder / f"{stem}.npz", outcome.outputs)
+    return GoldenImage(f"{FOLDER}/{stem}.png", f"{FOLDER}/{stem}.npz", outcome.input_sha256, rows(outcome.detections))
+
+
+def _tensors(backend: Backend, outcome: Outcome) -> tuple[Tensor, ...]:
+    scale, zero_point = backend.input_quantization or (None, None)
+    first = Tensor("input", str(np.dtype(backend.input_dtype)), tuple(backend.input_shape), scale, zero_point)
+    rest = (Tensor(f"output_{i}", "float32", o.shape) for i, o in enumerate(outcome.outputs))
+    return (first, *rest)
+
+
+def _notes(chosen: list[tuple[str, np.ndarray, Outcome]], golden: Golden) -> tuple[str, ...]:
+    sure = sum(int((o.detections.scores >= golden.tolerances.conf).sum()) for _, _, o in chosen)
+    if sure:
+        return ()
+    return (
+        "nothing is detected on any golden input, so only raw outputs are compared; give data=<data yaml> with images "
+        "that show the model's classes",
+    )
+
+
+def _reported(report: Any, target: str) -> Accuracy | None:
+    """The accuracy of a target in a validation's result or in its report.json."""
+    if report is None:
+        return None
+    from ..report import from_json
+    from ..validation.results import ValidationResult
+
+    if not isinstance(report, ValidationResult):
+        try:
+            report = from_json(Path(report).read_text(encoding="utf-8"))
+        except OSError as exc:
+            raise ArtifactError(f"report '{report}' cannot be read ({exc.strerror or exc})") from exc
+    row = next((row for row in report.targets if row.target == target), None)
+    if row is None:
+        raise UsageError(f"the report has no target '{target}'; it has {', '.join(r.target for r in report.targets)}")
+    if row.accuracy is None:
+        return None  # validated without labels
+    digest = str(report.environment.get("data_sha256", ""))
+    return Accuracy(row.accuracy.map50_95, row.accuracy.map50, report.images, report.labels, digest, source="report")
+
+
+def _measured(detector: Detector, options: BundleOptions) -> Accuracy | None:
+    """The accuracy on the data's labels, measured as a device measures it; None without labels."""
+    assert options.data is not None
+    with tempfile.TemporaryDirectory(prefix="yoloquant-") as scratch:
+        source = _listed(Path(options.data), Path(scratch))
+        data = fingerprint(source, detector.info.names, options.limit)
+        if not data.labels:
+            logger.warning("'%s' has no labels, so no accuracy goes into the bundle", options.data)
+            return None
+        found = measure(detector, source, limit=options.limit)
+    return Accuracy(found.map50_95, found.map50, found.images, data.labels, data.sha256)
+
+
+def _listed(data: Path, scratch: Path) -> Path:
+    """The data as the device runtime reads it: a folder stays one, a yaml becomes one of the image files it means here.
+
+    Ultralytics looks for data sets in places that only this machine has.
+    """
+    if data.is_dir():
+        return data
+    path = scratch / "data.yaml"
+    path.write_text(json.dumps({"val": [str(image.path) for image in data_set(data).images]}), encoding="utf-8")
+    return path

@@ -1,0 +1,74 @@
+"""Export a quantized model and write a bundle for each device that is asked for."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..writing import output_folder
+from .devices import Device, resolve
+from .options import Bundle, BundleOptions
+from .writer import write
+
+if TYPE_CHECKING:
+    from ..artifact import Artifact
+
+
+def make(
+    artifact: Artifact,
+    *,
+    devices: str | Iterable[str],
+    folder: str | os.PathLike[str] | None = None,
+    options: BundleOptions | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> tuple[Bundle, ...]:
+    """Export and bundle.
+
+    Args:
+        artifact: A quantized model.
+        devices: Names of devices, or ``all``.
+        folder: Where the bundles go, each as ``<model>-<device>``; a folder beside the checkpoint if None.
+        options: What goes into them.
+        progress: Called before and after every device.
+
+    Returns:
+        The bundles, in the order asked.
+
+    Raises:
+        UsageError: A device is unknown.
+        TargetError: A target cannot be built, or its model cannot be run here.
+        OutputError: The folder cannot be written.
+    """
+    from .. import api
+
+    chosen = resolve(devices)
+    out = output_folder(folder or _beside(artifact))
+    targets = list(dict.fromkeys(device.target for device in chosen))
+    for target in api.resolve_targets(targets):  # everything that can be refused is refused before any work starts
+        target.require()
+        target.check(artifact)
+    with tempfile.TemporaryDirectory(prefix="yoloquant-") as scratch:
+        built: dict[str, Bundle] = {}
+        for index, device in enumerate(chosen):
+            if progress:
+                progress(index, len(chosen), device.name)
+            built[device.name] = _one(artifact, device, out, options, Path(scratch))
+        if progress:
+            progress(len(chosen), len(chosen), "")
+    return tuple(built.values())
+
+
+def _beside(artifact: Artifact) -> Path:
+    source = Path(artifact.model.source)
+    parent = source.parent if source.suffix == ".pt" and source.is_file() else Path.cwd()
+    return parent / f"{artifact.stem}_bundles"
+
+
+def _one(artifact: Artifact, device: Device, out: Path, options: BundleOptions | None, scratch: Path) -> Bundle:
+    from .. import api
+
+    (exported,) = api.export(artifact, targets=device.target, folder=scratch / device.target).exports
+    return write(artifact, exported, device=device, folder=out / f"{artifact.stem}-{device.name}", options=options)

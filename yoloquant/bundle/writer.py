@@ -1,0 +1,219 @@
+"""Write a bundle: everything into a temporary folder first, which then takes its place as a whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..artifact import versions
+from ..errors import ArtifactError, OutputError, UsageError
+from ..runtime.folder_check import FileEntry, file_sha256
+from ..runtime.manifest import FILE_NAME, Manifest, read
+from ..types import ExportedModel, HeadLayout, Task
+from ..writing import atomic_path
+from .archive import pack
+from .devices import Device, device_named
+from .expected import Expected, make_expected
+from .options import Bundle, BundleOptions
+from .readme import render
+
+if TYPE_CHECKING:
+    from ..artifact import Artifact
+    from ..quant.plan import Plan
+
+RUNTIME = "yoloquant_runtime"
+PLAN, REPORT, LABELS, REQUIREMENTS, README, LICENSE = (
+    *("plan.json", "report.json", "labels.txt", "requirements.txt", "README.md", "LICENSE"),
+)
+
+
+def write(
+    artifact: Artifact,
+    exported: ExportedModel,
+    *,
+    device: str | Device,
+    folder: str | os.PathLike[str],
+    options: BundleOptions | None = None,
+) -> Bundle:
+    """Write the bundle of one device.
+
+    Args:
+        artifact: What the model was exported from; its plan and provenance go into the bundle.
+        exported: The model, of the device's target.
+        device: A device, or its name: jetson, coral, raspberrypi, android, intel, onnx.
+        folder: The bundle's folder. A bundle in its place is replaced as a whole; anything else is left alone.
+        options: Archive, report, data, golden inputs.
+
+    Returns:
+        Where it lies, and its manifest.
+
+    Raises:
+        UsageError: The device is unknown, is not served by the model's target, or the model is no detector.
+        ArtifactError: The exported model is missing.
+        DataError: The data are not usable.
+        TargetError: The model cannot be run here, so there is nothing to expect from a device.
+        OutputError: The folder cannot be written, or holds something else than a bundle. Nothing half-written is left.
+    """
+    options = options or BundleOptions()
+    device = device if isinstance(device, Device) else device_named(device)
+    _check(exported, device)
+    folder = Path(folder).absolute()
+    _check_place(folder)
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        temporary.chmod(0o755)
+        _fill(temporary, artifact, exported, device, options)
+    manifest = read(folder)
+    return Bundle(folder, pack(folder) if options.archive else None, manifest)
+
+
+def _check(exported: ExportedModel, device: Device) -> None:
+    if exported.target != device.target:
+        raise UsageError(
+            f"a bundle for {device.name} holds a model of target '{device.target}', got one of '{exported.target}'; "
+            f"export with targets={device.name}"
+        )
+    if exported.info.task is not Task.DETECT:
+        raise UsageError(f"bundles hold detect models; this one is a {exported.info.task.value} model")
+    if not exported.path.exists():
+        raise ArtifactError(f"artifact '{exported.path}' does not exist; export it first")
+
+
+def _check_place(folder: Path) -> None:
+    """Refuse to replace what is not a bundle."""
+    if not folder.exists():
+        return
+    if not folder.is_dir() or (any(folder.iterdir()) and not _is_bundle(folder)):
+        raise OutputError(f"'{folder}' exists and is no bundle, so it is not replaced; choose another output=")
+
+
+def _is_bundle(folder: Path) -> bool:
+    try:
+        data = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+        return {"format", "id", "files", "golden"} <= set(data)
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _fill(bundle: Path, artifact: Artifact, exported: ExportedModel, device: Device, options: BundleOptions) -> None:
+    model = f"model/{exported.path.name}"
+    _copy(exported.path, bundle / model)
+    notes = _companions(bundle / model, artifact, exported, device)
+    copy_runtime(bundle / RUNTIME)
+    plan = _plan(artifact, exported)
+    expected = make_expected(exported, device, options, bundle)
+    expected = replace(expected, notes=(*expected.notes, *notes))
+    texts = {
+        LABELS: "".join(f"{' '.join(name.split())}\n" for name in exported.info.names),
+        REQUIREMENTS: device.requirements,
+        LICENSE: _license(),
+        **({PLAN: plan.to_json()} if plan is not None else {}),
+        **({REPORT: _report_text(options.report)} if options.report is not None else {}),
+        README: render(device, exported, expected, model),
+    }
+    for name, text in texts.items():
+        (bundle / name).write_text(text, encoding="utf-8", newline="\n")
+    manifest = _manifest(bundle, artifact, exported, device, expected, plan, model)
+    (bundle / FILE_NAME).write_text(manifest.text(), encoding="utf-8", newline="\n")
+
+
+def _companions(model: Path, artifact: Artifact, exported: ExportedModel, device: Device) -> tuple[str, ...]:
+    """Models that the device chooses from by its TensorRT release, beside the one that was exported; and remarks."""
+    if device.backend != "tensorrt":
+        return ()
+    from ..targets.tensorrt.device import write_device_files
+
+    return write_device_files(model, artifact if exported.precision == "int8" else None).notes
+
+
+def _manifest(
+    bundle: Path,
+    artifact: Artifact,
+    exported: ExportedModel,
+    device: Device,
+    expected: Expected,
+    plan: Plan | None,
+    model: str,
+) -> Manifest:
+    plain = artifact.metadata()
+    planned = exported.metadata.get("planned_convs", ())
+    return Manifest(
+        target=exported.target,
+        device=device.name,
+        backend=device.backend,
+        model=model,
+        info=exported.info,
+        files=_entries(bundle),
+        raw=exported.layout is HeadLayout.RAW,
+        precision=exported.precision,
+        requires=device.requires,
+        golden=expected.golden.to_dict(),
+        accuracy=expected.accuracy,
+        expected_int8=tuple(str(name) for name in planned) if exported.precision == "int8" else (),
+        plan=_plan_summary(plan),
+        versions=versions(),
+        source={key: value for key, value in plain.items() if key not in {"versions", "ranges"}},
+    ).signed()
+
+
+def _plan(artifact: Artifact, exported: ExportedModel) -> Plan | None:
+    """The plan that the model was exported with; None for a float model."""
+    if exported.precision != "int8":
+        return None
+    from .. import targets
+
+    return artifact.plan_for(targets.get(exported.target).scheme)
+
+
+def _plan_summary(plan: Plan | None) -> dict[str, Any]:
+    if plan is None:
+        return {}
+    counts = {"activations": len(tuple(plan.activations)), "weights": len(tuple(plan.weights))}
+    return {"file": PLAN, "scheme": plan.scheme, **counts}
+
+
+def _entries(bundle: Path) -> dict[str, FileEntry]:
+    files = sorted(p for p in bundle.rglob("*") if p.is_file())
+    return {p.relative_to(bundle).as_posix(): FileEntry(file_sha256(p), p.stat().st_size) for p in files}
+
+
+def _copy(source: Path, to: Path) -> None:
+    """Copy a file or folder, contents only."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    if not source.is_dir():
+        shutil.copyfile(source, to)
+        return
+    to.mkdir()
+    for path in sorted(source.iterdir()):
+        _copy(path, to / path.name)
+
+
+def copy_runtime(to: Path) -> None:
+    """Copy the device runtime: every Python file of ``yoloquant/runtime``."""
+    source = Path(__file__).resolve().parent.parent / "runtime"
+    for path in sorted(source.rglob("*.py")):
+        _copy(path, to / path.relative_to(source))
+
+
+def _license() -> str:
+    """The licence of the runtime, which is in the bundle as source code."""
+    top = Path(__file__).resolve().parent.parent.parent / LICENSE
+    if top.is_file():
+        return top.read_text(encoding="utf-8")
+    try:
+        files = metadata.files("yoloquant") or []
+        return next(f for f in files if f.name == LICENSE).read_text()
+    except (metadata.PackageNotFoundError, StopIteration, OSError):
+        return "yoloquant_runtime: GNU Affero General Public License v3.0, https://www.gnu.org/licenses/agpl-3.0.txt\n"
+
+
+def _report_text(report: Any) -> str:
+    from ..report.serial import to_json
+    from ..validation.results import ValidationResult
+
+    return to_json(report) if isinstance(report, ValidationResult) else Path(report).read_text(encoding="utf-8")

@@ -1,0 +1,204 @@
+"""Real-time detection and benchmarks with what was exported: a bundle, or an artifact in an export folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import ArtifactError, UsageError
+from .exports import load_exports
+from .runtime.running import BundleOpener, Running
+from .types import HeadLayout
+
+if TYPE_CHECKING:
+    from .runtime.bench import BenchOptions
+    from .runtime.bench_report import Report
+    from .runtime.detector import Detector
+    from .runtime.predict import PredictOptions
+    from .runtime.predict_summary import Summary
+    from .runtime.settings import Settings
+    from .types import ExportedModel
+
+logger = logging.getLogger(__name__)
+
+BACKENDS = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "litert", "edgetpu": "litert"}
+"""Backend that runs a target's artifact as it is; TensorRT's has to be built into an engine first."""
+
+
+@dataclass(frozen=True)
+class ArtifactOpener:
+    """Loads one artifact or bundle; can be sent to another process.
+
+    Attributes:
+        path: The bundle's folder, or the artifact in its export folder.
+        running: How it is run.
+    """
+
+    path: str
+    running: Running = field(default_factory=Running)
+
+    def __call__(self) -> Detector:
+        """Load it.
+
+        Raises:
+            ArtifactError: It is damaged, or nobody knows what it holds.
+            UsageError: It cannot run as it is.
+            TargetError: The runtime refuses it.
+        """
+        if is_bundle(Path(self.path)):
+            return BundleOpener(self.path, self.running)()
+        exported = _single(self.path)
+        raw = exported.layout is HeadLayout.RAW
+        return self.running.open(BACKENDS[exported.target], exported.path, exported.info, raw=raw)
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a folder is a bundle."""
+    from .runtime.manifest import FILE_NAME
+
+    return (path / FILE_NAME).is_file()
+
+
+def _single(path: str) -> ExportedModel:
+    """The one artifact that a path names.
+
+    Raises:
+        UsageError: The folder holds several, or only one that does not run as it is.
+    """
+    found = load_exports(path)
+    running = [e for e in found if e.target in BACKENDS]
+    if len(running) == 1:
+        return running[0]
+    if not running:
+        raise UsageError(
+            f"'{path}' holds only a network for {', '.join(e.target for e in found)}, which does not run as it is; "
+            "export a bundle for the device and build the engine there"
+        )
+    raise UsageError(f"'{path}' holds {len(running)} artifacts; name one: {', '.join(str(e.path) for e in running)}")
+
+
+def openers(paths: Iterable[str], running: Running | None = None) -> dict[str, ArtifactOpener]:
+    """What loads each artifact, by name.
+
+    Args:
+        paths: Bundles, artifacts, or export folders, of which every artifact that runs as it is counts.
+        running: How they are run.
+
+    Raises:
+        ArtifactError: One is missing or damaged, or none of an export folder runs as it is.
+    """
+    running = running or Running()
+    found: dict[str, ArtifactOpener] = {}
+    for text in paths:
+        path = Path(text)
+        for each in [path] if is_bundle(path) else _running(path):
+            name = each.resolve().name
+            found[name if name not in found else str(each)] = ArtifactOpener(str(each), running)
+    return found
+
+
+def _running(path: Path) -> list[Path]:
+    exports = load_exports(path)
+    for export in exports:
+        if export.target not in BACKENDS:
+            logger.warning("'%s' is left out: an artifact for %s does not run as it is", export.path, export.target)
+    found = [e.path for e in exports if e.target in BACKENDS]
+    if not found:
+        raise ArtifactError(f"'{path}' holds no artifact that runs as it is; runtimes are {', '.join(BACKENDS)}")
+    return found
+
+
+def predict(
+    model: str,
+    options: PredictOptions,
+    running: Running | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Summary:
+    """Detect in a camera, stream, video or images.
+
+    Args:
+        model: A bundle, or an artifact in its export folder.
+        options: Source and outputs.
+        running: How the network is run.
+        say: Receives JSON lines where no output and no window is there.
+
+    Returns:
+        How it went.
+
+    Raises:
+        YoloquantError: See ``runtime.predict.predict`` and ``ArtifactOpener``.
+    """
+    from .runtime.predict import predict as run
+
+    with ArtifactOpener(model, running or Running())() as detector:
+        return run(detector, options, say)
+
+
+def bench(
+    models: Iterable[str], pictures: str = "", running: Running | None = None, options: BenchOptions | None = None
+) -> Report:
+    """Measure artifacts side by side.
+
+    Args:
+        models: Bundles, artifacts or export folders.
+        pictures: Source of the pictures (see ``runtime.open_source``); made ones if empty.
+        running: How the networks are run.
+        options: Rounds and runs.
+
+    Returns:
+        Latency, throughput, processor time, memory, temperature and power of each.
+    """
+    from .runtime.bench import bench as run
+    from .runtime.bench import made_pictures, read_pictures
+
+    return run(openers(models, running), read_pictures(pictures) if pictures else made_pictures(), options)
+
+
+def predict_main(arguments: dict[str, str], say: Callable[[str], None]) -> int:
+    """The verb ``predict`` of the package.
+
+    Args:
+        arguments: Texts by key; see ``runtime.predict.KEYS``.
+        say: Receives what is to be printed.
+
+    Returns:
+        The exit code.
+    """
+    from .runtime.predict import KEYS, PredictOptions
+    from .runtime.predict_summary import report
+    from .runtime.settings import Settings
+
+    settings = Settings(arguments, KEYS, "predict")
+    options = PredictOptions.parse(settings)
+    return report(predict(_model(settings), options, Running.parse(settings), say), say)
+
+
+def bench_main(arguments: dict[str, str], say: Callable[[str], None]) -> int:
+    """The verb ``bench`` of the package.
+
+    Args:
+        arguments: Texts by key; see ``runtime.bench.KEYS``.
+        say: Receives what is to be printed.
+
+    Returns:
+        The exit code.
+    """
+    from .runtime.bench import KEYS, finish, parse_options, pictures_of
+    from .runtime.bench import bench as run
+    from .runtime.settings import Settings
+
+    settings = Settings(arguments, KEYS, "bench")
+    options = parse_options(settings)
+    models = [part.strip() for part in _model(settings).split(",") if part.strip()]
+    report = run(openers(models, Running.parse(settings)), pictures_of(settings), options)
+    return finish(report, settings.text("output"), say)
+
+
+def _model(settings: Settings) -> str:
+    model = settings.text("model")
+    if not model:
+        raise UsageError("model=<a bundle's folder, or an artifact in its export folder> is missing")
+    return model

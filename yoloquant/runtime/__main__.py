@@ -1,0 +1,203 @@
+"""The command line of a bundle: ``python -m yoloquant_runtime verify``. The only place of the runtime that prints."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if not __package__:  # run by the path of its folder: python /media/bundle/yoloquant_runtime verify
+    _HERE = Path(__file__).resolve().parent
+    sys.path[:] = [str(_HERE.parent), *(place for place in sys.path if Path(place or ".").resolve() != _HERE)]
+    __package__ = _HERE.name
+    importlib.import_module(__package__)
+
+from .errors import OutputError, SourceError, TargetError, UsageError, YoloquantError
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from .verify import Verification
+
+EXIT_USAGE, EXIT_COULD_NOT_RUN, EXIT_INTERRUPTED = 2, 4, 130
+HELP = """\
+usage: python -m {package} VERB [key=value ...]
+
+  verify        prove this bundle here: file hashes, golden inputs; with data=<folder or yaml> also accuracy
+                keys: data limit threads device hint expect=<bundle id> json=<file>
+  info          print what the bundle holds; keys: json=<file>
+  predict       detect: source=0|video.mp4|rtsp://...|folder conf=0.25; more keys in the README
+  bench         measure latency, throughput and resources; more keys in the README
+  build_engine  Jetson: build the TensorRT engine on this device; more keys in the README
+
+Every verb takes bundle=<folder>; without it, the bundle is the folder that holds this package.
+Keys are written key=value or --key value. Exit codes: 0 pass, 1 fail, 2 wrong input or damaged bundle,
+3 inconclusive, 4 the model could not be run here.
+"""
+_VERIFY_KEYS = ("bundle", "data", "limit", "threads", "device", "hint", "expect", "json")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Args:
+        arguments: What follows the program's name; the process's own if None.
+
+    Returns:
+        The exit code.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(HELP.format(package=__package__))
+        return 0 if given else EXIT_USAGE
+    try:
+        if given[0] not in _VERBS:
+            raise UsageError(f"there is no verb '{given[0]}'; there are {', '.join(_VERBS)}")
+        return _VERBS[given[0]](parse(given[1:]))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except YoloquantError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return EXIT_COULD_NOT_RUN if isinstance(exc, (TargetError, SourceError)) else EXIT_USAGE
+    except OSError as exc:
+        print(f"error: {OutputError(f'reading or writing failed: {exc}')}", file=sys.stderr)
+        return EXIT_USAGE
+    except ImportError as exc:
+        print(f"error: {exc}; install what this bundle needs: pip install -r requirements.txt", file=sys.stderr)
+        return EXIT_COULD_NOT_RUN
+    except Exception:  # a runtime may raise anything; Python's own exit code 1 would say that a limit was missed
+        traceback.print_exc()
+        return EXIT_COULD_NOT_RUN
+
+
+def parse(words: Sequence[str]) -> dict[str, str]:
+    """Read ``key=value``, ``--key=value`` and ``--key value``.
+
+    Raises:
+        UsageError: A word is none of these, or a key comes twice.
+    """
+    found: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        key, equals, value = word.lstrip("-").partition("=")
+        if not equals and word.startswith("--") and rest:
+            equals, value = "=", rest.pop(0)
+        key = key.replace("-", "_")
+        if not equals or not key:
+            raise UsageError(f"argument '{word}' is not key=value or --key value")
+        if key in found:
+            raise UsageError(f"argument '{key}' is given twice")
+        found[key] = value
+    return found
+
+
+def _folder(arguments: dict[str, str]) -> Path:
+    """The bundle: the one named, else the folder that holds this package, else the working folder."""
+    if arguments.get("bundle"):
+        return Path(arguments["bundle"])
+    own = Path(__file__).resolve().parent.parent
+    return own if (own / "manifest.json").is_file() else Path.cwd()
+
+
+def _checked(arguments: dict[str, str]) -> Path:
+    """The bundle, its files proven before anything beyond the standard library is imported from beside it."""
+    from .manifest import read
+
+    folder = _folder(arguments)
+    read(folder, expect=arguments.get("expect", ""))
+    return folder
+
+
+def _verify(arguments: dict[str, str]) -> int:
+    settings = Settings(arguments, _VERIFY_KEYS, "verify")
+    folder = _checked(arguments)
+    from .backends import BackendOptions
+    from .verify import VerifyOptions, verify
+
+    backend = BackendOptions(
+        threads=settings.whole("threads", None), device=settings.text("device"), hint=settings.text("hint", "latency")
+    )
+    options = VerifyOptions(
+        data=settings.text("data"),
+        limit=settings.whole("limit", None),
+        expect=settings.text("expect"),
+        backend=backend,
+    )
+    outcome = verify(folder, options)
+    _print(outcome)
+    if settings.text("json"):
+        _write(settings.text("json"), json.dumps(outcome.to_dict(), indent=1, allow_nan=False) + "\n")
+    return outcome.exit_code
+
+
+def _print(outcome: Verification) -> None:
+    environment = outcome.environment
+    print(f"bundle {outcome.bundle} ({outcome.device}, {outcome.target})")
+    print(f"on {environment['machine']}, Python {environment['python']}, {environment['backend_version']}")
+    for check in outcome.checks:
+        print(f"  {check.result.value:<12} {check.name}: {check.message}")
+    print(f"{outcome.result.value.upper()} after {outcome.seconds:.1f} s")
+
+
+def _info(arguments: dict[str, str]) -> int:
+    from .manifest import read
+
+    settings = Settings(arguments, ("bundle", "json"), "info")
+    manifest = read(_folder(arguments))
+    if settings.text("json"):
+        _write(settings.text("json"), manifest.text())
+    info, accuracy = manifest.info, manifest.accuracy
+    print(f"bundle    {manifest.id}")
+    print(f"for       {manifest.device} (target {manifest.target}, backend {manifest.backend}, {manifest.precision})")
+    print(f"model     {manifest.model} from {manifest.source.get('model', '?')}")
+    print(f"input     {info.imgsz[0]} x {info.imgsz[1]} pixels, {len(info.names)} classes: {', '.join(info.names)}")
+    if accuracy is not None:
+        print(f"accuracy  mAP50-95 {accuracy.map50_95:.4f} on {accuracy.images} images ({accuracy.source})")
+    print(f"files     {len(manifest.files)}, all as exported")
+    return 0
+
+
+def _handed_on(module: str, key: str) -> Callable[[dict[str, str]], int]:
+    """A verb of another module, whose ``main`` takes the arguments and the bundle under a key of its own."""
+
+    def call(arguments: dict[str, str]) -> int:
+        if key == "bundle" or key not in arguments:
+            arguments[key] = str(_checked(arguments))
+        if key != "bundle":
+            arguments.pop("bundle", "")
+        return int(importlib.import_module(module, __package__).main(arguments, _say))
+
+    return call
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _write(path: str, text: str) -> None:
+    """Write under another name first, so that a reader never sees half of it."""
+    final = Path(path)
+    temporary = final.with_name(f".{final.name}.part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(final)
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+
+
+_VERBS: dict[str, Callable[[dict[str, str]], int]] = {
+    "verify": _verify,
+    "info": _info,
+    "predict": _handed_on(".predict", "model"),
+    "bench": _handed_on(".bench", "model"),
+    "build_engine": _handed_on(".tensorrt", "bundle"),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

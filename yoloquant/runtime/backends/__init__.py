@@ -1,0 +1,42 @@
+"""Runtimes behind one interface, found by name."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from ..errors import UsageError
+from ..model_info import ModelInfo
+from .base import Backend, BackendOptions
+
+BACKENDS = {
+    "litert": "LiteRTBackend",
+    "onnxruntime": "OnnxRuntimeBackend",
+    "openvino": "OpenVinoBackend",
+    "tensorrt": "TensorRTBackend",
+}
+"""Name of every backend, which is that of its module, and its class: ``Class(path, info, options)``."""
+
+__all__ = ["BACKENDS", "Backend", "BackendOptions", "open_backend"]
+
+
+def open_backend(name: str, path: Path, info: ModelInfo, options: BackendOptions | None = None) -> Backend:
+    """Load a network.
+
+    Args:
+        name: Name of the backend.
+        path: The file or folder that it loads.
+        info: The model that it holds.
+        options: How it is run.
+
+    Raises:
+        UsageError: There is no such backend, or an option is not one that it knows.
+        MissingRuntimeError: Its library is not installed.
+        ArtifactError: The file is missing or does not hold such a model.
+        TargetError: The runtime refuses it.
+    """
+    if name not in BACKENDS:
+        raise UsageError(f"there is no backend '{name}'; there are {', '.join(BACKENDS)}")
+    module = importlib.import_module(f".{name}", __name__)
+    backend: Backend = getattr(module, BACKENDS[name])(Path(path), info, options or BackendOptions())
+    return backend

@@ -1,0 +1,97 @@
+"""The contract of everything that can run a network. A backend's library is imported when one is opened."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..model_info import HeadLayout, ModelInfo
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """How a network is run. A backend leaves aside what does not concern it.
+
+    Attributes:
+        threads: Threads of one inference; None uses every core.
+        device: Which device of the runtime, for instance ``GPU`` for OpenVINO or ``0`` for TensorRT; empty for its
+            usual one.
+        hint: ``latency`` or ``throughput``: what OpenVINO tunes itself for.
+        raw: Whether the outputs are the head's raw levels.
+        precision: What OpenVINO computes float operations in (``f32``, ``f16``, ``bf16``); empty lets it choose, which
+            is bfloat16 on CPUs that have it.
+        optimize: Whether ONNX Runtime may fuse. Without it, Q/DQ pairs are computed one by one in float, which
+            simulates any runtime that follows them.
+    """
+
+    threads: int | None = None
+    device: str = ""
+    hint: str = "latency"
+    raw: bool = False
+    precision: str = "f32"
+    optimize: bool = True
+
+
+class Backend(ABC):
+    """A loaded network.
+
+    Attributes:
+        name: Name of the backend.
+        info: The model that it holds.
+        layout: Layout of what ``decode`` returns: DECODED or END2END.
+        input_shape: Shape of the input: (1, channels, height, width), or (1, height, width, channels).
+        input_dtype: float32, float16, int8 or uint8.
+        input_quantization: Scale and zero_point of an integer input; None for a float one.
+        reuses_outputs: Whether ``run`` returns the same buffers every time.
+    """
+
+    name: str
+    info: ModelInfo
+    layout: HeadLayout
+    input_shape: tuple[int, ...]
+    input_dtype: np.dtype
+    input_quantization: tuple[float, int] | None = None
+    reuses_outputs: bool = True
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether the input is (1, height, width, channels)."""
+        return self.input_shape == (1, *self.info.imgsz, self.info.channels)
+
+    @abstractmethod
+    def run(self, tensor: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Run the network alone (this is what latency measures).
+
+        Args:
+            tensor: An image of the input's shape and type, C-contiguous: RGB, 0 to 1, letterboxed, quantized for an
+                integer input.
+
+        Returns:
+            The network's own outputs as float32. They may lie in buffers of the backend and then hold until the next
+            call; copy what must live longer.
+
+        Raises:
+            TargetError: The runtime failed.
+        """
+
+    def decode(self, outputs: tuple[np.ndarray, ...], conf: float = 0.0) -> tuple[np.ndarray, ...]:
+        """Turn the network's own outputs into the drop-in layout.
+
+        Args:
+            outputs: What ``run`` returned.
+            conf: Anchors without any score above it may be left out, which saves decoding them.
+
+        Returns:
+            (1, 4 + classes, anchors) xywh in input pixels and scores, or (1, max_det, 6) for end-to-end heads.
+        """
+        return outputs
+
+    def close(self) -> None:  # noqa: B027 - most backends hold nothing that needs closing
+        """Free what the runtime holds; the backend is of no use afterwards."""
+
+    @property
+    @abstractmethod
+    def version(self) -> str:
+        """Version of the runtime's library."""

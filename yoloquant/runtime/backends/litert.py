@@ -1,0 +1,167 @@
+"""LiteRT (TensorFlow Lite): XNNPACK kernels on CPUs, and the Edge TPU through its delegate."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..decode import decode_levels
+from ..errors import ArtifactError, MissingRuntimeError, TargetError, UsageError
+from ..model_info import HeadLayout, ModelInfo
+from .base import Backend, BackendOptions
+
+LIBRARIES = ("ai_edge_litert", "tflite_runtime")
+"""Packages that hold the interpreter, the preferred one first."""
+COMPILED_OPERATOR = b"edgetpu-custom-op"
+"""What a file holds once Edge TPU's compiler has been at it."""
+TPU_DEVICES = ("usb", "pci")
+
+
+class LiteRTBackend(Backend):
+    """A loaded ``.tflite``.
+
+    Args:
+        path: The file.
+        info: The model that it holds.
+        options: How it is run: ``threads``, ``raw``, ``device`` (``cpu``, or ``tpu``, ``usb``, ``pci``, ``usb:0`` for
+            an Edge TPU; a file compiled for one needs no naming).
+
+    Raises:
+        MissingRuntimeError: No interpreter, or no driver of the Edge TPU, is installed.
+        ArtifactError: The file does not hold such a model.
+        TargetError: The interpreter cannot run it.
+        UsageError: There is no such device.
+    """
+
+    name = "litert"
+
+    def __init__(self, path: Path, info: ModelInfo, options: BackendOptions) -> None:
+        self._library, module = _import()
+        if not path.is_file():
+            raise ArtifactError(f"'{path}' does not exist; export it again")
+        delegates = _delegates(module, path, options.device)
+        try:
+            self._interpreter = module.Interpreter(
+                str(path), num_threads=options.threads or os.cpu_count() or 1, experimental_delegates=delegates
+            )
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as exc:
+            raise TargetError(f"LiteRT cannot load '{path}': {exc}") from exc
+        self.info, self.layout, self._raw = info, info.layout, options.raw
+        self._read_input(path)
+        self._outputs = [_Output(detail) for detail in _ordered(self._interpreter)]
+
+    def _read_input(self, path: Path) -> None:
+        (detail,) = self._interpreter.get_input_details()
+        self._input = detail["index"]
+        self.input_shape = tuple(int(side) for side in detail["shape"])
+        self.input_dtype = np.dtype(detail["dtype"])
+        if self.input_dtype.kind != "f":
+            scale, zero_point = detail["quantization"]
+            self.input_quantization = float(scale), int(zero_point)
+        if not self.channels_last and self.input_shape != (1, self.info.channels, *self.info.imgsz):
+            raise ArtifactError(f"'{path}' takes {self.input_shape}, its metadata says imgsz={self.info.imgsz}")
+
+    def run(self, tensor: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Run the network; see ``Backend.run``."""
+        try:
+            self._interpreter.set_tensor(self._input, tensor)
+            self._interpreter.invoke()
+        except (ValueError, RuntimeError) as exc:
+            raise TargetError(f"LiteRT failed: {exc}") from exc
+        return tuple(output.read(self._interpreter) for output in self._outputs)
+
+    def decode(self, outputs: tuple[np.ndarray, ...], conf: float = 0.0) -> tuple[np.ndarray, ...]:
+        """Raw levels to the drop-in layout, and fractions of the image to pixels."""
+        if self._raw:
+            half = len(outputs) // 2
+            return (decode_levels(outputs[:half], outputs[half:], self.info, conf),)
+        if self.layout is HeadLayout.END2END:
+            return outputs
+        height, width = self.info.imgsz
+        below = outputs[0][0, 4:].max(axis=0) <= np.float32(conf) if conf > 0 else None  # NaN stays, to be reported
+        decoded = outputs[0].copy() if below is None else outputs[0][:, :, ~below]
+        decoded[:, :4] *= np.array([width, height, width, height], np.float32)[None, :, None]
+        return (decoded,)
+
+    def close(self) -> None:
+        """Free the interpreter."""
+        del self._interpreter
+
+    @property
+    def version(self) -> str:
+        """Version of the interpreter's package."""
+        return str(getattr(importlib.import_module(self._library), "__version__", "unknown"))
+
+
+class _Output:
+    """One output tensor and the float32 buffer that its values are read into."""
+
+    def __init__(self, detail: dict[str, Any]) -> None:
+        self.index, self.dtype = int(detail["index"]), np.dtype(detail["dtype"])
+        scale, zero_point = detail["quantization"]
+        self.scale, self.zero_point = np.float32(scale), np.float32(zero_point)
+        self.values = np.zeros(tuple(int(side) for side in detail["shape"]), np.float32)
+
+    def read(self, interpreter: Any) -> np.ndarray:
+        """Its present values, as ``decode.dequantize`` computes them."""
+        stored = interpreter.tensor(self.index)()
+        if self.dtype.kind == "f":
+            np.copyto(self.values, stored)
+        else:
+            np.subtract(stored, self.zero_point, out=self.values, dtype=np.float32)
+            self.values *= self.scale
+        return self.values
+
+
+def _import() -> tuple[str, Any]:
+    """The package of the interpreter, and its module."""
+    for library in LIBRARIES:
+        if importlib.util.find_spec(library) is not None:
+            try:
+                return library, importlib.import_module(f"{library}.interpreter")
+            except ImportError as exc:
+                raise TargetError(f"{library} is installed but cannot be imported: {exc}") from exc
+    raise MissingRuntimeError(
+        "litert", LIBRARIES[0], "install it with: pip install ai-edge-litert (or tflite-runtime, on an older Python)"
+    )
+
+
+def _ordered(interpreter: Any) -> list[dict[str, Any]]:
+    """Outputs in the order of the converted module's results; the interpreter's own order may differ."""
+    details = list(interpreter.get_output_details())
+    signatures = interpreter.get_signature_list()
+    if not signatures:
+        return details
+    runner = interpreter.get_signature_runner(next(iter(signatures)))
+    by_name = {name: d["index"] for name, d in runner.get_output_details().items()}
+    names = sorted(by_name, key=lambda name: int(name.rsplit("_", 1)[-1]))
+    by_index = {d["index"]: d for d in details}
+    return [by_index[by_name[name]] for name in names]
+
+
+def _delegates(module: Any, path: Path, device: str) -> list[Any] | None:
+    """The Edge TPU's delegate if the file was compiled for it or the device is named."""
+    kind = device.lower()
+    compiled = COMPILED_OPERATOR in path.read_bytes()
+    if kind not in {"", "cpu", "tpu", *TPU_DEVICES} and kind.split(":")[0] not in TPU_DEVICES:
+        raise UsageError(f"device='{device}' is not one of litert's; choose from cpu, tpu, usb, pci, usb:0, pci:0")
+    if compiled and kind == "cpu":
+        raise UsageError(f"'{path}' is compiled for an Edge TPU and does not run on the CPU; leave device= out")
+    if kind == "cpu" or (not kind and not compiled):
+        return None
+    library = {"darwin": "libedgetpu.1.dylib", "win32": "edgetpu.dll"}.get(sys.platform, "libedgetpu.so.1")
+    if not compiled:
+        raise ArtifactError(f"'{path}' is not compiled for an Edge TPU; run edgetpu_compiler on it first")
+    try:
+        return [module.load_delegate(library, {"device": kind} if kind and kind != "tpu" else {})]
+    except (ValueError, OSError) as exc:
+        raise MissingRuntimeError(
+            "litert", library, f"or no Edge TPU is connected ({exc}); install Coral's libedgetpu1-std and plug it in"
+        ) from exc

@@ -1,0 +1,139 @@
+"""OpenVINO on Intel CPUs, GPUs and NPUs."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..environment import variable
+from ..errors import ArtifactError, MissingRuntimeError, TargetError, UsageError
+from ..model_info import ModelInfo
+from .base import Backend, BackendOptions
+
+logger = logging.getLogger(__name__)
+
+HINTS = ("latency", "throughput")
+CAPABILITIES = {"f32": "FP32", "f16": "FP16", "bf16": "BF16"}
+"""What a device must list among its capabilities to compute in a precision."""
+
+
+class OpenVinoBackend(Backend):
+    """A compiled IR.
+
+    Args:
+        path: The ``.xml`` file, or the folder that holds it.
+        info: The model that it holds.
+        options: How it is run: ``threads``, ``device`` (``CPU``, ``GPU``, ``NPU``, ``AUTO``; the CPU if empty),
+            ``hint``, ``precision`` (left to the device if it cannot compute in it).
+
+    Raises:
+        MissingRuntimeError: OpenVINO is not installed.
+        ArtifactError: There is no IR, or it holds another model.
+        TargetError: There is no such device, or it cannot run the model.
+        UsageError: The hint or precision is unknown.
+    """
+
+    name = "openvino"
+
+    def __init__(self, path: Path, info: ModelInfo, options: BackendOptions) -> None:
+        self._library = import_openvino()
+        core, device = self._library.Core(), (options.device or "CPU").upper()
+        config = _config(core, device, options)
+        xml = find_xml(path)
+        try:
+            self.compiled = core.compile_model(str(xml), device, config)
+            self._request = self.compiled.create_infer_request()
+        except RuntimeError as exc:
+            raise TargetError(f"OpenVINO cannot load '{path}' for device {device}: {exc}") from exc
+        self.info, self.layout = info, info.layout
+        port = self.compiled.inputs[0]
+        self.input_shape = tuple(port.get_shape()) if port.get_partial_shape().is_static else ()
+        self.input_dtype = np.dtype(port.get_element_type().to_dtype())
+        if self.input_shape != (1, info.channels, *info.imgsz) or self.input_dtype.kind != "f":
+            raise ArtifactError(
+                f"'{path}' takes {self.input_dtype} {port.get_partial_shape()}, its description says imgsz={info.imgsz}"
+            )
+        self._count = len(self.compiled.outputs)
+
+    def run(self, tensor: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Run the network; see ``Backend.run``."""
+        try:
+            self._request.infer([tensor], share_inputs=True)
+        except RuntimeError as exc:
+            raise TargetError(f"OpenVINO failed: {exc}") from exc
+        outputs = (self._request.get_output_tensor(i).data for i in range(self._count))
+        return tuple(o if o.dtype == np.float32 else o.astype(np.float32) for o in outputs)
+
+    def close(self) -> None:
+        """Free the compiled model."""
+        del self._request, self.compiled
+
+    @property
+    def version(self) -> str:
+        """Version of OpenVINO."""
+        return str(self._library.get_version())
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO without telemetry.
+
+    Raises:
+        MissingRuntimeError: It is not installed.
+    """
+    try:
+        with unreported():
+            import openvino
+    except ImportError as exc:
+        raise MissingRuntimeError("openvino", "openvino", "install it with: pip install openvino") from exc
+    return openvino
+
+
+def unreported() -> AbstractContextManager[None]:
+    """Keep OpenVINO's telemetry from forking and calling home; the variable is its own switch for that."""
+    return variable("CI", "true")
+
+
+def find_xml(path: Path) -> Path:
+    """The ``.xml`` of an IR, given itself or its folder.
+
+    Raises:
+        ArtifactError: There is none.
+    """
+    found = sorted(path.glob("*.xml")) if path.is_dir() else [path] * path.is_file()
+    if not found:
+        raise ArtifactError(f"'{path}' holds no OpenVINO .xml; export it again")
+    return found[0]
+
+
+def _config(core: Any, device: str, options: BackendOptions) -> dict[str, Any]:
+    if options.hint not in HINTS:
+        raise UsageError(f"hint='{options.hint}' is unknown; choose from {', '.join(HINTS)}")
+    if options.precision not in {"", *CAPABILITIES}:
+        raise UsageError(f"precision='{options.precision}' is unknown; choose from {', '.join(CAPABILITIES)}")
+    config: dict[str, Any] = {"PERFORMANCE_HINT": options.hint.upper()}
+    single = _single_device(core, device)
+    if options.threads and single == "CPU":
+        config["INFERENCE_NUM_THREADS"] = options.threads
+    if options.precision and single:
+        if CAPABILITIES[options.precision] in core.get_property(single, "OPTIMIZATION_CAPABILITIES"):
+            config["INFERENCE_PRECISION_HINT"] = options.precision
+        else:
+            logger.info("device %s does not compute in %s; it chooses its own precision", single, options.precision)
+    return config
+
+
+def _single_device(core: Any, device: str) -> str:
+    """The device if it is a single one, empty if OpenVINO is to choose among several."""
+    if device.split(":")[0] in {"AUTO", "MULTI", "HETERO"}:
+        return ""
+    available = core.available_devices
+    if device not in available and not any(a.split(".")[0] == device for a in available):
+        raise TargetError(
+            f"OpenVINO finds no device '{device}' on this machine; it finds {', '.join(available) or 'none'}; "
+            "choose one of them, or install the driver of the device"
+        )
+    return device

@@ -1,0 +1,125 @@
+"""Letterboxing exactly as Ultralytics' validator does it with ``rect=False``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+PAD_VALUE = 114
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """Where an image lies inside the network's input.
+
+    Attributes:
+        original: Height and width of the image, in pixels.
+        resized: Height and width after resizing, in whole pixels.
+        extent: The same before rounding, which is what box coordinates follow.
+        left: Columns of padding before the image.
+        top: Rows of padding above the image.
+        imgsz: Height and width of the input.
+    """
+
+    original: tuple[int, int]
+    resized: tuple[int, int]
+    extent: tuple[float, float]
+    left: int
+    top: int
+    imgsz: tuple[int, int]
+
+    @property
+    def area_scale(self) -> float:
+        """Factor from areas in input pixels to areas in original pixels."""
+        return (self.original[0] * self.original[1]) / (self.extent[0] * self.extent[1])
+
+    def to_input(self, boxes: np.ndarray) -> np.ndarray:
+        """Map normalised xywh labels (n, 4) to xyxy in input pixels."""
+        height, width = self.extent
+        scale = np.array([width, height, width, height], dtype=np.float32)
+        xywh = boxes.astype(np.float32) * scale
+        half = xywh[:, 2:] / 2
+        corners = np.concatenate([xywh[:, :2] - half, xywh[:, :2] + half], axis=1)
+        return np.asarray(corners + np.array([self.left, self.top] * 2, dtype=np.float32), dtype=np.float32)
+
+    def to_original(self, boxes: np.ndarray) -> np.ndarray:
+        """Map xyxy in input pixels (n, 4) to xyxy in original pixels, clipped to the image."""
+        (height, width), (new_height, new_width) = self.original, self.extent
+        out = boxes - np.array([self.left, self.top] * 2, dtype=np.float32)
+        out = out * np.array([width / new_width, height / new_height] * 2, dtype=np.float32)
+        return np.asarray(np.clip(out, 0, np.array([width, height] * 2, dtype=np.float32)))
+
+
+def place(original: tuple[int, int], imgsz: tuple[int, int]) -> Letterbox:
+    """Compute the letterbox of an image.
+
+    The host first brings the long side to ``max(imgsz)`` (rounding up), then shrinks what still does not fit; the
+    second step only acts when the input is not square.
+
+    Args:
+        original: Height and width of the image.
+        imgsz: Height and width of the network's input.
+    """
+    long_side = max(imgsz)
+    gain = long_side / max(original)
+    height, width = (
+        (original[0], original[1]) if gain == 1 else tuple(min(math.ceil(side * gain), long_side) for side in original)
+    )
+    shrink = min(imgsz[0] / height, imgsz[1] / width, 1.0)
+    extent = height * shrink, width * shrink
+    height, width = max(round(extent[0]), 1), max(round(extent[1]), 1)
+    top = round((imgsz[0] - height) / 2 - 0.1)
+    left = round((imgsz[1] - width) / 2 - 0.1)
+    return Letterbox(original, (height, width), extent, left, top, imgsz)
+
+
+class Canvas:
+    """The padded input for images of one size; filling it allocates nothing.
+
+    Args:
+        size: Height and width of the images.
+        imgsz: Height and width of the network's input.
+
+    Attributes:
+        where: Where an image lies in it.
+        pixels: BGR uint8 (imgsz, 3), the border grey.
+    """
+
+    def __init__(self, size: tuple[int, int], imgsz: tuple[int, int]) -> None:
+        import cv2
+
+        self.where = place(size, imgsz)
+        self.pixels = np.full((*imgsz, 3), PAD_VALUE, dtype=np.uint8)
+        (height, width), top, left = self.where.resized, self.where.top, self.where.left
+        self._inside = self.pixels[top : top + height, left : left + width]
+        first = place(size, (max(imgsz), max(imgsz))).resized
+        self._between = None if first in {size, self.where.resized} else np.zeros((*first, 3), np.uint8)
+        self._cv2 = cv2
+
+    def fill(self, image: np.ndarray) -> None:
+        """Resize an image into it, in two steps for a non-square input as the host does."""
+        resize, linear = self._cv2.resize, self._cv2.INTER_LINEAR
+        if self._between is not None:
+            image = resize(image, self._between.shape[1::-1], dst=self._between, interpolation=linear)
+        if image.shape[:2] == self.where.resized:
+            np.copyto(self._inside, image)
+        else:
+            resize(image, self.where.resized[::-1], dst=self._inside, interpolation=linear)
+
+
+def letterbox(image: np.ndarray, imgsz: tuple[int, int]) -> tuple[np.ndarray, Letterbox]:
+    """Resize and pad one image.
+
+    Args:
+        image: BGR uint8 (height, width, 3).
+        imgsz: Height and width of the network's input.
+
+    Returns:
+        float32 (1, 3, height, width), RGB, 0 to 1; and where the image lies in it.
+    """
+    canvas = Canvas((image.shape[0], image.shape[1]), imgsz)
+    canvas.fill(image)
+    chw = np.ascontiguousarray(canvas.pixels[..., ::-1].transpose(2, 0, 1))
+    return np.asarray(np.divide(chw[None], 255.0, dtype=np.float32)), canvas.where
