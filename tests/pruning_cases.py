@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,12 +13,13 @@ from tiny_models import tiny_yolo
 from torch import nn
 
 from yoloquant.errors import PruneError
+from yoloquant.pruning.choices import Criterion, Limits, Measure, Scope
 from yoloquant.pruning.cost import CostModel
 from yoloquant.pruning.groups import Groups, find_groups
-from yoloquant.pruning.importance import Criterion, channel_scores, units
+from yoloquant.pruning.importance import channel_scores, units
 from yoloquant.pruning.labels import Network, follow, raw_twin
 from yoloquant.pruning.plan import Entry, PrunePlan
-from yoloquant.pruning.solve import Ladder, Limits, Measure, Scope, measure_of, solve
+from yoloquant.pruning.solve import Ladder, measure_of, solve
 
 SIZE = (64, 64)
 ATTENTION = ("yolo11", "yolo12")  # the two kinds of attention block
@@ -66,7 +67,7 @@ def case_of(module: Any) -> Case:
     return Case(module, network, groups, CostModel(groups, extra))
 
 
-@lru_cache(maxsize=None)
+@cache
 def case(family: str = "yolo11", task: str = "detect") -> Case:
     """A small model of a family, made and followed once."""
     return case_of(tiny_yolo(family, task).model.float().eval())
@@ -79,7 +80,7 @@ def plan_with(found: Case, left: dict[str, int], order: Any) -> PrunePlan:
     return PrunePlan(entries, SIZE, costs(found.groups.full()), costs(left), {"made": "here"}, costs.layers(left))
 
 
-def plan_for(found: Case, choice: Choice = Choice()) -> PrunePlan:  # noqa: B008
+def plan_for(found: Case, choice: Choice = Choice()) -> PrunePlan:
     """A plan as chosen; where so much cannot go, the most that can."""
     order, ranked = units(found.groups, channel_scores(found.module, found.groups, choice.criterion))
     ladder = Ladder(found.groups, ranked, Limits(choice.round_to, choice.max_ratio), choice.scope)
@@ -88,6 +89,11 @@ def plan_for(found: Case, choice: Choice = Choice()) -> PrunePlan:  # noqa: B008
     except PruneError:
         left = ladder.left(len(ladder) - 1)
     return plan_with(found, left, order)
+
+
+def orders(plan: PrunePlan) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """In which order channels go, by group."""
+    return {e.group: e.order for e in plan.entries}
 
 
 def whole_plan(found: Case) -> PrunePlan:

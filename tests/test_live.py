@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from yoloquant import live
+from yoloquant import live, live_verbs
 from yoloquant.errors import ArtifactError, UsageError
 from yoloquant.exports import save_exports
+from yoloquant.runtime import bench, predict
 from yoloquant.runtime.predict import PredictOptions
 from yoloquant.runtime.running import Running
 from yoloquant.types import ExportedModel, ModelInfo, Task
@@ -106,3 +107,9 @@ def test_every_running_artifact_of_a_folder_is_measured(exports: Path) -> None:
     assert list(live.openers([str(exports)])) == ["tiny-onnxruntime.onnx"]
     found = live.openers([str(exports / "tiny-onnxruntime.onnx"), str(exports)])
     assert len(found) == 2 and {opener.path for opener in found.values()} == {str(exports / "tiny-onnxruntime.onnx")}
+
+
+def test_the_command_knows_exactly_the_arguments_of_the_verbs() -> None:
+    for verb, keys in ((live_verbs.PREDICT, predict.KEYS), (live_verbs.BENCH, bench.KEYS)):
+        assert sorted(option.name for option in verb.options) == sorted(keys)
+        assert all(option.default is None and option.type is str for option in verb.options)

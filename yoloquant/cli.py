@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
+from . import cli_live as live
 from . import cli_shrink as shrink
+from .bars import bar
 from .cli_shrink import prune_settings
-from .errors import OutputError, TargetError, UsageError, YoloquantError
+from .errors import OutputError, SourceError, TargetError, UsageError, YoloquantError
 from .options import build_parser, extras, given, normalise
 from .verbs import QAT, VERBS
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from .artifact import Artifact
     from .exports import ExportResult
     from .recipe import Recipe
-    from .scoring import Progress
     from .targets.base import Target
     from .validation.results import TargetResult, ValidationResult
 
@@ -57,28 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     except YoloquantError as exc:
         print(f"error: {exc}", file=sys.stderr)
-        return EXIT_TARGET if isinstance(exc, TargetError) else EXIT_USAGE
+        return EXIT_TARGET if isinstance(exc, (TargetError, SourceError)) else EXIT_USAGE
     except OSError as exc:
         print(f"error: {OutputError(f'reading or writing failed: {exc}')}", file=sys.stderr)
         return EXIT_USAGE
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Progress]:
-    """A progress bar on standard error; one plain line where that is no terminal."""
-    from tqdm import tqdm
-
-    if not sys.stderr.isatty():
-        print(f"{what} ...", file=sys.stderr, flush=True)
-
-    with tqdm(desc=what, total=0, disable=None, leave=False, file=sys.stderr) as bar:
-
-        def update(done: int, total: int, label: str) -> None:
-            bar.total, bar.n = total, done
-            bar.set_postfix_str(label, refresh=False)
-            bar.refresh()
-
-        yield update
 
 
 def _given(options: Namespace, verb: str) -> dict[str, Any]:
@@ -145,7 +127,7 @@ def _quantize(options: Namespace) -> int:
     if recipe.output or folder.is_dir():  # a missing model gets its own message
         folder = output_folder(recipe.output or folder)
     path = folder / f"{Path(recipe.model).stem}_int8.pt"
-    with _bar("calibrating") as progress:
+    with bar("calibrating") as progress:
         artifact = api.quantize(
             recipe.model,
             data=recipe.data,
@@ -180,20 +162,21 @@ def _train(options: Namespace) -> int:
 
 
 def _export(options: Namespace) -> int:
-    from . import api
+    from . import api, bundle
     from .artifact import Artifact
     from .host import load_model
     from .writing import output_folder
 
     values = _given(options, "export")
-    chosen = api.resolve_targets(values["targets"])
+    names = values["targets"] if not values["bundle"] else [d.target for d in bundle.resolve(values["targets"])]
+    chosen = api.resolve_targets(names)
     if values["output"]:
         output_folder(values["output"])  # before calibration, not after it
     if load_model(values["model"], allow_unsafe=values["allow_unsafe"]).state:
         artifact = Artifact.load(values["model"], allow_unsafe=values["allow_unsafe"])
         if values["data"] is not None:
             given = _recipe(values, lambda key: getattr(options, key, None) is not None)
-            with _bar("calibrating what was not trained") as progress:
+            with bar("calibrating what was not trained") as progress:
                 artifact = api.complete(
                     artifact, chosen, data=given.data, options=given.quantize_options, progress=progress
                 )
@@ -204,14 +187,31 @@ def _export(options: Namespace) -> int:
                 "'yoloquant quantize' first"
             )
         recipe = _recipe(values, lambda key: getattr(options, key, None) is not None)
-        with _bar("calibrating") as progress:
+        with bar("calibrating") as progress:
             artifact = api.quantize(
                 recipe.model, data=recipe.data, scheme=recipe.scheme, options=recipe.quantize_options, progress=progress
             )
-    with _bar("exporting") as progress:
+    if values["bundle"]:
+        return _bundles(artifact, values)
+    with bar("exporting") as progress:
         outcome = api.export(artifact, targets=[t.name for t in chosen], folder=values["output"], progress=progress)
     _print_exports(outcome)
     print(f"next: yoloquant validate model={values['model']} exports={outcome.folder} data=<data yaml>")
+    return 0
+
+
+def _bundles(artifact: Artifact, values: dict[str, Any]) -> int:
+    from . import bundle
+
+    options = bundle.BundleOptions(**{name: values[name] for name in ("archive", "report", "data", "golden_images")})
+    with bar("bundling") as progress:
+        made = bundle.make(
+            artifact, devices=values["targets"], folder=values["output"], options=options, progress=progress
+        )
+    for each in made:
+        print(f"bundled {each.manifest.target}: {each.archive or each.path}")
+    print("next, on the device, in the bundle's folder: pip install -r requirements.txt, then")
+    print("      python -m yoloquant_runtime verify")
     return 0
 
 
@@ -222,7 +222,7 @@ def _validate(options: Namespace) -> int:
     values = _given(options, "validate")
     folder = Path(values["exports"])
     report = Path(values["output"] or (folder if folder.is_dir() else folder.parent) / "report")
-    with _bar("validating") as progress:
+    with bar("validating") as progress:
         result = api.validate(
             values["model"],
             values["exports"],
@@ -259,13 +259,13 @@ def _whole_job(recipe: Recipe, inconclusive: int) -> int:
     if recipe.prune:
         recipe = recipe.model_copy(update={"model": str(_pruned(recipe, folder))})
     artifact = _trained(recipe, folder, chosen) if recipe.train else _calibrated(recipe, folder)
-    with _bar("exporting") as progress:
+    with bar("exporting") as progress:
         outcome = api.export(
             artifact, targets=[t.name for t in chosen], folder=folder, keep_going=True, progress=progress
         )
     _print_exports(outcome)
     data = None if recipe.validation.source else recipe.validation.data or recipe.data
-    with _bar("validating") as progress:
+    with bar("validating") as progress:
         result = api.validate(
             baseline if recipe.train or recipe.prune else artifact,
             outcome,
@@ -293,7 +293,7 @@ def _pruned(recipe: Recipe, folder: Path) -> Path:
 def _calibrated(recipe: Recipe, folder: Path) -> Artifact:
     from . import api
 
-    with _bar("calibrating") as progress:
+    with bar("calibrating") as progress:
         artifact = api.quantize(
             recipe.model, data=recipe.data, scheme=recipe.scheme, options=recipe.quantize_options, progress=progress
         )
@@ -311,7 +311,7 @@ def _trained(recipe: Recipe, folder: Path, targets: Sequence[Target]) -> Artifac
     result = api.train(recipe.model, data=recipe.data, qat=recipe.train.qat, **arguments)
     word = "trained" if result.improved else "training did not help; kept the calibrated ranges in"
     print(f"{word} {result.best}")
-    with _bar("calibrating what was not trained") as progress:
+    with bar("calibrating what was not trained") as progress:
         return api.complete(
             result.artifact, targets, data=recipe.data, options=recipe.quantize_options, progress=progress
         )
@@ -399,6 +399,9 @@ def _row(row: TargetResult) -> str:
 
 _COMMANDS: dict[str, Callable[[Any], int]] = {
     "prune": shrink.prune,
+    "analyze": shrink.analyze,
+    "predict": live.predict,
+    "bench": live.bench,
     "quantize": _quantize,
     "train": _train,
     "export": _export,

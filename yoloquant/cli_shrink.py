@@ -60,3 +60,33 @@ def prune(options: Namespace) -> int:
     print(f"saved {result.path}")
     print(f"next: yoloquant train model={values['model']} data=<data yaml> prune={values['amount']} fine-tunes it too")
     return 0
+
+
+def analyze(options: Namespace) -> int:
+    """``yoloquant analyze``."""
+    from .analysis import AnalyzeOptions
+    from .analysis import analyze as run
+    from .analysis.plots import write_plots
+    from .bars import bar
+    from .writing import output_folder
+
+    values = given(options, VERBS, "analyze")
+    model, data, output, limit = (values.pop(k) for k in ("model", "data", "output", "limit"))
+    path = Path(model)
+    folder = output_folder(output or path.parent / f"{path.stem}_sensitivity")
+    for name in ("ratios", "only"):
+        values[name] = tuple(part.strip() for part in values[name].split(",") if part.strip())
+    with bar("analysing") as progress:
+        found = run(model, data=data, options=AnalyzeOptions(**values, folder=folder), progress=progress)
+    saved = found.save(folder / "sensitivity.json")
+    for line in found.table():
+        print(line)
+    for plot in write_plots(found, folder):
+        print(f"plot: {plot}")
+    print(f"saved {saved}")
+    if values["kind"] == "prune":
+        shares = found.protected(limit)
+        kept = sum(1 for share in shares.values() if not share)
+        print(f"at a drop of {limit:g} {kept} of {len(shares)} groups stay whole")
+        print(f"next: yoloquant prune model={model} data={data} sensitivity={saved} tolerance={limit:g}")
+    return 0

@@ -186,14 +186,16 @@ def bench_main(arguments: dict[str, str], say: Callable[[str], None]) -> int:
     Returns:
         The exit code.
     """
-    from .runtime.bench import KEYS, finish, parse_options, pictures_of
+    from .runtime.bench import GOLDEN, KEYS, finish, parse_options, pictures_of
     from .runtime.bench import bench as run
     from .runtime.settings import Settings
 
     settings = Settings(arguments, KEYS, "bench")
     options = parse_options(settings)
     models = [part.strip() for part in _model(settings).split(",") if part.strip()]
-    report = run(openers(models, Running.parse(settings)), pictures_of(settings), options)
+    found = openers(models, Running.parse(settings))
+    golden = next((Path(o.path) / GOLDEN for o in found.values() if is_bundle(Path(o.path))), None)
+    report = run(found, pictures_of(settings, golden), options)
     return finish(report, settings.text("output"), say)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .live_verbs import BENCH, PREDICT
 from .options import Option, Verb, boolean, positive, size
 
 _MODEL = Option("model", "checkpoint (.pt)", required=True)
@@ -110,9 +111,45 @@ VERBS = (
         "yoloquant prune model=best.pt data=coco8.yaml amount=0.5 criterion=taylor dry_run=true",
     ),
     Verb(
+        "analyze",
+        "Measure which layers a model can least do without, for pruning or for quantization; resumes where it stopped.",
+        (
+            _MODEL,
+            Option("data", "data yaml, or a folder of images unless metric=map", required=True),
+            Option("kind", "prune (channels of each group) or quant (points of each layer)", str, "prune"),
+            Option("metric", "distill (raw outputs, needs no labels), fidelity or map", str, "distill"),
+            Option("ratios", "shares of every group that are pruned, separated by commas", str, "0.25,0.5,0.75"),
+            Option("images", "images that are measured on", positive, 16),
+            Option("only", "layers to analyse, separated by commas; patterns with * are allowed", str, "*"),
+            Option("criterion", "which channels of a group go first: l1, l2, bn, lamp or random", str, "l2"),
+            Option("round_to", "every pruned layer keeps a multiple of so many channels", positive, 8),
+            Option("scheme", "quantization scheme whose points are analysed", str, "portable"),
+            Option("per", "quantize a layer or a single point at a time", str, "layer"),
+            Option("weight_bits", "bits of weights", positive, 8),
+            Option("activation_bits", "bits of activations", positive, 8),
+            Option("limit", "say how much may go of each layer at this drop", float, 0.05),
+            _IMGSZ,
+            Option("output", "folder for results, plots and what resuming needs; <model>_sensitivity if not given"),
+            _UNSAFE,
+        ),
+        "yoloquant analyze model=best.pt data=coco8.yaml; then prune ... sensitivity=best_sensitivity/sensitivity.json",
+    ),
+    PREDICT,
+    BENCH,
+    Verb(
         "export",
         "Export a quantized checkpoint; a plain one is quantized first, for which data is needed.",
-        (_MODEL, _TARGETS, _DATA, *_QUANTIZE, _OUTPUT),
+        (
+            _MODEL,
+            _TARGETS,
+            _DATA,
+            *_QUANTIZE,
+            Option("bundle", "write a folder per device that builds, runs and proves itself there", boolean, False),
+            Option("archive", "with bundle: write it as .tar.gz too", boolean, False),
+            Option("report", "with bundle: report.json of a validation whose accuracy it is held to"),
+            Option("golden_images", "with bundle: number of inputs with expected outputs", positive, 3),
+            _OUTPUT,
+        ),
         "yoloquant export model=best_int8.pt targets=openvino,litert",
     ),
     Verb(

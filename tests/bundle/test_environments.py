@@ -22,7 +22,16 @@ from yoloquant.validation.results import ValidationResult
 DEVICES = ("raspberrypi", "coral", "intel", "onnx")
 ALLOWED = {  # what the three wheels of a bundle bring along; neither torch nor ultralytics
     *("numpy", "opencv-python-headless", "ai-edge-litert", "openvino", "openvino-telemetry", "onnxruntime"),
-    *("backports-strenum", "colorama", "coloredlogs", "flatbuffers", "humanfriendly", "mpmath", "packaging"),
+    *(
+        "backports-strenum",
+        "colorama",
+        "coloredlogs",
+        "flatbuffers",
+        "humanfriendly",
+        "ml-dtypes",
+        "mpmath",
+        "packaging",
+    ),
     *("protobuf", "sympy", "tqdm", "typing-extensions"),
 }
 

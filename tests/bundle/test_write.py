@@ -294,6 +294,20 @@ def test_a_reports_accuracy_is_what_devices_are_held_to(again: Callable[..., Bun
         again(report=tmp_path / "no.json")
 
 
+def test_a_compiled_form_comes_along(colours: ExportedModel, tmp_path: Path) -> None:
+    from yoloquant.bundle.devices import DEVICES
+    from yoloquant.bundle.writer import _companions
+
+    compiled = tmp_path / "x_edgetpu.tflite"
+    compiled.write_bytes(b"compiled")
+    metadata = {"edgetpu": {"compiled": compiled.name}}
+    exported = replace(colours, path=tmp_path / "x.tflite", metadata=metadata)
+    assert _companions(tmp_path / "model" / "x.tflite", ARTIFACT, exported, DEVICES["coral"]) == ()
+    assert (tmp_path / "model" / compiled.name).read_bytes() == b"compiled"
+    _companions(tmp_path / "none" / "x.tflite", ARTIFACT, replace(exported, metadata={}), DEVICES["coral"])
+    assert not (tmp_path / "none").exists()
+
+
 def test_make_refuses_before_it_works(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         make(SimpleNamespace(stem="x"), devices="toaster", folder=tmp_path / "out")  # type: ignore[arg-type]

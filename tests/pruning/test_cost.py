@@ -10,7 +10,7 @@ from pruning_cases import Choice, case, image, plan_for
 from torch.utils.flop_counter import FlopCounterMode
 
 from yoloquant.pruning.apply import cut
-from yoloquant.pruning.importance import Criterion
+from yoloquant.pruning.choices import Criterion
 from yoloquant.pruning.labels import raw_twin
 
 

@@ -28,7 +28,7 @@ from tiny_models import FAMILIES, TASKS, tiny_yolo
 
 from yoloquant.host import exportable, load_model, model_info
 from yoloquant.pruning.apply import cut, pruned
-from yoloquant.pruning.importance import Criterion
+from yoloquant.pruning.choices import Criterion
 from yoloquant.pruning.plan import PrunePlan
 from yoloquant.quant.graph import trace
 
@@ -37,7 +37,7 @@ OTHERS = [
     ("yolo12", "segment"),
 ]
 WILD = Choice(0.5, 1, Criterion.RANDOM, max_ratio=0.97)
-few = settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=2, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 slow = pytest.mark.slow
 
 
@@ -139,7 +139,7 @@ def check_life(found: Case, folder: Path) -> None:
     module = pruned(found.module, plan).eval()
     again = case_of(module)
     assert again.costs(again.groups.full()) == plan.after
-    expected = predictions(module, image())
+    expected = predictions(copy.deepcopy(module).half().float(), image())  # what Ultralytics writes has 16 bits
     loaded = load_model(saved(module, folder))
     assert torch.equal(predictions(loaded.module, image()), expected)
     info = model_info(loaded, SIZE)

@@ -32,6 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(demo.generator().write_demo_set(tmp_path_factory.mktemp("demo") / "set", train=1, val=12, imgsz=160))
 
 
+@pytest.mark.slow
 def test_equals_validation(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     host = load_model(resource("datasets", "demo.pt"))
@@ -100,7 +101,7 @@ def test_bad_yamls_are_refused(text: str, message: str, tmp_path: Path) -> None:
 def test_a_yaml_needs_pyyaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "yaml", None)
     (tmp_path / "data.yaml").write_text("val: images\n")
-    with pytest.raises(DataError, match="PyYAML.*name the data set's folder"):
+    with pytest.raises(DataError, match=r"PyYAML.*name the data set's folder"):
         find_images(tmp_path / "data.yaml")
 
 

@@ -9,7 +9,16 @@ import pytest
 from live_fakes import GreyOpener, grey_detector, grey_picture
 
 from yoloquant.runtime import bench as module
-from yoloquant.runtime.bench import KEYS, BenchOptions, bench, finish, made_pictures, parse_options, read_pictures
+from yoloquant.runtime.bench import (
+    KEYS,
+    BenchOptions,
+    bench,
+    finish,
+    made_pictures,
+    parse_options,
+    pictures_of,
+    read_pictures,
+)
 from yoloquant.runtime.bench_report import Measured, Report
 from yoloquant.runtime.bench_worker import Turn, measure
 from yoloquant.runtime.errors import DataError, OutputError, UsageError
@@ -109,6 +118,17 @@ def test_pictures_are_read_or_made(tmp_path: Path) -> None:
     assert len(made) == 2 and made[0].shape == (480, 640, 3) and np.array_equal(made[0], made_pictures(2)[0])
     with pytest.raises(DataError):
         read_pictures(str(tmp_path / "none"))
+
+
+def test_a_bundles_own_pictures_are_taken_unless_others_are_named(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "0.png"), grey_picture(200))
+    cv2.imwrite(str(tmp_path / "0.jpg"), grey_picture(100))
+    settings = Settings({}, KEYS, "bench")
+    assert [int(p[0, 0, 0]) for p in pictures_of(settings, tmp_path)] == [100, 200]
+    named = Settings({"source": str(tmp_path / "0.png"), "images": "5"}, KEYS, "bench")
+    assert [int(p[0, 0, 0]) for p in pictures_of(named, tmp_path)] == [200]
+    for folder in (None, tmp_path / "none"):
+        assert len(pictures_of(settings, folder)) == 8
 
 
 @pytest.mark.parametrize("cores", ["a", "0,", "99999"])

@@ -71,6 +71,35 @@ def test_decode_equals_the_torch_head(classes: int, reg_max: int, end2end: bool)
         np.testing.assert_allclose(decoded, expected, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("end2end", [False, True])
+@pytest.mark.parametrize("reg_max", [1, 16])
+@given(seed=st.integers(0, 2**32 - 1), conf=st.sampled_from([0.001, 0.25, 0.5, 0.999, 1.0]), bias=st.floats(-8, 2))
+@settings(deadline=None, max_examples=30)
+def test_decoding_only_what_may_pass_loses_nothing(
+    reg_max: int, end2end: bool, seed: int, conf: float, bias: float
+) -> None:
+    info = ModelInfo(Task.DETECT, ("a", "b", "c"), IMGSZ, reg_max=reg_max, end2end=end2end, max_det=20)
+    rng = np.random.default_rng(seed)
+    maps = [(1, IMGSZ[0] // s, IMGSZ[1] // s) for s in info.strides]
+    boxes = [rng.normal(0, 2, (*m, 4 * reg_max)).astype(np.float32) for m in maps]
+    scores = [np.round(rng.normal(bias, 3, (*m, 3)) * 4).astype(np.float32) / 4 for m in maps]  # ties, as int8 has
+    every, few = decode_levels(boxes, scores, info), decode_levels(boxes, scores, info, conf)
+    if end2end:
+        np.testing.assert_array_equal(every[every[..., 4] > conf], few[few[..., 4] > conf])
+    else:
+        columns = [t[0][:, t[0, 4:].max(axis=0, initial=0) > conf] for t in (every, few)]
+        np.testing.assert_array_equal(*columns)
+    assert few.size <= every.size
+
+
+def test_nan_is_never_left_out() -> None:
+    info = ModelInfo(Task.DETECT, ("a",), IMGSZ, reg_max=1)
+    maps = [(1, IMGSZ[0] // s, IMGSZ[1] // s) for s in info.strides]
+    boxes, scores = ([np.full((*m, c), -9, np.float32) for m in maps] for c in (4, 1))
+    scores[1][0, 1, 1] = np.nan
+    assert np.isnan(decode_levels(boxes, scores, info, 0.5)[0, 4]).tolist() == [True]
+
+
 def test_anchor_points_equal_those_of_ultralytics() -> None:
     torch = pytest.importorskip("torch")
     from ultralytics.utils.tal import make_anchors

@@ -31,7 +31,7 @@ def bundle(tmp_path: Path) -> Path:
 
 
 def run(*arguments: str, cwd: Path, isolated: bool = False) -> subprocess.CompletedProcess[str]:
-    flags = ["-S", "-B"] if isolated else ["-B"]
+    flags = ["-S", "-B", "-W", "error"] if isolated else ["-B"]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     return subprocess.run(
         [sys.executable, *flags, *arguments], cwd=cwd, capture_output=True, text=True, check=False, env=environment

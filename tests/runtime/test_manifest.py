@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from yoloquant.runtime.errors import ArtifactError, BundleError
 from yoloquant.runtime.folder_check import FileEntry, check_relative
-from yoloquant.runtime.manifest import FILE_NAME, Manifest, read
+from yoloquant.runtime.manifest import FILE_NAME, Manifest, model_path, read
 
 FILES = (*CONTENT, FILE_NAME)
 
@@ -256,6 +256,18 @@ def test_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
         read(tmp_path)
     with pytest.raises(ArtifactError, match="is no bundle"):
         read(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("device", "compiled"), [("", False), ("cpu", False), ("tpu", True), ("usb:0", True), ("PCI", True), ("GPU", False)]
+)
+def test_an_edge_tpu_runs_the_compiled_form(bundle: Path, device: str, compiled: bool) -> None:
+    manifest = replace(read(bundle), backend="litert", model="model/tiny.tflite")
+    plain, other = bundle / "model" / "tiny.tflite", bundle / "model" / "tiny_edgetpu.tflite"
+    assert model_path(bundle, manifest, device) == plain  # nobody has compiled it yet
+    other.write_bytes(b"compiled")
+    assert model_path(bundle, manifest, device) == (other if compiled else plain)
+    assert model_path(bundle, replace(manifest, backend="openvino"), device) == plain
 
 
 def test_unchecked_reading_looks_at_the_manifest_only(bundle: Path) -> None:

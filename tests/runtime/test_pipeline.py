@@ -148,6 +148,15 @@ def test_pictures_are_shown_in_the_callers_thread_until_somebody_quits() -> None
     assert outcome.ending is Ending.STOPPED and len(shown) == 3 and threads == {threading.get_ident()}
 
 
+@pytest.mark.parametrize("still", [True, False])
+def test_every_still_and_the_last_frame_of_a_video_are_shown(still: bool) -> None:
+    shown: list[int] = []
+    source = ListSource(pictures([5, 6, 7]))
+    source.still = still
+    Pipeline(source, grey_detector(), lambda r: None, show=lambda r: (shown.append(r.frame.index), True)[1]).run()
+    assert shown == [0, 1, 2] if still else shown[-1] == 2
+
+
 def test_times_and_age_are_measured() -> None:
     results: list[Result] = []
     Pipeline(ListSource(pictures([9, 9])), grey_detector(lambda: time.sleep(0.02)), results.append).run()

@@ -52,11 +52,11 @@ def draw_heatmap(found: Sensitivity) -> Figure:
         for x, (point, ratio) in enumerate(zip(found.cells(name), found.ratios, strict=True)):
             text = "not finite" if point.drop is None else f"{point.drop:.3f}"
             if point.ratio is not None and abs(point.ratio - ratio) >= 0.005:
-                text += f" (−{point.ratio:.0%})"
+                text += f" (-{point.ratio:.0%})"
             colour = "white" if shades[y, x] > 0.55 else _INK
             axes.text(x, y, text, ha="center", va="center", **_text(_SIZE - 2, colour))
     _rows(axes, names)
-    axes.set_xticks(range(len(found.ratios)), [f"−{r:.0%}" for r in found.ratios])
+    axes.set_xticks(range(len(found.ratios)), [f"-{r:.0%}" for r in found.ratios])
     _decorate(axes, x="share of the group that is pruned")
     axes.grid(False)
     axes.set_title(_title(found, len(names)), loc="left", **_text(_SIZE))

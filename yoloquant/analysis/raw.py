@@ -170,9 +170,8 @@ class GraphDistance:
         wanted = [_quantized(nodes[self.graph.fx_name(op.name)]) for op in self.graph.heads]
         (result,) = (n for n in module.graph.nodes if n.op == "output")
         result.args = (tuple(wanted),)
-        graph_of = module.graph
-        graph_of._codegen = fx.graph.CodeGen()  # the exported one would restore the old outputs' structure
-        graph_of.eliminate_dead_code()
+        module.graph.set_codegen(fx.graph.CodeGen())  # the exported one would restore the structure of the old outputs
+        module.graph.eliminate_dead_code()
         module.recompile()
         return [op.name for op in self.graph.heads]
 

@@ -41,7 +41,11 @@ class Device:
     @property
     def requirements(self) -> str:
         """The content of requirements.txt."""
-        own = [f"{r.package}>={r.minimum}" for r in self.requires[:1] if r.package != "tensorrt"]
+        first = [r for r in self.requires[:1] if r.package != "tensorrt"]  # which comes with JetPack
+        own = [f"{r.package}>={r.minimum}" for r in first]
+        if first == [_LITERT]:  # it has no wheels for older Pythons, its predecessor has
+            own = [f'{own[0]}; python_version >= "3.9"']
+            own.append(f'{_TFLITE.package}>={_TFLITE.minimum}; python_version < "3.9"')
         return "\n".join(["numpy", "opencv-python-headless", *own, *self.wheels]) + "\n"
 
 

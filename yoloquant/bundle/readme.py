@@ -32,6 +32,7 @@ def render(device: Device, exported: ExportedModel, expected: Expected, model: s
         info=exported.info,
         model=model,
         planned=len(exported.metadata.get("planned_convs", ())),
+        compiled=exported.metadata.get("edgetpu", {}).get("compiled", ""),
         expected=expected,
         tolerances=expected.golden.tolerances,
         made_with=expected.golden.made_with,

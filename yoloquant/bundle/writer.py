@@ -123,7 +123,10 @@ def _fill(bundle: Path, artifact: Artifact, exported: ExportedModel, device: Dev
 
 
 def _companions(model: Path, artifact: Artifact, exported: ExportedModel, device: Device) -> tuple[str, ...]:
-    """Models that the device chooses from by its TensorRT release, beside the one that was exported; and remarks."""
+    """Put other forms of the model beside it, which the device chooses from by its hardware; and remarks."""
+    compiled = exported.metadata.get("edgetpu", {}).get("compiled", "")
+    if compiled:
+        _copy(exported.path.with_name(Path(compiled).name), model.with_name(Path(compiled).name))
     if device.backend != "tensorrt":
         return ()
     from ..targets.tensorrt.device import write_device_files

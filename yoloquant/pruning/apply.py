@@ -175,6 +175,12 @@ def is_pruned(module: nn.Module) -> bool:
     return bool(getattr(module, RECORD, None))
 
 
+def gone(module: nn.Module) -> float:
+    """Share of the multiplications of the unpruned model that a pruned one lacks."""
+    record = getattr(module, RECORD)
+    return 1.0 - float(record[-1]["macs"][1]) / float(record[0]["macs"][0])
+
+
 def unpruned_cost(module: nn.Module) -> Cost | None:
     """Cost of the model that a pruned one was; None for one that was never pruned."""
     record = getattr(module, RECORD, None)

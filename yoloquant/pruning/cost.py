@@ -42,12 +42,14 @@ class LayerCost:
         inputs: Input channels before and after.
         outputs: Output channels before and after.
         macs: Multiplications before and after.
+        parameters: Weights before and after.
     """
 
     name: str
     inputs: tuple[int, int]
     outputs: tuple[int, int]
     macs: tuple[int, int]
+    parameters: tuple[int, int] = (0, 0)
 
 
 class CostModel:
@@ -105,6 +107,7 @@ class CostModel:
                 (i(full), i(left)),
                 (o(full), o(left)),
                 (self._conv(c, i, o, full), self._conv(c, i, o, left)),
+                (self._conv(c, i, o, full) // c.positions, self._conv(c, i, o, left) // c.positions),
             )
             for c, i, o in self._convs
         )

@@ -2,8 +2,8 @@
 
 Each output channel of each weighted layer gets a number. The numbers flow through the operations of the graph as the
 channels do: pooling and activations keep them, a concat lines them up, a view or split moves them, an addition makes
-two of them one. What ends with one number must be removed together. Whatever an operation does that is not known here pins
-the channels that it reads, so that an unknown block costs pruning freedom and never correctness.
+two of them one. What ends with one number must be removed together. Whatever an operation does that is not known here
+pins the channels that it reads, so that an unknown block costs pruning freedom and never correctness.
 
 Torch-Pruning's dependency graph (arXiv 2301.12900) answers the same question from the autograd graph. It cannot follow
 the attention of YOLO11 and later, and does not know that the halves of a ``chunk`` must stay equal.

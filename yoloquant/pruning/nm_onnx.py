@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from onnx import NodeProto
 
     from ..targets.tensorrt.graph import Graph
+
+_ONE_TO_ONE = "one2one_"  # what Ultralytics calls the branch of an end-to-end head that needs no NMS
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class OnnxCheck24:
         return not self.broken
 
 
-def check_onnx_24(path: Path, layers: Iterable[str], *, renamed: Mapping[str, str] | None = None) -> OnnxCheck24:
+def check_onnx_24(path: Path, layers: Iterable[str]) -> OnnxCheck24:
     """Read an ONNX file back and check the weights that were planned to be 2:4.
 
     Weights behind QuantizeLinear and DequantizeLinear are taken as the integers between the two, less their zero_point:
@@ -52,8 +54,6 @@ def check_onnx_24(path: Path, layers: Iterable[str], *, renamed: Mapping[str, st
     Args:
         path: The file, as a target wrote it.
         layers: Parameter names, such as the keys of ``masks_24(...).masks``.
-        renamed: Live prefixes that the file calls otherwise, as fusing an end-to-end head does; an empty name for a
-            branch that the file lacks.
 
     Returns:
         What was found.
@@ -67,16 +67,16 @@ def check_onnx_24(path: Path, layers: Iterable[str], *, renamed: Mapping[str, st
     found: dict[str, Check24] = {}
     quantized, absent = [], []
     for name in layers:
-        traced = _traced(name.removesuffix(".weight"), renamed or {})
-        if traced is None:
+        layer = name.removesuffix(".weight")
+        if layer not in nodes and any(twin in nodes for twin in _twins(layer)):
             absent.append(name)
             continue
-        if traced not in nodes:
+        if layer not in nodes:
             raise PruneError(
-                f"{path} has no layer '{traced}' that was planned to be 2:4; it has {', '.join(list(nodes)[:6])} ... "
+                f"{path} has no layer '{layer}' that was planned to be 2:4; it has {', '.join(list(nodes)[:6])} ... "
                 "Export the model that the plan was made for"
             )
-        values, integers = _weight(graph, nodes[traced], path)
+        values, integers = _weight(graph, nodes[layer], path)
         found[name] = check_24(values)
         if integers:
             quantized.append(name)
@@ -108,11 +108,12 @@ def _layers(graph: Graph) -> dict[str, NodeProto]:
     return found
 
 
-def _traced(path: str, renamed: Mapping[str, str]) -> str | None:
-    for live, traced in renamed.items():
-        if path == live or path.startswith(f"{live}."):
-            return traced + path[len(live) :] if traced else None
-    return path
+def _twins(layer: str) -> Iterator[str]:
+    """The same layer in the other branch of an end-to-end head; an export holds one of the two."""
+    parts = layer.split(".")
+    for i, part in enumerate(parts):
+        other = part.removeprefix(_ONE_TO_ONE) if part.startswith(_ONE_TO_ONE) else _ONE_TO_ONE + part
+        yield ".".join([*parts[:i], other, *parts[i + 1 :]])
 
 
 def _weight(graph: Graph, node: NodeProto, path: Path) -> tuple[np.ndarray[Any, Any], bool]:

@@ -137,7 +137,7 @@ class PrunePlan:
         """
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as exc:
+        except (OSError, ValueError, RecursionError) as exc:
             raise PruneError(
                 f"the plan '{path}' cannot be read ({exc}); make one with yoloquant prune dry-run=true"
             ) from exc
@@ -148,18 +148,19 @@ class PrunePlan:
 
     def table(self) -> list[str]:
         """Lines for people: every layer that changes, and the sums."""
-        rows = [("layer", "inputs", "outputs", "MMACs")]
+        rows = [("layer", "inputs", "outputs", "weights", "MMACs")]
         rows += [
             (
                 layer.name,
                 _arrow(*layer.inputs),
                 _arrow(*layer.outputs),
+                _arrow(*layer.parameters),
                 f"{layer.macs[0] / 1e6:.1f} -> {layer.macs[1] / 1e6:.1f}",
             )
             for layer in self.layers
             if layer.inputs[0] != layer.inputs[1] or layer.outputs[0] != layer.outputs[1]
         ]
-        widths = [max(len(r[i]) for r in rows) for i in range(4)]
+        widths = [max(len(r[i]) for r in rows) for i in range(5)]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
         return [*lines, *self.summary()]
 

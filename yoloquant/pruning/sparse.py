@@ -47,7 +47,7 @@ def reordered(module: Any, options: PruneOptions, channels: int) -> list[str]:
     """Reorder channels in place so that 2:4 loses less, if that is asked for."""
     if options.kind is not Kind.NM or options.permutation == "none":
         return []
-    moved = permute_channels(module, channels=channels)
+    moved = permute_channels(module, channels=channels, ignored=options.ignored)
     better = [m for m in moved if m.after > m.before]
     return [f"reordered the channels of {len(better)} layers for 2:4"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import runpy
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING
 if not __package__:  # run by the path of its folder: python /media/bundle/yoloquant_runtime verify
     _HERE = Path(__file__).resolve().parent
     sys.path[:] = [str(_HERE.parent), *(place for place in sys.path if Path(place or ".").resolve() != _HERE)]
-    __package__ = _HERE.name
-    importlib.import_module(__package__)
+    runpy.run_module(_HERE.name, run_name="__main__", alter_sys=True)
+    sys.exit()
 
 from .errors import OutputError, SourceError, TargetError, UsageError, YoloquantError
 from .settings import Settings

@@ -24,7 +24,7 @@ import numpy as np
 from .bench_report import PERCENTILES, STEPS, Measured, Report
 from .bench_worker import Opener, Turn, Worker
 from .errors import DataError, OutputError, UsageError
-from .open_source import open_source
+from .open_source import IMAGE_SUFFIXES, open_source
 from .running import KEYS as RUNNING_KEYS
 from .running import BundleOpener, Running, own_bundle
 from .sensors import Reading, Sensors, affinity, governors, load_average
@@ -33,6 +33,8 @@ from .settings import Settings
 logger = logging.getLogger(__name__)
 
 KEYS = (*("model", "source", "images", "rounds", "runs", "warmup", "affinity", "seed", "output", *RUNNING_KEYS),)
+GOLDEN = "golden"
+"""Folder of a bundle that holds real pictures."""
 _SHAPE = (480, 640)
 
 
@@ -254,9 +256,11 @@ def _list(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def pictures_of(settings: Settings) -> list[np.ndarray]:
-    """The pictures that a verb's arguments name, or made ones."""
+def pictures_of(settings: Settings, golden: Path | None) -> list[np.ndarray]:
+    """The pictures that a verb's arguments name, those of a folder if there are any, or made ones."""
     source = settings.text("source")
+    if not source and golden and golden.is_dir() and any(p.suffix.lower() in IMAGE_SUFFIXES for p in golden.iterdir()):
+        source = str(golden)
     count = settings.whole("images", 8) or 8
     if source:
         return read_pictures(source, count)
@@ -301,8 +305,9 @@ def main(arguments: dict[str, str], say: Callable[[str], None] = logger.info) ->
     settings = Settings(arguments, KEYS, "bench")
     options = parse_options(settings)
     running = Running.parse(settings)
-    openers: dict[str, Opener] = {}
+    openers: dict[str, BundleOpener] = {}
     for path in (part.strip() for part in (settings.text("model") or own_bundle()).split(",") if part.strip()):
         name = Path(path).resolve().name
         openers[name if name not in openers else path] = BundleOpener(path, running)
-    return finish(bench(openers, pictures_of(settings), options), settings.text("output"), say)
+    golden = Path(next(iter(openers.values())).path) / GOLDEN if openers else None
+    return finish(bench(openers, pictures_of(settings, golden), options), settings.text("output"), say)

@@ -1,7 +1,8 @@
 """Non-maximum suppression in numpy, with the results of Ultralytics' ``non_max_suppression`` for detection.
 
 It follows the same steps in the same precision: candidates above the threshold in the order of their anchors, boxes
-moved apart by class in float32, a stable sort by falling score, and torchvision's IoU.
+moved apart by class in float32, a stable sort by falling score, and torchvision's IoU. Only where scores tie at the
+limit of ``max_nms`` candidates may other ones be left out, because torch sorts ties in no particular order.
 """
 
 from __future__ import annotations

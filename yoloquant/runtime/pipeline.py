@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,8 +39,7 @@ class Ending(str, Enum):
     LOST = "lost"  # the source failed or stalled
 
 
-@dataclass(frozen=True)
-class Times:
+class Times(NamedTuple):
     """Seconds that a frame spent in each step; waiting between them is not counted."""
 
     read: float
@@ -56,7 +56,8 @@ class Result:
         frame: The frame; its image may be drawn on.
         detections: In pixels of the frame.
         times: Seconds of each step.
-        age: Seconds since the frame was captured.
+        age: Seconds since the frame of a live source was captured; for files, whose frames are read ahead and wait,
+            the sum of the steps.
     """
 
     frame: Frame
@@ -106,8 +107,8 @@ class Pipeline:
         source: Where frames come from; closed at the end.
         detector: The model; it stays open.
         consume: Called with every result, in order, in a thread of its own: draws and writes.
-        show: Called in the caller's thread with the newest result that was consumed, but not with every one; it
-            returns whether to go on.
+        show: Called in the caller's thread with the newest result that was consumed, of still images with every one,
+            else with the last one at least; it returns whether to go on.
         limit: Frames after which to stop.
     """
 
@@ -126,7 +127,7 @@ class Pipeline:
         # A detector writes into three tensors in turn: one is filled, one waits, one is read by the network.
         self._frames: Exchange[Frame] = Exchange(1 if source.live else 2, newest=source.live)
         self._prepared: Exchange[_Prepared] = Exchange(1, newest=source.live)
-        self._inferred: Exchange[_Inferred] = Exchange(2)
+        self._inferred: Exchange[_Inferred] = Exchange(1 if source.live else 2)
         self._shown: Exchange[Result] = Exchange(1, newest=True)
         self._heard = self._last = time.perf_counter()
         self._done = 0
@@ -162,6 +163,8 @@ class Pipeline:
             self._wind_down(threads)
         if self._errors:
             raise self._errors[0]
+        if ending in (Ending.END, Ending.LIMIT):
+            self._present()
         dropped = self._frames.dropped + self._prepared.dropped
         error = str(self._lost) if ending is Ending.LOST else ""
         return Outcome(ending, self._done, dropped, self._last - start, error)
@@ -235,7 +238,7 @@ class Pipeline:
                     outputs = tuple(o.copy() for o in outputs)
                 self._inferred.put(_Inferred(prepared, outputs, time.perf_counter() - start))
                 count += 1
-            if not self._present():
+            if not self._present(wait=prepared is not None and self._source.still):
                 return Ending.STOPPED
             if self._limit is not None and count >= self._limit:
                 return Ending.LIMIT
@@ -252,11 +255,12 @@ class Pipeline:
             )
         return self._lost is not None
 
-    def _present(self) -> bool:
+    def _present(self, *, wait: bool = False) -> bool:
+        """Show the newest result if there is one, and return whether to go on."""
         if self._show is None:
             return True
         try:
-            newest = self._shown.get(0)
+            newest = self._shown.get(None if wait else 0)
         except Closed:
             return True
         return newest is None or self._show(newest)
@@ -270,7 +274,8 @@ class Pipeline:
             detections = self._detector.postprocess(item.outputs, item.prepared.where)
             now = time.perf_counter()
             times = Times(frame.read_s, item.prepared.seconds, item.seconds, now - start)
-            result = Result(frame, detections, times, now - frame.captured)
+            age = now - frame.captured if self._source.live else sum(times)
+            result = Result(frame, detections, times, age)
             self._consume(result)
             self._done += 1
             self._last = time.perf_counter()

@@ -13,15 +13,13 @@ import numpy as np
 
 from .draw import Painter, Rate
 from .errors import SourceError
-from .pipeline import Ending, Outcome, Result
+from .pipeline import Ending, Outcome, Result, Times
 from .sinks import Sink
 from .stream import ImageSource, LiveSource, Source
 
 STANDARD_OUTPUT = "-"
 REMEMBERED = 10_000
 """Frames whose times are kept for the percentiles, so that a run of weeks takes no more memory."""
-
-_STEPS = ("read", "preprocess", "inference", "postprocess")
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Summary:
     Attributes:
         outcome: Frames, dropped frames, seconds, and why it ended.
         found: Detections by class name.
-        latency_ms: Percentiles (50, 90, 99) of the time from capture to result, over the last 10,000 frames.
+        latency_ms: Percentiles (50, 90, 99) of ``Result.age`` over the last 10,000 frames.
         steps_ms: Median of each step.
         outputs: What was written.
         reconnects: How often a lost source came back.
@@ -100,7 +98,7 @@ class Consumer:
         self._sinks, self._painter, self._overlay, self._rate = sinks, painter, overlay, Rate()
         self.found: Counter[int] = Counter()
         self.ages: deque[float] = deque(maxlen=REMEMBERED)
-        self.steps: deque[tuple[float, float, float, float]] = deque(maxlen=REMEMBERED)
+        self.steps: deque[Times] = deque(maxlen=REMEMBERED)
 
     def __call__(self, result: Result) -> None:
         """Take one result."""
@@ -113,7 +111,7 @@ class Consumer:
                 self._painter.text(result.frame.image, [text])
         self.found.update(result.detections.classes.tolist())
         self.ages.append(result.age)
-        self.steps.append((times.read, times.preprocess, times.inference, times.postprocess))
+        self.steps.append(times)
         for sink in self._sinks:
             sink.write(result)
 
@@ -128,7 +126,7 @@ def summarize(
         p50, p90, p99 = np.percentile(np.array(consumer.ages) * 1e3, (50, 90, 99)).tolist()
         latency = {"p50": round(p50, 2), "p90": round(p90, 2), "p99": round(p99, 2)}
         medians = np.median(np.array(consumer.steps) * 1e3, axis=0).tolist()
-        steps = dict(zip(_STEPS, (round(m, 2) for m in medians)))
+        steps = dict(zip(Times._fields, (round(m, 2) for m in medians)))
     return Summary(
         outcome,
         {names[k] if k < len(names) else str(k): n for k, n in sorted(consumer.found.items())},

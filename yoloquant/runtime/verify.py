@@ -30,7 +30,7 @@ from .golden import (
     read_outputs,
     run,
 )
-from .manifest import Manifest, read
+from .manifest import Manifest, model_path, read
 from .requirements import check_requirements
 
 
@@ -157,7 +157,7 @@ def open_detector(folder: Path, manifest: Manifest, options: BackendOptions) -> 
     """
     options = replace(options, raw=manifest.raw)
     try:
-        backend = open_backend(manifest.backend, folder / manifest.model, manifest.info, options)
+        backend = open_backend(manifest.backend, model_path(folder, manifest, options.device), manifest.info, options)
     except ArtifactError as exc:  # the files are as exported, so it is this machine that cannot run them (yet)
         raise TargetError(str(exc)) from exc
     return Detector(backend, SELECTION)

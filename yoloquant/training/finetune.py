@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from .. import host
 from ..api import default_imgsz
 from ..errors import DataError, ModelError, TrainingError, UsageError, YoloquantError
@@ -52,7 +54,7 @@ def fine_tune(model: Any, data: Any, options: PruneOptions, arguments: dict[str,
     """
     check_arguments(arguments)
     if arguments.get("resume"):
-        return _finished(_run(_trainer({**arguments, "model": str(model), "resume": str(model)}, options, data)))
+        return _finished(_run(_trainer({**arguments, "model": str(model), "resume": str(model)}, None, data)))
     if data is None:
         raise UsageError("training needs data=<data yaml or folder of images>")
     source = host.load_model(model, allow_unsafe=options.allow_unsafe)
@@ -73,14 +75,14 @@ def fine_tune(model: Any, data: Any, options: PruneOptions, arguments: dict[str,
         if steps > 1 and step < steps:
             overrides["name"] = f"{common.get('name') or 'prune'}-step{step}"
         trainer = _trainer(overrides, here, data)
-        trainer.start_from(current.module, teacher, again=True)
-        finished = _finished(_run(trainer))
+        trainer.taught_by = teacher
+        finished = _finished(_run(trainer, current.module))
         current = host.load_model(finished.best, allow_unsafe=options.allow_unsafe)
     return finished
 
 
-def _trainer(overrides: dict[str, Any], options: PruneOptions, data: Any) -> Any:
-    given = {**overrides, "mode": "train", "prune": options}
+def _trainer(overrides: dict[str, Any], options: PruneOptions | None, data: Any) -> Any:
+    given = {**overrides, "mode": "train", **({} if options is None else {"prune": options})}
     if data is not None:
         given["data"] = str(data)
     try:
@@ -94,8 +96,10 @@ def _trainer(overrides: dict[str, Any], options: PruneOptions, data: Any) -> Any
         raise UsageError(str(exc).strip()) from exc
 
 
-def _run(trainer: Any) -> Any:
+def _run(trainer: Any, source: nn.Module | None = None) -> Any:
     try:
+        if source is not None:
+            trainer.prepare(source)
         trainer.train()
     except YoloquantError:
         raise

@@ -22,12 +22,14 @@ from ..pruning.options import PruneOptions
 from ..pruning.plan import PrunePlan
 from ..pruning.run import choose
 from ..pruning.schedule import Schedule
+from ..pruning.sparse import RECORD as SPARSE
 from ..pruning.sparse import is_sparse, note, reordered, sparsity_of
-from ..pruning.sparsity import Sparsity
+from ..pruning.sparsity import Sparsity, sparsity_report
 from .gradients import channel_products
 from .masks import Masks, MaskSpec, Pattern
 
 BATCH = 8
+_SHARE_24, _SLACK = 0.3, 0.02  # a 2:4 model has few zeros where many layers do not come in fours
 
 
 def prune_for(trainer: Any, module: Any) -> nn.Module:
@@ -64,7 +66,6 @@ def make_sparse_for(trainer: Any, module: nn.Module) -> nn.Module:
     for line in reordered(source.module, trainer.prune, source.channels):
         LOGGER.info(line)
     note(source.module, trainer.prune)
-    trainer.sparsifies = True
     return source.module
 
 
@@ -81,7 +82,7 @@ def masks_for(trainer: Any, model: nn.Module) -> Masks | None:
     if trainer.resume and stored.is_file():
         return Masks.from_plain(torch.load(stored, map_location="cpu", weights_only=True), model)
     kind = trainer.prune.kind
-    if not trainer.sparsifies:
+    if _zeros_are_there(model, trainer.prune):
         spec = MaskSpec(Pattern.KEEP)
     elif kind is Kind.NM:
         spec = MaskSpec(Pattern.TWO_FOUR, Sparsity(ignored=trainer.prune.ignored))
@@ -92,6 +93,12 @@ def masks_for(trainer: Any, model: nn.Module) -> Masks | None:
     masks = Masks.start(model, spec)
     masks.apply(trainer.ema.ema)
     return masks
+
+
+def _zeros_are_there(model: nn.Module, options: PruneOptions) -> bool:
+    """Whether a model came with its zeros, rather than with the odd one that every trained model has."""
+    wanted = _SHARE_24 if getattr(model, SPARSE)["kind"] == Kind.NM.value else float(getattr(model, SPARSE)["amount"])
+    return sparsity_report(model, options.ignored).share >= wanted - _SLACK
 
 
 def plan_for(trainer: Any, module: Any) -> PrunePlan:

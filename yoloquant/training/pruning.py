@@ -21,9 +21,9 @@ from ultralytics.models.yolo.segment import SegmentationTrainer
 from ultralytics.utils import LOGGER, RANK
 
 from .. import host
-from ..artifact import Artifact
+from ..artifact import Artifact, save_checkpoint
 from ..errors import TrainingError, UsageError
-from ..pruning.apply import RECORD, is_pruned
+from ..pruning.apply import gone, is_pruned
 from ..pruning.choices import Kind
 from ..pruning.options import PruneOptions, parse
 from ..pruning.sparse import is_sparse
@@ -45,6 +45,7 @@ except ImportError as exc:
     ) from exc
 
 SETTINGS = "prune.json"  # in the run folder, for people and for other processes of the same run
+START = "pruned.pt"  # beside last.pt: what training starts from
 TEACHER = "teacher.pt"  # beside last.pt: what a resumed run goes on learning from
 MASKS = "masks.pt"  # beside last.pt: which weights are zero, and which become so when
 
@@ -74,34 +75,55 @@ class PruneTrainer:
         given = dict(overrides or {})
         wanted = given.pop("prune", None)
         self.masks: Masks | None = None
-        self.sparsifies = False  # whether this run makes the zeros, rather than keep those it finds
-        self._start: nn.Module | None = None
-        self._unpruned: nn.Module | None = None
+        self._prepared = False
+        self.teacher: nn.Module | None = None
+        self.taught_by: nn.Module | None = None  # who teaches, if not what the options say
         self._unlabelled = False
         self.unpruned_fitness = float("nan")
-        self._again = False  # prune further what was pruned in an earlier step
         if given.get("compile"):
             raise UsageError("compile is not supported with distillation from the unpruned model; leave it out")
-        arguments = {} if cfg is None else {"cfg": cfg}
-        super().__init__(**arguments, overrides=given, _callbacks=_callbacks)  # type: ignore[call-arg]
-        stored = self.save_dir / SETTINGS
-        if wanted is None and stored.is_file():
-            wanted = json.loads(stored.read_text(encoding="utf-8"))
+        wanted = _stored(given) if wanted is None else wanted
         self._asked = wanted is not None
         self.prune: PruneOptions = PruneOptions() if wanted is None else parse(wanted)
+        arguments = {} if cfg is None else {"cfg": cfg}
+        super().__init__(**arguments, overrides=given, _callbacks=_callbacks)  # type: ignore[call-arg]
         if RANK in {-1, 0}:
-            stored.write_text(json.dumps(self.prune.to_dict(), indent=2), encoding="utf-8")
+            (self.save_dir / SETTINGS).write_text(json.dumps(self.prune.to_dict(), indent=2), encoding="utf-8")
         self.add_callback("on_pretrain_routine_end", _hang_in_loss)
 
     def train(self) -> Any:
-        """Train; the settings travel to the workers of a distributed run among its arguments."""
+        """Prune, then train; workers of a distributed run are given the pruned checkpoint and the settings."""
+        if RANK == -1 and not self.resume and not self._prepared:
+            self.prepare()
         if self.ddp:
             self.args.prune = self.prune.to_dict()
         return super().train()  # type: ignore[misc]
 
-    def start_from(self, module: nn.Module, teacher: nn.Module | None = None, *, again: bool = False) -> None:
-        """Train this live model, taught by that one; ``again`` prunes it further if it is pruned already."""
-        self._start, self._unpruned, self._again = module, teacher, again
+    def prepare(self, source: nn.Module | None = None) -> None:
+        """Put the pruned model and its teacher into the run folder, from where training takes them.
+
+        Args:
+            source: A live model to prune further, whatever was removed before; by default the trainer's own, which is
+                pruned unless it is already.
+        """
+        given = self.model if source is None else source
+        module: Any = host.load_model(given, allow_unsafe=self.prune.allow_unsafe).module
+        self._check_classes(module)
+        teacher = self._teacher(module)
+        if teacher is not None:
+            self._write(teacher, TEACHER)
+        if is_pruned(module) and gone(module) >= self.prune.amount:
+            LOGGER.info(f"{gone(module):.1%} of the multiplications are gone already: training goes on without pruning")
+        elif source is not None or not (is_pruned(module) or is_sparse(module)):
+            module = self._pruned(module)
+        self.model = self.args.model = str(self._write(module, START))
+        self._prepared = True
+
+    def _write(self, module: nn.Module, name: str) -> Path:
+        path = Path(str(self.wdir)) / name
+        arguments = {"imgsz": self.args.imgsz, "task": self.args.task}
+        save_checkpoint(path, without_criterion(copy.deepcopy(module)).cpu(), arguments)
+        return path
 
     def get_dataset(self) -> Any:
         """Ultralytics' data sets, and plain folders of images without labels."""
@@ -137,23 +159,22 @@ class PruneTrainer:
         return host.load_model(weights, allow_unsafe=self.prune.allow_unsafe).module
 
     def setup_model(self) -> Any:
-        """The pruned model, and the one that it was: a checkpoint that is not pruned is pruned here."""
-        checkpoint = super().setup_model() if self._start is None else None  # type: ignore[misc]
-        module: Any = self.model if self._start is None else copy.deepcopy(self._start)
+        """The model that is trained, and the one that teaches it."""
+        checkpoint = super().setup_model()  # type: ignore[misc]
+        self.model.requires_grad_(True)
+        self.model.args = self.args
+        stored = Path(str(self.wdir)) / TEACHER
+        if self.prune.distils and stored.is_file():
+            self.teacher = host.load_model(stored, allow_unsafe=self.prune.allow_unsafe).module
+        return checkpoint
+
+    def _check_classes(self, module: Any) -> None:
         names = self.data["names"]
         if len(module.names) != len(names):
             raise UsageError(
                 f"the model knows {len(module.names)} classes, data='{self.args.data}' has {len(names)}; fine-tune the "
                 "unpruned model on these data first, then prune it"
             )
-        module.args = self.args
-        teacher = self._teacher(module)
-        if not self.resume and (self._again or not (is_pruned(module) or is_sparse(module))):
-            module = self._pruned(module)
-        self._unpruned = teacher
-        self.model = module.requires_grad_(True)
-        self.model.args = self.args
-        return checkpoint
 
     def _pruned(self, module: nn.Module) -> nn.Module:
         if not self._asked:
@@ -164,30 +185,19 @@ class PruneTrainer:
         return prune_for(self, module) if self.prune.kind is Kind.STRUCTURED else make_sparse_for(self, module)
 
     def _teacher(self, module: nn.Module) -> nn.Module | None:
-        """Who teaches: the caller's choice, the one beside a run's checkpoint, or the model before it is pruned."""
+        """Who teaches: the caller's choice, or the model before it is pruned."""
         if not self.prune.distils:
             return None
-        stored = Path(str(self.wdir)) / TEACHER
-        if self._unpruned is not None:
-            return copy.deepcopy(self._unpruned)
+        if self.taught_by is not None:
+            return self.taught_by
         if self.prune.teacher is not None:
             return host.load_model(self.prune.teacher, allow_unsafe=self.prune.allow_unsafe).module
-        if self.resume and stored.is_file():
-            return host.load_model(stored, allow_unsafe=self.prune.allow_unsafe).module
         if is_pruned(module) or is_sparse(module):
             raise UsageError(
                 f"'{self.args.model}' is pruned already, and what it was is not known here: give "
                 "prune=dict(teacher=<unpruned checkpoint>), or loss=detect to train without a teacher"
             )
-        return copy.deepcopy(module)
-
-    def keep_teacher(self, teacher: nn.Module) -> None:
-        """Put the teacher beside last.pt, for resuming."""
-        path = Path(str(self.wdir)) / TEACHER
-        if RANK not in {-1, 0} or path.is_file():
-            return
-        with atomic_path(path) as temporary:
-            torch.save({"model": without_criterion(copy.deepcopy(teacher)).half(), "train_args": {}}, temporary)
+        return module
 
     def optimizer_step(self) -> None:
         """Ultralytics' step; masked weights stay zero."""
@@ -202,6 +212,7 @@ class PruneTrainer:
         found = super().validate()  # type: ignore[misc]
         if self.masks is not None and not self.masks.done:
             self.best_fitness = None
+            self.stopper.best_fitness, self.stopper.best_epoch = 0.0, self.epoch
         return found
 
     def save_model(self) -> Any:
@@ -214,8 +225,19 @@ class PruneTrainer:
     def final_eval(self) -> None:
         """Score best.pt, and drop what only resuming needed."""
         super().final_eval()  # type: ignore[misc]
-        for name in (TEACHER, MASKS):
+        for name in (START, TEACHER, MASKS):
             (Path(str(self.wdir)) / name).unlink(missing_ok=True)
+
+
+def _stored(given: dict[str, Any]) -> Any:
+    """Settings that another process of the same run, or the run that is resumed, left in its folder."""
+    folders = [Path(str(given["save_dir"]))] if given.get("save_dir") else []
+    if isinstance(given.get("resume"), (str, Path)):
+        folders.append(Path(given["resume"]).resolve().parent.parent)
+    for folder in folders:
+        if (folder / SETTINGS).is_file():
+            return json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    return None
 
 
 def _hang_in_loss(trainer: Any) -> None:
@@ -223,12 +245,11 @@ def _hang_in_loss(trainer: Any) -> None:
     student = unwrap_model(trainer.model)
     trainer.masks = masks_for(trainer, student)
     teacher, tap = None, None
-    if trainer._unpruned is not None:
+    if trainer.teacher is not None:
         source = host.load_model(student)
         artifact = Artifact(source, host.model_info(source, (_TRACED, _TRACED)), {})
         outputs = head_outputs(student, artifact.graph)
-        trainer.keep_teacher(trainer._unpruned)
-        teacher = Teacher(without_criterion(trainer._unpruned).to(trainer.device), outputs, student)
+        teacher = Teacher(without_criterion(copy.deepcopy(trainer.teacher)).to(trainer.device), outputs, student)
         tap = Tap(student, outputs)
     student.criterion = Criterion(
         host=host_criterion(student, trainer.start_epoch) if trainer.prune.needs_labels else None,
@@ -236,16 +257,15 @@ def _hang_in_loss(trainer: Any) -> None:
         teacher=teacher,
         tap=tap,
     )
-    trainer.ema.ema.criterion = None
     _score_unpruned(trainer)
     LOGGER.info(f"Fine-tuning by {trainer.prune.loss.value}: {_sizes(student)}")
 
 
 def _score_unpruned(trainer: Any) -> None:
     """What the pruned model is measured against: the unpruned one on the same held-back images."""
-    if trainer._unpruned is None or RANK not in {-1, 0} or trainer.prune.teacher is not None or trainer._unlabelled:
+    if trainer.teacher is None or RANK not in {-1, 0} or trainer.prune.teacher is not None or trainer._unlabelled:
         return
-    model = copy.deepcopy(trainer._unpruned).to(trainer.device).float()
+    model = copy.deepcopy(trainer.teacher).to(trainer.device).float()
     model.args = trainer.args
     before, trainer.ema.ema = trainer.ema.ema, without_criterion(model)
     plots, trainer.validator.args.plots = trainer.validator.args.plots, False
@@ -262,12 +282,10 @@ _TRACED = 64  # pixels: enough to find the head's outputs
 
 
 def _sizes(model: nn.Module) -> str:
-    record = getattr(model, RECORD, None)
     count = sum(p.numel() for p in model.parameters()) / 1e6
-    if not record:
+    if not is_pruned(model):
         return f"{count:.2f} M parameters"
-    macs = record[0]["macs"][0], record[-1]["macs"][1]
-    return f"{count:.2f} M parameters, {1 - macs[1] / macs[0]:.1%} of the multiplications are gone"
+    return f"{count:.2f} M parameters, {gone(model):.1%} of the multiplications are gone"
 
 
 class DetectPruneTrainer(PruneTrainer, DetectionTrainer):  # type: ignore[misc]

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import os
 import sys
+from functools import lru_cache
 from pathlib import Path
 
-import onnx
 import pytest
 
 sys.path.append(str(Path(__file__).parent))
@@ -11,19 +12,29 @@ sys.path.append(str(Path(__file__).parent))
 from device_fakes import install, qdq_model
 from fake_tensorrt import RELEASES, Release
 
+from yoloquant.runtime.tensorrt.calibration_cache import dump
 from yoloquant.runtime.tensorrt.options import Sources
+from yoloquant.targets.tensorrt.half import to_half
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_disks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a disk holds what it was given is not tested here, and asking takes long."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@lru_cache(maxsize=1)
+def _models() -> tuple[bytes, bytes, bytes]:
+    made = (qdq_model(), to_half(qdq_model()), qdq_model(quantized=False))
+    return tuple(model.SerializeToString() for model in made)  # type: ignore[return-value]
 
 
 @pytest.fixture
 def sources(tmp_path: Path) -> Sources:
     """The models of a bundle: Q/DQ, strongly typed, and plain with its cache."""
-    from yoloquant.runtime.tensorrt.calibration_cache import dump
-    from yoloquant.targets.tensorrt.half import to_half
-
     found = Sources.beside(tmp_path / "best.onnx")
-    onnx.save(qdq_model(), found.onnx)
-    onnx.save(to_half(qdq_model()), found.strongly_typed)
-    onnx.save(qdq_model(quantized=False), found.plain)
+    for path, content in zip((found.onnx, found.strongly_typed, found.plain), _models(), strict=True):
+        path.write_bytes(content)
     found.calibration.write_text(dump({"images": 0.05, "stem_out": 0.05, "last_out": 0.25}))
     return found
 

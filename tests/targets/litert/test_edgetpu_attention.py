@@ -16,6 +16,7 @@ from torch import nn
 from ultralytics.nn.modules.block import AAttn, Attention
 
 from yoloquant.errors import ArtifactError, CalibrationError, ModelError
+from yoloquant.targets.litert import edgetpu_attention
 from yoloquant.targets.litert.edgetpu_attention import (
     attention_blocks,
     replace_attention,
@@ -72,15 +73,29 @@ def test_attention_that_averages_the_whole_map_is_reproduced(heads: int) -> None
     net = Net(heads=heads)
     net.silence_queries()
     result = replace_attention(net, images(100))
-    assert result.explained["attn"] > 0.999 and result.images == 100
-    assert error(net, result.module, images(1, seed=9)[0]) < 0.01
+    assert result.explained["attn"] > 0.97 and result.images == 100
+    assert error(net, result.module, images(1, seed=9)[0]) < 0.05
 
 
-def test_what_is_linear_is_exact_even_with_the_mixing_gone() -> None:
-    """With one pixel, attention is the value itself; position encoding and projection must fit to rounding."""
+def test_what_is_linear_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every pixel attending alike and all squares covering the map, nothing is left to approximate."""
+    monkeypatch.setattr(edgetpu_attention, "RIDGE", 1e-9)
     net = Net()
+    net.silence_queries()
     result = replace_attention(net, images(400, size=2))
-    assert error(net, result.module, images(1, size=2, seed=9)[0]) < 0.01
+    assert error(net, result.module, images(1, size=2, seed=9)[0]) < 1e-5
+
+
+def test_channels_that_will_share_a_scale_are_equally_large() -> None:
+    net = Net()
+    sample = images(50)
+    attn: Any = replace_attention(net, sample).module.attn
+    with torch.no_grad():
+        middle = attn[1](attn[0](net.first(torch.from_numpy(np.concatenate(sample)))))
+        first = attn[0](net.first(torch.from_numpy(np.concatenate(sample))))
+    for found in (middle, first):
+        size = found.square().mean((0, 2, 3)).sqrt()
+        assert torch.allclose(size, torch.ones_like(size), atol=0.02)
 
 
 def test_the_replacement_is_three_convolutions_and_the_original_is_untouched() -> None:

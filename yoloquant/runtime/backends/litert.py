@@ -64,6 +64,8 @@ class LiteRTBackend(Backend):
         self.input_dtype = np.dtype(detail["dtype"])
         if self.input_dtype.kind != "f":
             scale, zero_point = detail["quantization"]
+            if not scale:
+                raise ArtifactError(f"'{path}' takes {self.input_dtype} without a scale; quantize it with one")
             self.input_quantization = float(scale), int(zero_point)
         if not self.channels_last and self.input_shape != (1, self.info.channels, *self.info.imgsz):
             raise ArtifactError(f"'{path}' takes {self.input_shape}, its metadata says imgsz={self.info.imgsz}")

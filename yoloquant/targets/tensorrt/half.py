@@ -5,6 +5,9 @@ FP16 resolves pixels above 512 only to 0.5. Q/DQ pairs stay in float32 with thei
 compiler removes; scales in FP16 (opset 19) would change each by up to 0.05 %, and those of dead channels to 0, which
 the parser refuses. Measured with TensorRT-RTX 1.7.1 on yolo11n: either way all 87 planned convolutions run in Int8, in
 engines of 239 and 234 layers. Weights are stored as int8 behind a DequantizeLinear.
+
+In ONNX Runtime it scores as the model it comes from, within noise: fidelity 0.953 [0.939, 0.966] beside 0.949 [0.938,
+0.962] (yolo11n, 640 px, 128 COCO val2017 images). No TensorRT 11 was at hand.
 """
 
 from __future__ import annotations

@@ -3,6 +3,10 @@
 Implicit quantization needs a scale for every tensor of a region, not only where an operation reads, or the region runs
 in FP16. So the plan here is a complete one, symmetric throughout, and takes each range from whichever of the artifact's
 plans has it. TensorRT quantizes the weights itself, per tensor or channel as the DLA wants it.
+
+That costs accuracy which Q/DQ on the GPU does not: simulated on yolo11n (640 px, 128 COCO val2017 images, activations
+rounded as the cache says, weights in float), mAP50-95 falls by 1.67 points [0.45, 3.04] and fidelity to 0.909
+[0.888, 0.928], where the Q/DQ model has 0.949 [0.938, 0.962]. Nothing of it was run on a DLA.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from ..base import Capabilities, Runner, Target
 from ..onnx_graph import Emission, emit, read_scales
 from ..onnxruntime import OnnxRunner, onnx_metadata, write_onnx
 from .scheme import SCHEME
+from .sparse import with_24
 
 if TYPE_CHECKING:
     import onnx
@@ -111,7 +112,7 @@ class TensorRTTarget(Target):
             metadata={**exported.metadata, **results},
             notes=(*exported.notes, _SIMULATED, compiled["summary"], *(f"lint: {r}" for r in remarks)),
         )
-        return self._with_engine(exported)
+        return self._with_engine(with_24(exported, artifact))
 
     def export_float(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
         """Write ``<stem>-tensorrt-fp32.onnx``, from which a float engine is built."""

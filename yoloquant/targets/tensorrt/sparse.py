@@ -1,0 +1,38 @@
+"""2:4 models: the file that TensorRT reads must have the zeros that training held."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ...errors import TargetError
+from ...types import ExportedModel
+
+if TYPE_CHECKING:
+    from ...artifact import Artifact
+
+
+def with_24(exported: ExportedModel, artifact: Artifact) -> ExportedModel:
+    """The exported model with what was found out about its zeros; unchanged for one that is not 2:4.
+
+    Raises:
+        TargetError: A layer lost its pattern.
+    """
+    from ...pruning.choices import Kind
+    from ...pruning.nm import masks_24
+    from ...pruning.nm_onnx import check_onnx_24
+    from ...pruning.sparse import RECORD
+
+    module = artifact.model.module
+    if getattr(module, RECORD, {}).get("kind") != Kind.NM.value:
+        return exported
+    found = check_onnx_24(exported.path, masks_24(module).masks)
+    if not found.ok:
+        raise TargetError(
+            f"{len(found.broken)} layers of {exported.path.name} are not 2:4 any more, first {found.broken[0]}; train "
+            "the 2:4 model with yoloquant, which holds its zeros"
+        )
+    note = f"2:4 in {len(found.layers)} layers, read back from the file; build the engine with sparse=true"
+    return replace(
+        exported, metadata={**exported.metadata, "sparse_24": sorted(found.layers)}, notes=(*exported.notes, note)
+    )
