@@ -258,6 +258,8 @@ def _whole_job(recipe: Recipe, inconclusive: int) -> int:
     baseline = recipe.model
     if recipe.prune:
         recipe = recipe.model_copy(update={"model": str(_pruned(recipe, folder))})
+    if recipe.attention != "keep":
+        recipe = recipe.model_copy(update={"model": str(_refitted(recipe, folder))})
     artifact = _trained(recipe, folder, chosen) if recipe.train else _calibrated(recipe, folder)
     with bar("exporting") as progress:
         outcome = api.export(
@@ -267,7 +269,7 @@ def _whole_job(recipe: Recipe, inconclusive: int) -> int:
     data = None if recipe.validation.source else recipe.validation.data or recipe.data
     with bar("validating") as progress:
         result = api.validate(
-            baseline if recipe.train or recipe.prune else artifact,
+            baseline if recipe.train or recipe.model != baseline else artifact,
             outcome,
             data=data,
             source=recipe.validation.source,
@@ -288,6 +290,16 @@ def _pruned(recipe: Recipe, folder: Path) -> Path:
     result = api.train(recipe.model, data=recipe.data, prune=recipe.prune.options, **arguments)
     print(f"pruned and fine-tuned {result.best}: fitness {result.score:.4f}, unpruned {result.score_calibrated:.4f}")
     return result.best
+
+
+def _refitted(recipe: Recipe, folder: Path) -> Path:
+    from .targets.litert.edgetpu_checkpoint import fit_attention
+
+    path = folder / f"{Path(recipe.model).stem}_fitted.pt"
+    options = recipe.calibration_options
+    result = fit_attention(recipe.model, path, data=recipe.data, imgsz=recipe.imgsz, calibration=options)
+    print("\n".join((*result.summary(), f"wrote {path}")))
+    return path
 
 
 def _calibrated(recipe: Recipe, folder: Path) -> Artifact:

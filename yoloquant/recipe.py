@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -113,6 +113,8 @@ class Recipe(_Strict):
         targets: Target or device names, or ``all``.
         scheme: Scheme names; ``auto`` gives every target its own.
         imgsz: Input size; the checkpoint's own by default.
+        attention: ``keep``, or ``fitted`` to replace self-attention, which an Edge TPU cannot run, by convolutions
+            fitted to training images before quantization. The original model stays what results are compared with.
         output: Folder for checkpoint, exports and report.
         calibration: Which images calibrate.
         ranges: Which algorithm finds which range.
@@ -128,6 +130,7 @@ class Recipe(_Strict):
     targets: tuple[str, ...] = ("all",)
     scheme: tuple[str, ...] = ("auto",)
     imgsz: int | tuple[int, int] | None = None
+    attention: Literal["keep", "fitted"] = "keep"
     output: str | None = None
     calibration: CalibrationPart = CalibrationPart()
     ranges: RangesPart = RangesPart()
@@ -153,11 +156,16 @@ class Recipe(_Strict):
         return tuple(v.strip() for v in value.split(",")) if isinstance(value, str) else value
 
     @property
+    def calibration_options(self) -> CalibrationOptions:
+        """Which images calibrate."""
+        return CalibrationOptions(**self.calibration.model_dump(), scored_split=self.validation.split)
+
+    @property
     def quantize_options(self) -> QuantizeOptions:
         """Options for ``api.quantize``."""
         return QuantizeOptions(
             imgsz=self.imgsz,
-            calibration=CalibrationOptions(**self.calibration.model_dump(), scored_split=self.validation.split),
+            calibration=self.calibration_options,
             ranges=CalibrationRecipe(**self.ranges.model_dump()),
             bias_correction=self.bias_correction,
             allow_unsafe=self.allow_unsafe,

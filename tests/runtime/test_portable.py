@@ -79,7 +79,8 @@ def test_grammar_and_standard_library_of_python_3_8() -> None:
     """Vermin knows which release brought which function, which parsing alone does not tell."""
     if importlib.util.find_spec("vermin") is None:
         pytest.skip("needs vermin")
-    command = [sys.executable, "-m", "vermin", "-t=3.8-", "--violations", "--no-tips", str(ROOT)]
+    entry = "import sys, vermin; sys.exit(vermin.main())"
+    command = [sys.executable, "-c", entry, "-t=3.8-", "--violations", "--no-tips", str(ROOT)]
     result = subprocess.run(command, check=False, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
 

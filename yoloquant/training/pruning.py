@@ -209,6 +209,8 @@ class PruneTrainer:
 
     def validate(self) -> Any:
         """Ultralytics' validation; while weights are still being removed, no checkpoint is the best."""
+        if not self.prune.needs_labels:
+            self.ema.ema.criterion = NoLoss()  # it is only scored: its own loss was not asked for
         found = super().validate()  # type: ignore[misc]
         if self.masks is not None and not self.masks.done:
             self.best_fitness = None

@@ -68,13 +68,14 @@ def error(net: nn.Module, other: nn.Module, image: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
-def test_attention_that_averages_the_whole_map_is_reproduced(heads: int) -> None:
+def test_attention_that_averages_the_whole_map_is_reproduced(heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The largest square covers a map of 6 x 6 from every pixel, so the mean over the map is one of the predictors."""
+    monkeypatch.setattr(edgetpu_attention, "RIDGE", 1e-9)
     net = Net(heads=heads)
     net.silence_queries()
     result = replace_attention(net, images(100))
-    assert result.explained["attn"] > 0.97 and result.images == 100
-    assert error(net, result.module, images(1, seed=9)[0]) < 0.05
+    assert result.explained["attn"] > 0.999 and result.images == 100
+    assert error(net, result.module, images(1, seed=9)[0]) < 0.001
 
 
 def test_what_is_linear_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,18 +85,6 @@ def test_what_is_linear_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     net.silence_queries()
     result = replace_attention(net, images(400, size=2))
     assert error(net, result.module, images(1, size=2, seed=9)[0]) < 1e-5
-
-
-def test_channels_that_will_share_a_scale_are_equally_large() -> None:
-    net = Net()
-    sample = images(50)
-    attn: Any = replace_attention(net, sample).module.attn
-    with torch.no_grad():
-        middle = attn[1](attn[0](net.first(torch.from_numpy(np.concatenate(sample)))))
-        first = attn[0](net.first(torch.from_numpy(np.concatenate(sample))))
-    for found in (middle, first):
-        size = found.square().mean((0, 2, 3)).sqrt()
-        assert torch.allclose(size, torch.ones_like(size), atol=0.02)
 
 
 def test_the_replacement_is_three_convolutions_and_the_original_is_untouched() -> None:

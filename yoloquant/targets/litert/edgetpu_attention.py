@@ -5,8 +5,7 @@ softmax; the Edge TPU has no operator for either, so its partition ends there, i
 and channel the block returns ``project(mix(value) + position(value))``. All of it but the mixing is linear in its
 input. The mixing is a weighted mean of the value over the image, with weights that depend on the image. It is replaced
 by its best linear prediction, in the least-squares sense over calibration images, from the means of the value over
-squares of several sizes around the pixel. The result is three plain convolutions, scaled so that all channels between
-them are equally large: they will share one 8-bit scale.
+squares of several sizes around the pixel. The result is three plain convolutions.
 
 This changes the float model, so it is never done unasked, and what it costs must be measured
 (``tools/check_edgetpu.py``).
@@ -29,7 +28,7 @@ from ...errors import CalibrationError, ModelError
 from .edgetpu_options import REWRITTEN
 
 SIZES = (1, 3, 7, 13)  # side lengths of the squares; smaller sets predict less (tools/check_edgetpu.py)
-RIDGE = 3e-4  # of each predictor's mean square: about what rounding to 8 bits adds
+RIDGE = 1e-4  # of the predictors' mean square; small predictors shrink most, which 8-bit rounding would drown anyway
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def replace_attention(module: nn.Module, images: Iterable[np.ndarray]) -> Rewrit
     for path, fit in fits.items():
         weights, explained[path] = fit.solve()
         parent, _, name = path.rpartition(".")
-        setattr(changed.get_submodule(parent), name, _convolutions(fit.linear, weights, fit.sizes()))
+        setattr(changed.get_submodule(parent), name, _convolutions(fit.linear, weights))
     result = Rewritten(changed, explained, count)
     setattr(changed, REWRITTEN, [*getattr(changed, REWRITTEN, []), *result.summary()])
     return result
@@ -179,7 +178,6 @@ class _Fit:
         self._gram = torch.zeros(size, size, dtype=torch.float64)
         self._cross = torch.zeros(size, channels, dtype=torch.float64)
         self._square = torch.zeros(channels, dtype=torch.float64)
-        self._position = torch.zeros(channels, dtype=torch.float64)
 
     def hook(self, block: Any, arguments: tuple[Tensor, ...]) -> None:
         """Add one image's positions."""
@@ -189,7 +187,6 @@ class _Fit:
             self._gram += predictors.t() @ predictors
             self._cross += predictors.t() @ wanted
             self._square += wanted.square().sum(0)
-            self._position += self.linear.position(value).double().square().sum((0, 2, 3))
 
     def _mix(self, block: Any, image: Tensor) -> tuple[Tensor, Tensor]:
         """The block's value and what its attention makes of it, as in Ultralytics' ``Attention.forward``."""
@@ -201,54 +198,28 @@ class _Fit:
         mixed = value @ weights.transpose(-2, -1)
         return value.reshape(1, -1, height, width), mixed.reshape(1, -1, height, width)
 
-    def sizes(self) -> Tensor:
-        """Root mean square of the position encoding's channels, then of every predictor."""
-        energy = torch.cat([self._position, self._gram.diagonal()[:-1]]) / self._gram[-1, -1]
-        return energy.sqrt().clamp_min(1e-3 * float(energy.max().sqrt()) + 1e-12).float()
-
     def solve(self) -> tuple[Tensor, float]:
-        """Weights (predictors, channels), the constant last, and the share of variance that they explain.
-
-        Ridge regression whose constant is not shrunk.
-        """
-        count, sums, wanted = self._gram[-1, -1], self._gram[-1, :-1], self._cross[-1]
-        gram = self._gram[:-1, :-1] - torch.outer(sums, sums) / count
-        cross = self._cross[:-1] - torch.outer(sums, wanted) / count
-        energy = self._gram.diagonal()[:-1].clamp_min(1e-12)
-        weights = torch.linalg.solve(gram + RIDGE * energy.diag(), cross)
-        constant = (wanted - sums @ weights) / count
-        variance = (self._square - wanted.square() / count).clamp_min(1e-12)
-        rest = variance - 2 * (weights * cross).sum(0) + (weights * (gram @ weights)).sum(0)
-        return torch.cat([weights, constant[None]]).float(), float(1 - rest.sum() / variance.sum())
+        """Weights (predictors, channels), and the share of variance that they explain."""
+        ridge = RIDGE * self._gram.diagonal().mean()
+        weights = torch.linalg.solve(self._gram + ridge * torch.eye(len(self._gram)), self._cross)
+        rest = self._square - 2 * (weights * self._cross).sum(0) + (weights * (self._gram @ weights)).sum(0)
+        variance = self._square - self._cross[-1].square() / self._gram[-1, -1]
+        return weights.float(), float(1 - rest.sum() / variance.sum().clamp_min(1e-12))
 
 
-def _convolutions(linear: _Linear, weights: Tensor, sizes: Tensor) -> nn.Sequential:
-    """Value (once for each branch), then one square for each branch, then everything that mixes channels.
-
-    Args:
-        linear: The linear parts of the block.
-        weights: What the mixing is predicted by.
-        sizes: Root mean square of the middle convolution's channels, which it divides by.
-    """
+def _convolutions(linear: _Linear, weights: Tensor) -> nn.Sequential:
+    """Value (once for each branch), then one square for each branch, then everything that mixes channels."""
     channels, largest = linear.value.out_channels, max(SIZES)
     branches = len(SIZES) + 1
-    own = sizes[channels : 2 * channels]  # the first square is a single pixel, the value itself
-    value = _conv(
-        (linear.value.weight / _first(own)).repeat(branches, 1, 1, 1), (_bias(linear.value) / own).repeat(branches)
-    )
+    value = _conv(linear.value.weight.repeat(branches, 1, 1, 1), _bias(linear.value).repeat(branches))
     squares = [_centred(torch.full((channels, 1, s, s), 1 / (s * s)), largest) for s in SIZES]
-    spatial = torch.cat([_centred(linear.position.weight, largest), *squares]) * _first(own.repeat(branches) / sizes)
-    offset = torch.cat([_bias(linear.position), torch.zeros(len(SIZES) * channels)]) / sizes
+    spatial = torch.cat([_centred(linear.position.weight, largest), *squares])
+    offset = torch.cat([_bias(linear.position), torch.zeros(len(SIZES) * channels)])
     project = linear.project.weight[:, :, 0, 0]
     mixing = torch.cat([torch.eye(channels), *weights[:-1].view(-1, channels, channels)]).t()
-    joint = (project @ mixing * sizes)[:, :, None, None]
+    joint = (project @ mixing)[:, :, None, None]
     constant = project @ weights[-1] + _bias(linear.project)
     return nn.Sequential(value, _conv(spatial, offset, groups=branches * channels), _conv(joint, constant))
-
-
-def _first(values: Tensor) -> Tensor:
-    """One value for each output channel of a weight."""
-    return values[:, None, None, None]
 
 
 def _centred(kernel: Tensor, size: int) -> Tensor:
