@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .analysis.options import AnalyzeOptions
+    from .analysis.run import analyze
+    from .analysis.sensitivity import Sensitivity
     from .api import (
         ExportResult,
         QuantizeOptions,
@@ -26,32 +29,44 @@ if TYPE_CHECKING:
     from .artifact import Artifact
     from .calibration import CalibrationOptions
     from .errors import YoloquantError
+    from .pruning.api import PruneResult, prune
+    from .pruning.options import PruneOptions
+    from .pruning.plan import PrunePlan
     from .quant.observers import Algorithm, CalibrationRecipe
     from .quant.plan import Plan
     from .training.options import QATOptions
+    from .training.pruning import PruneTrainer
     from .training.trainer import QATTrainer
     from .types import ExportedModel, Task, Verdict
     from .validation.results import ValidationResult
 
 _WHERE = {
     "Algorithm": "quant.observers",
+    "AnalyzeOptions": "analysis.options",
     "Artifact": "artifact",
     "CalibrationOptions": "calibration",
     "CalibrationRecipe": "quant.observers",
     "ExportResult": "api",
     "ExportedModel": "types",
     "Plan": "quant.plan",
+    "PruneOptions": "pruning.options",
+    "PrunePlan": "pruning.plan",
+    "PruneResult": "pruning.api",
+    "PruneTrainer": "training.pruning",
     "QATOptions": "training.options",
     "QATTrainer": "training.trainer",
     "QuantizeOptions": "api",
+    "Sensitivity": "analysis.sensitivity",
     "Task": "types",
     "TrainResult": "api",
     "ValidateOptions": "api",
     "ValidationResult": "validation.results",
     "Verdict": "types",
     "YoloquantError": "errors",
+    "analyze": "analysis.run",
     "export": "api",
     "plan": "api",
+    "prune": "pruning.api",
     "quantize": "api",
     "train": "api",
     "validate": "api",
@@ -60,15 +75,21 @@ _WHERE = {
 
 __all__ = [
     "Algorithm",
+    "AnalyzeOptions",
     "Artifact",
     "CalibrationOptions",
     "CalibrationRecipe",
     "ExportResult",
     "ExportedModel",
     "Plan",
+    "PruneOptions",
+    "PrunePlan",
+    "PruneResult",
+    "PruneTrainer",
     "QATOptions",
     "QATTrainer",
     "QuantizeOptions",
+    "Sensitivity",
     "Task",
     "TrainResult",
     "ValidateOptions",
@@ -76,8 +97,10 @@ __all__ = [
     "Verdict",
     "YoloquantError",
     "__version__",
+    "analyze",
     "export",
     "plan",
+    "prune",
     "quantize",
     "train",
     "validate",

@@ -139,7 +139,7 @@ def _rows(levels: list[Floats], chosen: npt.NDArray[np.intp]) -> list[Floats]:
     ends = np.cumsum([len(level) for level in levels])
     parts = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
     starts = ends - [len(level) for level in levels]
-    return [level[part - start] for level, part, start in zip(levels, parts, starts)]  # noqa: B905 - Python 3.8
+    return [level[part - start] for level, part, start in zip(levels, parts, starts)]
 
 
 def _expectation(bins: Floats) -> Floats:

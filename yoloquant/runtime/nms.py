@@ -80,7 +80,7 @@ def _suppress(boxes: np.ndarray, classes: np.ndarray, iou: float, max_det: int) 
     borders = np.flatnonzero(np.diff(group[by_group], prepend=-1, append=-1)).tolist()
     limit = _at_most(iou)
     with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 of boxes without area overlaps nothing
-        for start, end in zip(borders, borders[1:]):  # noqa: B905, RUF007 - Python 3.8
+        for start, end in zip(borders, borders[1:]):  # noqa: RUF007 - Python 3.8
             if end - start > 1:
                 keep[start:end] = _greedy(edges[:, start:end], area[start:end], limit, max_det)
     return np.sort(by_group[keep])[:max_det]

@@ -110,6 +110,6 @@ def _checked_type(inputs: Any, path: Path) -> Any:
 
 def _check_shape(shape: list[Any], wanted: tuple[int, ...], path: Path) -> None:
     """Raise ArtifactError unless a shape fits; sides that are left open are strings."""
-    open_or_equal = [not isinstance(s, int) or s == w for s, w in zip(shape, wanted)]  # noqa: B905 - Python 3.8
+    open_or_equal = [not isinstance(s, int) or s == w for s, w in zip(shape, wanted)]
     if len(shape) != len(wanted) or not all(open_or_equal):
         raise ArtifactError(f"'{path}' takes an input of shape {tuple(shape)}, its description says {wanted}")
