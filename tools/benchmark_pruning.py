@@ -4,9 +4,9 @@
 
 Every share of the multiplications is removed by the criterion and at random, scored before and after fine-tuning with
 distillation from the unpruned model; a narrower model of the same family is trained from scratch for as many epochs as
-the unpruned one and the fine-tuning had together. The best epoch of every run is chosen by Ultralytics on the val
-split, the unpruned model's too. The pruned models of ``int8`` shares are then quantized (and trained, with ``qat=``), exported
-to every target, and scored in one interleaved pass with paired intervals; float and INT8 models are timed beside the
+the unpruned one and the fine-tuning had together. Ultralytics chooses the best epoch of every run on the val split, the
+unpruned model's too. The pruned models of ``int8`` shares are then quantized (and trained, with ``qat=``), exported to
+every target, and scored in one interleaved pass with paired intervals; float and INT8 models are timed beside the
 unpruned ones, taking turns. Writes ``pruning.md`` and ``pruning.json``; finished runs are kept in the output folder and
 used again. Exit code 4 if something could not be measured.
 
@@ -219,7 +219,8 @@ def times(settings: Settings, best: Mapping[Variant, Path], data: ValidationSet)
     models = {"unpruned": settings.job.model}
     models |= {v.name: p for v, p in best.items() if v.method == settings.methods[0]}
     size = settings.imgsz, settings.imgsz
-    images = [letterbox(image.read(), size)[0] for image in data.take(IMAGES_TIMED).images]
+    few = data.take(IMAGES_TIMED)
+    images = [letterbox(few.read(i), size)[0] for i in range(len(few))]
     groups: dict[str, dict[str, Runner]] = {}
     for name in settings.targets:
         target = targets.get(name)
