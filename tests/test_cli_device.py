@@ -56,3 +56,22 @@ def test_analysis_writes_what_pruning_reads(tmp_path: Path, capsys: pytest.Captu
     pruning = [f"model={model}", "imgsz=64", "round_to=2", "amount=0.2", "dry_run=true"]
     assert main(["prune", *pruning, sensitivity, "tolerance=10"]) == 0
     assert main(["analyze", *arguments, "metric=magic"]) == 2
+
+
+@pytest.mark.slow
+def test_one_recipe_prunes_fine_tunes_exports_and_judges_against_the_unpruned_model(tmp_path: Path) -> None:
+    data = Path(generator().write_demo_set(tmp_path / "data", train=8, val=4, imgsz=IMGSZ))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"model: {resource('datasets', 'demo.pt')}\ndata: {data}\ntargets: [onnxruntime]\nimgsz: {IMGSZ}\n"
+        f"output: {tmp_path / 'out'}\ncalibration: {{images: 8}}\n"
+        "prune:\n  options: {amount: 0.2, round_to: 2, criterion: l2}\n"
+        "  arguments: {epochs: 1, batch: 4, workers: 0, plots: false, device: cpu}\n"
+        "validation: {bootstrap: 100, memory: false, latency: false}\n"
+    )
+    assert main(["run", str(recipe)]) in {0, 1, 3}
+    report = json.loads((tmp_path / "out" / "report" / "report.json").read_text())
+    (target,) = report["targets"]
+    assert target["comparison"]["map_drop"] is not None
+    pruned = tmp_path / "out" / "prune" / "weights" / "best.pt"
+    assert pruned.stat().st_size < 0.95 * Path(str(resource("datasets", "demo.pt"))).stat().st_size

@@ -132,7 +132,7 @@ VERBS = (
             Option("output", "folder for results, plots and what resuming needs; <model>_sensitivity if not given"),
             _UNSAFE,
         ),
-        "yoloquant analyze model=best.pt data=coco8.yaml; then prune ... sensitivity=best_sensitivity/sensitivity.json",
+        "yoloquant analyze model=best.pt data=coco8.yaml ratios=0.25,0.5",
     ),
     PREDICT,
     BENCH,

@@ -101,9 +101,13 @@ def test_ctrl_c_ends_the_run_in_order() -> None:
     results: list[Result] = []
     source = ListSource(pictures() * 1000, pause=0.001)
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    outcome = Pipeline(source, grey_detector(), results.append).run()
-    timer.join()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        timer.start()
+        outcome = Pipeline(source, grey_detector(), results.append).run()
+        timer.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert outcome.ending is Ending.STOPPED and outcome.frames == len(results) > 0 and source.closed
 
 
