@@ -17,7 +17,8 @@ from yoloquant.pruning.choices import Criterion, Limits, Measure, Scope
 from yoloquant.pruning.cost import CostModel
 from yoloquant.pruning.groups import Groups, find_groups
 from yoloquant.pruning.importance import channel_scores, units
-from yoloquant.pruning.labels import Network, follow, raw_twin
+from yoloquant.pruning.labels import follow, raw_twin
+from yoloquant.pruning.network import Network
 from yoloquant.pruning.plan import Entry, PrunePlan
 from yoloquant.pruning.solve import Ladder, measure_of, solve
 

@@ -9,7 +9,7 @@ from pruning_cases import ATTENTION, case
 
 from yoloquant.errors import PruneError
 from yoloquant.pruning.groups import Atom, Group, find_groups
-from yoloquant.pruning.labels import Conv, Equal, Member, Network, Split
+from yoloquant.pruning.network import Conv, Equal, Member, Network, Split
 
 
 def network(*equal: tuple[tuple[int, ...], ...], pinned: frozenset[int] = frozenset()) -> Network:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from yoloquant.errors import ModelError
 from yoloquant.pruning.apply import cut, pruned
 from yoloquant.pruning.groups import Groups, find_groups
-from yoloquant.pruning.labels import by_parameter, follow
+from yoloquant.pruning.labels import follow
+from yoloquant.pruning.network import by_parameter
 
 Found = dict[tuple[str, int], tuple[int, ...]]
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..pruning.labels import Member, Network
+from ..pruning.network import Member, Network
 
 _MAKERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import DataError
-from ..pruning.labels import Network
+from ..pruning.network import Network
 from ..quant.graph import Graph
 from ..quant.insert import copy_module
 from ..quant.simulate import MODULE_PREFIX

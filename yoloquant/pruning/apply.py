@@ -14,7 +14,8 @@ from torch import nn
 from ..errors import PruneError
 from .cost import Cost
 from .groups import Groups, find_groups
-from .labels import Equal, Network, Split, follow, raw_twin
+from .labels import follow, raw_twin
+from .network import Equal, Network, Split
 from .plan import PrunePlan
 
 RECORD = "yoloquant_pruned"  # attribute of a pruned module: plain data about what was removed

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..errors import PruneError
-from .labels import Equal, Network
+from .network import Equal, Network
 
 
 @dataclass(frozen=True)

@@ -12,25 +12,32 @@ the attention of YOLO11 and later, and does not know that the halves of a ``chun
 from __future__ import annotations
 
 import logging
-import operator
 import warnings
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import fx, nn
 
 from ..errors import ModelError
+from .network import Conv, Equal, MatMul, Member, Network, Split
+from .tensors import (
+    Labels,
+    Union,
+    arrays,
+    leaves,
+    map_tensors,
+    module_path,
+    node_kind,
+    node_shape,
+    split_dimension,
+    spread,
+    varies_along,
+)
 
 logger = logging.getLogger(__name__)
-
-Labels = npt.NDArray[np.int64]  # of the shape of the tensor that they stand for; 0 is no channel
 
 _ELEMENTWISE = frozenset(
     {"add", "sub", "mul", "div", "add_", "mul_", "sub_", "div_", "maximum", "minimum", "where", "pow"}
@@ -55,92 +62,6 @@ _MOVES = frozenset(
     }
 )
 _SPLITS = frozenset({"split", "split_with_sizes", "chunk"})
-
-
-@dataclass(frozen=True)
-class Member:
-    """One axis of one parameter whose entries are channels.
-
-    Attributes:
-        parameter: Full name of the parameter.
-        axis: Which of its axes.
-        labels: Label of each entry along the axis.
-    """
-
-    parameter: str
-    axis: int
-    labels: tuple[int, ...]
-
-
-class Split(Enum):
-    """What code calls the size of the parts that it splits a tensor into."""
-
-    WIDTH = "c"  # halves of a CSP block
-    KEY = "key_dim"  # query and key channels of one attention head
-    HEAD = "head_dim"  # value channels of one head
-
-
-@dataclass(frozen=True)
-class Equal:
-    """Parts of a tensor that must keep the same number of channels, because code splits it evenly.
-
-    Attributes:
-        module: Path of the module whose code splits it.
-        parts: Labels of each part.
-        kind: Which number of the module follows the size of a part.
-    """
-
-    module: str
-    parts: tuple[tuple[int, ...], ...]
-    kind: Split = Split.WIDTH
-
-
-@dataclass(frozen=True)
-class Conv:
-    """One executed convolution or linear layer, for counting multiplications.
-
-    Attributes:
-        parameter: Name of its weight.
-        positions: Output pixels (or tokens).
-        kernel: Weights per pair of channels.
-        reads: Label of every input channel; a depthwise layer has none of its own.
-        writes: Label of every output channel.
-        depthwise: Whether every output channel reads one input channel.
-    """
-
-    parameter: str
-    positions: int
-    kernel: int
-    reads: tuple[int, ...]
-    writes: tuple[int, ...]
-    depthwise: bool = False
-
-
-@dataclass(frozen=True)
-class MatMul:
-    """A product of two activations, for counting: ``factor`` multiplications for every one of the ``reads``."""
-
-    factor: int
-    reads: tuple[int, ...]
-
-
-@dataclass
-class Network:
-    """Everything that following the channels found.
-
-    Attributes:
-        members: Every parameter axis that carries channels, labels resolved.
-        equal: Parts that must keep equal numbers.
-        convs: Executed layers.
-        matmuls: Products of activations.
-        pinned: Labels that must stay.
-    """
-
-    members: list[Member] = field(default_factory=list)
-    equal: list[Equal] = field(default_factory=list)
-    convs: list[Conv] = field(default_factory=list)
-    matmuls: list[MatMul] = field(default_factory=list)
-    pinned: frozenset[int] = frozenset()
 
 
 def follow(module: nn.Module, imgsz: tuple[int, int], channels: int = 3) -> Network:
@@ -188,38 +109,10 @@ def _export(module: nn.Module, imgsz: tuple[int, int], channels: int) -> Any:
             ) from exc
 
 
-class _Union:
-    """Disjoint sets of labels."""
-
-    def __init__(self) -> None:
-        self._parent: list[int] = [0]
-
-    def fresh(self, count: int) -> Labels:
-        start = len(self._parent)
-        self._parent.extend(range(start, start + count))
-        return np.arange(start, start + count, dtype=np.int64)
-
-    def find(self, label: int) -> int:
-        root = label
-        while self._parent[root] != root:
-            root = self._parent[root]
-        while self._parent[label] != root:
-            self._parent[label], label = root, self._parent[label]
-        return root
-
-    def join(self, a: int, b: int) -> None:
-        ra, rb = self.find(a), self.find(b)
-        if ra and rb and ra != rb:
-            self._parent[max(ra, rb)] = min(ra, rb)
-
-    def resolve(self, labels: Iterable[int]) -> tuple[int, ...]:
-        return tuple(self.find(int(v)) for v in labels)
-
-
 class _Walk:
     def __init__(self, module: nn.Module, program: Any) -> None:
         self.module, self.program = module, program
-        self.union = _Union()
+        self.union = Union()
         self.pinned: set[int] = set()
         self.members: list[Member] = []
         self.equal: list[Equal] = []
@@ -244,7 +137,7 @@ class _Walk:
             elif node.op == "call_function":
                 self.values[node] = self._call(node)
             elif node.op == "output":
-                for value in _leaves(node.args):  # a feature map that layers read besides is no result of its own
+                for value in leaves(node.args):  # a feature map that layers read besides is no result of its own
                     if not isinstance(value, fx.Node) or all(user.op == "output" for user in value.users):
                         self._pin(self._value(value))
         find = self.union.resolve
@@ -274,16 +167,16 @@ class _Walk:
         return self.parameters.get(argument.name, "") if isinstance(argument, fx.Node) else ""
 
     def _pin(self, value: Any) -> None:
-        for array in _arrays(value):
+        for array in arrays(value):
             self.pinned.update(int(v) for v in np.unique(array) if v)
 
     def _zeros(self, node: fx.Node) -> Any:
-        return _map(node.meta.get("val"), lambda t: np.zeros(tuple(t.shape), np.int64))
+        return map_tensors(node.meta.get("val"), lambda t: np.zeros(tuple(t.shape), np.int64))
 
     # -- operations
 
     def _call(self, node: fx.Node) -> Any:
-        short = _short(node)
+        short = node_kind(node)
         handler: Callable[[fx.Node], Any] | None = getattr(self, f"_op_{short}", None)
         if handler is not None:
             return handler(node)
@@ -298,18 +191,18 @@ class _Walk:
         return self._unknown(node, short)
 
     def _unknown(self, node: fx.Node, short: str) -> Any:
-        if any(bool(a.any()) for a in _arrays(self._value(node.args))):
-            logger.debug("%s at %s is not known: its channels stay", short, _module_path(node))
+        if any(bool(a.any()) for a in arrays(self._value(node.args))):
+            logger.debug("%s at %s is not known: its channels stay", short, module_path(node))
             self._pin(self._value(node.args))
         return self._zeros(node)
 
     def _same(self, node: fx.Node) -> Any:
         value = self._value(node.args[0])
-        shape = _shape(node)
+        shape = node_shape(node)
         return value if shape is None or value.shape == shape else np.broadcast_to(value, shape)
 
     def _elementwise(self, node: fx.Node) -> Any:
-        shape = _shape(node)
+        shape = node_shape(node)
         if shape is None:
             return None
         result = np.zeros(shape, np.int64)
@@ -331,7 +224,7 @@ class _Walk:
         if operand.all():
             return
         lead = result.ndim - operand.ndim
-        if any(size > 1 and _varies(result, lead + i) for i, size in enumerate(operand.shape)):
+        if any(size > 1 and varies_along(result, lead + i) for i, size in enumerate(operand.shape)):
             self._pin(result[np.broadcast_to(operand == 0, result.shape)])
 
     def _own(self, argument: Any, shape: tuple[int, ...]) -> Labels:
@@ -361,17 +254,17 @@ class _Walk:
         return np.asarray(first)
 
     def _spatial(self, node: fx.Node) -> Any:
-        value, shape = self._value(node.args[0]), _shape(node)
+        value, shape = self._value(node.args[0]), node_shape(node)
         assert shape is not None
         if value.ndim != len(shape) or value.shape[1] != shape[1]:
-            return self._unknown(node, _short(node))
-        return _spread(self._vector(value, 1), shape, 1)
+            return self._unknown(node, node_kind(node))
+        return spread(self._vector(value, 1), shape, 1)
 
     def _op_mean(self, node: fx.Node) -> Any:
-        value, shape = self._value(node.args[0]), _shape(node)
+        value, shape = self._value(node.args[0]), node_shape(node)
         if shape is None or value.ndim != 4 or len(shape) < 2 or shape[1] != value.shape[1]:
             return self._unknown(node, "mean")
-        return _spread(self._vector(value, 1), shape, 1)
+        return spread(self._vector(value, 1), shape, 1)
 
     def _move(self, node: fx.Node, short: str) -> Any:
         source: Any = node.args[0]
@@ -391,7 +284,7 @@ class _Walk:
         """Note splits into equal parts; pin what code takes apart by numbers that pruning would change."""
         if short in {"view", "reshape", "unflatten", "_unsafe_view"} and self._names_sizes(node, after):
             self._pin(before)
-            self._pin(np.array(self._read_by(_module_path(node)), np.int64))
+            self._pin(np.array(self._read_by(module_path(node)), np.int64))
         if not before.any():
             return
         if short in _SPLITS:
@@ -403,16 +296,16 @@ class _Walk:
             self._check_view(node, before, after)
 
     def _check_split(self, node: fx.Node, short: str, before: Labels, after: list[Labels]) -> None:
-        heads, dim = self._heads(node), _dimension(node) % before.ndim
+        heads, dim = self._heads(node), split_dimension(node) % before.ndim
         if dim == 1 and before.ndim == 4 and len({p.shape[1] for p in after}) == 1:
             parts = tuple(tuple(int(v) for v in self._vector(p, 1)) for p in after)
-            self.equal.append(Equal(_module_path(node), parts))
+            self.equal.append(Equal(module_path(node), parts))
             width = getattr(self._block(node), "c", None)
             if not before.all() or (short != "chunk" and width != after[0].shape[1]):
                 self._pin(before)  # a part that is not known, or a size that is written down where nobody finds it
         elif heads is not None and dim == 2 and before.ndim == 4 and len(after) == 3:
-            self._attention(_module_path(node), heads, [p[0, :, :, 0] for p in after])
-        elif _varies(before, dim):
+            self._attention(module_path(node), heads, [p[0, :, :, 0] for p in after])
+        elif varies_along(before, dim):
             self._pin(before)
 
     def _attention(self, path: str, owner: Any, qkv: list[Labels]) -> None:
@@ -437,8 +330,8 @@ class _Walk:
             self.equal.append(Equal(path, tuple(query + value), Split.HEAD))
 
     def _check_view(self, node: fx.Node, before: Labels, after: Labels) -> None:
-        axes = [i for i in range(after.ndim) if _varies(after, i)]
-        if len(axes) <= 1 and len([i for i in range(before.ndim) if _varies(before, i)]) <= 1:
+        axes = [i for i in range(after.ndim) if varies_along(after, i)]
+        if len(axes) <= 1 and len([i for i in range(before.ndim) if varies_along(before, i)]) <= 1:
             return
         heads = self._heads(node)
         if heads is None:
@@ -446,10 +339,10 @@ class _Walk:
 
     def _names_sizes(self, node: fx.Node, after: Labels) -> bool:
         """Whether code that is not known reshapes to a number of channels, be it its own or that of its input."""
-        if self._heads(node) is not None or self._name(node.args[0]) or f"{_module_path(node)}.".startswith(self.head):
+        if self._heads(node) is not None or self._name(node.args[0]) or f"{module_path(node)}.".startswith(self.head):
             return False
-        sizes: Any = node.args[-1] if _short(node) != "unflatten" else ()
-        varies = [i for i in range(after.ndim) if _varies(after, i)]
+        sizes: Any = node.args[-1] if node_kind(node) != "unflatten" else ()
+        varies = [i for i in range(after.ndim) if varies_along(after, i)]
         return not varies or len(sizes) != after.ndim or any(sizes[i] != -1 for i in varies)
 
     def _read_by(self, path: str) -> tuple[int, ...]:
@@ -459,7 +352,7 @@ class _Walk:
         return self.stream.get(path, ())
 
     def _block(self, node: fx.Node) -> Any:
-        path = _module_path(node)
+        path = module_path(node)
         return self.module.get_submodule(path) if path else self.module
 
     def _heads(self, node: fx.Node) -> Any:
@@ -487,7 +380,7 @@ class _Walk:
             joined = self._tie(joined, vector)
         for vector in labels:
             self._pin(joined[vector == 0])
-        return _spread(joined, result.shape, 1)
+        return spread(joined, result.shape, 1)
 
     def _op_batch_norm(self, node: fx.Node) -> Any:
         value = self._value(node.args[0])
@@ -514,16 +407,16 @@ class _Walk:
     def _weighted(self, node: fx.Node, *, axis: int, transposed: bool, groups: int) -> Any:
         weight: Any = node.args[1]
         bias: Any = node.args[2] if len(node.args) > 2 else node.kwargs.get("bias")
-        value, shape, name = self._value(node.args[0]), _shape(node), self._name(weight)
+        value, shape, name = self._value(node.args[0]), node_shape(node), self._name(weight)
         assert shape is not None
         size = tuple(weight.meta["val"].shape)
         reads = self._vector(value, axis)
         if not name:
-            return self._unknown(node, _short(node))
+            return self._unknown(node, node_kind(node))
         out_axis, in_axis = (1, 0) if transposed else (0, 1)
         depthwise = groups > 1 and groups == len(reads) == size[out_axis] and not transposed
         outputs = len(reads) if depthwise else shape[axis]
-        owner = _module_path(node)
+        owner = module_path(node)
         while owner:
             self.stream.setdefault(owner, tuple(int(v) for v in reads))
             owner = owner.rpartition(".")[0]
@@ -548,7 +441,7 @@ class _Walk:
             self.convs.append(Conv(name, positions, kernel, (0,), (0,)))
         else:
             self.convs.append(Conv(name, positions, kernel, tuple(reads), tuple(writes), depthwise))
-        return _spread(writes, shape, axis)
+        return spread(writes, shape, axis)
 
     def _member(self, name: str, axis: int, labels: Labels) -> None:
         known = self.seen.setdefault((name, axis), labels)
@@ -559,10 +452,10 @@ class _Walk:
 
     def _op_matmul(self, node: fx.Node) -> Any:
         a, b = self._value(node.args[0]), self._value(node.args[1])
-        shape = _shape(node)
+        shape = node_shape(node)
         if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray) or shape is None or min(a.ndim, b.ndim) < 2:
             return self._unknown(node, "matmul")
-        left, right = _varies(a, a.ndim - 1), _varies(b, b.ndim - 2)
+        left, right = varies_along(a, a.ndim - 1), varies_along(b, b.ndim - 2)
         if a.shape[-1] == 1 and a.any() and b.any():  # one channel is left to contract over
             left = right = True
         if left and right:  # both sides contract over channels: the i-th ones meet
@@ -586,70 +479,3 @@ class _Walk:
         return result
 
     _op_bmm = _op_matmul
-
-
-def _spread(vector: Labels, shape: Sequence[int], axis: int) -> Labels:
-    axis %= len(shape)
-    view = vector.reshape([-1 if i == axis else 1 for i in range(len(shape))])
-    return np.broadcast_to(view, tuple(shape))
-
-
-def _varies(value: Labels, axis: int) -> bool:
-    if value.shape[axis] < 2:
-        return False
-    first = np.take(value, [0], axis=axis)
-    return bool((value != first).any())
-
-
-def _dimension(node: fx.Node) -> int:
-    dim: Any = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
-    return int(dim)
-
-
-def _shape(node: fx.Node) -> tuple[int, ...] | None:
-    value = node.meta.get("val")
-    return tuple(int(s) for s in value.shape) if isinstance(value, torch.Tensor) else None
-
-
-def _short(node: fx.Node) -> str:
-    if node.target is operator.getitem:
-        return "getitem"
-    packet = getattr(node.target, "_opname", None) or getattr(node.target, "__name__", str(node.target))
-    return str(packet).split(".")[0]
-
-
-def _module_path(node: fx.Node) -> str:
-    path = ""
-    for name, _ in (node.meta.get("nn_module_stack") or {}).values():
-        path = name or path
-    return path
-
-
-def _leaves(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        value = list(value.values())
-    return [x for v in value for x in _leaves(v)] if isinstance(value, (list, tuple)) else [value]
-
-
-def _arrays(value: Any) -> list[Labels]:
-    return [v for v in _leaves(value) if isinstance(v, np.ndarray)]
-
-
-def _map(value: Any, function: Callable[[Any], Any]) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_map(v, function) for v in value]
-    return function(value) if isinstance(value, torch.Tensor) else None
-
-
-def by_parameter(members: Iterable[Member]) -> dict[str, dict[int, tuple[int, ...]]]:
-    """Labels of every axis of every parameter.
-
-    Raises:
-        ModelError: A parameter is used twice with different channels.
-    """
-    found: dict[str, dict[int, tuple[int, ...]]] = defaultdict(dict)
-    for member in members:
-        known = found[member.parameter].setdefault(member.axis, member.labels)
-        if known != member.labels:
-            raise ModelError(f"the layer {member.parameter} is used for two different tensors, which cannot be pruned")
-    return found

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from ..errors import PruneError
 from .groups import Groups, find_groups
-from .labels import by_parameter, follow
+from .labels import follow
+from .network import by_parameter
 from .nm import GROUP, Masks24, masks_24, unfit
 from .nm_search import Search, best_order, retained
 from .sparse_layers import sparse_layers
