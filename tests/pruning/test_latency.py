@@ -11,7 +11,7 @@ from tiny_models import tiny_yolo
 from yoloquant import host
 from yoloquant.errors import PruneError, TargetError
 from yoloquant.pruning import latency
-from yoloquant.pruning.make import weigh
+from yoloquant.pruning.make import make_plan, weigh
 from yoloquant.pruning.options import PruneOptions, parse
 
 
@@ -28,6 +28,14 @@ class Weighed:
         self.measured += 1
         return self.full, self._time(module)
 
+    def layers(self, module: Any) -> dict[str, float]:
+        if not profiled:
+            return {}
+        return {n: p.numel() / 1e5 for n, p in module.named_parameters() if p.dim() == 4}
+
+    def told(self, plan: Any, module: Any) -> Any:
+        return plan
+
     def _time(self, module: Any) -> float:
         return 1.0 + sum(p.numel() for p in module.parameters()) / 1e5
 
@@ -36,10 +44,12 @@ class Weighed:
 
 
 made: list[Weighed] = []
+profiled: list[bool] = []
 
 
 @pytest.fixture
 def source(monkeypatch: pytest.MonkeyPatch) -> host.HostModel:
+    profiled.clear()
     monkeypatch.setattr(latency, "Stopwatch", Weighed)
     return host.load_model(tiny_yolo("yolov8"))
 
@@ -49,7 +59,9 @@ def plan(source: host.HostModel, options: PruneOptions) -> Any:
     return latency.plan_for_latency(analysis, source, options, SIZE, round_to=2)
 
 
-def test_the_mildest_plan_that_is_fast_enough_is_found_in_few_measurements(source: host.HostModel) -> None:
+@pytest.mark.parametrize("told", [False, True], ids=["whole", "by layer"])
+def test_the_mildest_plan_that_is_fast_enough_is_found_in_few_measurements(source: host.HostModel, told: bool) -> None:
+    profiled.extend([True] * told)
     found = plan(source, parse({"amount": 0.4, "target": "latency", "round_to": 2}))
     before, after = found.latency["openvino"]
     assert 0.4 <= 1 - after / before < 0.4 + latency.TOLERANCE + 0.02
@@ -63,13 +75,21 @@ def test_out_of_reach_says_the_most_that_can_go(source: host.HostModel) -> None:
 
 
 @pytest.mark.slow
-def test_a_plan_is_measured_beside_the_unpruned_model() -> None:
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_plan_is_measured_beside_the_unpruned_model_layer_by_layer(runtime: str) -> None:
     source = host.load_model(tiny_yolo("yolov8"))
     options = parse({"amount": 0.5, "round_to": 2})
-    from yoloquant.pruning.make import make_plan
-
     planned = make_plan(weigh(source.module, options, SIZE), options, SIZE)
-    before, after = latency.with_latency(planned, source, "onnxruntime").latency["onnxruntime"]
+    told = latency.with_latency(planned, source, runtime)
+    before, after = told.latency[runtime]
     assert before > 0 and after > 0
+    assert all(layer.ms is not None and min(layer.ms) >= 0 for layer in told.layers)
+    assert "  ms" in told.table()[0] and "  ms" not in planned.table()[0]
+
+
+def test_a_runtime_that_is_elsewhere_is_refused() -> None:
+    source = host.load_model(tiny_yolo("yolov8"))
+    options = parse({"amount": 0.5, "round_to": 2})
+    planned = make_plan(weigh(source.module, options, SIZE), options, SIZE)
     with pytest.raises(TargetError, match="cannot be measured"):
         latency.with_latency(planned, source, "tensorrt")

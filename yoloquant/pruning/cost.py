@@ -43,6 +43,8 @@ class LayerCost:
         outputs: Output channels before and after.
         macs: Multiplications before and after.
         parameters: Weights before and after.
+        weight: Name of its weight.
+        ms: Milliseconds before and after in a runtime, where known.
     """
 
     name: str
@@ -50,6 +52,8 @@ class LayerCost:
     outputs: tuple[int, int]
     macs: tuple[int, int]
     parameters: tuple[int, int] = (0, 0)
+    weight: str = ""
+    ms: tuple[float, float] | None = None
 
 
 class CostModel:
@@ -108,6 +112,7 @@ class CostModel:
                 (o(full), o(left)),
                 (self._conv(c, i, o, full), self._conv(c, i, o, left)),
                 (self._conv(c, i, o, full) // c.positions, self._conv(c, i, o, left) // c.positions),
+                c.parameter,
             )
             for c, i, o in self._convs
         )

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import bisect
 import logging
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import PruneError, TargetError
 from .apply import pruned
-from .make import Analysis, plan_of
+from .choices import Measure
+from .groups import Group
+from .layer_latency import WIDTHS, LayerLatency, Sample
+from .make import Analysis, plan_of, ranked
 from .options import PruneOptions
 from .plan import PrunePlan
-from .solve import Ladder
+from .solve import Ladder, measure_of
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ..host import HostModel
     from ..targets.base import Runner
+    from ..types import ExportedModel
 
 logger = logging.getLogger(__name__)
 
-ROUNDS, WARMUP = 30, 5
+ROUNDS, WARMUP = 40, 5
+QUANTILE = 0.25  # other work on the machine only ever makes a run slower
 TOLERANCE = 0.03  # of the unpruned latency: what times scatter by
 
 
@@ -56,11 +61,12 @@ class Stopwatch:
         self._source, self._imgsz = source, imgsz
         self._folder = tempfile.TemporaryDirectory()
         self._image = np.random.default_rng(0).random((1, source.channels, *imgsz), dtype=np.float32)
-        self._reference = self._runner(source.module, "unpruned")
+        self._unpruned = self._export(source.module, "unpruned")
+        self._reference = self._target.load(self._unpruned)
 
     def __call__(self, module: nn.Module) -> tuple[float, float]:
-        """Median milliseconds of the unpruned model and of this one, taking turns."""
-        runner = self._runner(module, "candidate")
+        """Milliseconds (lower quartile) of the unpruned model and of this one, taking turns."""
+        runner = self._target.load(self._export(module, "candidate"))
         try:
             for _ in range(WARMUP):
                 self._time(self._reference)
@@ -68,20 +74,33 @@ class Stopwatch:
             pairs = [(self._time(self._reference), self._time(runner)) for _ in range(ROUNDS)]
         finally:
             runner.close()
-        return median(a for a, _ in pairs), median(b for _, b in pairs)
+        before, after = np.quantile(np.array(pairs), QUANTILE, axis=0)
+        return float(before), float(after)
 
     def _time(self, runner: Runner) -> float:
         start = time.perf_counter()
         runner.infer(self._image)
         return (time.perf_counter() - start) * 1e3
 
-    def _runner(self, module: nn.Module, stem: str) -> Runner:
+    def layers(self, module: nn.Module) -> Mapping[str, float]:
+        """Milliseconds by the name of a layer's weight; empty where the runtime does not tell."""
+        return self._target.layer_times(self._export(module, "candidate"), self._image)
+
+    def told(self, plan: PrunePlan, module: nn.Module) -> PrunePlan:
+        """A plan whose layers have the milliseconds that the runtime tells, of the unpruned and of the pruned model."""
+        before = self._target.layer_times(self._unpruned, self._image)
+        after = self.layers(module) if before else {}
+        known = before.keys() & after.keys()
+        layers = (replace(c, ms=(before[c.weight], after[c.weight])) if c.weight in known else c for c in plan.layers)
+        return replace(plan, layers=tuple(layers))
+
+    def _export(self, module: nn.Module, stem: str) -> ExportedModel:
         from .. import host
         from ..artifact import Artifact
 
         model = replace(self._source, module=module, state={})
         artifact = Artifact(model, host.model_info(model, self._imgsz), {})
-        return self._target.load(self._target.export_float(artifact, Path(self._folder.name), stem))
+        return self._target.export_float(artifact, Path(self._folder.name), stem)
 
     def close(self) -> None:
         """Free the runtime and the files."""
@@ -94,6 +113,8 @@ def plan_for_latency(
 ) -> PrunePlan:
     """The mildest plan whose measured latency is short enough.
 
+    Where the runtime tells what each layer costs, the units of slow layers go first (see ``make.ranked``).
+
     Args:
         analysis: The weighed model.
         source: The model.
@@ -105,22 +126,23 @@ def plan_for_latency(
         PruneError: Not even the strongest pruning is fast enough.
         TargetError: The runtime does not run here.
     """
-    ladder = Ladder(
-        analysis.groups,
-        analysis.units,
-        options.limits(limits.get("round_to", 8), limits.get("protected")),
-        options.scope,
-    )
+    chosen = options.limits(limits.get("round_to", 8), limits.get("protected"))
     watch = Stopwatch(source, imgsz, options.runtime)
     measured: dict[int, tuple[float, float]] = {}
 
-    def share(step: int) -> float:
+    def built(step: int) -> tuple[PrunePlan, nn.Module]:
         plan = plan_of(analysis, ladder.left(step), options, imgsz)
-        before, after = measured[step] = watch(pruned(source.module, plan, channels=source.channels))
+        return plan, pruned(source.module, plan, channels=source.channels)
+
+    def share(step: int) -> float:
+        plan, module = built(step)
+        before, after = measured[step] = watch(module)
         logger.info("%.1f %% of the multiplications gone: %.2f of %.2f ms", _gone(plan), after, before)
         return 1 - after / before
 
     try:
+        cost = _predicted(analysis, source, watch, chosen.round_to) or measure_of(analysis.costs, Measure.FLOPS)
+        ladder = Ladder(analysis.groups, ranked(analysis, cost), chosen, options.scope)
         low, high = 0, len(ladder) - 1
         most = share(high)
         if most < options.amount:
@@ -128,29 +150,51 @@ def plan_for_latency(
                 f"{options.amount:.0%} of the latency in {options.runtime} cannot be removed: the most that max_ratio, "
                 f"round_to and ignored layers leave is {most:.1%}; ask for that, raise max_ratio, or lower round_to"
             )
+        probe = _first(ladder, cost, options.amount)
         while high - low > 1:
-            middle = (low + high) // 2
-            found = share(middle)
-            low, high = (low, middle) if found >= options.amount else (middle, high)
+            found = share(probe)
+            low, high = (low, probe) if found >= options.amount else (probe, high)
             if 0 <= found - options.amount < TOLERANCE:
                 break
+            probe = (low + high) // 2
+        plan, module = built(high)
+        return replace(watch.told(plan, module), latency={options.runtime: measured[high]})
     finally:
         watch.close()
-    plan = plan_of(analysis, ladder.left(high), options, imgsz)
-    return replace(plan, latency={options.runtime: measured[high]})
+
+
+def _predicted(analysis: Analysis, source: HostModel, watch: Stopwatch, round_to: int) -> LayerLatency | None:
+    """Latency by layer from the profiles of a few uniform widths; None where the runtime has no profiler."""
+    samples = []
+    for share in WIDTHS:
+        left = {g.name: _nearest(g, g.count * share, round_to) for g in analysis.groups.groups}
+        plan = plan_of(analysis, left, PruneOptions(), (32, 32))
+        ms = watch.layers(pruned(source.module, plan, channels=source.channels))
+        if not ms:
+            return None
+        samples.append(Sample(left, ms))
+    return LayerLatency(analysis.costs, samples)
+
+
+def _nearest(group: Group, wanted: float, round_to: int) -> int:
+    return min(group.allowed(round_to) or [group.count], key=lambda n: (abs(n - wanted), -n))
+
+
+def _first(ladder: Ladder, cost: Callable[[Mapping[str, int]], float], amount: float) -> int:
+    """The step that is predicted to be fast enough."""
+    goal = cost(ladder.left(0)) * (1 - amount)
+    found = bisect.bisect_left(range(len(ladder)), True, key=lambda step: cost(ladder.left(step)) <= goal)
+    return min(max(found, 1), len(ladder) - 2)
 
 
 def with_latency(plan: PrunePlan, source: HostModel, runtime: str) -> PrunePlan:
-    """A plan with its measured latency in a runtime."""
+    """A plan with its measured latency in a runtime, by layer too where the runtime tells."""
     watch = Stopwatch(source, plan.imgsz, runtime)
     try:
-        measured: Mapping[str, tuple[float, float]] = {
-            **plan.latency,
-            runtime: watch(pruned(source.module, plan, channels=source.channels)),
-        }
+        module = pruned(source.module, plan, channels=source.channels)
+        return replace(watch.told(plan, module), latency={**plan.latency, runtime: watch(module)})
     finally:
         watch.close()
-    return replace(plan, latency=measured)
 
 
 def _gone(plan: PrunePlan) -> float:

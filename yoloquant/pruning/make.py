@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,14 +12,12 @@ from ..errors import PruneError
 from .choices import Criterion, Measure
 from .cost import Cost, CostModel
 from .groups import Groups, find_groups
-from .importance import Unit, channel_scores, units
+from .importance import Unit, channel_scores
+from .importance import units as units_of
 from .labels import follow
 from .options import PruneOptions
 from .plan import Entry, PrunePlan
 from .solve import Ladder, measure_of, solve
-
-Latency = Callable[[nn.Module], float]
-"""Milliseconds of a live model in the runtime that counts."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +29,14 @@ class Analysis:
         costs: What is left when it is.
         order: Channel positions of every group, least important first.
         units: Every unit with its importance.
+        criterion: How that was measured.
     """
 
     groups: Groups
     costs: CostModel
     order: Mapping[str, tuple[tuple[int, ...], ...]]
     units: tuple[Unit, ...]
+    criterion: Criterion
 
 
 def weigh(
@@ -66,27 +66,29 @@ def weigh(
     extra = sum(p.numel() for n, p in module.named_parameters() if n not in known)
     criterion = options.measured_by(gradients is not None)
     scores = channel_scores(module, groups, criterion, gradients=gradients, seed=options.seed)
-    order, found = units(groups, scores)
-    costs = CostModel(groups, extra)
-    if criterion is Criterion.TAYLOR:
-        found = _for_what_they_cost(found, groups, costs, options.target)
-    return Analysis(groups, costs, order, tuple(found))
+    order, found = units_of(groups, scores)
+    return Analysis(groups, CostModel(groups, extra), order, tuple(found), criterion)
 
 
-def _for_what_they_cost(found: Sequence[Unit], groups: Groups, costs: CostModel, target: Measure) -> list[Unit]:
-    """Units by the loss that they hold over the root of what they cost.
+def ranked(analysis: Analysis, measure: Callable[[Mapping[str, int]], float] | None) -> tuple[Unit, ...]:
+    """Units by the loss that they hold over the root of what they cost; as they are for the other criteria.
 
     A unit's loss is the sum over its channels. Ranking by loss alone empties cheap layers to no avail, by loss over
     cost the costly ones; the root lies between the two.
+
+    Args:
+        analysis: The weighed model.
+        measure: Cost of what is left; None where every unit costs the same.
     """
-    if target is Measure.CHANNELS:
-        return list(found)
+    if measure is None or analysis.criterion is not Criterion.TAYLOR:
+        return analysis.units
+    groups = analysis.groups
     full = groups.full()
-    measure = measure_of(costs, Measure.PARAMETERS if target is Measure.PARAMETERS else Measure.FLOPS)
     whole = measure(full)
     channels = {g.name: sum(a.step for a in g.atoms) for g in groups.groups}
     saved = {name: (whole - measure({**full, name: left - 1})) / whole for name, left in full.items()}
-    return [replace(u, score=u.score * channels[u.group] / max(saved[u.group], 1e-12) ** 0.5) for u in found]
+    weights = {name: channels[name] / max(saved[name], 1e-12) ** 0.5 for name in full}
+    return tuple(replace(u, score=u.score * weights[u.group]) for u in analysis.units)
 
 
 def make_plan(
@@ -112,8 +114,9 @@ def make_plan(
         PruneError: So much cannot go; the message states the most that can.
         UsageError: A pattern matches no layer.
     """
-    ladder = Ladder(analysis.groups, analysis.units, options.limits(round_to, protected), options.scope)
     measure = measure_of(analysis.costs, options.target)
+    units = ranked(analysis, None if options.target is Measure.CHANNELS else measure)
+    ladder = Ladder(analysis.groups, units, options.limits(round_to, protected), options.scope)
     share = options.amount
     if full is not None and options.target in {Measure.FLOPS, Measure.PARAMETERS}:
         whole = full.macs if options.target is Measure.FLOPS else full.parameters

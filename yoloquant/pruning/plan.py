@@ -148,7 +148,8 @@ class PrunePlan:
 
     def table(self) -> list[str]:
         """Lines for people: every layer that changes, and the sums."""
-        rows = [("layer", "inputs", "outputs", "weights", "MMACs")]
+        timed = any(layer.ms for layer in self.layers)
+        rows = [("layer", "inputs", "outputs", "weights", "MMACs", *(["ms"] * timed))]
         rows += [
             (
                 layer.name,
@@ -156,11 +157,12 @@ class PrunePlan:
                 _arrow(*layer.outputs),
                 _arrow(*layer.parameters),
                 f"{layer.macs[0] / 1e6:.1f} -> {layer.macs[1] / 1e6:.1f}",
+                *([f"{layer.ms[0]:.3f} -> {layer.ms[1]:.3f}" if layer.ms else ""] * timed),
             )
             for layer in self.layers
             if layer.inputs[0] != layer.inputs[1] or layer.outputs[0] != layer.outputs[1]
         ]
-        widths = [max(len(r[i]) for r in rows) for i in range(5)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
         return [*lines, *self.summary()]
 

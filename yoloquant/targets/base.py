@@ -123,6 +123,21 @@ class Target(ABC):
     def load(self, exported: ExportedModel, threads: int | None = None) -> Runner:
         """Load an artifact for inference on this machine."""
 
+    def layer_times(
+        self, exported: ExportedModel, image: np.ndarray, threads: int | None = None
+    ) -> Mapping[str, float]:
+        """Milliseconds of every layer of a float artifact, where the runtime can tell.
+
+        Args:
+            exported: A float artifact of this target.
+            image: float32 NCHW (1, channels, height, width).
+            threads: Threads of one inference; None uses every core.
+
+        Returns:
+            By the name of the layer's weight; empty where the runtime has no profiler that Python reaches.
+        """
+        return {}
+
     @abstractmethod
     def read_scales(self, exported: ExportedModel) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
         """Scale and zero_point of every point as the artifact holds them (int8 convention), by point name."""

@@ -19,6 +19,7 @@ from ..writing import atomic_path
 from .backend_runner import BackendRunner
 from .base import Capabilities, Target
 from .export_metadata import provenance_json, ultralytics_metadata
+from .layer_times import onnxruntime_times
 from .onnx_dfl import decode_along_last_axis
 from .onnx_graph import Emission, Weights, emit, read_scales
 
@@ -142,6 +143,12 @@ class OnnxRuntimeTarget(Target):
     def load(self, exported: ExportedModel, threads: int | None = None) -> OnnxRunner:
         """Load an artifact on the CPU."""
         return OnnxRunner(exported.path, exported.info, threads=threads)
+
+    def layer_times(
+        self, exported: ExportedModel, image: np.ndarray, threads: int | None = None
+    ) -> Mapping[str, float]:
+        """Milliseconds of every layer; see ``layer_times.onnxruntime_times``."""
+        return onnxruntime_times(exported.path, image, threads)
 
     def read_scales(self, exported: ExportedModel) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
         """Scale and zero_point of every point from the file's Q/DQ nodes."""

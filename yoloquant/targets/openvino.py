@@ -23,6 +23,7 @@ from ..writing import atomic_path
 from .backend_runner import BackendRunner
 from .base import Capabilities, Target
 from .export_metadata import provenance_json, ultralytics_metadata
+from .layer_times import openvino_times
 from .onnx_graph import Emission, Weights, emit
 
 if TYPE_CHECKING:
@@ -160,6 +161,12 @@ class OpenVinoTarget(Target):
         """Compile an artifact for the CPU, its float part in float32."""
         return OpenVinoRunner(exported.path, exported.info, threads=threads)
 
+    def layer_times(
+        self, exported: ExportedModel, image: np.ndarray, threads: int | None = None
+    ) -> Mapping[str, float]:
+        """Milliseconds of every layer; see ``layer_times.openvino_times``."""
+        return openvino_times(exported.path, image, threads)
+
     def read_scales(self, exported: ExportedModel) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
         """Scale and zero_point of every point from the IR, see ``read_ir``."""
         return read_ir(exported.path)
@@ -176,12 +183,23 @@ def _save_ir(model: Any, xml: Path, info: ModelInfo) -> None:
             source = Path(folder) / "model.onnx"
             onnx.save(model, source)
             ir = openvino.convert_model(source)
+        _name_weights(ir, {n.name: n.input[1] for n in model.graph.node if n.op_type == "Conv"})
         _name_anonymous(ir)
         for key, value in _model_info(info).items():
             ir.set_rt_info(value, ["model_info", key])
         openvino.save_model(ir, xml, compress_to_fp16=False)
     except RuntimeError as exc:
         raise TargetError(f"OpenVINO cannot convert the model: {exc}") from exc
+
+
+def _name_weights(ir: Any, names: Mapping[str, str]) -> None:
+    """Give reshaped weights of depthwise convolutions their parameter's name back, as all others have it."""
+    for operation in ir.get_ordered_ops():
+        name = names.get(operation.get_friendly_name().split("/")[0])
+        if name and operation.get_type_name() == "GroupConvolution":
+            weight = operation.input_value(1).get_node()
+            if weight.get_type_name() == "Constant":
+                weight.set_friendly_name(name)
 
 
 def _name_anonymous(ir: Any) -> None:
