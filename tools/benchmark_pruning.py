@@ -14,7 +14,7 @@ Options (``key=value`` or ``--key value``): model, data, imgsz (640), batch (16)
 methods (taylor,random), narrow (0.5; shares of narrower models, none for none), base_epochs (30; of the unpruned
 model), int8 (0.5), qat (none; a preset such as fast), prune (more options of pruning, such as ``round_to=8``), train
 (more training arguments), threads (2), rounds (40), targets (onnxruntime,openvino,litert), bootstrap (1000), stage
-(all; train only trains), output (runs/benchmark_pruning).
+(all; ``train`` only trains, ``time`` does not score), output (runs/benchmark_pruning).
 """
 
 from __future__ import annotations
@@ -39,11 +39,12 @@ from tools.bench.qat import BASELINE, Entry, score, table
 from tools.options import parse_options
 from yoloquant import api, host, targets
 from yoloquant.artifact import Artifact, versions
-from yoloquant.errors import YoloquantError
+from yoloquant.errors import UsageError, YoloquantError
 from yoloquant.float_runner import TorchRunner
 from yoloquant.options import extras, positive
 from yoloquant.runtime.letterbox import letterbox
 from yoloquant.targets.base import Runner
+from yoloquant.types import ExportedModel
 from yoloquant.validation.data import ValidationSet
 from yoloquant.writing import atomic_path, output_folder
 
@@ -71,6 +72,7 @@ DEFAULTS = {
     "output": "runs/benchmark_pruning",
 }
 IMAGES_TIMED = 8
+STAGES = ("all", "train", "time")
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class Settings:
             rounds=positive(values["rounds"]),
             targets=tuple(t.name for t in api.resolve_targets(values["targets"])),
             bootstrap=positive(values["bootstrap"]),
-            stage=values["stage"],
+            stage=_stage(values["stage"]),
             output=Path(values["output"]),
         )
 
@@ -126,6 +128,12 @@ class Settings:
         """Every model of the comparison."""
         pruned = [Variant(m, s) for s in self.shares for m in self.methods]
         return pruned + [Variant("narrow", s) for s in self.narrow]
+
+
+def _stage(text: str) -> str:
+    if text not in STAGES:
+        raise UsageError(f"stage={text} is unknown; allowed are {', '.join(STAGES)}")
+    return text
 
 
 def _shares(text: str) -> tuple[float, ...]:
@@ -141,10 +149,11 @@ def run(settings: Settings) -> dict[str, Any]:
     best = {v: fine_tuned(settings.job, v, folder) for v in settings.variants}
     if settings.stage == "train":
         return {"rows": []}
-    untrained = {v: one_shot(settings.job, v, settings.imgsz, folder) for v in best if v.method != "narrow"}
+    full = macs(settings.job.model, settings.imgsz)
+    sizes = {v.name: 1 - macs(path, settings.imgsz) / full for v, path in best.items()}
     data = ValidationSet.from_yaml(settings.job.data)
-    entries, sizes = enter(settings, best, untrained)
-    rows = score(entries, data, settings.bootstrap)
+    exports = exported(settings, best)
+    rows = [] if settings.stage == "time" else score(enter(settings, best, exports), data, settings.bootstrap)
     result = {
         "format": 1,
         "environment": {
@@ -154,7 +163,7 @@ def run(settings: Settings) -> dict[str, Any]:
         },
         "sizes": sizes,
         "rows": rows,
-        "times": times(settings, best, data),
+        "times": times(settings, best, exports, data),
     }
     for name, text in (("pruning.json", json.dumps(result, indent=1)), ("pruning.md", markdown(result))):
         with atomic_path(folder / name) as temporary:
@@ -162,28 +171,44 @@ def run(settings: Settings) -> dict[str, Any]:
     return result
 
 
-def enter(
-    settings: Settings, best: Mapping[Variant, Path], untrained: Mapping[Variant, Path]
-) -> tuple[list[Entry], dict[str, float]]:
-    """Everything that is scored, and the share of the multiplications that each model lacks."""
-    entries = [Entry("", BASELINE, _float(settings.job.model, settings))]
-    full = macs(settings.job.model, settings.imgsz)
-    sizes: dict[str, float] = {}
-    for variant, path in best.items():
-        sizes[variant.name] = 1 - macs(path, settings.imgsz) / full
-        if variant in untrained:
-            entries.append(Entry("", f"{variant.name}, before training", _float(untrained[variant], settings)))
-        entries.append(Entry("", variant.name, _float(path, settings)))
+Exports = Mapping[str, Mapping[str, ExportedModel | str]]
+"""What was exported, or why it was not: by the model's label and by target."""
+
+
+def exported(settings: Settings, best: Mapping[Variant, Path]) -> Exports:
+    """Every quantized model on every target."""
+    found: dict[str, dict[str, ExportedModel | str]] = {}
     for label, artifact in _quantized(settings, best).items():
+        found[label] = {}
         for name in settings.targets:
+            try:
+                folder = _folder(settings, label)
+                found[label][name] = api.export(artifact, targets=[name], folder=folder).exports[0]
+            except YoloquantError as exc:
+                found[label][name] = str(exc)
+    return found
+
+
+def enter(settings: Settings, best: Mapping[Variant, Path], exports: Exports) -> list[Entry]:
+    """Everything that is scored."""
+    entries = [Entry("", BASELINE, _float(settings.job.model, settings))]
+    for variant, path in best.items():
+        if variant.method != "narrow":
+            untrained = one_shot(settings.job, variant, settings.imgsz, settings.output)
+            entries.append(Entry("", f"{variant.name}, before training", _float(untrained, settings)))
+        entries.append(Entry("", variant.name, _float(path, settings)))
+    for label, by_target in exports.items():
+        for name, found in by_target.items():
             entry = Entry(name, label)
             entries.append(entry)
             try:
-                exported = api.export(artifact, targets=[name], folder=_folder(settings, label)).exports[0]
-                entry.runner = targets.get(name).load(exported, settings.threads)
+                if isinstance(found, str):
+                    entry.error = found
+                else:
+                    entry.runner = targets.get(name).load(found, settings.threads)
             except YoloquantError as exc:
                 entry.error = str(exc)
-    return entries, sizes
+    return entries
 
 
 def _quantized(settings: Settings, best: Mapping[Variant, Path]) -> dict[str, Artifact]:
@@ -214,7 +239,9 @@ def _float(path: Path, settings: Settings) -> Runner:
     return TorchRunner(artifact.graph.module, artifact.info, settings.threads)
 
 
-def times(settings: Settings, best: Mapping[Variant, Path], data: ValidationSet) -> dict[str, dict[str, Any]]:
+def times(
+    settings: Settings, best: Mapping[Variant, Path], exports: Exports, data: ValidationSet
+) -> dict[str, dict[str, Any]]:
     """Median times by runtime and model, and their ratios to the unpruned float model within the same rounds."""
     models = {"unpruned": settings.job.model}
     models |= {v.name: p for v, p in best.items() if v.method == settings.methods[0]}
@@ -230,12 +257,11 @@ def times(settings: Settings, best: Mapping[Variant, Path], data: ValidationSet)
         for label, path in models.items():
             source = host.load_model(path)
             artifact = Artifact(replace(source, state={}), host.model_info(source, size), {})
-            exported = target.export_float(artifact, _folder(settings, f"{label}, fp32"), label)
-            runners[f"{name}: {label}"] = target.load(exported, settings.threads)
-            integers = _folder(settings, f"{label}, INT8")
-            if integers.is_dir():
-                found = [e for e in api.export_list.load_exports(integers) if e.target == name]
-                runners |= {f"{name}: {label}, INT8": target.load(e, settings.threads) for e in found}
+            plain = target.export_float(artifact, _folder(settings, f"{label}, fp32"), label)
+            runners[f"{name}: {label}"] = target.load(plain, settings.threads)
+            integers = exports.get(f"{label}, INT8", {}).get(name)
+            if isinstance(integers, ExportedModel):
+                runners[f"{name}: {label}, INT8"] = target.load(integers, settings.threads)
         groups[name] = runners
     timings = measure(groups, images, rounds=settings.rounds)
     for runners in groups.values():
@@ -248,7 +274,7 @@ def _time(label: str, timings: Mapping[str, Timing]) -> dict[str, Any]:
     mine = timings[label]
     unpruned = f"{mine.runtime}: unpruned"
     found = {"runtime": mine.runtime, "ms": mine.median_ms, "ratio": ratio(mine, timings[unpruned])}
-    if label.endswith("INT8"):
+    if label.endswith("INT8") and f"{unpruned}, INT8" in timings:
         found["ratio_int8"] = ratio(mine, timings[f"{unpruned}, INT8"])
     return found
 
@@ -256,7 +282,7 @@ def _time(label: str, timings: Mapping[str, Timing]) -> dict[str, Any]:
 def markdown(result: dict[str, Any]) -> str:
     """The tables with what they were measured on."""
     e = result["environment"]
-    lines = [table(result["rows"]), "| model | multiplications gone |", "|---|---|"]
+    lines = [*([table(result["rows"])] if result["rows"] else []), "| model | multiplications gone |", "|---|---|"]
     lines += [f"| {name} | {share:.1%} |" for name, share in result["sizes"].items()]
     lines += ["", "| runtime: model | ms | / unpruned FP32 | / unpruned INT8 |", "|---|---|---|---|"]
     for label, t in result["times"].items():

@@ -64,6 +64,29 @@ def test_prune_and_fine_tune_keeps_the_shapes_and_writes_an_ordinary_checkpoint(
     assert shapes(host.load_model(again.best).module) == shapes(found.module)
 
 
+def statistics(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {n: b.clone() for n, b in module.named_buffers() if n.endswith(("running_mean", "running_var"))}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frozen", [True, False])
+def test_batchnorm_statistics_are_measured_after_pruning_and_held_if_asked(
+    source: tuple[Path, Path], tmp_path: Path, frozen: bool
+) -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+    options = {**HALF, "criterion": "l2", "freeze_bn": frozen}
+    trainer = PruneTrainer(
+        overrides={"model": str(source[0]), "data": str(source[1]), "prune": options, **arguments(tmp_path)}
+    )
+    trainer.add_callback("on_train_start", lambda t: seen.append(statistics(t.model)))
+    trainer.train()
+    unpruned, after = host.load_model(source[0]).module, statistics(trainer.model)
+    uncut = [n for n, b in statistics(unpruned).items() if b.shape == after[n].shape]
+    assert uncut and any(not torch.equal(statistics(unpruned)[n], seen[0][n]) for n in uncut)
+    changed = [n for n, b in after.items() if not torch.equal(b, seen[0][n])]
+    assert bool(changed) is not frozen
+
+
 @pytest.mark.slow
 def test_the_pruned_model_trains_quantized_and_keeps_its_shapes(source: tuple[Path, Path], tmp_path: Path) -> None:
     result = api.train(

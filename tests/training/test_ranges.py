@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -73,13 +74,13 @@ def test_fixed_and_head_ranges_stay_when_the_host_thaws_everything(plan: Plan) -
         assert found.trainable is not frozen
         assert (len(list(found.parameters())) == 0) is frozen
         if not frozen and point.kind is PointKind.ACTIVATION and not point.spec.symmetric:
-            assert found.shift is not None
+            assert found.log_low is not None
     opened = learned_ranges(plan, heads=True)
     assert all(opened[p.name].trainable for p in plan.points if p.role in HEADS)
 
 
 def test_symmetric_points_learn_no_offset(plan: Plan) -> None:
-    assert all(r.shift is None for r in unique(learned_ranges(plan, offset=True)) if r.spec.symmetric)
+    assert all(r.log_low is None for r in unique(learned_ranges(plan, offset=True)) if r.spec.symmetric)
 
 
 @pytest.mark.parametrize("cast", ["half", "bfloat16", "double"])
@@ -150,12 +151,48 @@ def test_zero_points_survive_a_moving_average() -> None:
         assert int(found.qparams().zero_point) == zero and float(found.zero_point()) == zero
 
 
+def affine(zero: int = 100, step: float = 0.1) -> LearnedRange:
+    return LearnedRange(("x",), QuantSpec(), QParams(np.float32(step), np.int32(zero)), offset=True)  # type: ignore[arg-type]
+
+
 def test_a_learned_offset_stays_on_the_grid() -> None:
-    found = LearnedRange(("x",), QuantSpec(), QParams(np.float32(0.1), np.int32(100)), offset=True)  # type: ignore[arg-type]
-    assert found.shift is not None
+    found = affine()
+    assert found.log_low is not None
     with torch.no_grad():
-        found.shift.fill_(1000.3)
-    assert int(found.qparams().zero_point) == 127
+        found.log_low.fill_(10)
+        assert int(found.qparams().zero_point) == 127
+        found.log_low.fill_(-10)
+        assert int(found.qparams().zero_point) == -128
+
+
+@pytest.mark.parametrize("zero", [-128, -100, 0, 57, 127])
+def test_ends_move_apart(zero: int) -> None:
+    """Each end follows its own factor, to half a step; before the first step the range is the calibrated one."""
+    found = affine(zero)
+    assert found.log_low is not None and int(found.qparams().zero_point) == zero
+    assert found.qparams().scale == np.float32(0.1)
+    low, high = (-128 - zero) * 0.1, (127 - zero) * 0.1
+    with torch.no_grad():
+        found.log_low.fill_(math.log(0.5))
+        found.log_ratio.fill_(math.log(1.25))
+    params = found.qparams()
+    ends = [(q - int(params.zero_point)) * float(params.scale) for q in (-128, 127)]
+    assert ends == pytest.approx([0.5 * low, 1.25 * high], abs=0.51 * float(params.scale))
+
+
+def test_a_clipped_value_pulls_its_own_end_only() -> None:
+    """d(end) / d(log of its factor) is the end itself; LSQ+'s gradients of scale and offset together give that."""
+    found = affine(0)
+    low, high = -128 * 0.1, 127 * 0.1
+    factor = 1 / np.sqrt(3 * 127)
+    found(torch.full((1, 3), -100.0)).sum().backward()
+    assert found.log_low is not None and found.log_low.grad is not None
+    assert float(found.log_low.grad) == pytest.approx(3 * low * factor, rel=1e-5)
+    assert float(found.log_ratio.grad) == pytest.approx(0, abs=1e-4)
+    found.zero_grad()
+    found(torch.full((1, 3), 100.0)).sum().backward()
+    assert float(found.log_low.grad) == pytest.approx(0, abs=1e-4)
+    assert float(found.log_ratio.grad) == pytest.approx(3 * high * factor, rel=1e-5)
 
 
 def test_a_step_size_s_gradient_shrinks_with_the_number_of_values() -> None:

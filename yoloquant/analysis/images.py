@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +12,11 @@ import torch
 
 from ..calibration import MIN_IMAGES, CalibrationOptions, CalibrationSet, calibration_set
 from ..errors import DataError, UsageError
+from ..pruning.batchnorm import stacked
 from ..runtime.letterbox import Letterbox, letterbox
 from ..types import ModelInfo, Task
 from ..validation.data import ValidationSet
 from .options import AnalyzeOptions, Metric
-
-BATCH = 8  # images in one forward
 
 
 @dataclass(frozen=True)
@@ -42,18 +40,6 @@ class Images:
     def batches(self) -> tuple[torch.Tensor, ...]:
         """The same in batches."""
         return tuple(stacked(image for image, _ in self.inputs))
-
-
-def stacked(images: Iterator[np.ndarray], size: int = BATCH) -> Iterator[torch.Tensor]:
-    """Images (1, channels, height, width) in batches, the last one smaller."""
-    found: list[np.ndarray] = []
-    for image in images:
-        found.append(image)
-        if len(found) == size:
-            yield torch.from_numpy(np.concatenate(found))
-            found = []
-    if found:
-        yield torch.from_numpy(np.concatenate(found))
 
 
 def open_images(data: str | os.PathLike[str] | None, options: AnalyzeOptions, info: ModelInfo) -> Images:

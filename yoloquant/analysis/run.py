@@ -90,7 +90,8 @@ def _artifact(model: Any, options: AnalyzeOptions) -> Artifact:
 def _prune(
     artifact: Artifact, images: Images, data: str | os.PathLike[str], options: AnalyzeOptions
 ) -> tuple[Subject, dict[str, Any]]:
-    from .images import stacked, training_images
+    from ..pruning.batchnorm import stacked
+    from .images import training_images
     from .prune import PruneSubject
 
     if not options.reestimates:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import torch
 
 from .. import host
 from ..artifact import plain_arguments, save_checkpoint
@@ -18,7 +15,7 @@ from ..errors import PruneError, UsageError
 from ..types import Task
 from ..writing import output_folder
 from .apply import pruned, unpruned_cost
-from .batchnorm import reestimate
+from .batchnorm import reestimate, stacked
 from .blocks import without_blocks
 from .choices import Criterion, Kind
 from .make import weigh
@@ -28,8 +25,6 @@ from .run import choose
 
 if TYPE_CHECKING:
     from torch import nn
-
-BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -113,7 +108,7 @@ def prune(
     smaller = pruned(module, plan, channels=source.channels)
     lines += plan.summary()
     if images is not None:
-        reestimate(smaller, _batches(images))
+        reestimate(smaller, stacked(images))
         lines.append(f"BatchNorm statistics measured anew on {chosen.images} images")
     _save(smaller, source, size, target)
     return PruneResult(plan, target, tuple(lines))
@@ -139,11 +134,6 @@ def _output(source: host.HostModel, output: str | os.PathLike[str] | None) -> Pa
 def _images(data: str | os.PathLike[str], options: PruneOptions, size: tuple[int, int]) -> Any:
     found = calibration_set(data, CalibrationOptions(images=options.images, seed=options.seed))
     return list(found.tensors(size))
-
-
-def _batches(images: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
-    for start in range(0, len(images), BATCH):
-        yield torch.from_numpy(np.concatenate(images[start : start + BATCH]))
 
 
 def _save(module: nn.Module, source: host.HostModel, size: tuple[int, int], path: Path) -> None:

@@ -11,11 +11,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import PruneError
+
+BATCH = 8  # images in one forward
 
 
 def reestimate(module: nn.Module, batches: Iterable[Tensor]) -> int:
@@ -95,3 +98,15 @@ def _only_norms_train(module: nn.Module, norms: list[_BatchNorm]) -> Iterator[No
 def _head(module: Any) -> Iterable[nn.Module]:
     layers = getattr(module, "model", None)
     return layers[-1].modules() if isinstance(layers, nn.Sequential) and len(layers) else ()
+
+
+def stacked(images: Iterable[np.ndarray], size: int = BATCH) -> Iterator[torch.Tensor]:
+    """Images (1, channels, height, width) in batches, the last one smaller."""
+    found: list[np.ndarray] = []
+    for image in images:
+        found.append(image)
+        if len(found) == size:
+            yield torch.from_numpy(np.concatenate(found))
+            found = []
+    if found:
+        yield torch.from_numpy(np.concatenate(found))

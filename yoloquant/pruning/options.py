@@ -37,6 +37,8 @@ class PruneOptions:
         teacher: Checkpoint to distil from; the unpruned model by default.
         distill_weight: Weight of the distillation loss.
         detect_weight: Weight of the model's own loss.
+        freeze_bn: Fine-tune with the BatchNorm statistics that were measured after pruning, as they are: for sets so
+            small that a batch's own statistics mislead.
         allow_unsafe: Read checkpoints that can run code.
     """
 
@@ -61,6 +63,7 @@ class PruneOptions:
     teacher: str | None = None
     distill_weight: float = 1.0
     detect_weight: float = 1.0
+    freeze_bn: bool = False
     allow_unsafe: bool = False
 
     def __post_init__(self) -> None:

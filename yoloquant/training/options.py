@@ -42,7 +42,7 @@ class QATOptions:
         feature_weight: Weight of the distillation of the feature maps that the head reads; needs a teacher of the
             student's own width.
         range_lr: Learning rate of the ranges: their relative change per step.
-        learn_offset: Learn zero_points of affine schemes too.
+        learn_offset: Learn the two ends of affine ranges apart, and so their zero_points too.
         learn_heads: Learn the ranges of raw head outputs too.
         damping: Weight of the pull towards grid points that keeps weights from oscillating; it grows from 0.
         images: How many training images calibrate the ranges that training starts from.

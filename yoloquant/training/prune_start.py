@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from ultralytics.utils import LOGGER
 
 from .. import host
-from ..calibration import CalibrationOptions, calibration_set
-from ..errors import DataError
+from ..calibration import MIN_IMAGES, CalibrationOptions, calibration_set
+from ..errors import CalibrationError, DataError
 from ..pruning.apply import pruned, unpruned_cost
+from ..pruning.batchnorm import BATCH, reestimate, stacked
 from ..pruning.blocks import without_blocks
 from ..pruning.choices import Criterion, Kind
 from ..pruning.make import weigh
@@ -28,7 +31,6 @@ from ..pruning.sparsity import Sparsity, sparsity_report
 from .gradients import channel_products
 from .masks import Masks, MaskSpec, Pattern
 
-BATCH = 8
 _SHARE_24, _SLACK = 0.3, 0.02  # a 2:4 model has few zeros where many layers do not come in fours
 
 
@@ -46,15 +48,28 @@ def prune_for(trainer: Any, module: Any) -> nn.Module:
     for line in plan.summary():
         LOGGER.info(line)
     channels = int((getattr(module, "yaml", None) or {}).get("channels", 3))
-    return pruned(module, plan, channels=channels)
+    smaller = pruned(module, plan, channels=channels)
+    try:
+        reestimate(smaller, stacked(_images(trainer, module)))
+    except CalibrationError as exc:
+        LOGGER.warning(f"BatchNorm statistics stay those of the unpruned model: {exc}")
+    return smaller
+
+
+def _images(trainer: Any, module: Any) -> Iterator[np.ndarray]:
+    """Training images as validation sees them."""
+    source, options = host.load_model(module), trainer.prune
+    images = max(options.images, MIN_IMAGES)
+    found = calibration_set(str(trainer.args.data), CalibrationOptions(images=images, seed=options.seed))
+    return found.tensors(host.check_imgsz(trainer.args.imgsz, source.stride))
 
 
 def _without_blocks(trainer: Any, module: Any) -> Any:
     options: PruneOptions = trainer.prune
     source = host.load_model(module)
     size = host.check_imgsz(trainer.args.imgsz, source.stride)
-    found = calibration_set(str(trainer.args.data), CalibrationOptions(images=options.images, seed=options.seed))
-    smaller, gone = without_blocks(source.module, options.blocks, found.tensors(size), size, source.channels)
+    images = _images(trainer, module)
+    smaller, gone = without_blocks(source.module, options.blocks, images, size, source.channels)
     for block in gone:
         LOGGER.info(f"took out {block.path}, which changes its input by {block.change:.0%}")
     return smaller

@@ -22,20 +22,22 @@ class LearnedRange(nn.Module):
     """Scale and zero_point of the points that share one range.
 
     The scale is ``start * exp(log_ratio)``: always positive, bit for bit the calibrated one until a step is taken, and
-    a learning rate means a relative change whatever the tensor's size.
+    a learning rate means a relative change whatever the tensor's size. Where the offset is learned too, the two ends of
+    the range move apart, each by its own such factor, and scale and zero_point follow from them: a step of the
+    zero_point itself would move both ends, by hundreds of times its own size.
 
     Attributes:
         names: The points that it serves.
         spec: Their representation.
         trainable: Whether the range is learned; a fixed one keeps its parameters as buffers, which no trainer thaws.
-        log_ratio: float32, () or (channels,).
-        shift: float32, added to the zero_point before rounding; only for learned offsets.
+        log_ratio: float32, () or (channels,); of the upper end where offsets are learned.
+        log_low: float32, of the lower end; only for learned offsets.
     """
 
     start: Tensor
     zero: Tensor
     log_ratio: Tensor
-    shift: Tensor | None
+    log_low: Tensor | None
 
     def __init__(
         self,
@@ -56,7 +58,7 @@ class LearnedRange(nn.Module):
         else:
             self.register_buffer("log_ratio", torch.zeros_like(self.start))
         learns_zero = trainable and offset and not spec.symmetric
-        self.shift = nn.Parameter(torch.zeros_like(self.start)) if learns_zero else None
+        self.log_low = nn.Parameter(torch.zeros_like(self.start)) if learns_zero else None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """Follow the model to its device, but stay float32 when it is cast: a half scale is another scale."""
@@ -67,22 +69,35 @@ class LearnedRange(nn.Module):
 
         return super()._apply(keep, recurse)  # type: ignore[no-untyped-call]
 
-    def scale(self, elements: int) -> Tensor:
+    def scale(self, elements: int = 1) -> Tensor:
         """The scale, differentiable.
 
         Args:
             elements: Values per image (or per channel) that it quantizes, for the size of its gradient.
         """
-        scale = self.start * self.log_ratio.exp()
-        factor = 1.0 / math.sqrt(max(elements, 1) * self.grid.qmax)
-        return ScaleGradient.apply(scale, factor)  # type: ignore[no-any-return, no-untyped-call]
+        if self.log_low is not None:
+            return self.start * self._ends(elements)[0]
+        return self._damped(self.start * self.log_ratio.exp(), elements)
 
-    def zero_point(self) -> Tensor:
-        """The zero_point as a float without fraction, differentiable if it is learned."""
-        if self.shift is None:
+    def zero_point(self, elements: int = 1) -> Tensor:
+        """The zero_point as a float without fraction, differentiable if it is learned; see ``scale``."""
+        if self.log_low is None:
             return self.zero.float()
-        moved = RoundStraight.apply(self.zero + self.shift)  # type: ignore[no-untyped-call]
-        return moved.clamp(self.grid.qmin, self.grid.qmax)  # type: ignore[no-any-return]
+        low = RoundStraight.apply(self._ends(elements)[1])  # type: ignore[no-untyped-call]
+        return (self.grid.qmin - low).clamp(self.grid.qmin, self.grid.qmax)  # type: ignore[no-any-return]
+
+    def _ends(self, elements: int) -> tuple[Tensor, Tensor]:
+        """How much wider the range has become, and where its lower end lies in new steps from zero."""
+        assert self.log_low is not None
+        low, high = self._damped(self.log_low, elements), self._damped(self.log_ratio, elements)
+        steps = self.grid.qmin - self.zero.float()
+        share = -steps / (self.grid.qmax - self.grid.qmin)
+        wider = 1 + share * low.expm1() + (1 - share) * high.expm1()  # exactly 1 before the first step
+        return wider, steps * low.exp() / wider
+
+    def _damped(self, value: Tensor, elements: int) -> Tensor:
+        factor = 1.0 / math.sqrt(max(elements, 1) * self.grid.qmax)
+        return ScaleGradient.apply(value, factor)  # type: ignore[no-any-return, no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantize and dequantize; shape and dtype stay."""
@@ -92,8 +107,8 @@ class LearnedRange(nn.Module):
             shape[axis] = -1
             scale = self.scale(x.numel() // self.start.numel()).reshape(shape)
             return FakeQuantizeChannels.apply(x, scale, self.grid)  # type: ignore[no-any-return, no-untyped-call]
-        scale = self.scale(x.numel() // max(x.shape[0] if x.dim() else 1, 1)).reshape(())
-        zero = self.zero_point().reshape(())
+        elements = x.numel() // max(x.shape[0] if x.dim() else 1, 1)
+        scale, zero = self.scale(elements).reshape(()), self.zero_point(elements).reshape(())
         return FakeQuantize.apply(x, scale, zero, self.grid)  # type: ignore[no-any-return, no-untyped-call]
 
     def distance(self, x: Tensor, quantized: Tensor) -> Tensor:
@@ -107,7 +122,7 @@ class LearnedRange(nn.Module):
     @torch.no_grad()
     def qparams(self) -> QParams:
         """The range as it stands."""
-        scale = (self.start * self.log_ratio.exp()).cpu().numpy()
+        scale = self.scale().cpu().numpy()
         return QParams(scale.reshape(self.start.shape), self.zero_point().cpu().numpy().astype(np.int32))
 
 
