@@ -77,6 +77,13 @@ def test_an_artifact_detects_as_its_detector_does(exports: Path, images: Path, t
             found = detector(cv2.imread(str(images / line["file"])))
             assert np.allclose(line["boxes"], found.boxes, atol=1e-3) and line["classes"] == found.classes.tolist()
     assert summary.outcome.frames == len(lines) == 3 and sum(summary.found.values()) > 0
+    shared = tmp_path / "shared.jsonl"
+    options = replace(options, outputs=(str(shared),), workers=2)
+    live.predict(str(exports / "tiny-onnxruntime.onnx"), options, replace(running, threads=2))
+    others = [json.loads(line) for line in shared.read_text().splitlines()]
+    for line in [*lines, *others]:
+        del line["latency_ms"]
+    assert others == lines, "two workers find the same, in the same order"
 
 
 def test_the_verbs_say_their_results(exports: Path, images: Path, tmp_path: Path) -> None:

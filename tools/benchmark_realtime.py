@@ -2,15 +2,17 @@
 
     python tools/benchmark_realtime.py model=../shared/weights/yolo11n.pt data=../shared/data/coco256/coco256.yaml
 
-It makes a video of images of a data set, quantizes and exports the checkpoint (or takes ``exports=``), and lets three
-loops over that video take turns in an order drawn anew for every round: the network alone on prepared frames, our
-``predict`` with drawing, and ``YOLO(artifact).predict(stream=True)`` with ``plot()``; each side in its own process.
+It makes a video of images of a data set, quantizes and exports the checkpoint (or takes ``exports=``), and lets four
+loops over that video take turns in an order drawn anew for every round: the network alone on prepared frames, one after
+the other and by as many workers as our ``predict`` has; our ``predict`` with drawing; and
+``YOLO(artifact).predict(stream=True)`` with ``plot()``; each side in its own process.
 Ratios are taken within a round. ``realtime.md`` and ``realtime.json`` are written. Exit code 4 if a loop failed.
 
 Options (``key=value`` or ``--key value``): model, data (demo: drawn scenes), exports (a folder that yoloquant export
 wrote, instead of model), targets (onnxruntime,openvino,litert), imgsz (640), images (64, calibration), frames (100),
-size (640x480), codec (mp4v; also MJPG), rounds (7), threads (2), conf (0.25), precision (f32; also auto: what OpenVINO
-computes float operations in, in our loop; Ultralytics leaves it to OpenVINO), output (runs/realtime).
+size (640x480), codec (mp4v; also MJPG), rounds (7), threads (2), workers (auto: as ``predict`` chooses; or how many
+share the threads), conf (0.25), precision (f32; also auto: what OpenVINO computes float operations in, in our loop;
+Ultralytics leaves it to OpenVINO), output (runs/realtime).
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ DEFAULTS = {
     "codec": "mp4v",
     "rounds": "7",
     "threads": "2",
+    "workers": "auto",
     "conf": "0.25",
     "precision": "f32",
     "output": "runs/realtime",
@@ -75,6 +78,7 @@ class Settings:
     codec: str
     rounds: int
     threads: int
+    workers: int | None
     conf: float
     precision: str
     output: Path
@@ -103,6 +107,7 @@ class Settings:
             model=Path(values["model"]),
             size=(positive(sides[0]), positive(sides[1])),
             conf=conf,
+            workers=None if values["workers"] == "auto" else positive(values["workers"]),
             targets=tuple(n.strip() for n in values["targets"].split(",") if n.strip()),
             output=Path(values["output"]),
             **{key: values[key] for key in ("data", "exports", "codec", "precision")},
@@ -164,6 +169,7 @@ def run(settings: Settings) -> dict[str, Any]:
             path.resolve(),
             video.resolve(),
             settings.threads,
+            settings.workers,
             settings.conf,
             settings.precision,
             theirs,

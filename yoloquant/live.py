@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .errors import ArtifactError, UsageError
 from .exports import load_exports
-from .runtime.running import BundleOpener, Running
+from .runtime.running import BundleOpener, Network, Running
 from .types import HeadLayout
 
 if TYPE_CHECKING:
@@ -40,6 +40,19 @@ class ArtifactOpener:
     path: str
     running: Running = field(default_factory=Running)
 
+    def network(self) -> Network:
+        """What is there.
+
+        Raises:
+            ArtifactError: It is damaged, or nobody knows what it holds.
+            UsageError: It cannot run as it is.
+        """
+        if is_bundle(Path(self.path)):
+            return BundleOpener(self.path, self.running).network()
+        exported = _single(self.path)
+        raw = exported.layout is HeadLayout.RAW
+        return Network(BACKENDS[exported.target], exported.path, exported.info, raw)
+
     def __call__(self) -> Detector:
         """Load it.
 
@@ -48,11 +61,7 @@ class ArtifactOpener:
             UsageError: It cannot run as it is.
             TargetError: The runtime refuses it.
         """
-        if is_bundle(Path(self.path)):
-            return BundleOpener(self.path, self.running)()
-        exported = _single(self.path)
-        raw = exported.layout is HeadLayout.RAW
-        return self.running.open(BACKENDS[exported.target], exported.path, exported.info, raw=raw)
+        return self.running.open(self.network())
 
 
 def is_bundle(path: Path) -> bool:
@@ -122,7 +131,7 @@ def predict(
     Args:
         model: A bundle, or an artifact in its export folder.
         options: Source and outputs.
-        running: How the network is run.
+        running: How the network is run; ``options.workers`` share its threads.
         say: Receives JSON lines where no output and no window is there.
 
     Returns:
@@ -131,10 +140,10 @@ def predict(
     Raises:
         YoloquantError: See ``runtime.predict.predict`` and ``ArtifactOpener``.
     """
-    from .runtime.predict import predict as run
+    from .runtime.predict import run_network
 
-    with ArtifactOpener(model, running or Running())() as detector:
-        return run(detector, options, say)
+    running = running or Running()
+    return run_network(ArtifactOpener(model, running).network(), running, options, say)
 
 
 def bench(

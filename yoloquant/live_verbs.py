@@ -5,7 +5,7 @@ from __future__ import annotations
 from .options import Option, Verb
 
 _RUNNING = (
-    Option("threads", "threads of one inference; all cores if not given"),
+    Option("threads", "threads of an inference, or of all workers together; all cores if not given"),
     Option("device", "device of the runtime, for instance GPU for OpenVINO; its usual one if not given"),
     Option("hint", "what OpenVINO tunes itself for: latency (default) or throughput"),
     Option("precision", "what OpenVINO computes float operations in: f32 (default), or auto for its own choice"),
@@ -26,6 +26,11 @@ PREDICT = Verb(
         Option("overlay", "show frames per second and latency in the pictures (default true)"),
         Option("line", "line width in pixels; chosen by the picture's size if not given"),
         Option("limit", "frames after which to stop"),
+        Option(
+            "workers",
+            "inferences side by side, which share the threads; if not given, one for each thread (4 at most) for "
+            "videos and folders, and a single one for cameras and streams, whose frames must not wait",
+        ),
         Option("timeout", "seconds without a frame after which a source counts as stalled (default 10)"),
         Option("reconnect", "how often a lost camera or stream is opened again before giving up (default 0)"),
         Option("size", "width and height asked of a camera, for instance 1280x720"),

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ from yoloquant.runtime import predict as module
 from yoloquant.runtime.errors import DataError, OutputError, SourceError, UsageError
 from yoloquant.runtime.pipeline import Ending
 from yoloquant.runtime.predict import KEYS, PredictOptions, main, predict
-from yoloquant.runtime.running import Running
+from yoloquant.runtime.running import Network, Running
 from yoloquant.runtime.settings import Settings
 from yoloquant.runtime.sinks import VideoFile
 
@@ -42,12 +43,13 @@ def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_a_folder_to_json_lines_video_and_images_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_folder_to_json_lines_video_and_images_at_once(tmp_path: Path, workers: int) -> None:
     source, out = images(tmp_path / "in"), tmp_path / "out"
     labels = tmp_path / "labels.txt"
     labels.write_text("katze\nhund\nvogel\n")
     options = parsed(source=str(source), output=f"{out}/a.jsonl,{out}/b.mp4,{out}/pictures", labels=str(labels))
-    summary = predict(grey_detector(), options)
+    summary = predict([grey_detector() for _ in range(workers)], options)
     found = lines(out / "a.jsonl")
     assert [line["index"] for line in found] == list(range(12))
     assert [pictured(np.array(line["boxes"])) for line in found] == GREYS
@@ -152,6 +154,7 @@ def test_a_video_is_not_written_over_itself(tmp_path: Path) -> None:
         ({"source": "0", "timeout": "-1"}, "number from 0.1"),
         ({"source": "0", "timeout": "nan"}, "number from 0.1"),
         ({"source": "0", "limit": "0"}, "whole number from 1"),
+        ({"source": "0", "workers": "0"}, "whole number from 1"),
         ({"source": "0", "show": "perhaps"}, "true and false"),
     ],
 )
@@ -164,6 +167,7 @@ def test_arguments_are_read() -> None:
     options = parsed(source="0", size="1280x720", fps="30", reconnect="3", timeout="2.5", show="false", line="4")
     assert options.reading == module.SourceOptions(2.5, 3, (1280, 720), 30.0)
     assert (options.show, options.line, options.limit, options.overlay) == (False, 4, None, True)
+    assert [parsed(source="0", **w).workers for w in ({}, {"workers": "auto"}, {"workers": "3"})] == [None, None, 3]
 
 
 def test_a_window_needs_a_screen(tmp_path: Path) -> None:
@@ -177,8 +181,11 @@ def test_an_output_of_unknown_kind_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_verb_loads_what_is_named_and_closes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    detector, asked = grey_detector(), []
-    monkeypatch.setattr(module, "BundleOpener", lambda *given: (asked.append(given), lambda: detector)[1])
+    detector, asked, opened = grey_detector(), [], []
+    network = Network("onnxruntime", tmp_path / "m.onnx", detector.info)
+    opener = SimpleNamespace(network=lambda: network)
+    monkeypatch.setattr(module, "BundleOpener", lambda *given: (asked.append(given), opener)[1])
+    monkeypatch.setattr(Running, "open", lambda self, given: (opened.append((self, given)), detector)[1])
     said: list[str] = []
     source = images(tmp_path / "in")
     arguments = {
@@ -190,6 +197,7 @@ def test_the_verb_loads_what_is_named_and_closes_it(tmp_path: Path, monkeypatch:
     }
     assert main(arguments, said.append) == 0
     assert asked == [("bundle", Running(threads=2, conf=0.4))]
+    assert opened == [(Running(threads=1, conf=0.4), network)] * 2, "a folder's images can wait: a worker per thread"
     assert "12 frames" in said[-1] and "wrote" in said[-1] and detector.backend.closed  # type: ignore[attr-defined]
     del arguments["output"]
     said.clear()

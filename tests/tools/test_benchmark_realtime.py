@@ -19,7 +19,7 @@ from core_models import checkpoint, write_images  # noqa: E402
 
 from tools.bench.realtime import Row, table  # noqa: E402
 from tools.bench.realtime_video import write_video  # noqa: E402
-from tools.bench.realtime_worker import OURS, PURE, THEIRS, Pass  # noqa: E402
+from tools.bench.realtime_worker import OURS, PURE, SHARED, THEIRS, Pass  # noqa: E402
 
 
 def _tool() -> ModuleType:
@@ -35,22 +35,29 @@ def _tool() -> ModuleType:
 def test_a_whole_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tool, out = _tool(), tmp_path / "out"
     model, data = checkpoint(tmp_path / "tiny.pt"), write_images(tmp_path / "set")
-    arguments = [f"model={model}", f"data={data}", "imgsz=64", "images=8", "frames=12", "rounds=2", "threads=1"]
+    arguments = [f"model={model}", f"data={data}", "imgsz=64", "images=8", "frames=12", "rounds=2", "threads=2"]
     assert tool.main([*arguments, "targets=onnxruntime", "size=96x64", "codec=MJPG", f"output={out}"]) == 0
     assert (out / "realtime.md").read_text().strip() in capsys.readouterr().out
     (row,) = json.loads((out / "realtime.json").read_text())["rows"]
-    assert {kind: len(passes) for kind, passes in row["passes"].items()} == {PURE: 2, OURS: 2, THEIRS: 2}
+    assert {kind: len(passes) for kind, passes in row["passes"].items()} == dict.fromkeys(
+        (PURE, SHARED, OURS, THEIRS), 2
+    )
     assert all(p["frames"] == 12 and p["cpu"] > 0 for passes in row["passes"].values() for p in passes)
     assert row["overhead"] > 0 and row["speed"] > 0 and not row["error"]
+    assert {kind: passes[0]["shares"] for kind, passes in row["passes"].items()} == {
+        **{PURE: [2], SHARED: [1, 1], OURS: [1, 1], THEIRS: []}
+    }
 
 
 def test_ratios_are_taken_within_a_round() -> None:
     row = Row("x")
     for slower in (1.0, 5.0, 1.0):  # the machine was busy in the second round
-        row.passes[PURE].append(Pass(1.0 * slower, 2.0, 10, 0))
-        row.passes[OURS].append(Pass(1.2 * slower, 2.1, 10, 7))
+        row.passes[PURE].append(Pass(1.5 * slower, 2.4, 10, 0, (2,)))
+        row.passes[SHARED].append(Pass(1.0 * slower, 2.0, 10, 0, (1, 1)))
+        row.passes[OURS].append(Pass(1.2 * slower, 2.1, 10, 7, (1, 1)))
         row.passes[THEIRS].append(Pass(1.8 * slower, 4.2, 10, 7))
     assert row.overhead == pytest.approx(1.2) and row.speed == pytest.approx(1.5)
+    assert row.single_overhead == pytest.approx(0.8)
     assert row.ratio(THEIRS, OURS, cpu=True) == pytest.approx(2.0)
     assert row.milliseconds(OURS) == pytest.approx(120)
     environment = {
@@ -59,7 +66,8 @@ def test_ratios_are_taken_within_a_round() -> None:
         "precision": "f32",
     }
     text = table(environment, [row, Row("broken", error="out of memory")])
-    assert "| x | 100.0 | 120.0 | 180.0 | 8.3 | 1.20 | 1.50 | 200.0 / 210.0 / 420.0 | 7 / 7 |" in text
+    assert "| x | 2 x 1 | 150.0 / 100.0 | 120.0 | 180.0 | 8.3 | 1.20 | 0.80 | 1.50 | " in text
+    assert " | 240.0 / 200.0 / 210.0 / 420.0 | 7 / 7 |" in text
     assert "failed: out of memory" in text
 
 
@@ -73,7 +81,9 @@ def test_the_video_moves_and_has_the_asked_size(tmp_path: Path) -> None:
     assert all((a != b).any() for a, b in pairwise(frames))
 
 
-@pytest.mark.parametrize("argument", ["codec=H264", "size=64", "size=axb", "conf=high", "precision=int8", "rounds=0"])
+@pytest.mark.parametrize(
+    "argument", ["codec=H264", "size=64", "size=axb", "conf=high", "precision=int8", "rounds=0", "workers=x"]
+)
 def test_wrong_arguments_are_refused(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert _tool().main([argument]) == 2
     assert "error" in capsys.readouterr().err

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
-from .realtime_worker import OURS, PURE, THEIRS, Job, Pass, serve
+from .realtime_worker import OURS, PURE, SHARED, THEIRS, Job, Pass, serve
 
 OVERHEAD_GOAL, SPEED_GOAL = 1.25, 1.3
-KINDS = (PURE, OURS, THEIRS)
+KINDS = (PURE, SHARED, OURS, THEIRS)
 _ANSWER_S = 900.0
 
 
@@ -40,7 +40,12 @@ class Row:
 
     @property
     def overhead(self) -> float | None:
-        """Our loop's time over that of inference alone."""
+        """Our loop's time over that of inference alone, by as many workers: throughput against throughput."""
+        return self.ratio(OURS, SHARED)
+
+    @property
+    def single_overhead(self) -> float | None:
+        """Our loop's time over that of inference alone, one after the other with all threads."""
         return self.ratio(OURS, PURE)
 
     @property
@@ -58,8 +63,9 @@ class Row:
             "name": self.name,
             "error": self.error,
             "overhead": self.overhead,
+            "overhead_over_single": self.single_overhead,
             "speed": self.speed,
-            "cpu_overhead": self.ratio(OURS, PURE, cpu=True),
+            "cpu_overhead": self.ratio(OURS, SHARED, cpu=True),
             "cpu_against_ultralytics": self.ratio(THEIRS, OURS, cpu=True),
             "passes": {kind: [asdict(p) for p in passes] for kind, passes in self.passes.items()},
         }
@@ -140,8 +146,9 @@ def compare(jobs: Mapping[tuple[str, bool], Job], rounds: int, progress: Callabl
 
 
 _HEAD = (
-    *("artifact", "pure inference ms", "our loop ms", "Ultralytics' ms", "our FPS", "our loop / pure"),
-    *("our FPS / theirs", "CPU ms pure / ours / theirs", "boxes ours / theirs"),
+    *("artifact", "workers x threads", "pure inference ms: one / workers", "our loop ms", "Ultralytics' ms", "our FPS"),
+    *("our loop / pure of the workers", "our loop / pure of one", "our FPS / theirs"),
+    *("CPU ms pure: one / workers / ours / theirs", "boxes ours / theirs"),
 )
 
 
@@ -156,6 +163,8 @@ def table(environment: Mapping[str, Any], rows: Sequence[Row]) -> str:
         f"({len(env['affinity']) or env['cores']} cores, load average {env['load']:.1f} before and "
         f"{env['load_after']:.1f} after). A loop reads, preprocesses, infers, selects and draws; milliseconds are per "
         "frame, medians over the rounds, in which the loops take turns; ratios are medians of those within a round. "
+        "Pure inference is the network alone on prepared frames: one inference after the other with all threads, and "
+        "as many side by side as our loop has workers, which share the threads. "
         f"Goals: our loop at most {OVERHEAD_GOAL} of pure inference, at least {SPEED_GOAL} times their FPS. Float "
         f"operations of our OpenVINO: {env['precision']}; Ultralytics leaves that to OpenVINO.",
         "",
@@ -167,17 +176,21 @@ def table(environment: Mapping[str, Any], rows: Sequence[Row]) -> str:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    overhead, speed = row.overhead, row.speed
-    if overhead is None or speed is None:
+    overhead, single, speed = row.overhead, row.single_overhead, row.speed
+    if overhead is None or single is None or speed is None:
         return (row.name, f"failed: {row.error}"[:200].replace("|", "/"), *[""] * (len(_HEAD) - 2))
-    times = [row.milliseconds(kind) for kind in KINDS]
-    busy = [row.milliseconds(kind, cpu=True) for kind in KINDS]
+    times = {kind: row.milliseconds(kind) for kind in KINDS}
+    ours, theirs = row.passes[OURS][-1], row.passes[THEIRS][-1]
     return (
         row.name,
-        *(f"{t:.1f}" for t in times),
-        f"{1e3 / times[1]:.1f}",
+        f"{len(ours.shares)} x {'/'.join(str(n) for n in sorted(set(ours.shares)))}",
+        f"{times[PURE]:.1f} / {times[SHARED]:.1f}",
+        f"{times[OURS]:.1f}",
+        f"{times[THEIRS]:.1f}",
+        f"{1e3 / times[OURS]:.1f}",
         f"{overhead:.2f}",
+        f"{single:.2f}",
         f"{speed:.2f}",
-        " / ".join(f"{t:.1f}" for t in busy),
-        f"{row.passes[OURS][-1].boxes} / {row.passes[THEIRS][-1].boxes}",
+        " / ".join(f"{row.milliseconds(kind, cpu=True):.1f}" for kind in KINDS),
+        f"{ours.boxes} / {theirs.boxes}",
     )

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-PURE, OURS, THEIRS = "pure inference", "yoloquant", "Ultralytics"
+PURE, SHARED, OURS, THEIRS = "pure inference", "pure inference of the workers", "yoloquant", "Ultralytics"
 _TENSORS = 8
 
 
@@ -25,7 +26,8 @@ class Job:
     Attributes:
         artifact: File or folder of the artifact.
         video: The video.
-        threads: Threads of an inference, where they can be set, and of PyTorch.
+        threads: Threads of an inference, or of our workers together, where they can be set; and of PyTorch.
+        workers: Our inferences side by side; None lets ``predict`` choose.
         conf: Lowest score.
         precision: What OpenVINO computes float operations in, in our loop.
         theirs: Whether it runs Ultralytics' loop instead of ours.
@@ -35,6 +37,7 @@ class Job:
     artifact: Path
     video: Path
     threads: int
+    workers: int | None
     conf: float
     precision: str
     theirs: bool
@@ -50,6 +53,7 @@ class Pass:
         cpu: Processor time, over all threads of the process.
         frames: Frames that came out.
         boxes: Detections on them.
+        shares: Threads of each inference side by side; empty where they are not ours to set.
         steps: Median milliseconds of every step, where they are known.
     """
 
@@ -57,6 +61,7 @@ class Pass:
     cpu: float
     frames: int
     boxes: int
+    shares: tuple[int, ...] = ()
     steps: dict[str, float] = field(default_factory=dict)
 
 
@@ -71,36 +76,65 @@ def serve(job: Job, connection: Connection) -> None:
         connection.send(None)  # ready
         while kind := connection.recv():
             start, busy = time.perf_counter(), time.process_time()
-            frames, boxes, steps = passes[kind]()
+            frames, boxes, steps = passes[kind].run()
             seconds, cpu = time.perf_counter() - start, time.process_time() - busy
-            connection.send(Pass(seconds, cpu, frames, boxes, steps))
+            connection.send(Pass(seconds, cpu, frames, boxes, passes[kind].shares, steps))
     except EOFError:
         return
     except Exception as exc:
         connection.send(f"{type(exc).__name__}: {exc}")
 
 
-Run = Callable[[], tuple[int, int, dict[str, float]]]
+Found = tuple[int, int, dict[str, float]]
 
 
-def _our_passes(job: Job) -> dict[str, Run]:
+@dataclass(frozen=True)
+class Kind:
+    """One way to go over the video.
+
+    Attributes:
+        run: Goes over it and returns frames, detections and the steps' median milliseconds.
+        shares: See ``Pass``.
+    """
+
+    run: Callable[[], Found]
+    shares: tuple[int, ...] = ()
+
+
+def _our_passes(job: Job) -> dict[str, Kind]:
     from yoloquant.live import ArtifactOpener
     from yoloquant.runtime.bench import read_pictures
     from yoloquant.runtime.running import Running
+    from yoloquant.runtime.workers import shares
 
-    detector = ArtifactOpener(str(job.artifact), Running(job.threads, precision=job.precision, conf=job.conf))()
-    tensors = [detector.preprocess(p)[0].copy() for p in read_pictures(str(job.video), _TENSORS)]
-    count = our_loop(detector, job.video)[0]  # warms up, too
+    running = Running(job.threads, precision=job.precision, conf=job.conf)
+    network = ArtifactOpener(str(job.artifact), running).network()
+    threads = [count or job.threads for count in shares(job.workers, network, running, str(job.video))]
+    workers = [replace(running, threads=count).open(network) for count in threads]
+    single = workers[0] if len(workers) == 1 else running.open(network)
+    tensors = [single.preprocess(p)[0].copy() for p in read_pictures(str(job.video), _TENSORS)]
+    count = our_loop(workers, job.video)[0]  # warms up, too
 
-    def pure() -> tuple[int, int, dict[str, float]]:
-        for index in range(count):
-            detector.infer(tensors[index % len(tensors)])
+    def pure(detectors: Sequence[Any]) -> Found:
+        numbers = iter(range(count))  # next() of it is atomic, so every frame is run once
+
+        def work(detector: Any) -> None:
+            for index in numbers:
+                detector.infer(tensors[index % len(tensors)])
+
+        with ThreadPoolExecutor(len(detectors)) as pool:
+            list(pool.map(work, detectors))
         return count, 0, {}
 
-    return {PURE: pure, OURS: lambda: our_loop(detector, job.video)}
+    pure([single])
+    return {
+        PURE: Kind(lambda: pure([single]), (job.threads,)),
+        SHARED: Kind(lambda: pure(workers), tuple(threads)),
+        OURS: Kind(lambda: our_loop(workers, job.video), tuple(threads)),
+    }
 
 
-def our_loop(detector: Any, video: Path) -> tuple[int, int, dict[str, float]]:
+def our_loop(detectors: Sequence[Any], video: Path) -> Found:
     """Run the pipeline that ``predict`` runs, with drawing and overlay but no output.
 
     Returns:
@@ -108,23 +142,23 @@ def our_loop(detector: Any, video: Path) -> tuple[int, int, dict[str, float]]:
     """
     from yoloquant.runtime.draw import Painter
     from yoloquant.runtime.open_source import open_source
-    from yoloquant.runtime.pipeline import Pipeline
     from yoloquant.runtime.predict_summary import Consumer, summarize
+    from yoloquant.runtime.workers import pipeline_of
 
-    source = open_source(str(video))
-    consumer = Consumer([], Painter(detector.info.names), overlay=True)
-    summary = summarize(Pipeline(source, detector, consumer).run(), consumer, detector.info.names, source, ())
+    source, names = open_source(str(video)), detectors[0].info.names
+    consumer = Consumer([], Painter(names), overlay=True)
+    summary = summarize(pipeline_of(source, list(detectors), consumer).run(), consumer, names, source, ())
     return summary.outcome.frames, sum(summary.found.values()), summary.steps_ms
 
 
-def _their_passes(job: Job) -> dict[str, Run]:
+def _their_passes(job: Job) -> dict[str, Kind]:
     import torch
     from ultralytics import YOLO
 
     torch.set_num_threads(job.threads)
     model = YOLO(str(job.artifact), task="detect")
 
-    def loop() -> tuple[int, int, dict[str, float]]:
+    def loop() -> Found:
         speeds: dict[str, list[float]] = {}
         frames = boxes = 0
         for result in model.predict(
@@ -137,4 +171,4 @@ def _their_passes(job: Job) -> dict[str, Run]:
         return frames, boxes, {step: sorted(times)[len(times) // 2] for step, times in speeds.items()}
 
     loop()
-    return {THEIRS: loop}
+    return {THEIRS: Kind(loop)}

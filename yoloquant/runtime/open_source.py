@@ -34,7 +34,7 @@ def open_source(text: str, options: SourceOptions | None = None) -> Source:
     options, text = options or SourceOptions(), text.strip()
     if not text:
         raise UsageError("source is empty; allowed are a camera number, a stream address, or a path")
-    if text.isdigit() or re.match(r"/dev/video\d+$", text):
+    if _is_camera(text):
         number = int(re.sub(r"\D", "", text))
         return LiveSource(text, lambda: _open_camera(number, options), options)
     if " ! " in text:
@@ -55,6 +55,19 @@ def open_source(text: str, options: SourceOptions | None = None) -> Source:
     if not capture.isOpened():
         raise DataError(f"source '{text}' is neither an image nor a video that OpenCV can decode")
     return VideoSource(str(path), capture, options.timeout)
+
+
+def can_wait(text: str) -> bool:
+    """Whether a source, not opened yet, has frames that can wait, and more than one: a video's file or a folder."""
+    text = text.strip()
+    if _is_camera(text) or " ! " in text or "://" in text:
+        return False
+    path = Path(text).expanduser()
+    return path.is_dir() or path.suffix.lower() not in IMAGE_SUFFIXES
+
+
+def _is_camera(text: str) -> bool:
+    return text.isdigit() or re.match(r"/dev/video\d+$", text) is not None
 
 
 def _network_source(address: str, options: SourceOptions) -> Source:

@@ -17,19 +17,19 @@ from .draw import Painter
 from .errors import OutputError, UsageError
 from .label_file import read_labels
 from .open_source import open_source
-from .pipeline import Pipeline
 from .predict_summary import STANDARD_OUTPUT, Consumer, Summary, report, summarize
 from .running import KEYS as RUNNING_KEYS
-from .running import BundleOpener, Running, own_bundle
+from .running import BundleOpener, Network, Running, own_bundle
 from .settings import Settings
 from .sinks import VIDEO_SUFFIXES, ImageFolder, JsonLines, SaidLines, Sink, VideoFile
 from .stream import Source, SourceOptions
 from .window import Window, has_display
+from .workers import open_workers, pipeline_of, shares
 
 logger = logging.getLogger(__name__)
 
 KEYS = (
-    *("model", "source", "labels", "output", "show", "overlay", "line", "limit"),
+    *("model", "source", "labels", "output", "show", "overlay", "line", "limit", "workers"),
     *("timeout", "reconnect", "size", "fps", *RUNNING_KEYS),
 )
 _STILL_MS = 500
@@ -48,6 +48,7 @@ class PredictOptions:
         overlay: Whether pictures show frames per second and latency.
         line: Line width in pixels; chosen by the size of the frame if 0.
         limit: Frames after which to stop.
+        workers: Inferences side by side, which share the threads; None to choose, see ``workers.shares``.
         reading: How the source is read.
     """
 
@@ -58,6 +59,7 @@ class PredictOptions:
     overlay: bool = True
     line: int = 0
     limit: int | None = None
+    workers: int | None = None
     reading: SourceOptions = field(default_factory=SourceOptions)
 
     @classmethod
@@ -79,6 +81,7 @@ class PredictOptions:
             overlay=settings.flag("overlay", True),
             line=settings.whole("line", 0, 0) or 0,
             limit=settings.whole("limit", None),
+            workers=None if settings.text("workers", "auto") == "auto" else settings.whole("workers", None),
             reading=SourceOptions(
                 timeout=settings.number("timeout", 10.0, 0.1, 86400),
                 reconnect=settings.whole("reconnect", 0, 0) or 0,
@@ -97,11 +100,13 @@ def _size(text: str) -> tuple[int, int] | None:
     return int(found[1]), int(found[2])
 
 
-def predict(detector: Detector, options: PredictOptions, say: Callable[[str], None] | None = None) -> Summary:
+def predict(
+    detector: Detector | Sequence[Detector], options: PredictOptions, say: Callable[[str], None] | None = None
+) -> Summary:
     """Detect until the source ends.
 
     Args:
-        detector: The model; it stays open.
+        detector: The model, or one of it for each worker; they stay open.
         options: Source and outputs.
         say: Receives JSON lines where no output and no window is there, or the output ``-`` was asked for.
 
@@ -115,7 +120,8 @@ def predict(detector: Detector, options: PredictOptions, say: Callable[[str], No
         OutputError: An output cannot be written, or not to its end.
         TargetError: The network failed.
     """
-    names = detector.info.names
+    detectors = [detector] if isinstance(detector, Detector) else list(detector)
+    names = detectors[0].info.names
     if options.labels:
         names = read_labels(Path(options.labels), len(names))
     window = _wants_window(options)
@@ -134,7 +140,7 @@ def predict(detector: Detector, options: PredictOptions, say: Callable[[str], No
     screen = Window(f"yoloquant {source.name}", _STILL_MS if source.still else 1) if window else None
     painter = Painter(names, options.line) if screen or any(s.pictures for s in sinks) else None
     consumer = Consumer(sinks, painter, options.overlay)
-    pipeline = Pipeline(source, detector, consumer, show=screen.show if screen else None, limit=options.limit)
+    pipeline = pipeline_of(source, detectors, consumer, show=screen.show if screen else None, limit=options.limit)
     failing = True
     try:
         with _stop_signals(pipeline.stop):
@@ -145,6 +151,25 @@ def predict(detector: Detector, options: PredictOptions, say: Callable[[str], No
             screen.close()
         _close(sinks, failing=failing)
     return summarize(outcome, consumer, names, source, outputs)
+
+
+def run_network(
+    network: Network, running: Running, options: PredictOptions, say: Callable[[str], None] | None = None
+) -> Summary:
+    """Load a network as often as there are workers, detect until the source ends, and free it.
+
+    Args:
+        network: What to load.
+        running: How it is run.
+        options: Source, outputs and workers.
+        say: See ``predict``.
+
+    Raises:
+        YoloquantError: See ``predict``, ``workers.shares`` and ``open_backend``.
+    """
+    threads = shares(options.workers, network, running, options.source)
+    with open_workers(network, running, threads) as detectors:
+        return predict(detectors, options, say)
 
 
 def _wants_window(options: PredictOptions) -> bool:
@@ -232,5 +257,6 @@ def main(arguments: dict[str, str], say: Callable[[str], None] = logger.info) ->
     """
     settings = Settings(arguments, KEYS, "predict")
     options = PredictOptions.parse(settings)
-    with BundleOpener(settings.text("model") or own_bundle(), Running.parse(settings))() as detector:
-        return report(predict(detector, options, say), say)
+    running = Running.parse(settings)
+    network = BundleOpener(settings.text("model") or own_bundle(), running).network()
+    return report(run_network(network, running, options, say), say)

@@ -6,6 +6,7 @@ import builtins
 import importlib.util
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from core_models import tiny_artifact
 
 from yoloquant import targets
-from yoloquant.runtime.backends import BACKENDS, BackendOptions, litert, open_backend, openvino
+from yoloquant.runtime.backends import BACKENDS, BackendOptions, backend_class, litert, open_backend, openvino
 from yoloquant.runtime.detections import Selection, select
 from yoloquant.runtime.detector import Detector
 from yoloquant.runtime.errors import ArtifactError, MissingRuntimeError, TargetError, UsageError
@@ -62,6 +63,31 @@ def test_detector_gives_what_validation_gives(exported: ExportedModel) -> None:
     assert max(counts) > 10
     detector.close()
     runner.close()
+
+
+def test_several_side_by_side_find_what_one_finds(exported: ExportedModel) -> None:
+    assert backend_class(BACKEND[exported.target]).on_cpu(exported.path, "")
+    rng = np.random.default_rng(1)
+    pictures = [
+        np.kron(rng.integers(0, 256, (8, 10, 3), dtype=np.uint8), np.ones((7, 7, 1), np.uint8)) for _ in range(12)
+    ]
+    alone, two = opened(exported), [opened(exported), opened(exported)]
+    wanted = [alone(picture) for picture in pictures]
+    with ThreadPoolExecutor(2) as pool:
+        halves = pool.map(lambda i: [two[i](p) for p in pictures[i::2]], range(2))
+    for index, half in enumerate(halves):
+        for found, expected in zip(half, wanted[index::2], strict=True):
+            for part in ("boxes", "scores", "classes"):
+                np.testing.assert_array_equal(getattr(found, part), getattr(expected, part))
+    assert sum(map(len, wanted)) > 10
+    for detector in (alone, *two):
+        detector.close()
+
+
+def test_openvino_pins_no_threads(exported: ExportedModel) -> None:
+    """Two networks of a process would be pinned to one core."""
+    if exported.target == "openvino":
+        assert opened(exported).backend.compiled.get_property(openvino.PINNING) is False  # type: ignore[attr-defined]
 
 
 def test_describes_its_input(exported: ExportedModel) -> None:
@@ -179,6 +205,12 @@ def devices(*names: str, capabilities: Sequence[str] = ("FP32", "FP16")) -> Any:
 )
 def test_openvino_is_configured_for_its_device(device: str, options: dict[str, Any], expected: dict[str, Any]) -> None:
     assert openvino._config(devices("CPU", "GPU.0", "GPU.1"), device, BackendOptions(**options)) == expected
+
+
+def test_openvino_is_told_to_pin_nothing_where_it_could() -> None:
+    core = devices("CPU", "GPU", capabilities=("FP32", openvino.PINNING))
+    assert openvino._config(core, "CPU", BackendOptions())[openvino.PINNING] is False
+    assert openvino.PINNING not in openvino._config(core, "GPU", BackendOptions())
 
 
 def test_an_npu_chooses_its_own_precision() -> None:

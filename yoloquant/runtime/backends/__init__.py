@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import UsageError
@@ -17,7 +18,7 @@ BACKENDS = {
 }
 """Name of every backend, which is that of its module, and its class: ``Class(path, info, options)``."""
 
-__all__ = ["BACKENDS", "Backend", "BackendOptions", "open_backend"]
+__all__ = ["BACKENDS", "Backend", "BackendOptions", "backend_class", "open_backend"]
 
 
 def open_backend(name: str, path: Path, info: ModelInfo, options: BackendOptions | None = None) -> Backend:
@@ -35,8 +36,17 @@ def open_backend(name: str, path: Path, info: ModelInfo, options: BackendOptions
         ArtifactError: The file is missing or does not hold such a model.
         TargetError: The runtime refuses it.
     """
+    opener: Callable[..., Backend] = backend_class(name)
+    return opener(Path(path), info, options or BackendOptions())
+
+
+def backend_class(name: str) -> type[Backend]:
+    """The class of a backend; its library is not imported yet.
+
+    Raises:
+        UsageError: There is no such backend.
+    """
     if name not in BACKENDS:
         raise UsageError(f"there is no backend '{name}'; there are {', '.join(BACKENDS)}")
-    module = importlib.import_module(f".{name}", __name__)
-    backend: Backend = getattr(module, BACKENDS[name])(Path(path), info, options or BackendOptions())
-    return backend
+    found: type[Backend] = getattr(importlib.import_module(f".{name}", __name__), BACKENDS[name])
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -54,6 +55,16 @@ class Backend(ABC):
     input_dtype: np.dtype
     input_quantization: tuple[float, int] | None = None
     reuses_outputs: bool = True
+
+    @classmethod
+    def on_cpu(cls, path: Path, device: str) -> bool:
+        """Whether a network would run on the processor, where several side by side can share the cores.
+
+        Args:
+            path: What would be loaded.
+            device: As in ``BackendOptions``.
+        """
+        return False
 
     @property
     def channels_last(self) -> bool:

@@ -70,6 +70,11 @@ class LiteRTBackend(Backend):
         if not self.channels_last and self.input_shape != (1, self.info.channels, *self.info.imgsz):
             raise ArtifactError(f"'{path}' takes {self.input_shape}, its metadata says imgsz={self.info.imgsz}")
 
+    @classmethod
+    def on_cpu(cls, path: Path, device: str) -> bool:
+        """See ``Backend.on_cpu``; a file compiled for an Edge TPU is not for the processor."""
+        return device.lower() in {"", "cpu"} and path.is_file() and not _compiled(path)
+
     def run(self, tensor: np.ndarray) -> tuple[np.ndarray, ...]:
         """Run the network; see ``Backend.run``."""
         try:
@@ -148,10 +153,15 @@ def _ordered(interpreter: Any) -> list[dict[str, Any]]:
     return [by_index[by_name[name]] for name in names]
 
 
+def _compiled(path: Path) -> bool:
+    """Whether Edge TPU's compiler has been at a file."""
+    return COMPILED_OPERATOR in path.read_bytes()
+
+
 def _delegates(module: Any, path: Path, device: str) -> list[Any] | None:
     """The Edge TPU's delegate if the file was compiled for it or the device is named."""
     kind = device.lower()
-    compiled = COMPILED_OPERATOR in path.read_bytes()
+    compiled = _compiled(path)
     if kind not in {"", "cpu", "tpu", *TPU_DEVICES} and kind.split(":")[0] not in TPU_DEVICES:
         raise UsageError(f"device='{device}' is not one of litert's; choose from cpu, tpu, usb, pci, usb:0, pci:0")
     if compiled and kind == "cpu":

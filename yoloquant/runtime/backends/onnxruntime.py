@@ -53,6 +53,11 @@ class OnnxRuntimeBackend(Backend):
         self.input_dtype = np.dtype(_checked_type(inputs, path))
         _check_shape(inputs[0].shape, self.input_shape, path)
 
+    @classmethod
+    def on_cpu(cls, path: Path, device: str) -> bool:
+        """See ``Backend.on_cpu``."""
+        return PROVIDERS.get((device or "cpu").lower()) == PROVIDERS["cpu"]
+
     def run(self, tensor: np.ndarray) -> tuple[np.ndarray, ...]:
         """Run the network; see ``Backend.run``."""
         try:

@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 HINTS = ("latency", "throughput")
 CAPABILITIES = {"f32": "FP32", "f16": "FP16", "bf16": "BF16"}
 """What a device must list among its capabilities to compute in a precision."""
+PINNING = "ENABLE_CPU_PINNING"
+"""Switched off: every network of a process would be pinned to the same cores, where they wait for one another, and a
+pinned thread cannot make way for the threads that read and draw."""
 
 
 class OpenVinoBackend(Backend):
@@ -58,6 +61,11 @@ class OpenVinoBackend(Backend):
                 f"'{path}' takes {self.input_dtype} {port.get_partial_shape()}, its description says imgsz={info.imgsz}"
             )
         self._count = len(self.compiled.outputs)
+
+    @classmethod
+    def on_cpu(cls, path: Path, device: str) -> bool:
+        """See ``Backend.on_cpu``."""
+        return (device or "CPU").upper() == "CPU"
 
     def run(self, tensor: np.ndarray) -> tuple[np.ndarray, ...]:
         """Run the network; see ``Backend.run``."""
@@ -118,6 +126,8 @@ def _config(core: Any, device: str, options: BackendOptions) -> dict[str, Any]:
     single = _single_device(core, device)
     if options.threads and single == "CPU":
         config["INFERENCE_NUM_THREADS"] = options.threads
+    if single == "CPU" and PINNING in core.get_property(single, "SUPPORTED_PROPERTIES"):
+        config[PINNING] = False
     if options.precision and single:
         if CAPABILITIES[options.precision] in core.get_property(single, "OPTIMIZATION_CAPABILITIES"):
             config["INFERENCE_PRECISION_HINT"] = options.precision
