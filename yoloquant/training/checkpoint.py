@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ultralytics.utils.torch_utils import unwrap_model
+from ultralytics.utils import RANK
+from ultralytics.utils.torch_utils import init_seeds, unwrap_model
 
 from .. import host
 from ..artifact import Artifact, versions
 from ..errors import ArtifactError, PlanError, UsageError
 from ..quant.plan import Plan
 from ..writing import atomic_path
+from . import ranks
 from .attach import detach
 from .criterion import without_criterion
 from .options import QATOptions, parse
@@ -80,7 +82,8 @@ def artifact_of(trainer: Any, plan: Plan) -> Artifact:
     without_criterion(module)
     module.requires_grad_(False)
     provenance = {**trainer.artifact.provenance, "versions": versions(), "qat": _provenance(trainer)}
-    model = replace(trainer.artifact.model, module=module.cpu().float())
+    module = module.cpu().float().to(memory_format=torch.contiguous_format)  # CUDA trains on channels-last weights
+    model = replace(trainer.artifact.model, module=module)
     return Artifact(model, trainer.artifact.info, {plan.scheme: plan}, {}, provenance)
 
 
@@ -110,6 +113,7 @@ def run_state(trainer: Any) -> dict[str, Any]:
         "best_fitness": float(trainer.best_fitness),
         "stopper": {"best_fitness": trainer.stopper.best_fitness, "best_epoch": trainer.stopper.best_epoch},
         "random": random_state(trainer.train_loader),
+        "random_others": plain(trainer.random_states[1:]),
         "float": plain(trainer._float.state_dict()),
         "plan": trainer.plan.to_json(),
         "history": trainer.history.to_plain(),
@@ -152,6 +156,8 @@ def restore(trainer: Any, found: Found) -> None:
         unwrap_model(trainer.model).load_state_dict(run["model"])
         trainer.ema.ema.load_state_dict(run["ema"])
         trainer.ema.updates = int(run["updates"])
+        for saved, group in zip(run["optimizer"]["param_groups"], trainer.optimizer.param_groups, strict=False):
+            saved["fused"] = group.get("fused")  # the device at hand decides, as in Ultralytics
         trainer.optimizer.load_state_dict(run["optimizer"])
         if run["scaler"]:
             trainer.scaler.load_state_dict(run["scaler"])
@@ -175,4 +181,10 @@ def restore_progress(trainer: Any, found: Found) -> None:
         trainer.accumulation.restore(trainer, found.run["accumulation"])
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise ArtifactError(f"'{found.source.source}' is damaged: its gradients cannot be read ({exc!r})") from exc
-    restore_random_state(found.run["random"], trainer.train_loader)
+    states = [found.run["random"], *found.run.get("random_others", ())]
+    if len(states) == ranks.world_size():
+        restore_random_state(states[max(RANK, 0)], trainer.train_loader)
+    elif RANK > 0:  # more or fewer processes than before: no two of them may go on alike
+        init_seeds(trainer.args.seed + 1 + RANK + trainer.start_epoch * ranks.world_size(), trainer.args.deterministic)
+    else:
+        restore_random_state(found.run["random"], trainer.train_loader)

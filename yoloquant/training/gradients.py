@@ -25,6 +25,7 @@ def channel_products(trainer: Any, module: Any, images: int) -> dict[str, Tensor
     """
     batch = max(min(int(trainer.batch_size), images), 1)
     loader = trainer.get_dataloader(trainer.data["train"], batch_size=batch, rank=-1, mode="val")
+    before = next(module.parameters()).device
     module = module.to(trainer.device)
     criterion = module.init_criterion()
     gates = dict(_gates(module))
@@ -49,6 +50,7 @@ def channel_products(trainer: Any, module: Any, images: int) -> dict[str, Tensor
     finally:
         for m, state in states:
             m.training = state
+        module.to(before)
     return {name: total / max(batches, 1) for name, total in sums.items()}
 
 

@@ -29,7 +29,7 @@ from ..pruning.options import PruneOptions, parse
 from ..pruning.sparse import is_sparse
 from ..types import Task
 from ..writing import atomic_path
-from . import unlabelled
+from . import ranks, unlabelled
 from .callbacks import host_criterion
 from .criterion import Criterion, NoLoss, without_criterion
 from .distill import Tap, Teacher, head_outputs
@@ -47,6 +47,7 @@ except ImportError as exc:
 SETTINGS = "prune.json"  # in the run folder, for people and for other processes of the same run
 START = "pruned.pt"  # beside last.pt: what training starts from
 TEACHER = "teacher.pt"  # beside last.pt: what a resumed run goes on learning from
+SCORES = "scores.json"  # in the run folder of a distributed run, for the process that started it
 MASKS = "masks.pt"  # beside last.pt: which weights are zero, and which become so when
 
 
@@ -89,15 +90,28 @@ class PruneTrainer:
         super().__init__(**arguments, overrides=given, _callbacks=_callbacks)  # type: ignore[call-arg]
         if RANK in {-1, 0}:
             (self.save_dir / SETTINGS).write_text(json.dumps(self.prune.to_dict(), indent=2), encoding="utf-8")
-        self.add_callback("on_pretrain_routine_end", _hang_in_loss)
+        if _hang_in_loss not in self.callbacks["on_pretrain_routine_end"]:  # workers are given their parent's
+            self.add_callback("on_pretrain_routine_end", _hang_in_loss)
+            self.add_callback("on_train_batch_start", _hold_statistics)
 
     def train(self) -> Any:
         """Prune, then train; workers of a distributed run are given the pruned checkpoint and the settings."""
         if RANK == -1 and not self.resume and not self._prepared:
             self.prepare()
-        if self.ddp:
-            self.args.prune = self.prune.to_dict()
-        return super().train()  # type: ignore[misc]
+        if not self.ddp:
+            return super().train()  # type: ignore[misc]
+        self.args.prune = self.prune.to_dict()
+        with ranks.launching(self):
+            result = super().train()  # type: ignore[misc]
+        self._take_scores()
+        return result
+
+    def _take_scores(self) -> None:
+        """What the first of the processes that trained measured."""
+        path = Path(str(self.save_dir)) / SCORES
+        scores = json.loads(path.read_text(encoding="utf-8"))
+        self.best_fitness, self.unpruned_fitness = scores["best"], scores["unpruned"]
+        path.unlink()
 
     def prepare(self, source: nn.Module | None = None) -> None:
         """Put the pruned model and its teacher into the run folder, from where training takes them.
@@ -107,7 +121,7 @@ class PruneTrainer:
                 pruned unless it is already.
         """
         given = self.model if source is None else source
-        module: Any = host.load_model(given, allow_unsafe=self.prune.allow_unsafe).module
+        module: Any = host.load_model(given, allow_unsafe=self.prune.allow_unsafe).module.cpu()
         self._check_classes(module)
         teacher = self._teacher(module)
         if teacher is not None:
@@ -128,6 +142,7 @@ class PruneTrainer:
     def get_dataset(self) -> Any:
         """Ultralytics' data sets, and plain folders of images without labels."""
         folder = Path(str(self.args.data))
+        self._unlabelled = unlabelled.is_written(folder)  # for a resumed run, or by the parent of this process
         if unlabelled.is_folder_of_images(folder) and self.args.task != Task.CLASSIFY.value:
             if self.prune.needs_labels:
                 raise UsageError(
@@ -227,6 +242,9 @@ class PruneTrainer:
     def final_eval(self) -> None:
         """Score best.pt, and drop what only resuming needed."""
         super().final_eval()  # type: ignore[misc]
+        if RANK == 0:
+            scores = {"best": float(self.best_fitness or 0.0), "unpruned": self.unpruned_fitness}
+            (Path(str(self.save_dir)) / SCORES).write_text(json.dumps(scores), encoding="utf-8")
         for name in (START, TEACHER, MASKS):
             (Path(str(self.wdir)) / name).unlink(missing_ok=True)
 
@@ -263,9 +281,17 @@ def _hang_in_loss(trainer: Any) -> None:
     LOGGER.info(f"Fine-tuning by {trainer.prune.loss.value}: {_sizes(student)}")
 
 
+def _hold_statistics(trainer: Any) -> None:
+    """Before every batch, since Ultralytics puts the whole model into training mode again and again."""
+    if trainer.prune.freeze_bn:
+        for module in unwrap_model(trainer.model).modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
 def _score_unpruned(trainer: Any) -> None:
     """What the pruned model is measured against: the unpruned one on the same held-back images."""
-    if trainer.teacher is None or RANK not in {-1, 0} or trainer.prune.teacher is not None or trainer._unlabelled:
+    if trainer.teacher is None or trainer.prune.teacher is not None or trainer._unlabelled:
         return
     model = copy.deepcopy(trainer.teacher).to(trainer.device).float()
     model.args = trainer.args

@@ -19,7 +19,7 @@ from ..quant.ops import INPUT
 from ..quant.plan import Plan, Point, PointKind, Role
 from ..quant.qparams import QuantSpec
 from ..quant.scheme import weight_point_name
-from . import checkpoint
+from . import checkpoint, ranks
 from .attach import current_plan
 from .options import QATOptions
 
@@ -57,6 +57,18 @@ def calibrated(source: host.HostModel, options: QATOptions, data: str, imgsz: An
     size = host.check_imgsz(imgsz, source.stride)
     if source.state.get("plans", {}).get(options.scheme):
         return _stored(source, options, size)
+    if not ranks.is_first():
+        nothing: tuple[str, dict[str, Any]] = ("", {})
+        text, provenance = ranks.from_first(nothing)
+        plan = Plan.from_json(text)
+        return Artifact(source, host.model_info(source, size), {plan.scheme: plan}, {}, provenance), plan
+    artifact = _calibrate(source, options, data, size)
+    plan = artifact.plans[options.scheme]
+    ranks.from_first((plan.to_json(), dict(artifact.provenance)))
+    return artifact, plan
+
+
+def _calibrate(source: host.HostModel, options: QATOptions, data: str, size: tuple[int, int]) -> Artifact:
     LOGGER.info(f"Calibrating the {options.scheme} plan on {options.images} training images...")
     artifact = quantize(
         source.module,
@@ -72,7 +84,7 @@ def calibrated(source: host.HostModel, options: QATOptions, data: str, imgsz: An
     graph = artifact.graph
     artifact = replace(artifact, model=source)
     artifact.__dict__["graph"] = graph
-    return artifact, artifact.plans[options.scheme]
+    return artifact
 
 
 def _stored(source: host.HostModel, options: QATOptions, size: tuple[int, int]) -> tuple[Artifact, Plan]:

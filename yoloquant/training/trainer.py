@@ -38,7 +38,7 @@ except ImportError as exc:
         'pip install "ultralytics>=8.4.190"'
     ) from exc
 
-from . import checkpoint, start, unlabelled
+from . import checkpoint, ranks, start, unlabelled
 from .attach import attach, current_plan, merge_branches, quantizers_of
 from .callbacks import CALLBACKS
 from .criterion import NoLoss
@@ -48,7 +48,7 @@ from .masks import Masks, MaskSpec, Pattern
 from .options import QATOptions, Select, host_defaults, norm_ratio, parse, range_learning_rate
 from .ranges import LearnedRange
 from .scores import CapturingValidator, fidelity
-from .state import Accumulation
+from .state import Accumulation, random_state
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +87,7 @@ class QATTrainer:
         self.history = History()
         self.accumulation = Accumulation()
         self.masks: Masks | None = None  # of a sparse model, whose zeros stay
+        self.random_states: list[Any] = []  # of every process, at the end of the last epoch
         if not given.get("resume"):
             given.update(host_defaults(self.qat, given))
             _refuse(given)
@@ -103,16 +104,21 @@ class QATTrainer:
                 self.add_callback(event, callback)
 
     def train(self) -> Any:
-        """Train; the settings travel to the workers of a distributed run among its arguments."""
-        if self.ddp:
-            self.args.qat = self.qat.to_dict()
-        return super().train()  # type: ignore[misc]
+        """Train; the workers of a distributed run are given the settings, and the model where it is a live one."""
+        if not self.ddp:
+            return super().train()  # type: ignore[misc]
+        self.args.qat = self.qat.to_dict()
+        if self._source is not None:
+            self.model = self._source.module
+        with ranks.launching(self):
+            return super().train()  # type: ignore[misc]
 
     # -- data and model
 
     def get_dataset(self) -> Any:
         """Ultralytics' data sets, and plain folders of images without labels."""
         folder = Path(str(self.args.data))
+        self._unlabelled = unlabelled.is_written(folder)  # for a resumed run, or by the parent of this process
         if unlabelled.is_folder_of_images(folder) and self.args.task != Task.CLASSIFY.value:
             if self.qat.needs_labels:
                 raise UsageError(
@@ -151,6 +157,8 @@ class QATTrainer:
     def setup_model(self) -> Any:
         """Put the plan's ranges into the model, calibrated, or as a checkpoint holds them."""
         found = checkpoint.read(self.args.model) if self.resume else None
+        if found is None and self._source is None and isinstance(self.model, nn.Module):
+            self.start_from(host.load_model(self.model))  # a live model that the parent of this process was given
         source = self._load() if found is None else found.source
         self._check_classes(source)
         self.artifact, self.plan = start.calibrated(source, self.qat, self._calibration_data(), self.args.imgsz)
@@ -257,7 +265,7 @@ class QATTrainer:
 
     def validate(self) -> Any:
         """Score the quantized model, and the float weights beside it; the quantized score decides."""
-        self._handle_nan_recovery(self.epoch)
+        self._require_finite(self.epoch)
         scores = self._score(epoch=self.epoch + 1)
         if scores is None:
             return None, None
@@ -273,9 +281,10 @@ class QATTrainer:
             with disabled(self.ema.ema):
                 plain_metrics = self._run_validator()
         metrics = self._run_validator()
-        if metrics is None:
+        pair = (self._detections(), self._reference()) if self._has_fidelity else None
+        if metrics is None:  # another process of the run has the scores of them all
             return None
-        found = fidelity(self._detections(), self._reference()) if self._has_fidelity else None
+        found = None if pair is None else fidelity(*pair)
         fitness = float(metrics.pop("fitness", 0.0))
         if plain_metrics is not None:
             plain_metrics.pop("fitness", None)
@@ -295,13 +304,14 @@ class QATTrainer:
             self.amp = amp
             self.validator.args.plots = plots
 
-    def _detections(self) -> Any:
-        return self.validator.captured
+    def _detections(self) -> list[Any]:
+        """Of the last pass; on the first process those of every process, in order."""
+        return [found for part in ranks.gathered(self.validator.captured) for found in part]
 
     def _reference(self) -> Any:
         """Detections of the float model that training started from, on the held-back images."""
         if self._reference_detections is None:
-            found = self._detections()
+            found = self.validator.captured
             with self._scored(self._float):
                 self._run_validator()
                 self._reference_detections = self._detections()
@@ -318,7 +328,7 @@ class QATTrainer:
 
     @property
     def _has_fidelity(self) -> bool:
-        return isinstance(self.validator, CapturingValidator) and self.world_size <= 1
+        return isinstance(self.validator, CapturingValidator)
 
     @property
     def _selects_fidelity(self) -> bool:
@@ -348,29 +358,33 @@ class QATTrainer:
             checkpoint.restore(self, self._found)
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
+        """What every process calls between validation and checkpoint; the first one is told where the others stand."""
+        self._require_finite(epoch)
+        if ranks.world_size() > 1:
+            self.random_states = ranks.gathered(random_state(self.train_loader))
+        return False
+
+    def _require_finite(self, epoch: int) -> None:
         """A loss or a weight that is not finite ends the run; the best checkpoint so far stays."""
         values = [v for v in self.ema.ema.state_dict().values() if v.is_floating_point()]
         values += [] if self.loss is None else [self.loss]
-        if not all(bool(torch.isfinite(v).all()) for v in values):
+        if not ranks.everywhere(all(bool(torch.isfinite(v).all()) for v in values)):
             raise TrainingError(
                 f"the loss or a weight became NaN or infinite in epoch {epoch + 1}; lower lr0 or range_lr. {self.best} "
                 "holds the best model so far, and resume=true goes on from the last good epoch"
             )
-        return False
 
     def final_eval(self) -> None:
         """Score best.pt as it was written, and say whether training helped."""
-        if RANK not in {-1, 0}:
-            return
         artifact = Artifact.load(self.best)
         model = copy.deepcopy(artifact.model.module)
         attach(model, artifact.graph, artifact.plans[self.plan.scheme], heads=True)
         with self._scored(model):
-            if self.world_size <= 1:
-                scores = self._score(epoch=self.epoch + 2)
-                assert scores is not None
-                self._compare_with_stored(artifact, scores)
-                self.metrics = scores.metrics()
+            scores = self._score(epoch=self.epoch + 2)
+        if scores is None:
+            return
+        self._compare_with_stored(artifact, scores)
+        self.metrics = scores.metrics()
         if self.args.plots:
             self.history.write(self, artifact)
         LOGGER.info(self.history.verdict(self.best))

@@ -13,11 +13,17 @@ from ..validation.data import list_images
 
 HELD_BACK = 0.15
 _FEWEST = 4  # of each part
+_NAME = "unlabelled.yaml"
 
 
 def is_folder_of_images(folder: Path) -> bool:
     """Whether a path is a folder that is no data set with a yaml."""
     return folder.is_dir() and not any(folder.glob("*.y*ml"))
+
+
+def is_written(path: Path) -> bool:
+    """Whether a path is the yaml that ``write_data`` wrote."""
+    return path.name == _NAME and (path.parent / "unlabelled_train.txt").is_file()
 
 
 def write_data(folder: Path, names: Sequence[str], out: Path, *, seed: int = 0) -> Path:
@@ -50,6 +56,6 @@ def write_data(folder: Path, names: Sequence[str], out: Path, *, seed: int = 0) 
         **{name: f"unlabelled_{name}.txt" for name in parts},
         "names": dict(enumerate(names)),
     }
-    path = out / "unlabelled.yaml"
+    path = out / _NAME
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
     return path
