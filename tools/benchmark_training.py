@@ -23,6 +23,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -218,8 +219,16 @@ def _environment(settings: Settings) -> dict[str, Any]:
         "warmup": settings.plan.warmup,
         "steps": settings.plan.steps,
         "rounds": settings.plan.rounds,
-        "versions": versions(),
+        "versions": {**versions(), **_numba()},
     }
+
+
+def _numba() -> dict[str, str]:
+    """The version of what compiles our loops; without it steps take longer."""
+    try:
+        return {"numba": metadata.version("numba")}
+    except metadata.PackageNotFoundError:
+        return {}
 
 
 def _processor(settings: Settings, torch: Any) -> str:
@@ -237,11 +246,11 @@ def markdown(result: Mapping[str, Any]) -> str:
     from tools.bench.table import table
 
     e = result["environment"]
+    used = ", ".join(f"{name} {e['versions'].get(name, 'absent')}" for name in ("ultralytics", "torch", "numba"))
     setting = (
         f"{e['model']} on {e['data']}, {e['imgsz']} px, batch {e['batch']}, {e['processor']}, {e['threads']} threads "
         f"of {e['cores']} cores (load {e['load']:.1f} at the start), amp={e['amp']}; {e['rounds']} rounds of "
-        f"{e['steps']} steps after {e['warmup']}; Ultralytics {e['versions'].get('ultralytics', '?')}, torch "
-        f"{e['versions'].get('torch', '?')}. Ratios are medians over rounds [smallest, largest]."
+        f"{e['steps']} steps after {e['warmup']}; {used}. Ratios are medians over rounds [smallest, largest]."
     )
     head = (
         "training",

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from yoloquant.training import kernels
+from yoloquant.training import kernels, kernels_chunks
+from yoloquant.training.intercept import fold
 from yoloquant.training.kernels import FakeQuantize, FakeQuantizeChannels, FakeQuantizeSiLU, Grid, ScaleGradient
 
 INT8 = Grid(-128, 127)
@@ -18,9 +25,23 @@ SHAPES = ((), (1,), (0,), (97,), (98,), (3, 5), (1, 1, 1, 1), (2, 3, 7, 11), (2,
 LAYOUTS = ("plain", "transposed", "channels_last", "strided", "offset")
 
 
-@pytest.fixture(autouse=True)
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "_CPU_CHUNK", 97)  # most tensors take several chunks, the last one not full
+@pytest.fixture(autouse=True, scope="module", params=["passes", "fused"])
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Everything is computed in both ways."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "passes":
+            patch.setattr(kernels, "_fused", lambda: None)
+            patch.setattr(kernels_chunks, "_CPU_CHUNK", 97)  # most tensors take several chunks, the last one not full
+        else:
+            pytest.importorskip("numba", reason="the compiled loops need numba")
+            patch.setattr(kernels_fused(), "_MIN_BLOCKS", 1)
+        yield request.param
+
+
+def kernels_fused() -> Any:
+    from yoloquant.training import kernels_fused as found
+
+    return found
 
 
 def scalar(value: float, grad: bool = False) -> Tensor:
@@ -269,7 +290,7 @@ def test_runs_without_gradients() -> None:
 
 
 def test_scratch_memory_of_inference_serves_training_afterwards() -> None:
-    kernels._local.__dict__.clear()
+    kernels_chunks._local.__dict__.clear()
     x = values((4, 200), 11)
     grids, parameters = gate((True, True, True))
     with torch.inference_mode():
@@ -314,3 +335,153 @@ def test_the_size_of_a_scale_s_gradient_is_set_apart_from_its_value() -> None:
     passed = ScaleGradient.apply(scale, 0.125)
     (passed * 3).backward()
     assert float(passed.detach()) == 0.25 and float(scale.grad) == 0.375
+
+
+# -- weights with their BatchNorm
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(6, 4, 3, 3), (5, 1, 7, 7), (16, 33, 1, 1)])
+def test_folding_at_once_is_folding_then_quantizing(shape: tuple[int, ...], bias: bool, way: str) -> None:
+    """Forward bit for bit, gradients to the order of summation."""
+    norm = torch.nn.BatchNorm2d(shape[0]).eval()
+    with torch.no_grad():
+        for seed, t in enumerate((norm.weight, norm.bias, norm.running_mean, norm.running_var)):
+            t.copy_(values((shape[0],), seed).abs() + 0.1 if t is norm.running_var else values((shape[0],), seed))
+    weights = values(shape, 20, spread=0.2).requires_grad_(), values((shape[0],), 21).requires_grad_()
+    scale = torch.linspace(0.003, 0.1, shape[0]).requires_grad_()
+    given = [*weights, norm.weight, norm.bias, scale]
+    start = weights[1] if bias else None
+    at_once = kernels.fold_quantize(weights[0], start, norm, scale, Grid(-127, 127))
+    if way == "passes":
+        assert at_once is None
+        return
+    assert at_once is not None
+    folded, moved = fold(weights[0], start, norm)
+    step_by_step = FakeQuantizeChannels.apply(folded, scale.reshape(-1, 1, 1, 1), Grid(-127, 127)), moved
+    assert all(torch.equal(a, b) for a, b in zip(at_once, step_by_step, strict=True))
+    upstream = values(shape, 22).to(memory_format=torch.channels_last), values((shape[0],), 23)
+    found, wanted = (torch.autograd.grad(pair, given, upstream, allow_unused=True) for pair in (at_once, step_by_step))
+    for a, b in zip(found, wanted, strict=True):
+        assert (a is None and b is None) or close(a, b)
+
+
+def test_one_scale_for_all_channels_is_not_folded_at_once() -> None:
+    weight, norm = values((6, 4, 3, 3), 0), torch.nn.BatchNorm2d(6)
+    assert kernels.fold_quantize(weight, None, norm, scalar(0.1), INT8) is None
+    assert kernels.fold_quantize(weight.half(), None, norm, torch.ones(6), INT8) is None
+
+
+# -- compiled loops: how they walk memory, and threads
+
+PARTS = {
+    "samples": lambda x: x.chunk(2, 1)[1],
+    "pixels": lambda x: x.to(memory_format=torch.channels_last).chunk(2, 1)[0],
+    "rows": lambda x: x[..., 3:],
+    "steps": lambda x: x[..., ::2],
+    "expanded": lambda x: x[:1].expand(x.shape),
+    "turned": lambda x: x.transpose(1, 2),
+}
+
+
+def both(x: Tensor, grad: Tensor) -> list[Tensor]:
+    """Results and gradients of both functions."""
+    found: list[Tensor] = []
+    grids, parameters = gate((True, True, True), grad=True)
+    pair = [scalar(0.02, True), scalar(-20.0, True)]
+    for apply, ranges in (
+        (lambda v: FakeQuantize.apply(v, *pair, INT8), pair),
+        (lambda v: FakeQuantizeSiLU.apply(v, grids, *parameters), parameters),
+    ):
+        leaf = x.detach().requires_grad_()
+        result = apply(leaf)
+        found += [result.detach(), *torch.autograd.grad(result, [leaf, *ranges], grad)]
+    return found
+
+
+@pytest.mark.parametrize("x_part", PARTS)
+@pytest.mark.parametrize("grad_part", PARTS)
+def test_parts_of_other_tensors_are_walked_or_copied(x_part: str, grad_part: str) -> None:
+    """Compared with contiguous copies; every part has a shape of its own, which the gradient is cut to."""
+    x = PARTS[x_part](values((4, 32, 12, 20), 30))
+    grad = PARTS[grad_part](values((4, 64, 48, 48), 31))[:, : x.shape[1], : x.shape[2], : x.shape[3]]
+    grad = grad.expand(x.shape) if grad.shape == x.shape else values(tuple(x.shape), 31)
+    for a, b in zip(both(x, grad), both(x.contiguous(), grad.contiguous()), strict=True):
+        assert torch.equal(a, b) if a.dim() else close(a, b)
+
+
+def test_results_do_not_depend_on_threads(way: str) -> None:
+    x, grad = values((2, 16, 80, 80), 32), values((2, 16, 80, 80), 33)
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            found.append(both(x, grad))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        exact = way == "fused"  # passes look up or compute, whichever is faster with so many threads
+        assert all(torch.equal(a, b) if exact else close(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+def test_both_ways_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, grad = values((2, 16, 40, 40), 34), values((2, 16, 40, 40), 35)
+    found = both(x, grad)
+    monkeypatch.setattr(kernels, "_fused", lambda: None)
+    for a, b in zip(found, both(x, grad), strict=True):
+        assert torch.allclose(a, b, rtol=1e-6, atol=1e-6) if a.dim() else close(a, b)
+
+
+def test_threads_work_at_the_same_time() -> None:
+    """Several threads of a program may run models at once."""
+    x = values((2, 16, 80, 80), 36)
+    grids, parameters = gate((True, True, True))
+    wanted = FakeQuantizeSiLU.apply(x, grids, *parameters)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: FakeQuantizeSiLU.apply(x, grids, *parameters), range(16)))
+    assert all(torch.equal(f, wanted) for f in found)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_has_threads_of_its_own(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data loaders fork; what they run must not wait for threads that only their parent has."""
+    x = values((2, 16, 80, 80), 37)
+    if way == "fused":
+        monkeypatch.setattr(kernels_fused(), "_threads", lambda: 2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # OpenMP's own threads do not survive a fork
+    try:
+        wanted = FakeQuantize.apply(x, scalar(0.1), scalar(0), INT8)
+        context = multiprocessing.get_context("fork")
+        ours, theirs = context.Pipe()
+        child = context.Process(target=quantize_in_child, args=(x, theirs), daemon=True)
+        child.start()
+        assert ours.poll(60), "the child waits for threads that it has not"
+        assert ours.recv() == wanted.flatten()[:100].tolist()
+        child.join()
+    finally:
+        torch.set_num_threads(before)
+
+
+def quantize_in_child(x: Tensor, connection: Any) -> None:
+    connection.send(FakeQuantize.apply(x, scalar(0.1), scalar(0), INT8).flatten()[:100].tolist())
+
+
+def test_what_compiled_loops_cannot_do_is_done_by_passes(way: str) -> None:
+    x = values((3, 50), 38)
+    found = [kernels._compiled(v, g) for v, g in ((x, INT8), (x, None), (x.half(), INT8), (x, Grid(0, 1 << 22)))]
+    assert found[1:] == [None] * 3 and (found[0] is not None) is (way == "fused")
+
+
+def test_without_numba_training_still_works() -> None:
+    code = (
+        "import sys; sys.modules['numba'] = None\n"
+        "import torch\n"
+        "from yoloquant.training.kernels import FakeQuantize, Grid\n"
+        "one, zero = torch.tensor(1.0), torch.tensor(0.0)\n"
+        "print(FakeQuantize.apply(torch.tensor([0.4, 300.0]), one, zero, Grid(-128, 127)).tolist())\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[0.0, 127.0]"

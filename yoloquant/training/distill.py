@@ -117,7 +117,7 @@ class Teacher:
         layers: Any = self.model.model
         layers[-1].training = True  # raw outputs, no decode; BatchNorm stays in evaluation mode
         self.model(images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images)
-        return {path: value.contiguous() for path, value in self.tap.take().items()}
+        return self.tap.take()
 
 
 def merged(model: nn.Module) -> nn.Module:
@@ -154,10 +154,11 @@ def distillation_loss(
     sums: dict[str, list[Tensor]] = {}
     weights = _weights(teacher, outputs)
     for o in outputs:
-        s, t = student[o.path].float(), teacher[o.path].float()
+        s = student[o.path].float()
+        t = _arranged(teacher[o.path].float(), s)
         weight, total = weights.get((o.group, *t.shape[2:]), (None, None))
         if t.dim() == 2:
-            sums.setdefault("distill_cls", []).append(_categorical(s, t, dim=1).mean())
+            sums.setdefault("distill_cls", []).append(_categorical(s, t).mean())
         elif o.branch == "score":
             assert total is not None
             sums.setdefault("distill_cls", []).append(_bernoulli(s, t) / total)
@@ -198,6 +199,12 @@ def _weights(teacher: dict[str, Tensor], outputs: tuple[Output, ...]) -> dict[An
     return {key: (value, totals[key[0]].clamp(min=1.0)) for key, value in best.items()}
 
 
+def _arranged(x: Tensor, like: Tensor) -> Tensor:
+    """The same values in another tensor's memory layout: passes over two layouts at once crawl."""
+    same = x.shape != like.shape or x.stride() == like.stride()
+    return x if same else torch.empty_like(like, dtype=x.dtype).copy_(x)
+
+
 def _bernoulli(s: Tensor, t: Tensor) -> Tensor:
     """KL(p || q) of probabilities given as logits, summed; zero where they agree."""
     return _Bernoulli.apply(s, t)  # type: ignore[no-any-return]
@@ -228,17 +235,36 @@ def _log_rest(x: Tensor) -> Tensor:
     return x.abs().sigmoid_().log_().sub_(x.relu())
 
 
-def _categorical(s: Tensor, t: Tensor, dim: int) -> Tensor:
-    log_p, log_q = t.log_softmax(dim), s.log_softmax(dim)
-    return (log_p.exp() * (log_p - log_q)).sum(dim)
+def _categorical(s: Tensor, t: Tensor) -> Tensor:
+    """KL(p || q) of distributions over the last axis, given as logits; that axis goes."""
+    return _Categorical.apply(s, t)  # type: ignore[no-any-return]
+
+
+class _Categorical(torch.autograd.Function):
+    """Its gradient is ``softmax(s) - softmax(t)``."""
+
+    @staticmethod
+    def forward(ctx: Any, s: Tensor, t: Tensor) -> Tensor:
+        """Sum of ``p log(p / q)``."""
+        log_p, log_q = t.log_softmax(-1), s.log_softmax(-1)
+        p = log_p.exp()
+        gap = log_p.sub_(log_q).mul_(p).sum(-1)
+        ctx.save_for_backward(log_q.exp_().sub_(p))
+        return gap
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """The teacher gets none."""
+        (slope,) = ctx.saved_tensors
+        return slope * grads[0].unsqueeze(-1), None
 
 
 def _box(s: Tensor, t: Tensor) -> Tensor:
     """(batch, height, width): divergence summed over the four sides."""
     batch, channels, height, width = t.shape
     if channels > 4:
-        shape = (batch, 4, channels // 4, height, width)
-        return _categorical(s.reshape(shape), t.reshape(shape), dim=2).sum(1)
+        sides = (batch, height, width, 4, channels // 4)  # no copy of channels-last tensors
+        return _categorical(*(x.permute(0, 2, 3, 1).reshape(sides) for x in (s, t))).sum(-1)
     return F.smooth_l1_loss(s, t, reduction="none").sum(1)
 
 
