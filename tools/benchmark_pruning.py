@@ -7,8 +7,8 @@ distillation from the unpruned model; a narrower model of the same family is tra
 the unpruned one and the fine-tuning had together. Ultralytics chooses the best epoch of every run on the val split, the
 unpruned model's too. The pruned models of ``int8`` shares are then quantized (and trained, with ``qat=``), exported to
 every target, and scored in one interleaved pass with paired intervals; float and INT8 models are timed beside the
-unpruned ones, taking turns. Writes ``pruning.md`` and ``pruning.json``; finished runs are kept in the output folder and
-used again. Exit code 4 if something could not be measured.
+unpruned ones, taking turns, each after a few inferences of its own. Writes ``pruning.md`` and ``pruning.json``;
+finished runs are kept in the output folder and used again. Exit code 4 if something could not be measured.
 
 Options (``key=value`` or ``--key value``): model, data, imgsz (640), batch (16), epochs (30), shares (0.3,0.5,0.7),
 methods (taylor,random), narrow (0.5; shares of narrower models, none for none), base_epochs (30; of the unpruned
@@ -72,6 +72,7 @@ DEFAULTS = {
     "output": "runs/benchmark_pruning",
 }
 IMAGES_TIMED = 8
+SETTLE = 3  # a smaller model alone keeps its weights in the caches; a larger one in between would throw them out
 STAGES = ("all", "train", "time")
 
 
@@ -263,7 +264,7 @@ def times(
             if isinstance(integers, ExportedModel):
                 runners[f"{name}: {label}, INT8"] = target.load(integers, settings.threads)
         groups[name] = runners
-    timings = measure(groups, images, rounds=settings.rounds)
+    timings = measure(groups, images, rounds=settings.rounds, settle=SETTLE)
     for runners in groups.values():
         for runner in runners.values():
             runner.close()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ROUNDS, WARMUP = 40, 5
+ROUNDS, SETTLE, TIMED = 12, 3, 4
 QUANTILE = 0.25  # other work on the machine only ever makes a run slower
 TOLERANCE = 0.03  # of the unpruned latency: what times scatter by
 
@@ -67,20 +67,26 @@ class Stopwatch:
     def __call__(self, module: nn.Module) -> tuple[float, float]:
         """Milliseconds (lower quartile) of the unpruned model and of this one, taking turns."""
         runner = self._target.load(self._export(module, "candidate"))
+        times: tuple[list[float], list[float]] = [], []
         try:
-            for _ in range(WARMUP):
-                self._time(self._reference)
-                self._time(runner)
-            pairs = [(self._time(self._reference), self._time(runner)) for _ in range(ROUNDS)]
+            for _ in range(ROUNDS):
+                for found, each in zip(times, (self._reference, runner), strict=True):
+                    found += self._turn(each)
         finally:
             runner.close()
-        before, after = np.quantile(np.array(pairs), QUANTILE, axis=0)
-        return float(before), float(after)
+        before, after = (float(np.quantile(t, QUANTILE)) for t in times)
+        return before, after
 
-    def _time(self, runner: Runner) -> float:
-        start = time.perf_counter()
-        runner.infer(self._image)
-        return (time.perf_counter() - start) * 1e3
+    def _turn(self, runner: Runner) -> list[float]:
+        """A few times in a row, once the other model's weights are out of the caches."""
+        for _ in range(SETTLE):
+            runner.infer(self._image)
+        found = []
+        for _ in range(TIMED):
+            start = time.perf_counter()
+            runner.infer(self._image)
+            found.append((time.perf_counter() - start) * 1e3)
+        return found
 
     def layers(self, module: nn.Module) -> Mapping[str, float]:
         """Milliseconds by the name of a layer's weight; empty where the runtime does not tell."""

@@ -117,7 +117,7 @@ class OpenVinoTarget(Target):
     requires: ClassVar[tuple[str, ...]] = ("openvino", "onnx", "onnxscript")
     scheme: ClassVar[Scheme] = SCHEME
     suffix: ClassVar[str] = "_openvino_model"
-    capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task), devices=("intel",))
+    capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task), devices=("intel",), channel_multiple=16)
 
     def check(self, artifact: Artifact) -> None:
         """Raise PlanError if the plan does not fit, MissingExtraError if OpenVINO is missing."""
