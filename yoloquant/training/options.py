@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from types import MappingProxyType
 from typing import Any
@@ -40,7 +40,8 @@ class QATOptions:
         distill_weight: Weight of the distillation loss.
         detect_weight: Weight of the model's own loss.
         feature_weight: Weight of the distillation of the feature maps that the head reads; needs a teacher of the
-            student's own width.
+            student's own width. None for 3 below eight bits, where a few hundred images teach little through the head
+            alone, and 0 otherwise or with another teacher.
         range_lr: Learning rate of the ranges: their relative change per step.
         learn_offset: Learn the two ends of affine ranges apart, and so their zero_points too.
         learn_heads: Learn the ranges of raw head outputs too.
@@ -61,7 +62,7 @@ class QATOptions:
     teacher: str | None = None
     distill_weight: float = 1.0
     detect_weight: float = 1.0
-    feature_weight: float = 0.0
+    feature_weight: float | None = None
     range_lr: float | None = None
     learn_offset: bool = False
     learn_heads: bool = False
@@ -73,6 +74,9 @@ class QATOptions:
     allow_unsafe: bool = False
 
     def __post_init__(self) -> None:
+        if self.feature_weight is None:
+            helps = self.missing_bits > 0 and self.distils and self.teacher is None
+            object.__setattr__(self, "feature_weight", _FEATURES if helps else 0.0)
         if self.preset not in PRESETS:
             raise UsageError(f"preset='{self.preset}' is unknown; allowed are {', '.join(PRESETS)}")
         for name in ("weight_bits", "activation_bits"):
@@ -118,6 +122,8 @@ PRESETS = MappingProxyType({"fast": Preset(3), "standard": Preset(10), "long": P
 # Measured on YOLO11n: at eight bits a step of 1e-5 already costs more than it can win, since an optimizer that moves
 # every weight by its learning rate adds as much noise as rounding does; at four bits 1e-4 learns and 5e-4 destroys.
 _WEIGHT_LR, _NORM_LR, _RANGE_LR = 1e-6, 1e-4, 1e-3
+# YOLO11n with four-bit weights, 104 images: fidelity after 7 epochs 0.52 with it, 0.34 without
+_FEATURES = 3.0
 
 
 def host_defaults(options: QATOptions, given: dict[str, Any]) -> dict[str, Any]:
@@ -180,4 +186,4 @@ def parse(value: Any) -> QATOptions:
             except ValueError:
                 allowed = ", ".join(str(k.value) for k in kind)
                 raise UsageError(f"{name}='{values[name]}' is unknown; allowed are {allowed}") from None
-    return replace(QATOptions(), **values)
+    return QATOptions(**values)
