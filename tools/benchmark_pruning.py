@@ -7,14 +7,15 @@ distillation from the unpruned model; a narrower model of the same family is tra
 the unpruned one and the fine-tuning had together. Ultralytics chooses the best epoch of every run on the val split, the
 unpruned model's too. The pruned models of ``int8`` shares are then quantized (and trained, with ``qat=``), exported to
 every target, and scored in one interleaved pass with paired intervals; float and INT8 models are timed beside the
-unpruned ones, taking turns, each after a few inferences of its own. Writes ``pruning.md`` and ``pruning.json``;
+unpruned ones, taking turns, each after some inferences of its own. Writes ``pruning.md`` and ``pruning.json``;
 finished runs are kept in the output folder and used again. Exit code 4 if something could not be measured.
 
 Options (``key=value`` or ``--key value``): model, data, imgsz (640), batch (16), epochs (30), shares (0.3,0.5,0.7),
 methods (taylor,random), narrow (0.5; shares of narrower models, none for none), base_epochs (30; of the unpruned
 model), int8 (0.5), qat (none; a preset such as fast), prune (more options of pruning, such as ``round_to=8``), train
 (more training arguments), threads (2), rounds (40), targets (onnxruntime,openvino,litert), bootstrap (1000), stage
-(all; ``train`` only trains, ``time`` does not score), output (runs/benchmark_pruning).
+(all; ``train`` only trains; ``time`` does not score, and writes ``times-<size>``), time_imgsz (imgsz; size of
+``stage=time``), output (runs/benchmark_pruning).
 """
 
 from __future__ import annotations
@@ -69,10 +70,11 @@ DEFAULTS = {
     "targets": "onnxruntime,openvino,litert",
     "bootstrap": "1000",
     "stage": "all",
+    "time_imgsz": "",
     "output": "runs/benchmark_pruning",
 }
 IMAGES_TIMED = 8
-SETTLE = 3  # a smaller model alone keeps its weights in the caches; a larger one in between would throw them out
+SETTLE_MS = 60  # others' threads spin for a while, and their weights fill the caches
 STAGES = ("all", "train", "time")
 
 
@@ -92,6 +94,7 @@ class Settings:
     targets: tuple[str, ...]
     bootstrap: int
     stage: str
+    time_imgsz: int
     output: Path
 
     @classmethod
@@ -121,8 +124,14 @@ class Settings:
             targets=tuple(t.name for t in api.resolve_targets(values["targets"])),
             bootstrap=positive(values["bootstrap"]),
             stage=_stage(values["stage"]),
+            time_imgsz=positive(values["time_imgsz"] or values["imgsz"]),
             output=Path(values["output"]),
         )
+
+    @property
+    def report(self) -> str:
+        """Name of the files that are written."""
+        return f"times-{self.time_imgsz}" if self.stage == "time" else "pruning"
 
     @property
     def variants(self) -> list[Variant]:
@@ -150,6 +159,8 @@ def run(settings: Settings) -> dict[str, Any]:
     best = {v: fine_tuned(settings.job, v, folder) for v in settings.variants}
     if settings.stage == "train":
         return {"rows": []}
+    if settings.stage == "time":
+        settings = replace(settings, imgsz=settings.time_imgsz)
     full = macs(settings.job.model, settings.imgsz)
     sizes = {v.name: 1 - macs(path, settings.imgsz) / full for v, path in best.items()}
     data = ValidationSet.from_yaml(settings.job.data)
@@ -166,8 +177,8 @@ def run(settings: Settings) -> dict[str, Any]:
         "rows": rows,
         "times": times(settings, best, exports, data),
     }
-    for name, text in (("pruning.json", json.dumps(result, indent=1)), ("pruning.md", markdown(result))):
-        with atomic_path(folder / name) as temporary:
+    for suffix, text in (("json", json.dumps(result, indent=1)), ("md", markdown(result))):
+        with atomic_path(folder / f"{settings.report}.{suffix}") as temporary:
             temporary.write_text(text, encoding="utf-8")
     return result
 
@@ -231,7 +242,7 @@ def _quantized(settings: Settings, best: Mapping[Variant, Path]) -> dict[str, Ar
 
 
 def _folder(settings: Settings, label: str) -> Path:
-    return settings.output / "exports" / label.replace(", ", "-").lower()
+    return settings.output / f"exports-{settings.imgsz}" / label.replace(", ", "-").lower()
 
 
 def _float(path: Path, settings: Settings) -> Runner:
@@ -264,7 +275,7 @@ def times(
             if isinstance(integers, ExportedModel):
                 runners[f"{name}: {label}, INT8"] = target.load(integers, settings.threads)
         groups[name] = runners
-    timings = measure(groups, images, rounds=settings.rounds, settle=SETTLE)
+    timings = measure(groups, images, rounds=settings.rounds, settle_ms=SETTLE_MS)
     for runners in groups.values():
         for runner in runners.values():
             runner.close()
@@ -308,7 +319,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     if settings.stage == "train":
         return 0
-    print((settings.output / "pruning.md").read_text(encoding="utf-8"))
+    print((settings.output / f"{settings.report}.md").read_text(encoding="utf-8"))
     return 4 if any(row["error"] for row in result["rows"]) else 0
 
 

@@ -224,6 +224,9 @@ def test_latency_is_interleaved_and_ratios_are_taken_within_a_round(monkeypatch:
     first = "".join(order[9 : 9 + 12])  # after the warm-up of three: rounds with a rotating start
     assert first == "abc" + "bca" + "cab" + "abc"
     assert timings["a"].median_ms in (pytest.approx(2.0), pytest.approx(4.0))
+    order.clear()
+    measure({"one": groups["one"]}, [image], rounds=1, blocks=1, settle_ms=7)
+    assert "".join(order[9:]) == "aaa" + "a" + "bb" + "b" + "cc" + "c"  # inferences take their time and twice it
 
 
 def _row(name: str, runtime: str, kind: Kind, **values: Any) -> dict[str, Any]:

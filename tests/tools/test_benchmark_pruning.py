@@ -39,9 +39,11 @@ def test_a_whole_run_and_its_times_alone(
 
     trained = tmp_path / "out" / "l2-30" / "weights" / "best.pt"
     before = trained.stat().st_mtime_ns
-    assert tool.main([*arguments, "stage=time"]) == 0
+    assert tool.main([*arguments, "stage=time", "time_imgsz=96"]) == 0
     assert trained.stat().st_mtime_ns == before, "a finished run is used again"
-    again = json.loads((tmp_path / "out" / "pruning.json").read_text())
+    assert json.loads((tmp_path / "out" / "pruning.json").read_text()) == result
+    again = json.loads((tmp_path / "out" / "times-96.json").read_text())
+    assert again["environment"]["imgsz"] == 96
     assert not again["rows"] and set(again["times"]) == set(times)
 
 

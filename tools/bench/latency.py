@@ -58,7 +58,7 @@ def measure(
     *,
     rounds: int = 36,
     blocks: int = 3,
-    settle: int = 0,
+    settle_ms: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Timing]:
     """Time contenders in interleaved rounds.
@@ -71,8 +71,8 @@ def measure(
         images: Letterboxed images, float32 (1, channels, height, width); a round uses one for all.
         rounds: Rounds of each group.
         blocks: Turns that a group's rounds are spread over.
-        settle: Inferences of a contender before its timed one, so that it finds its own weights in the caches and not
-            another's, as where it runs alone.
+        settle_ms: How long a contender runs before its timed inference, so that it finds its own weights in the caches
+            and no other's threads still spinning, as where it runs alone.
         progress: Called after every block with blocks done and in all.
 
     Returns:
@@ -83,7 +83,7 @@ def measure(
     done = 0
     for block in range(blocks):
         for runners in groups.values():
-            _block(runners, images, range(block * per_block, min((block + 1) * per_block, rounds)), timings, settle)
+            _block(runners, images, range(block * per_block, min((block + 1) * per_block, rounds)), timings, settle_ms)
             done += 1
             if progress:
                 progress(done, blocks * len(groups))
@@ -95,7 +95,7 @@ def _block(
     images: Sequence[np.ndarray],
     rounds: range,
     timings: Mapping[str, Timing],
-    settle: int,
+    settle_ms: float,
 ) -> None:
     names = list(runners)
     for name in names:
@@ -108,7 +108,8 @@ def _block(
             image = images[index % len(images)]
             shift = index % len(names)  # nobody always follows the same other
             for name in (*names[shift:], *names[:shift]):
-                for _ in range(settle):
+                until = time.perf_counter() + settle_ms / 1e3
+                while settle_ms and time.perf_counter() < until:
                     runners[name].infer(image)
                 start = time.perf_counter()
                 runners[name].infer(image)

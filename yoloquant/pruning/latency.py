@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ROUNDS, SETTLE, TIMED = 12, 3, 4
+ROUNDS, TIMED = 12, 4
+SETTLE_S = 0.05  # until the other model's weights are out of the caches, and its threads no longer spin
 QUANTILE = 0.25  # other work on the machine only ever makes a run slower
 TOLERANCE = 0.03  # of the unpruned latency: what times scatter by
 
@@ -78,8 +79,9 @@ class Stopwatch:
         return before, after
 
     def _turn(self, runner: Runner) -> list[float]:
-        """A few times in a row, once the other model's weights are out of the caches."""
-        for _ in range(SETTLE):
+        """A few times in a row, once it runs as if it were alone."""
+        until = time.perf_counter() + SETTLE_S
+        while time.perf_counter() < until:
             runner.infer(self._image)
         found = []
         for _ in range(TIMED):
