@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -10,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pytest
-from live_fakes import ListSource, StuckSource, grey_detector, grey_picture, pictured
+from live_fakes import ListSource, StuckSource, grey_detector, grey_picture, pictured, signal_when
 
 from yoloquant.runtime.detector import Detector
 from yoloquant.runtime.errors import OutputError, SourceError, TargetError
@@ -132,12 +131,11 @@ def test_stopping_consumes_what_was_inferred(make: Maker) -> None:
 def test_ctrl_c_ends_the_run_in_order(make: Maker) -> None:
     results: list[Result] = []
     source = ListSource(pictures() * 1000, pause=0.001)
-    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
-        timer.start()
+        sender = signal_when(signal.SIGINT, lambda: bool(results))
         outcome = make(source, results.append).run()
-        timer.join()
+        sender.join()
     finally:
         signal.signal(signal.SIGINT, before)
     assert outcome.ending is Ending.STOPPED and outcome.frames == len(results) > 0 and source.closed

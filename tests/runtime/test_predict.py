@@ -1,16 +1,14 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
-from live_fakes import ListSource, StuckSource, grey_detector, grey_picture, pictured
+from live_fakes import ListSource, StuckSource, grey_detector, grey_picture, pictured, signal_when
 
 from yoloquant.runtime import predict as module
 from yoloquant.runtime.errors import DataError, OutputError, SourceError, UsageError
@@ -91,11 +89,10 @@ def test_ctrl_c_finishes_the_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     use(monkeypatch, ListSource([grey_picture(i % 200) for i in range(20000)], pause=0.001))
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     for number in (signal.SIGINT, signal.SIGTERM):
-        timer = threading.Timer(0.3, os.kill, (os.getpid(), number))
-        timer.start()
+        sender = signal_when(number, lambda number=number: signal.getsignal(number) not in handlers)
         options = parsed(source="x", output=f"{tmp_path}/a.jsonl,{tmp_path}/b.avi")
         summary = predict(grey_detector(), options)
-        timer.join()
+        sender.join()
         count = len(lines(tmp_path / "a.jsonl"))
         assert summary.outcome.ending is Ending.STOPPED and summary.outcome.frames == count > 0
         assert cv2.VideoCapture(str(tmp_path / "b.avi")).get(cv2.CAP_PROP_FRAME_COUNT) == count
