@@ -95,7 +95,8 @@ def test_power_from_energy(tmp_path: Path) -> None:
 
 def test_power_from_tegrastats(tmp_path: Path) -> None:
     later = ORIN.replace("5125", "7125")
-    program = f"import time\nprint({ORIN!r}, flush=True)\ntime.sleep(0.1)\nprint({later!r}, flush=True)\ntime.sleep(60)"
+    lines = f"time.sleep(0.5)\nprint({ORIN!r}, flush=True)\ntime.sleep(0.1)\nprint({later!r}, flush=True)"
+    program = f"import time\n{lines}\ntime.sleep(60)"
     found = Sensors(Rapl(tmp_path), Tegrastats([sys.executable, "-c", program]), tmp_path)
     try:
         assert found.power_source == "tegrastats"
