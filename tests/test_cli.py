@@ -133,6 +133,8 @@ def test_a_bug_is_not_disguised(calls: Calls) -> None:
         (["quantize", "model=m.pt", "data=d.yaml", "scheem=x"], "did you mean 'scheme'"),
         (["quantize", "model=m.pt", "data=d.yaml", "images=4"], "greater than or equal to 8"),
         (["export", "model=m.pt", "targets=opnvino"], "did you mean 'openvino'"),
+        (["export", "model=m.pt", "archive=true"], "archive= is for bundles; pass bundle=true"),
+        (["export", "model=m.pt", "golden_images=2"], "golden_images= is for bundles"),
         (["validate", "model=m.pt"], "exports"),
         (["run"], "needs model=<checkpoint> and data=<data yaml>"),
         (["run", "missing.yaml"], "does not exist"),

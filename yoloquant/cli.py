@@ -168,6 +168,9 @@ def _export(options: Namespace) -> int:
     from .writing import output_folder
 
     values = _given(options, "export")
+    alone = [name for name in ("archive", "report", "golden_images") if getattr(options, name)]
+    if alone and not values["bundle"]:
+        raise UsageError(f"{alone[0]}= is for bundles; pass bundle=true as well, or leave it out")
     names = values["targets"] if not values["bundle"] else [d.target for d in bundle.resolve(values["targets"])]
     chosen = api.resolve_targets(names)
     if values["output"]:
@@ -211,6 +214,8 @@ def _bundles(artifact: Artifact, values: dict[str, Any]) -> int:
     for each in made:
         print(f"bundled {each.manifest.device}: {each.archive or each.path}")
         print(f"  id {each.manifest.id}: verify expect=<id> holds the device to this very bundle")
+        for note in each.notes:
+            print(f"  note: {note}")
     print("next, on the device, in the bundle's folder: pip install -r requirements.txt, then")
     print("      python -m yoloquant_runtime verify")
     return 0

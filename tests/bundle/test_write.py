@@ -294,18 +294,36 @@ def test_a_reports_accuracy_is_what_devices_are_held_to(again: Callable[..., Bun
         again(report=tmp_path / "no.json")
 
 
-def test_a_compiled_form_comes_along(colours: ExportedModel, tmp_path: Path) -> None:
+def test_a_coral_bundle_tells_what_runs_where_and_brings_the_compiled_form(
+    colours: ExportedModel, tmp_path: Path
+) -> None:
     from yoloquant.bundle.devices import DEVICES
-    from yoloquant.bundle.writer import _companions
+    from yoloquant.bundle.writer import OPERATORS, _companions
+    from yoloquant.targets.litert.edgetpu_log import parse_log
+    from yoloquant.targets.litert.edgetpu_report import EdgeTPUReport, Memory, OperatorVerdict, Place, Status
 
+    verdicts = (
+        OperatorVerdict(0, "CONV_2D", 3, "x", Status.MAPPED, Place.TPU, "", 7),
+        OperatorVerdict(1, "BATCH_MATMUL", 1, "y", Status.FALLBACK, Place.CPU, "not among the documented ones"),
+    )
     compiled = tmp_path / "x_edgetpu.tflite"
     compiled.write_bytes(b"compiled")
-    metadata = {"edgetpu": {"compiled": compiled.name}}
-    exported = replace(colours, path=tmp_path / "x.tflite", metadata=metadata)
-    assert _companions(tmp_path / "model" / "x.tflite", ARTIFACT, exported, DEVICES["coral"]) == ()
-    assert (tmp_path / "model" / compiled.name).read_bytes() == b"compiled"
-    _companions(tmp_path / "none" / "x.tflite", ARTIFACT, replace(exported, metadata={}), DEVICES["coral"])
-    assert not (tmp_path / "none").exists()
+    check = EdgeTPUReport(verdicts, (1,), Memory(1, 1, 1)).to_dict()
+    facts = {"compiled": "", "check": check, "compiler": None}
+    exported = replace(colours, path=tmp_path / "x.tflite", metadata={"edgetpu": facts})
+    for name in ("a", "b"):
+        (tmp_path / name / "model").mkdir(parents=True)
+    alone = _companions(tmp_path / "a" / "model" / "x.tflite", ARTIFACT, exported, DEVICES["coral"])
+    assert any("its partition ends at operator 1, BATCH_MATMUL: not among" in note for note in alone)
+    listed = (tmp_path / "a" / OPERATORS).read_text()
+    assert "CONV_2D" in listed and "not among the documented ones" in listed
+    assert sorted(p.name for p in (tmp_path / "a").rglob("*") if p.is_file()) == [OPERATORS]
+
+    ran = {**facts, "compiled": compiled.name, "compiler": parse_log("Edge TPU Compiler version 16.0").to_dict()}
+    both = replace(exported, metadata={"edgetpu": ran})
+    notes = _companions(tmp_path / "b" / "model" / "x.tflite", ARTIFACT, both, DEVICES["coral"])
+    assert (tmp_path / "b" / "model" / compiled.name).read_bytes() == b"compiled"
+    assert len(notes) > len(alone) and notes[-1] in (tmp_path / "b" / OPERATORS).read_text()
 
 
 def test_make_refuses_before_it_works(tmp_path: Path) -> None:

@@ -24,6 +24,11 @@ def test_the_newest_item_wins_and_the_others_are_counted() -> None:
     assert (exchange.get(), exchange.dropped) == (4, 4)
 
 
+def test_what_is_dropped_is_given_back() -> None:
+    exchange: Exchange[int] = Exchange(1, newest=True)
+    assert [exchange.put(i) for i in range(3)] == [None, 0, 1]
+
+
 def test_a_full_buffer_makes_the_giver_wait() -> None:
     exchange: Exchange[int] = Exchange(1)
     given: list[int] = []

@@ -176,6 +176,6 @@ def test_results_that_cannot_be_written_leave_nothing(
 ) -> None:
     (tmp_path / "taken").mkdir()
     assert command.main(["info", f"bundle={bundle}", f"json={tmp_path / 'taken'}"]) == 2
-    assert "writing failed" in capsys.readouterr().err
+    assert f"'{tmp_path / 'taken'}' cannot be written" in capsys.readouterr().err
     shutil.rmtree(bundle)
     assert [p.name for p in tmp_path.iterdir()] == ["taken"]

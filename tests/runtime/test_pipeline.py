@@ -61,6 +61,27 @@ def test_every_frame_of_a_file_gets_its_own_result_in_order(make: Maker) -> None
     assert source.closed
 
 
+@pytest.mark.parametrize("live", [False, True])
+def test_the_network_reads_the_memory_that_was_prepared(live: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy on the way costs a camera's frame time, and on a GPU its page-locked memory."""
+    detector, made, read = grey_detector(), [], []
+    new_input, run = detector.backend.new_input, detector.backend.run
+    monkeypatch.setattr(detector.backend, "new_input", lambda: made.append(new_input()) or made[-1])
+
+    def slow(tensor: np.ndarray) -> tuple[np.ndarray, ...]:
+        read.append(tensor)
+        before = tensor.copy()
+        time.sleep(0.003)
+        assert np.array_equal(tensor, before), "overwritten while the network read it"
+        return run(tensor)
+
+    monkeypatch.setattr(detector.backend, "run", slow)
+    source = ListSource(pictures(), live=live, pause=0.0005 * live)
+    outcome = pipeline_of(source, [detector], lambda result: None).run()
+    assert outcome.frames > 3 and (outcome.dropped > 0) == live
+    assert len(made) == 3 and all(any(tensor is own for own in made) for tensor in read)
+
+
 @pytest.mark.parametrize("slow", ["source", "network", "consumer"])
 def test_results_belong_to_their_frames_whoever_is_slow(slow: str, make: Maker) -> None:
     """Buffers are reused by preprocessing and by the network; nothing may be overwritten before it is used."""

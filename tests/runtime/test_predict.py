@@ -123,6 +123,19 @@ def test_a_full_disk_ends_the_run_and_keeps_the_video(tmp_path: Path, monkeypatc
     assert len(lines(tmp_path / "a.jsonl")) == 17 and source.closed
 
 
+def test_an_output_that_cannot_be_finished_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def damaged(self: VideoFile) -> None:
+        raise OutputError(f"{self._path.name} is damaged")
+
+    monkeypatch.setattr(VideoFile, "close", damaged)
+    use(monkeypatch, ListSource([grey_picture(9)]))
+    with pytest.raises(OutputError, match=r"a\.avi is damaged"):
+        predict(grey_detector(), parsed(source="x", output=f"{tmp_path}/a.avi,{tmp_path}/b.avi"))
+    assert caplog.messages == ["b.avi is damaged"]
+
+
 @pytest.mark.parametrize("output", ["in", "in/../in"])
 @pytest.mark.parametrize("source", ["in", "in/00.png"])
 def test_an_output_never_replaces_the_source(tmp_path: Path, source: str, output: str) -> None:

@@ -83,6 +83,16 @@ def test_tensors_are_used_in_turn() -> None:
     assert len({id(t) for t in tensors}) == 3 and tensors[0] is tensors[3]
 
 
+def test_a_given_tensor_is_filled_and_the_others_stay() -> None:
+    backend = FakeBackend()
+    prepare, rng = Preprocessor(backend, depth=1), np.random.default_rng(2)
+    first, second = rng.integers(0, 256, (2, 32, 48, 3), dtype=np.uint8)
+    own, given = prepare(first)[0], backend.new_input()
+    assert prepare(second, given)[0] is given
+    np.testing.assert_array_equal(given, expected(second, backend))
+    np.testing.assert_array_equal(own, expected(first, backend))
+
+
 def test_views_and_slices_are_images_too() -> None:
     backend = FakeBackend()
     image = np.random.default_rng(1).integers(0, 256, (80, 90, 3), dtype=np.uint8)

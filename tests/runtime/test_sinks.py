@@ -156,11 +156,13 @@ def test_a_disk_that_gets_full_ends_a_video_while_it_can_still_be_finished(
 
 def test_a_video_whose_writes_failed_is_reported(tmp_path: Path) -> None:
     noise = np.random.RandomState(0).randint(0, 256, (48, 64, 3), dtype=np.uint8)
+    (tmp_path / "out.avi").write_bytes(b"an older video")
     sink = VideoFile(tmp_path / "out.avi")
-    with largest_file(20_000), pytest.raises(OutputError, match=r"damaged|cannot be written"):
+    with largest_file(20_000), pytest.raises(OutputError, match=r"damaged: .* is in '.*\.out\.part\.avi'"):
         for index in range(200):
             sink.write(result(index, noise))
         sink.close()
+    assert (tmp_path / "out.avi").read_bytes() == b"an older video", "a damaged one must not take its place"
 
 
 def test_images_keep_their_names_and_are_written_whole(tmp_path: Path) -> None:

@@ -51,8 +51,10 @@ class Bundle:
         path: Its folder.
         archive: The same as ``.tar.gz``; None unless asked for.
         manifest: What it holds; ``manifest.id`` is its fingerprint.
+        notes: What a person should know; also in its README.
     """
 
     path: Path
     archive: Path | None
     manifest: Manifest
+    notes: tuple[str, ...] = ()

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from ..quant.plan import Plan
 
 RUNTIME = "yoloquant_runtime"
-PLAN, REPORT, LABELS, REQUIREMENTS, README, LICENSE = (
-    *("plan.json", "report.json", "labels.txt", "requirements.txt", "README.md", "LICENSE"),
+PLAN, REPORT, LABELS, REQUIREMENTS, README, LICENSE, OPERATORS = (
+    *("plan.json", "report.json", "labels.txt", "requirements.txt", "README.md", "LICENSE", "operators.txt"),
 )
 
 
@@ -67,9 +67,9 @@ def write(
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         temporary.chmod(0o755)
-        _fill(temporary, artifact, exported, device, options)
+        notes = _fill(temporary, artifact, exported, device, options)
     manifest = read(folder)
-    return Bundle(folder, pack(folder) if options.archive else None, manifest)
+    return Bundle(folder, pack(folder) if options.archive else None, manifest, notes)
 
 
 def _check(exported: ExportedModel, device: Device) -> None:
@@ -100,7 +100,10 @@ def _is_bundle(folder: Path) -> bool:
         return False
 
 
-def _fill(bundle: Path, artifact: Artifact, exported: ExportedModel, device: Device, options: BundleOptions) -> None:
+def _fill(
+    bundle: Path, artifact: Artifact, exported: ExportedModel, device: Device, options: BundleOptions
+) -> tuple[str, ...]:
+    """Write everything, and return what a person should know."""
     model = f"model/{exported.path.name}"
     _copy(exported.path, bundle / model)
     notes = _companions(bundle / model, artifact, exported, device)
@@ -120,18 +123,41 @@ def _fill(bundle: Path, artifact: Artifact, exported: ExportedModel, device: Dev
         (bundle / name).write_text(text, encoding="utf-8", newline="\n")
     manifest = _manifest(bundle, artifact, exported, device, expected, plan, model)
     (bundle / FILE_NAME).write_text(manifest.text(), encoding="utf-8", newline="\n")
+    return expected.notes
 
 
 def _companions(model: Path, artifact: Artifact, exported: ExportedModel, device: Device) -> tuple[str, ...]:
     """Put other forms of the model beside it, which the device chooses from by its hardware; and remarks."""
-    compiled = exported.metadata.get("edgetpu", {}).get("compiled", "")
-    if compiled:
-        _copy(exported.path.with_name(Path(compiled).name), model.with_name(Path(compiled).name))
+    if "edgetpu" in exported.metadata:
+        return _for_edge_tpu(model, exported)
     if device.backend != "tensorrt":
         return ()
+    from ..runtime.tensorrt.build import FOLDER
     from ..targets.tensorrt.device import write_device_files
 
-    return write_device_files(model, artifact if exported.precision == "int8" else None).notes
+    notes = write_device_files(model, artifact if exported.precision == "int8" else None).notes
+    built = exported.metadata.get("engine", {})
+    if not built:
+        return notes
+    _copy(exported.path.with_name(built["path"]), model.parent / FOLDER / built["path"])
+    engine = f"an engine for {built['gpu']} with TensorRT {built['tensorrt']} is in the bundle; others are built there"
+    return (*notes, engine)
+
+
+def _for_edge_tpu(model: Path, exported: ExportedModel) -> tuple[str, ...]:
+    """The compiled form if there is one, the list of what runs where, and both in sentences."""
+    from ..targets.litert.edgetpu_log import CompilerReport
+    from ..targets.litert.edgetpu_report import EdgeTPUReport
+
+    facts = exported.metadata["edgetpu"]
+    if facts["compiled"]:
+        compiled = Path(facts["compiled"]).name
+        _copy(exported.path.with_name(compiled), model.with_name(compiled))
+    report = EdgeTPUReport.from_dict(facts["check"])
+    said = CompilerReport.from_dict(facts["compiler"]).summary() if facts["compiler"] else ()
+    text = "\n".join([report.table(every=True), *said]) + "\n"
+    (model.parent.parent / OPERATORS).write_text(text, encoding="utf-8", newline="\n")
+    return (*report.summary(), *said)
 
 
 def _manifest(

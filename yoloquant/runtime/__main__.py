@@ -27,7 +27,8 @@ EXIT_USAGE, EXIT_COULD_NOT_RUN, EXIT_INTERRUPTED = 2, 4, 130
 HELP = """\
 usage: python -m {package} VERB [key=value ...]
 
-  verify        prove this bundle here: file hashes, golden inputs; with data=<folder or yaml> also accuracy
+  verify        prove this bundle here: file hashes, golden inputs; with data=<folder or yaml> also accuracy;
+                on a Jetson, the engine is built first if there is none for this device
                 keys: data limit threads device hint expect=<bundle id> json=<file>
   info          print what the bundle holds; keys: json=<file>
   predict       detect: source=0|video.mp4|rtsp://...|folder conf=0.25; more keys in the README
@@ -187,6 +188,8 @@ def _write(path: str, text: str) -> None:
     try:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(final)
+    except OSError as exc:
+        raise OutputError(f"'{path}' cannot be written ({exc.strerror or exc}); choose another json=") from exc
     finally:
         if temporary.exists():
             temporary.unlink()

@@ -34,11 +34,12 @@ class Detector:
         self.info, self.backend, self.selection = backend.info, backend, selection
         self._preprocessor = Preprocessor(backend, depth)
 
-    def preprocess(self, image: np.ndarray) -> tuple[np.ndarray, Letterbox]:
+    def preprocess(self, image: np.ndarray, into: np.ndarray | None = None) -> tuple[np.ndarray, Letterbox]:
         """Letterbox an image into the network's input.
 
         Args:
             image: BGR uint8 (height, width, 3).
+            into: A tensor from ``backend.new_input`` to fill; the next one of its own if None.
 
         Returns:
             What ``infer`` takes, equal bit by bit to ``letterbox(image)`` (quantized for an integer input); and where
@@ -47,7 +48,7 @@ class Detector:
         Raises:
             DataError: It is not such an image.
         """
-        return self._preprocessor(image)
+        return self._preprocessor(image, into)
 
     def infer(self, tensor: np.ndarray) -> tuple[np.ndarray, ...]:
         """Run the network alone."""

@@ -33,16 +33,20 @@ class Exchange(Generic[T]):
         self._lock = threading.Lock()
         self._filled, self._freed = threading.Condition(self._lock), threading.Condition(self._lock)
 
-    def put(self, item: T) -> None:
+    def put(self, item: T) -> T | None:
         """Hand an item over.
+
+        Returns:
+            The item that was dropped for it, if one was.
 
         Raises:
             Closed: Nobody takes items any more.
         """
+        out = None
         with self._lock:
             while len(self._items) >= self._capacity and not self._aborted:
                 if self._newest:
-                    self._items.popleft()
+                    out = self._items.popleft()
                     self.dropped += 1
                 else:
                     self._freed.wait()
@@ -50,6 +54,7 @@ class Exchange(Generic[T]):
                 raise Closed
             self._items.append(item)
             self._filled.notify()
+        return out
 
     def get(self, timeout: float | None = None) -> T | None:
         """The oldest item; None if none comes within ``timeout`` seconds.

@@ -8,6 +8,7 @@ lock while they work, so the threads do run side by side.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -59,7 +60,8 @@ class Pipeline(PipelineBase):
     ) -> None:
         super().__init__(source, consume, show, limit, ahead=2)
         self._detector = detector
-        # A detector writes into three tensors in turn: one is filled, one waits, one is read by the network.
+        # Of three tensors one is filled, one waits, and one is read by the network; a dropped one is free at once.
+        self._free = deque(detector.backend.new_input() for _ in range(3))
         self._prepared: Exchange[_Prepared] = Exchange(1, newest=source.live)
         self._inferred: Exchange[_Inferred] = Exchange(1 if source.live else 2)
 
@@ -81,10 +83,10 @@ class Pipeline(PipelineBase):
             frame = self._frames.get()
             assert frame is not None
             start = time.perf_counter()
-            tensor, where = self._detector.preprocess(frame.image)
-            if self._source.live:
-                tensor = tensor.copy()  # any number of newer ones may be prepared before this one is used
-            self._prepared.put(_Prepared(frame, tensor, where, time.perf_counter() - start))
+            tensor, where = self._detector.preprocess(frame.image, self._free.popleft())
+            dropped = self._prepared.put(_Prepared(frame, tensor, where, time.perf_counter() - start))
+            if dropped is not None:
+                self._free.append(dropped.tensor)
 
     def _attend(self) -> Ending:
         count = 0
@@ -99,6 +101,7 @@ class Pipeline(PipelineBase):
             else:
                 start = time.perf_counter()
                 outputs = self._detector.infer(prepared.tensor)
+                self._free.append(prepared.tensor)
                 if self._detector.backend.reuses_outputs:  # the next inference overlaps with what follows this one
                     outputs = tuple(o.copy() for o in outputs)
                 self._inferred.put(_Inferred(prepared, outputs, time.perf_counter() - start))

@@ -211,15 +211,17 @@ def _check_apart(output: Path, source: Path, text: str) -> None:
 
 
 def _close(sinks: Sequence[Sink], *, failing: bool) -> None:
-    """Close every output; the first error counts, unless there is one already."""
+    """Close every output; the first error is raised, unless there is one already, and further ones are logged."""
     first: OutputError | None = None
     for sink in sinks:
         try:
             sink.close()
         except OutputError as exc:
-            logger.warning("%s", exc)
-            first = first or exc
-    if first is not None and not failing:
+            if failing or first is not None:
+                logger.warning("%s", exc)
+            else:
+                first = exc
+    if first is not None:
         raise first
 
 

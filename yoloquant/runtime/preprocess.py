@@ -36,24 +36,33 @@ class Preprocessor:
             )
         self._cv2, self._imgsz, self._channels_last = cv2, info.imgsz, backend.channels_last
         self._table = pixel_table(backend.input_dtype, backend.input_quantization)
-        self._tensors = [np.zeros(backend.input_shape, backend.input_dtype) for _ in range(depth)]
+        self._backend, self._depth = backend, depth
+        self._tensors: list[np.ndarray] = []
         self._planes = [np.zeros(info.imgsz, np.uint8) for _ in range(3)]
         self._rgb = np.zeros((*info.imgsz, 3), np.uint8)
         self._canvases: dict[tuple[int, int], Canvas] = {}
         self._next = 0
 
-    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, Letterbox]:
-        """Fill the next tensor with an image, BGR uint8 (height, width, 3); see ``Detector.preprocess``."""
+    def __call__(self, image: np.ndarray, into: np.ndarray | None = None) -> tuple[np.ndarray, Letterbox]:
+        """Fill a tensor, the next one if none is given, with an image; see ``Detector.preprocess``."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise DataError(
                 f"an image must be BGR uint8 of shape (height, width, 3), but it is {image.dtype} of {image.shape}"
             )
         canvas = self._canvas((image.shape[0], image.shape[1]))
         canvas.fill(image)
-        tensor = self._tensors[self._next]
-        self._next = (self._next + 1) % len(self._tensors)
+        tensor = self._turn() if into is None else into
         self._write(canvas.pixels, tensor)
         return tensor, canvas.where
+
+    def _turn(self) -> np.ndarray:
+        """The next of the tensors that are filled in turn."""
+        if len(self._tensors) < self._depth:
+            self._tensors.append(self._backend.new_input())
+            return self._tensors[-1]
+        tensor = self._tensors[self._next]
+        self._next = (self._next + 1) % self._depth
+        return tensor
 
     def _canvas(self, size: tuple[int, int]) -> Canvas:
         found = self._canvases.get(size)

@@ -250,7 +250,7 @@ class VideoFile(Sink):
         """Finish the file, prove that it can be read, and give it its name.
 
         Raises:
-            OutputError: It is not whole, for instance because the disk was full.
+            OutputError: It is not whole, for instance because the disk was full; it then keeps its temporary name.
         """
         if self._writer is not None:
             self._writer.release()
@@ -258,15 +258,15 @@ class VideoFile(Sink):
         if not self._frames:
             _remove(self._temporary)
             return
-        whole = _readable(self._temporary, self._frames)
+        if not _readable(self._temporary, self._frames):
+            raise OutputError(
+                f"the video '{self._path}' is damaged: is its disk full, or is there a limit on file sizes? "
+                f"What was written is in '{self._temporary}'"
+            )
         try:
             os.replace(str(self._temporary), str(self._path))
         except OSError as exc:
             raise OutputError(f"'{self._path}' cannot be written ({exc.strerror or exc})") from exc
-        if not whole:
-            raise OutputError(
-                f"the video '{self._path}' is damaged: is its disk full, or is there a limit on file sizes?"
-            )
 
 
 def _fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

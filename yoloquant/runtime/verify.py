@@ -50,7 +50,7 @@ class Check:
     """One thing that was checked.
 
     Attributes:
-        name: ``files``, ``runtime``, ``golden outputs``, ``golden detections`` or ``accuracy``.
+        name: ``files``, ``engine``, ``runtime``, ``golden outputs``, ``golden detections`` or ``accuracy``.
         result: Outcome.
         message: One sentence for people.
         values: What was measured, and its limits.
@@ -118,7 +118,7 @@ class VerifyOptions:
 
 
 def verify(folder: str | Path, options: VerifyOptions | None = None) -> Verification:
-    """Verify a bundle.
+    """Verify a bundle. On a Jetson, its engine is built first if none is there for this device.
 
     Args:
         folder: The bundle's folder.
@@ -128,7 +128,7 @@ def verify(folder: str | Path, options: VerifyOptions | None = None) -> Verifica
         BundleError: A file is missing, changed or not part of the bundle.
         DataError: The data set is not usable.
         MissingRuntimeError: The runtime's library is missing, or too old.
-        TargetError: The runtime cannot load or run the model.
+        TargetError: The runtime cannot load or run the model, or an engine cannot be built.
     """
     options = options or VerifyOptions()
     start = time.perf_counter()
@@ -137,13 +137,17 @@ def verify(folder: str | Path, options: VerifyOptions | None = None) -> Verifica
     golden = Golden.from_dict(manifest.golden)
     checks = [Check("files", Result.PASS, f"{len(manifest.files)} files are as exported")]
     library = check_requirements(manifest)
-    with open_detector(folder, manifest, options.backend) as detector:
-        version = f"{library} {detector.backend.version}".strip()
-        checks.append(Check("runtime", Result.PASS, f"{manifest.backend} runs the model ({version})"))
-        checks += _golden_checks(folder, golden, detector)
-        if options.data:
-            checks.append(_accuracy_check(detector, manifest, golden, options))
-        environment = {**_environment(), "backend": manifest.backend, "backend_version": detector.backend.version}
+    checks += _engine_checks(folder, manifest, options.backend)
+    version = library
+    if checks[-1].result is Result.PASS:
+        with open_detector(folder, manifest, options.backend) as detector:
+            version = detector.backend.version
+            found = f"{library} {version}".strip()
+            checks.append(Check("runtime", Result.PASS, f"{manifest.backend} runs the model ({found})"))
+            checks += _golden_checks(folder, golden, detector)
+            if options.data:
+                checks.append(_accuracy_check(detector, manifest, golden, options))
+    environment = {**_environment(), "backend": manifest.backend, "backend_version": version}
     seconds = time.perf_counter() - start
     return Verification(manifest.id, manifest.target, manifest.device, tuple(checks), environment, seconds)
 
@@ -161,6 +165,29 @@ def open_detector(folder: Path, manifest: Manifest, options: BackendOptions) -> 
     except ArtifactError as exc:  # the files are as exported, so it is this machine that cannot run them (yet)
         raise TargetError(str(exc)) from exc
     return Detector(backend, SELECTION)
+
+
+def _engine_checks(folder: Path, manifest: Manifest, options: BackendOptions) -> list[Check]:
+    """Build what must be built on the device; it fails if planned layers do not run in Int8 there.
+
+    Raises:
+        TargetError: It cannot be built.
+    """
+    if manifest.backend != "tensorrt":
+        return []
+    from .tensorrt import request_for
+    from .tensorrt.build import ready_engine
+    from .tensorrt.layers import Int8Error
+    from .tensorrt.options import BuildOptions
+
+    try:
+        built = ready_engine(request_for(folder, manifest, BuildOptions(device=options.device)))
+    except Int8Error as exc:
+        return [Check("engine", Result.FAIL, str(exc))]
+    message = f"{'built here' if built.fresh else 'already there'}: {built.path.name}"
+    if built.int8 is not None:
+        message += f"; {built.int8.summary()}"
+    return [Check("engine", Result.PASS, message, {"path": str(built.path), "fresh": built.fresh})]
 
 
 def _golden_checks(folder: Path, golden: Golden, detector: Detector) -> list[Check]:

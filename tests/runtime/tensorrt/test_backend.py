@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from yoloquant.runtime.backends import BackendOptions, open_backend
 from yoloquant.runtime.backends import tensorrt as module
 from yoloquant.runtime.backends.tensorrt import TensorRTBackend
 from yoloquant.runtime.cuda import GpuInfo
+from yoloquant.runtime.detector import Detector
 from yoloquant.runtime.errors import ArtifactError, TargetError
 from yoloquant.runtime.model_info import HeadLayout
 from yoloquant.runtime.tensorrt.build import Request, build_engine
 from yoloquant.runtime.tensorrt.header import drop_in_metadata, read_header, write_engine
+from yoloquant.runtime.tensorrt.identity import Identity
 from yoloquant.runtime.tensorrt.options import Sources
 
 IMAGE = np.linspace(0, 1, 3 * 64, dtype=np.float32).reshape(1, 3, 8, 8)
@@ -59,21 +62,28 @@ def test_results_lie_in_the_same_buffer(sources: Sources, monkeypatch: pytest.Mo
     assert np.shares_memory(first, second), "outputs were copied without need"
 
 
-def test_tensor_written_in_place_is_not_copied(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prepared_image_goes_to_the_device_without_another_copy(
+    sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
     release = install("10.3.0", monkeypatch)
     path = _engine(release, sources)
     release.compute = _double
-    backend = _open(path, FakeCuda(release))
-    backend.input_buffer[...] = IMAGE
-    monkeypatch.setattr(module.np, "copyto", lambda *a: pytest.fail("copied"))
-    queue = backend._cuda.queue
-    backend._cuda.to_device = lambda address, array: queue.append(  # type: ignore[method-assign]
-        lambda: backend._cuda.memory[address].__setitem__(Ellipsis, array)
-    )
-    backend._cuda.to_host = lambda array, address: queue.append(  # type: ignore[method-assign]
-        lambda: array.__setitem__(Ellipsis, backend._cuda.memory[address])
-    )
-    assert backend.run(backend.input_buffer)[0].ravel()[-1] == pytest.approx(2 * np.resize(IMAGE, 384)[-1])
+    cuda = FakeCuda(release)
+    sent: list[np.ndarray] = []
+    queue = cuda.to_device
+    monkeypatch.setattr(cuda, "to_device", lambda address, array: (sent.append(array), queue(address, array)))
+    locked: list[np.ndarray] = []
+    pinned = cuda.pinned
+    monkeypatch.setattr(cuda, "pinned", lambda *given: locked.append(pinned(*given)) or locked[-1])
+    detector = Detector(_open(path, cuda))
+    images = [np.full((8, 8, 3), grey, np.uint8) for grey in (51, 102)]
+    tensors = [detector.preprocess(image)[0] for image in images]
+    for tensor, value in zip(tensors, (0.2, 0.4), strict=True):
+        assert any(tensor is own for own in locked), "an image is prepared in memory that cannot be copied as it is"
+        assert detector.infer(tensor)[0].ravel()[0] == pytest.approx(2 * value)
+        assert sent[-1] is tensor
+    detector.infer(tensors[0].copy())
+    assert any(sent[-1] is own for own in locked), "what lies elsewhere goes through page-locked memory"
 
 
 @pytest.mark.parametrize("bad", [IMAGE.astype(np.float16), IMAGE[:, :, :4]])
@@ -102,7 +112,7 @@ def test_cuda_errors_are_wrapped(sources: Sources, monkeypatch: pytest.MonkeyPat
         backend.run(IMAGE)
 
 
-@pytest.mark.parametrize("what", ["gpu", "capability", "version", "JetPack"])
+@pytest.mark.parametrize("what", ["gpu", "capability", "version", "JetPack", "board"])
 def test_engine_of_another_device_is_refused_before_tensorrt_sees_it(
     what: str, sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +125,9 @@ def test_engine_of_another_device_is_refused_before_tensorrt_sees_it(
         gpu, reason = GpuInfo("Orin", "8.9"), r"compute capability 8\.7, here is 8\.9"
     elif what == "version":
         release, reason = install("8.6.1", monkeypatch), r"TensorRT 10\.3\.0\.1, here is 8\.6\.1\.2"
+    elif what == "board":
+        monkeypatch.setattr("yoloquant.runtime.tensorrt.identity.board_model", lambda path: "Orin NX")
+        reason = "the board .*, here is Orin NX"
     else:
         monkeypatch.setattr("yoloquant.runtime.tensorrt.identity.jetson_linux", lambda path: "R36 4.3")
         reason = r"Jetson Linux \(none\), here is R36 4\.3"
@@ -183,7 +196,7 @@ def test_engine_of_an_older_model_is_not_taken(sources: Sources, monkeypatch: py
 def test_dla_core_is_set_before_loading(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
     release = install("10.3.0", monkeypatch)
     plan = read_header(_engine(release, sources)).plan()
-    here = {"tensorrt": release.name, "gpu": "Orin", "compute_capability": "8.7", "l4t": ""}
+    here = asdict(Identity.of(release.name, GpuInfo("Orin", "8.7")))
     path = write_engine(sources.onnx.with_name("dla.engine"), plan, drop_in_metadata(INFO, 1), here)
     _open(path, FakeCuda(release))
     assert release.runtimes[-1].DLA_core == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,22 @@ def test_engine_is_built_and_the_bundle_stays_whole(bundle: Path, monkeypatch: p
     read(bundle)  # engines beside the model do not make it a changed bundle
     code, said = _run(release, monkeypatch, bundle=bundle, workspace=1)
     assert code == 0 and "already there: " in said
+
+
+def test_a_copy_of_the_engine_is_whole_or_not_there(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = install("10.3.0", monkeypatch)
+    copy, replace = bundle / "copy.engine", os.replace
+    copy.write_bytes(b"an older engine")
+
+    def killed(source: str, to: str) -> None:
+        if to == str(copy):
+            raise OSError(28, "No space left on device")
+        replace(source, to)
+
+    monkeypatch.setattr(os, "replace", killed)
+    code, said = _run(release, monkeypatch, bundle=bundle, output=copy)
+    assert code == 4 and f"'{copy}' cannot be written (No space left on device)" in said
+    assert copy.read_bytes() == b"an older engine" and not list(bundle.glob("*.part"))
 
 
 def test_dla_report_is_printed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from yoloquant.runtime.cuda import GpuInfo
 from yoloquant.runtime.errors import UsageError
-from yoloquant.runtime.tensorrt.identity import Identity, jetson_linux
+from yoloquant.runtime.tensorrt.identity import Identity, board_model, jetson_linux
 from yoloquant.runtime.tensorrt.options import BuildOptions, Sources, parse_options
 
 
@@ -59,3 +60,15 @@ def test_release_of_jetson_linux(text: str, release: str, tmp_path: Path) -> Non
     assert jetson_linux(file) == release
     assert jetson_linux(tmp_path / "absent") == ""
     assert Identity.of("10.3.0", GpuInfo("Orin", "8.7"), file).l4t == release
+
+
+def test_boards_whose_gpus_have_one_name_are_told_apart(tmp_path: Path) -> None:
+    nano, agx = tmp_path / "nano", tmp_path / "agx"
+    nano.write_bytes(b"NVIDIA Jetson Orin Nano Developer Kit\0")
+    agx.write_bytes(b"Jetson AGX Orin\0")
+    here, there = (Identity.of("10.3.0", GpuInfo("Orin", "8.7"), board=file) for file in (nano, agx))
+    assert here.key() != there.key()
+    assert here.differences(asdict(there)) == (
+        "it was built for the board Jetson AGX Orin, here is NVIDIA Jetson Orin Nano Developer Kit"
+    )
+    assert board_model(tmp_path / "absent") == ""

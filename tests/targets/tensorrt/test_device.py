@@ -19,11 +19,14 @@ from conformance.models import calibrated, sample_images, tiny_host_model
 from device_fakes import FakeCuda, install
 
 from yoloquant.artifact import Artifact
+from yoloquant.bundle import BundleOptions, write
 from yoloquant.errors import ArtifactError, PlanError, TargetError
 from yoloquant.runtime import cuda as cuda_module
 from yoloquant.runtime.tensorrt import api
+from yoloquant.runtime.tensorrt.build import find_engine
 from yoloquant.runtime.tensorrt.calibration_cache import load
 from yoloquant.runtime.tensorrt.header import read_header
+from yoloquant.runtime.tensorrt.identity import Identity
 from yoloquant.runtime.tensorrt.options import Sources
 from yoloquant.targets.tensorrt import target as target_module
 from yoloquant.targets.tensorrt.device import build_here, write_device_files
@@ -208,6 +211,22 @@ def test_export_builds_the_engine_where_both_are(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny-tensorrt.engine", "tiny-tensorrt.onnx"]
     typed = any(n.op_type == "Cast" for n in release.built_with[0][0]._model.graph.node)
     assert typed == (name == "11.0.0")
+
+
+@pytest.mark.usefixtures("emitted")
+@pytest.mark.parametrize("name", ["10.3.0", "11.0.0"])
+def test_the_engine_goes_into_the_bundle_and_is_found_there(
+    name: str, tiny: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = install(name, monkeypatch)
+    monkeypatch.setattr(cuda_module, "open_cuda", lambda device="": FakeCuda(release))
+    exported = TensorRTTarget(compile_check=False).export(tiny, tmp_path, "tiny")
+    options = BundleOptions(golden_images=1, threads=1)
+    made = write(tiny, exported, device="jetson", folder=tmp_path / "bundle", options=options)
+    found = find_engine(made.path / made.manifest.model, Identity.of(release.name, FakeCuda(release).gpu))
+    assert found.path.relative_to(made.path).as_posix() in made.manifest.files
+    assert found.plan() == read_header(tmp_path / "tiny-tensorrt.engine").plan()
+    assert f"an engine for Orin with TensorRT {release.name}" in (made.path / "README.md").read_text()
 
 
 @pytest.mark.usefixtures("emitted")

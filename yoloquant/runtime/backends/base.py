@@ -71,6 +71,10 @@ class Backend(ABC):
         """Whether the input is (1, height, width, channels)."""
         return self.input_shape == (1, *self.info.imgsz, self.info.channels)
 
+    def new_input(self) -> np.ndarray:
+        """Zeroed memory for an input, from which ``run`` takes it with as few copies as the runtime allows."""
+        return np.zeros(self.input_shape, self.input_dtype)
+
     @abstractmethod
     def run(self, tensor: np.ndarray) -> tuple[np.ndarray, ...]:
         """Run the network alone (this is what latency measures).

@@ -77,6 +77,7 @@ class TensorRTBackend(Backend):
             self._cuda.close()
             raise
         self.info = info
+        self._pinned: list[np.ndarray] = []
         self.layout = HeadLayout.RAW if options.raw else info.layout
         self.input_shape, self.input_dtype = tuple(self._input.host.shape), self._input.host.dtype
 
@@ -125,15 +126,19 @@ class TensorRTBackend(Backend):
         bindings = [addresses[name] for name in order]
         return lambda: self._context.execute_async_v2(bindings, stream)
 
-    @property
-    def input_buffer(self) -> np.ndarray:
-        """Page-locked memory of the input: a tensor that is written here need not be copied once more by ``run``."""
-        return self._input.host
+    def new_input(self) -> np.ndarray:
+        """Page-locked memory, which ``run`` copies to the device as it is; valid until ``close``."""
+        with self._cuda.active():
+            tensor = self._cuda.pinned(self.input_shape, self.input_dtype)
+        tensor[...] = 0
+        self._pinned.append(tensor)
+        return tensor
 
     def run(self, tensor: np.ndarray) -> tuple[np.ndarray, ...]:
         """Copy to the device, run and copy back on one stream, waiting once at the end.
 
-        The results lie in page-locked buffers and hold until the next call, unless they had to be converted.
+        A tensor from ``new_input`` goes straight to the device, any other one through page-locked memory. The results
+        lie in page-locked buffers and hold until the next call, unless they had to be converted.
 
         Raises:
             TargetError: The input has another shape or type, or TensorRT or CUDA failed.
@@ -141,7 +146,9 @@ class TensorRTBackend(Backend):
         host = self._input.host
         if tensor.shape != host.shape or tensor.dtype != host.dtype:
             raise TargetError(f"the engine takes {host.dtype} {host.shape}, got {tensor.dtype} {tensor.shape}")
-        if tensor is not host:
+        if any(tensor is own for own in self._pinned):
+            host = tensor
+        else:
             np.copyto(host, tensor)
         try:
             with self._cuda.active():
@@ -164,6 +171,7 @@ class TensorRTBackend(Backend):
             return
         with self._cuda.active():
             self._launch = self._context = self._engine = None
+            self._pinned.clear()
         self._cuda.close()
         self._cuda = None  # type: ignore[assignment]
 

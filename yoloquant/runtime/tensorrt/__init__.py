@@ -10,10 +10,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..manifest import Manifest
-    from .build import Built
+    from pathlib import Path
 
-__all__ = ["main"]
+    from ..manifest import Manifest
+    from .build import Built, Request
+    from .options import BuildOptions
+
+__all__ = ["main", "request_for"]
 
 PASS, FAIL, BAD_INPUT, COULD_NOT_RUN = 0, 1, 2, 4
 
@@ -49,39 +52,44 @@ def _main(arguments: dict[str, str], say: Callable[[str], None]) -> int:
     from pathlib import Path
 
     from ..manifest import read
-    from .build import Request, build_engine
-    from .options import Sources, parse_options
+    from .build import build_engine
+    from .header import write_whole
+    from .options import parse_options
 
     folder = Path(arguments.pop("bundle", "") or ".")
     output = arguments.pop("output", "")
     options = parse_options(arguments)
-    manifest = read(folder)
-    sources = Sources.beside(folder / _onnx(manifest))
-    request = Request(sources, manifest.info, manifest.expected_int8, options)
-    say(f"building an engine from {sources.onnx.name}; this takes minutes")
+    request = request_for(folder, read(folder), options)
+    say(f"building an engine from {request.sources.onnx.name}; this takes minutes")
     built = build_engine(request)
     _tell(built, say)
     if output:
-        import shutil
-
-        from ..errors import OutputError
-
-        try:
-            shutil.copyfile(str(built.path), output)
-        except OSError as exc:
-            raise OutputError(f"'{output}' cannot be written ({exc.strerror or exc})") from exc
+        write_whole(Path(output), built.path.read_bytes())
         say(f"copied to {output}")
     return PASS
 
 
-def _onnx(manifest: Manifest) -> str:
+def request_for(folder: Path, manifest: Manifest, options: BuildOptions | None = None) -> Request:
+    """What to build for a bundle.
+
+    Args:
+        folder: The bundle.
+        manifest: Its manifest.
+        options: How to build.
+
+    Raises:
+        UsageError: It is no bundle for a Jetson.
+    """
     from ..errors import UsageError
+    from .build import Request
+    from .options import BuildOptions, Sources
 
     if manifest.backend != "tensorrt" or not manifest.model.endswith(".onnx"):
         raise UsageError(
             f"this bundle is for {manifest.device} and runs with {manifest.backend}; only a jetson needs an engine"
         )
-    return manifest.model
+    sources = Sources.beside(folder / manifest.model)
+    return Request(sources, manifest.info, manifest.expected_int8, options or BuildOptions())
 
 
 def _tell(built: Built, say: Callable[[str], None]) -> None:

@@ -102,6 +102,32 @@ def build_engine(request: Request, api: TensorRT | None = None, cuda: Cuda | Non
             cuda.close()
 
 
+def ready_engine(request: Request, api: TensorRT | None = None, cuda: Cuda | None = None) -> Built:
+    """The newest engine that was built on this device from a model, whatever its options were; else a new one.
+
+    Args:
+        request: What to build if there is none.
+        api: See ``build_engine``.
+        cuda: See ``build_engine``.
+
+    Raises:
+        YoloquantError: See ``build_engine``.
+    """
+    api = api or load()
+    own = cuda is None
+    cuda = cuda or open_cuda(request.options.device)
+    try:
+        found = find_engine(request.sources.onnx, Identity.of(api.version, cuda.gpu), request.folder)
+        found.plan()
+        return Built(found.path, fresh=False)
+    except ArtifactError as exc:  # there is none, or it was damaged
+        logger.warning("%s; it is built now, which takes minutes", str(exc).partition("; ")[0])
+        return build_engine(request, api, cuda)
+    finally:
+        if own:
+            cuda.close()
+
+
 def engine_path(request: Request, identity: Identity, model: Path) -> Path:
     """Where the engine of a request lies on a device."""
     hashes = [file_sha256(model)]

@@ -14,6 +14,7 @@ from ..cuda import GpuInfo
 from ..errors import ArtifactError
 
 L4T_RELEASE = Path("/etc/nv_tegra_release")
+BOARD = Path("/proc/device-tree/model")
 _RELEASE = re.compile(r"#\s*(R\d+)\s*\(release\),\s*REVISION:\s*([\d.]+)")
 
 
@@ -26,17 +27,33 @@ class Identity:
         gpu: Name of the GPU.
         compute_capability: Its compute capability.
         l4t: Release of Jetson Linux, for instance ``R36 4.3`` (JetPack 6.2); empty on other machines.
+        board: Model of the board, because an AGX Orin's GPU is called ``Orin`` like that of an Orin Nano, which has
+            half as many cores or fewer; empty where the kernel does not tell.
     """
 
     tensorrt: str
     gpu: str
     compute_capability: str
     l4t: str = ""
+    board: str = ""
 
     @classmethod
-    def of(cls, tensorrt: str, gpu: GpuInfo, release: Path = L4T_RELEASE) -> Identity:
-        """The identity of this machine."""
-        return cls(tensorrt, gpu.name, gpu.compute_capability, jetson_linux(release))
+    def of(cls, tensorrt: str, gpu: GpuInfo, release: Path | None = None, board: Path | None = None) -> Identity:
+        """The identity of this machine.
+
+        Args:
+            tensorrt: Version of TensorRT.
+            gpu: The GPU.
+            release: File that names the release of Jetson Linux; the system's own if None.
+            board: File that names the board; the system's own if None.
+        """
+        return cls(
+            tensorrt,
+            gpu.name,
+            gpu.compute_capability,
+            jetson_linux(release or L4T_RELEASE),
+            board_model(board or BOARD),
+        )
 
     def key(self, *parts: Any) -> str:
         """Hash of this identity and of whatever else decides which engine comes out (JSON data)."""
@@ -54,6 +71,7 @@ class Identity:
             "gpu": "the GPU",
             "compute_capability": "compute capability",
             "l4t": "Jetson Linux",
+            "board": "the board",
         }
         reasons = []
         for field, name in names.items():
@@ -75,6 +93,14 @@ def jetson_linux(path: Path = L4T_RELEASE) -> str:
     first = text.splitlines()[0].strip() if text.strip() else ""
     found = _RELEASE.search(first)
     return " ".join(found.groups()) if found else first[:120]
+
+
+def board_model(path: Path = BOARD) -> str:
+    """Model of the board as the device tree has it, for instance ``NVIDIA Jetson AGX Orin Developer Kit``."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ")
+    except OSError:
+        return ""
 
 
 def require_same(here: Identity, built: Mapping[str, Any], engine: Path) -> None:
