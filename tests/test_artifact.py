@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from core_models import checkpoint, sample_images, tiny_artifact, tiny_host
+from full_disk import largest_file
 
 from yoloquant.artifact import STATE_VERSION, Artifact, versions
 from yoloquant.errors import ArtifactError, OutputError, PlanError
@@ -129,21 +130,11 @@ def test_unwritable_places(tmp_path: Path) -> None:
 
 
 def test_full_disk(tmp_path: Path) -> None:
-    import resource
-    import signal
-
     made = artifact()
     made.save(tmp_path / "a.pt")
     before = (tmp_path / "a.pt").read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
-    try:
-        with pytest.raises(OutputError, match="cannot be written"):
-            made.save(tmp_path / "a.pt")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
+    with largest_file(len(before) // 2), pytest.raises(OutputError, match="cannot be written"):
+        made.save(tmp_path / "a.pt")
     assert (tmp_path / "a.pt").read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["a.pt"]
 
 

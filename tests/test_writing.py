@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from full_disk import largest_file
 
 from yoloquant.errors import OutputError
 from yoloquant.writing import atomic_path, output_folder
@@ -122,23 +122,11 @@ def test_read_only_file_system() -> None:
         output_folder("/proc/yoloquant")
 
 
-@pytest.fixture
-def small_disk() -> object:
-    """Files cannot grow beyond 16 bytes, which fails as a full disk does."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (16, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
-
-
-@pytest.mark.usefixtures("small_disk")
 def test_full_disk(tmp_path: Path) -> None:
     path = tmp_path / "file.bin"
-    with pytest.raises(OutputError, match="cannot be written"):
+    with largest_file(16), pytest.raises(OutputError, match="cannot be written"):
         output_folder(tmp_path / "out")
-    with pytest.raises(OutputError, match="cannot be written"), atomic_path(path) as temporary:
+    with largest_file(16), pytest.raises(OutputError, match="cannot be written"), atomic_path(path) as temporary:
         temporary.write_bytes(b"x" * 1000)
     assert not path.exists() and not any(p.name.startswith(".file") for p in tmp_path.iterdir())
 

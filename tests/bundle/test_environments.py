@@ -56,10 +56,10 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Pa
             subprocess.run([uv(), "venv", "-q", "--python", sys.executable, folder], check=True)
             python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
             probe = [uv(), "pip", "install", "-q", "--dry-run", "--python", python, "numpy"]
-            if subprocess.run(probe, check=False, capture_output=True).returncode:
+            if subprocess.run(probe, check=False, capture_output=True, timeout=120).returncode:
                 pytest.skip("no package index can be reached from here")
             install = [uv(), "pip", "install", "-q", "--python", python, "-r", requirements]
-            subprocess.run(install, check=True)
+            subprocess.run(install, check=True, timeout=400)
             made[key] = python
         return made[key]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from full_disk import largest_file
 
 from yoloquant.errors import OutputError
 from yoloquant.report import from_json, write_report
@@ -53,13 +53,8 @@ def test_a_read_only_folder(result: ValidationResult, tmp_path: Path) -> None:
 def test_running_out_of_room_keeps_the_old_report(result: ValidationResult, tmp_path: Path) -> None:
     paths = write_report(result, tmp_path / "r")
     before = {path: path.read_bytes() for path in paths.json.parent.iterdir()}
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))  # the kernel then refuses the write, as a full disk does
-    try:
-        with pytest.raises(OutputError):
-            write_report(result, tmp_path / "r")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with largest_file(1024), pytest.raises(OutputError):
+        write_report(result, tmp_path / "r")
     assert {path: path.read_bytes() for path in paths.json.parent.iterdir()} == before
 
 

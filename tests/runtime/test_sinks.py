@@ -1,16 +1,13 @@
 from __future__ import annotations
 
 import json
-import resource
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from full_disk import largest_file
 from live_fakes import grey_picture
 
 from yoloquant.runtime import sinks
@@ -26,19 +23,6 @@ def result(index: int, image: np.ndarray | None = None, name: str = "", count: i
     boxes = np.array([[1.25, 2, 30.5, 40]] * count, np.float32).reshape(-1, 4)
     found = Detections(boxes, np.full(count, 0.5, np.float32), np.ones(count, np.int64))
     return Result(Frame(index, index / 10, image, name), found, Times(0, 0, 0, 0), 0.0123)
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Files of this process cannot grow beyond a size, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_json_lines_hold_one_object_per_frame(tmp_path: Path) -> None:

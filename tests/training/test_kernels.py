@@ -460,7 +460,8 @@ def test_a_forked_child_has_threads_of_its_own(way: str, monkeypatch: pytest.Mon
         child.start()
         assert ours.poll(60), "the child waits for threads that it has not"
         assert ours.recv() == wanted.flatten()[:100].tolist()
-        child.join()
+        child.join(60)
+        assert child.exitcode == 0
     finally:
         torch.set_num_threads(before)
 
