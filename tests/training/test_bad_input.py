@@ -43,6 +43,7 @@ def refused(kind: type[Exception], match: str, start: Callable[..., Any]) -> Non
         ({"select": "luck"}, "select='luck' is unknown"),
         ({"weight_bits": 1}, "weight_bits=1 is not supported; allowed are 2 to 8"),
         ({"damping": -1}, "damping=-1 is not supported"),
+        ({"local_weight": -1}, "local_weight=-1 is not supported"),
         ({"distill_weight": float("nan")}, "distill_weight=nan"),
         (17, "qat=17 is not supported; give a preset"),
     ],

@@ -105,6 +105,40 @@ def test_features_are_compared_relative_to_their_spread() -> None:
         feature_loss([torch.zeros(1, 4, 8, 8)], [torch.zeros(1, 6, 8, 8)])
 
 
+def test_features_of_another_depth_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"depth; its layers give 4x8x8, the student's 4x8x8, 4x8x8"):
+        feature_loss([torch.zeros(1, 4, 8, 8)] * 2, [torch.zeros(1, 4, 8, 8)])
+
+
+def test_every_layer_with_weights_is_compared_and_each_one_learns() -> None:
+    artifact, plan = planned()
+    student: Any = live(artifact)
+    found = head_outputs(student, artifact.graph)
+    teacher, tap = Teacher(live(artifact), found, student, features=True), Tap(student, found, features=True)
+    attach(student, artifact.graph, plan)
+    student.model[-1].training = True
+    images = torch.from_numpy(tiny_images(1)[0])
+    for _ in range(2):  # a forward forgets the last one's
+        student(images)
+        teacher(images)
+    ours, theirs = tap.take_features(), teacher.tap.take_features()
+    layers = [m for m in student.model[:-1] if any(True for _ in m.parameters())]
+    assert len(ours) == len(theirs) == len(layers) and not tap.take_features()
+    loss = feature_loss(ours, theirs)
+    loss.backward()
+    assert 0 < float(loss.detach()) < 0.1
+    for layer in layers:
+        assert any(p.grad is not None and float(p.grad.abs().max()) > 0 for p in layer.parameters())
+
+
+def test_features_are_kept_only_where_asked_for() -> None:
+    artifact, _ = planned()
+    student: Any = live(artifact)
+    tap = Tap(student, head_outputs(student, artifact.graph))
+    student(torch.from_numpy(tiny_images(1)[0]))
+    assert not tap.take_features()
+
+
 @pytest.mark.parametrize(("family", "groups"), [("yolo11", {"one2many"}), ("yolo26", {"one2one", "one2many"})])
 def test_a_model_s_head_outputs_are_tapped(family: str, groups: set[str]) -> None:
     artifact, plan = planned(family)

@@ -218,3 +218,53 @@ def test_plans_that_cannot_be_learned_are_refused(plan: Plan) -> None:
     affine = replace(weight, spec=replace(weight.spec, symmetric=False))
     with pytest.raises(PlanError, match="affine"):
         learned_ranges(replace(plan, points=tuple(affine if p is weight else p for p in plan.points)))
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_a_range_finds_the_best_one_by_its_own_error(symmetric: bool) -> None:
+    """Starting from the extremes of a tensor with outliers, down to what a search over all ends finds."""
+    values = torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(0))
+    values[0, 0, 0, 0], values[0, 1, 3, 3] = -40.0, 30.0
+    spec = QuantSpec(bits=4, symmetric=symmetric)
+    wide = _params(-40.0, 30.0, spec)
+    found = LearnedRange(("x",), spec, wide, offset=True)
+    step = torch.optim.Adam(found.parameters(), lr=0.02)
+    first = float(found.local_error(values).detach())
+    for _ in range(400):
+        step.zero_grad()
+        found.local_error(values).backward()
+        step.step()
+    ends = np.linspace(0.5, 40, 80)
+    lows = [None] if symmetric else list(-ends)
+    best = min(_error(values, _params(-h if low is None else low, h, spec), spec) for low in lows for h in ends)
+    learned = _error(values, found.qparams(), spec)
+    assert float(found.local_error(values).detach()) < first and learned < best * 1.05
+
+
+def test_an_error_is_judged_behind_what_follows() -> None:
+    """What a SiLU flattens need not be represented."""
+    values = torch.linspace(-40, 6, 4096).reshape(1, 1, 64, 64)
+    spec = QuantSpec(bits=8, symmetric=False)
+    lows = {}
+    for then in (None, torch.nn.functional.silu):
+        found = LearnedRange(("x",), spec, _params(-40.0, 6.0, spec), offset=True)
+        step = torch.optim.Adam(found.parameters(), lr=0.02)
+        for _ in range(300):
+            step.zero_grad()
+            found.local_error(values, then).backward()
+            step.step()
+        lows[then] = found.qparams().range(spec)[0]
+    assert lows[None] < -35 and -15 < lows[torch.nn.functional.silu] < -3
+
+
+def _params(low: float, high: float, spec: QuantSpec) -> QParams:
+    if spec.symmetric:
+        return QParams(np.float32(max(-low, high) / spec.qmax), np.int32(0))
+    scale = (high - low) / (spec.qmax - spec.qmin)
+    return QParams(np.float32(scale), np.int32(round(spec.qmin - low / scale)))
+
+
+def _error(values: torch.Tensor, params: QParams, spec: QuantSpec) -> float:
+    scale, zero = float(params.scale), int(params.zero_point)
+    q = (values / scale).round().add(zero).clamp(spec.qmin, spec.qmax)
+    return float((((q - zero) * scale - values) ** 2).mean())

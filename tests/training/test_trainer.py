@@ -230,13 +230,14 @@ def test_sizes_accumulation_mosaic_and_few_bits(source: tuple[Path, Path], tmp_p
 
 
 def test_affine_ranges_with_learned_offsets_within_a_time_limit(source: tuple[Path, Path], tmp_path: Path) -> None:
-    qat = {**QAT, "scheme": "litert", "learn_offset": True, "range_lr": 0.1}
+    qat = {**QAT, "scheme": "litert", "learn_offset": True, "range_lr": 0.1, "local_weight": 1.0}
     trainer = run(*source, tmp_path, time=2 / 3600, qat=qat)
     plan = plan_of(trainer.last)
     fixed = [(a, b) for a, b in zip(trainer.plan.points, plan.points, strict=True) if a.fixed]
     assert fixed and all(a.params == b.params for a, b in fixed)
     lows = [r.log_low for r in quantizers_of(trainer.ema.ema).ranges if r.log_low is not None]
     assert lows and any(float(v.abs().max()) > 0 for v in lows)
+    assert "range_error" in trainer.loss_names
     assert trainer.epochs < 1000 and trainer.history.scores[-1].epoch >= 1
 
 

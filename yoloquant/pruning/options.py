@@ -106,6 +106,11 @@ class PruneOptions:
         return 0.0
 
     @property
+    def local_weight(self) -> float:
+        """Nothing is quantized."""
+        return 0.0
+
+    @property
     def damping(self) -> float:
         """Float weights do not oscillate."""
         return 0.0

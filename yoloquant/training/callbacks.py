@@ -20,17 +20,18 @@ def _begin(trainer: Any) -> None:
     """Before the first epoch: hang in the loss, and score what training starts from."""
     student = unwrap_model(trainer.model)
     outputs = head_outputs(student, trainer.artifact.graph)
-    teacher = None
+    teacher, features = None, bool(trainer.qat.feature_weight)
     if trainer.qat.distils:
         model = copy.deepcopy(trainer._float)
         if trainer.qat.teacher is not None:
             model = host.load_model(trainer.qat.teacher, allow_unsafe=trainer.qat.allow_unsafe).module
-        teacher = Teacher(without_criterion(model).to(trainer.device), outputs, student)
+        model = without_criterion(model).to(trainer.device)
+        teacher = Teacher(model, outputs, student, features=features)
     student.criterion = Criterion(
         host=host_criterion(student, trainer.start_epoch) if trainer.qat.needs_labels else None,
         options=trainer.qat,
         teacher=teacher,
-        tap=None if teacher is None else Tap(student, outputs),
+        tap=None if teacher is None else Tap(student, outputs, features=features),
         quantizers=quantizers_of(student),
     )
     trainer.ema.decay = _Average(len(trainer.train_loader))

@@ -29,7 +29,11 @@ class LossOptions(Protocol):
 
     @property
     def feature_weight(self) -> float:
-        """Weight of the distillation of what the head reads."""
+        """Weight of the distillation of what every layer computes."""
+
+    @property
+    def local_weight(self) -> float:
+        """Weight of what each activation range loses by itself."""
 
     @property
     def damping(self) -> float:
@@ -70,14 +74,17 @@ class Criterion:
             total = total + torch.stack(list(parts.values())).sum() * images.shape[0] * self.options.distill_weight
             items.update({k: v.detach() for k, v in parts.items()})
             if self.options.feature_weight:
-                gap = feature_loss(self.tap.features, self.teacher.tap.features)
+                gap = feature_loss(self.tap.take_features(), self.teacher.tap.take_features())
                 total = total + gap * images.shape[0] * self.options.feature_weight
                 items["distill_features"] = gap.detach()
-            self.tap.features, self.teacher.tap.features = [], []
         if self.options.damping and self.quantizers is not None:
             pull = self.quantizers.distance()
             total = total + pull * images.shape[0] * self.options.damping * self.progress
             items["damping"] = pull.detach()
+        if self.options.local_weight and self.quantizers is not None:
+            error = self.quantizers.local_error()
+            total = total + error * images.shape[0] * self.options.local_weight
+            items["range_error"] = error.detach() / len(self.quantizers.ranges)
         return total, items
 
     def update(self) -> None:

@@ -54,14 +54,17 @@ def head_outputs(model: nn.Module, graph: Graph) -> tuple[Output, ...]:
 
 
 class Tap:
-    """Keeps the last raw outputs of a head."""
+    """Keeps the last raw outputs of a head, and the feature maps of the layers before it if asked for."""
 
-    def __init__(self, model: nn.Module, outputs: Iterable[Output]) -> None:
+    def __init__(self, model: nn.Module, outputs: Iterable[Output], *, features: bool = False) -> None:
         layers: Any = model.model
         self.values: dict[str, Tensor] = {}
-        self.features: list[Tensor] = []  # what the head read in the last forward
+        self.features: list[Tensor] = []
         self._handles = [layers[-1].get_submodule(o.path).register_forward_hook(self._keep(o.path)) for o in outputs]
-        self._handles.append(layers[-1].register_forward_pre_hook(self._keep_features))
+        if features:
+            self._handles.append(layers[0].register_forward_pre_hook(self._forget_features))
+            computing = [layer for layer in layers[:-1] if any(True for _ in layer.parameters())]
+            self._handles += [layer.register_forward_hook(self._keep_features) for layer in computing]
 
     def _keep(self, path: str) -> Any:
         def hook(module: nn.Module, args: Any, result: Tensor) -> None:
@@ -69,14 +72,22 @@ class Tap:
 
         return hook
 
-    def _keep_features(self, module: nn.Module, args: Any) -> None:
-        found = args[0] if isinstance(args[0], (list, tuple)) else [args[0]]
-        self.features = [f for f in found if isinstance(f, Tensor)]
+    def _forget_features(self, module: nn.Module, args: Any) -> None:
+        self.features = []
+
+    def _keep_features(self, module: nn.Module, args: Any, result: Any) -> None:
+        if isinstance(result, Tensor):
+            self.features.append(result)
 
     def take(self) -> dict[str, Tensor]:
         """The outputs of the last forward, which are forgotten."""
         values, self.values = self.values, {}
         return values
+
+    def take_features(self) -> list[Tensor]:
+        """What every layer with weights computed in the last forward, in order; it is forgotten."""
+        features, self.features = self.features, []
+        return features
 
     def remove(self) -> None:
         """Take the hooks away."""
@@ -90,12 +101,16 @@ class Teacher:
     Args:
         model: The float model; put into evaluation mode.
         outputs: The student's raw outputs; the teacher must have the same.
+        student: The model that learns.
+        features: Keep the feature maps of its layers too.
 
     Raises:
         UsageError: The teacher's head differs from the student's.
     """
 
-    def __init__(self, model: nn.Module, outputs: tuple[Output, ...], student: nn.Module) -> None:
+    def __init__(
+        self, model: nn.Module, outputs: tuple[Output, ...], student: nn.Module, *, features: bool = False
+    ) -> None:
         # without gradients, convolutions run a third faster on channels-last images, on a CPU too
         self.model = merged(model.eval().requires_grad_(False)).to(memory_format=torch.channels_last)
         layers: Any = model.model
@@ -109,7 +124,7 @@ class Teacher:
                     "teacher of the same family and task, trained on the same classes"
                 )
         self.outputs = outputs
-        self.tap = Tap(model, outputs)
+        self.tap = Tap(model, outputs, features=features)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
@@ -171,19 +186,25 @@ def distillation_loss(
 
 
 def feature_loss(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
-    """Mean squared difference of the feature maps that two heads read, relative to the teacher's spread.
+    """Mean squared difference of two models' feature maps, relative to the teacher's spread, over all layers.
+
+    Matching layer by layer, as FitNets do for one of them (Romero et al. 2015, arXiv 1412.6550), tells every layer of
+    a coarsely quantized model what to compute; through the head alone few images say little.
 
     Raises:
-        UsageError: The teacher is of another width.
+        UsageError: The teacher is of another width or depth.
     """
-    for s, t in zip(student, teacher, strict=True):
-        if s.shape != t.shape:
-            raise UsageError(
-                f"feature_weight needs a teacher of the student's width; its features are {tuple(t.shape[1:])}, the "
-                f"student's {tuple(s.shape[1:])}; leave feature_weight at 0"
-            )
-    pairs = [(s.float(), t.float()) for s, t in zip(student, teacher, strict=True)]
+    if len(student) != len(teacher) or any(s.shape != t.shape for s, t in zip(student, teacher, strict=True)):
+        raise UsageError(
+            "feature_weight needs a teacher of the student's width and depth; its layers give "
+            f"{_shapes(teacher)}, the student's {_shapes(student)}; leave feature_weight at 0"
+        )
+    pairs = [(s.float(), _arranged(t.float(), s)) for s, t in zip(student, teacher, strict=True)]
     return torch.stack([((s - t) ** 2).mean() / t.var().clamp(min=1e-6) for s, t in pairs]).mean()
+
+
+def _shapes(features: list[Tensor]) -> str:
+    return ", ".join("x".join(str(n) for n in f.shape[1:]) for f in features)
 
 
 def _weights(teacher: dict[str, Tensor], outputs: tuple[Output, ...]) -> dict[Any, tuple[Tensor, Tensor]]:

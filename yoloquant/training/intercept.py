@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
@@ -47,6 +48,7 @@ class Quantizers(nn.Module):
         ranges: One module for each group of points.
         enabled: Whether a forward quantizes; the model is the float one otherwise.
         keeps_distance: Whether a forward notes how far weights are from their grid points.
+        keeps_errors: Whether a forward notes what each activation range loses by itself.
     """
 
     def __init__(self, model: nn.Module, ranges: dict[str, LearnedRange], prefix: dict[str, str] | None = None) -> None:
@@ -62,7 +64,9 @@ class Quantizers(nn.Module):
         self.wiring = Wiring()
         self.enabled = True
         self.keeps_distance = False
+        self.keeps_errors = False
         self._distances: dict[str, Tensor] = {}
+        self._errors: list[Tensor] = []
         self.recorder: Recorder | None = None
         self._path: list[tuple[str, str | None]] = []  # of every running module: live, and as the graph has it
         self._counts: Counter[tuple[str | None, str]] = Counter()
@@ -86,6 +90,11 @@ class Quantizers(nn.Module):
         """
         found, self._distances = self._distances, {}
         return torch.stack(list(found.values())).mean()
+
+    def local_error(self) -> Tensor:
+        """Logarithm of what each activation range of the last forward loses by itself, summed over the ranges."""
+        found, self._errors = self._errors, []
+        return torch.stack(found).sum()
 
     def remove(self) -> None:
         """Take every hook away."""
@@ -118,6 +127,8 @@ class Quantizers(nn.Module):
         self._path, self._counts = [(path, self._rename(path))], Counter()
         self._mode = _Mode(self)
         self._mode.__enter__()  # type: ignore[no-untyped-call]
+        if first:
+            self._errors = []
         if first and self.enabled:
             images = _arranged(args[0])
             return (self._quantize("images", images) if "images" in self.wiring.results else images, *args[1:])
@@ -174,7 +185,13 @@ class Quantizers(nn.Module):
         return f"{path}:{short}:{index}"
 
     def _quantize(self, name: str, x: Tensor) -> Tensor:
-        return self._range(self.wiring.results[name])(x)  # type: ignore[no-any-return]
+        found = self._range(self.wiring.results[name])
+        self._note_error(found, x)
+        return found(x)  # type: ignore[no-any-return]
+
+    def _note_error(self, found: LearnedRange, x: Tensor, then: Callable[[Tensor], Tensor] | None = None) -> None:
+        if self.keeps_errors and found.trainable and torch.is_grad_enabled():
+            self._errors.append(found.local_error(thinned(x.detach()), then))
 
     def _range(self, point: str) -> LearnedRange:
         return self.ranges[self._index[point]]  # type: ignore[return-value]
@@ -188,6 +205,7 @@ class Quantizers(nn.Module):
         for position, place in enumerate(tensors):
             point = self.wiring.operands.get((name, position))
             if point is not None:
+                self._note_error(self._range(point), changed[place])
                 changed[place] = self._range(point)(changed[place])
         return (changed, *args[1:]) if flat is not args else tuple(changed)
 
@@ -224,11 +242,27 @@ class Quantizers(nn.Module):
         grids: list[Grid | None] = []
         parameters: list[Tensor | None] = []
         elements = x.numel() // max(x.shape[0], 1)
+        if gate.pre is not None:
+            self._note_error(self._range(gate.pre), x, F.silu)
+        if gate.product is not None:
+            self._note_error(self._range(gate.product), F.silu(thinned(x.detach())))
         for point in (gate.pre, gate.unit, gate.product):
             found = None if point is None else self._range(point)
             grids.append(None if found is None else found.grid)
             parameters += [None, None] if found is None else [found.scale(elements), found.zero_point(elements)]
         return FakeQuantizeSiLU.apply(x, tuple(grids), *parameters)  # type: ignore[no-any-return, no-untyped-call]
+
+
+_ENOUGH = 1 << 14  # values that show what a range loses
+
+
+def thinned(x: Tensor) -> Tensor:
+    """Evenly spread places of a feature map, all its channels: some sixteen thousand values."""
+    if x.dim() != 4:
+        return x.float()
+    step = max(int((x.numel() / _ENOUGH) ** 0.5), 1)
+    step = min(step, *x.shape[2:])
+    return x[:, :, step // 2 :: step, step // 2 :: step].float().contiguous()
 
 
 def _arranged(images: Tensor) -> Tensor:

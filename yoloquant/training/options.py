@@ -39,13 +39,15 @@ class QATOptions:
         teacher: Checkpoint to distil from; the float model itself if None.
         distill_weight: Weight of the distillation loss.
         detect_weight: Weight of the model's own loss.
-        feature_weight: Weight of the distillation of the feature maps that the head reads; needs a teacher of the
-            student's own width. None for 3 below eight bits, where a few hundred images teach little through the head
-            alone, and 0 otherwise or with another teacher.
+        feature_weight: Weight of the distillation of every layer's feature map; needs a teacher of the student's own
+            width. None for 3 below eight bits, where a few hundred images teach little through the head alone, and 0
+            otherwise or with another teacher.
         range_lr: Learning rate of the ranges: their relative change per step.
         learn_offset: Learn the two ends of affine ranges apart, and so their zero_points too.
         learn_heads: Learn the ranges of raw head outputs too.
         damping: Weight of the pull towards grid points that keeps weights from oscillating; it grows from 0.
+        local_weight: Weight of the error that each activation range makes by itself, for that range alone: it repairs
+            ranges that were calibrated badly, which the loss behind the network hardly does.
         images: How many training images calibrate the ranges that training starts from.
         select: By what the best checkpoint is chosen; ``auto`` is fidelity to the float model where a detector is
             distilled from itself, else Ultralytics' fitness.
@@ -67,6 +69,7 @@ class QATOptions:
     learn_offset: bool = False
     learn_heads: bool = False
     damping: float = 0.0
+    local_weight: float = 0.0
     images: int = 128
     select: Select = Select.AUTO
     float_val: bool = True
@@ -82,7 +85,7 @@ class QATOptions:
         for name in ("weight_bits", "activation_bits"):
             if not 2 <= getattr(self, name) <= 8:
                 raise UsageError(f"{name}={getattr(self, name)} is not supported; allowed are 2 to 8")
-        for name in ("distill_weight", "detect_weight", "feature_weight", "damping"):
+        for name in ("distill_weight", "detect_weight", "feature_weight", "damping", "local_weight"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name}={getattr(self, name)} is not supported; it must be 0 or more")
 

@@ -69,7 +69,7 @@ class LearnedRange(nn.Module):
 
         return super()._apply(keep, recurse)  # type: ignore[no-untyped-call]
 
-    def scale(self, elements: int = 1) -> Tensor:
+    def scale(self, elements: float = 1) -> Tensor:
         """The scale, differentiable.
 
         Args:
@@ -79,14 +79,14 @@ class LearnedRange(nn.Module):
             return self.start * self._ends(elements)[0]
         return self._damped(self.start * self.log_ratio.exp(), elements)
 
-    def zero_point(self, elements: int = 1) -> Tensor:
+    def zero_point(self, elements: float = 1) -> Tensor:
         """The zero_point as a float without fraction, differentiable if it is learned; see ``scale``."""
         if self.log_low is None:
             return self.zero.float()
         low = RoundStraight.apply(self._ends(elements)[1])  # type: ignore[no-untyped-call]
         return (self.grid.qmin - low).clamp(self.grid.qmin, self.grid.qmax)  # type: ignore[no-any-return]
 
-    def _ends(self, elements: int) -> tuple[Tensor, Tensor]:
+    def _ends(self, elements: float) -> tuple[Tensor, Tensor]:
         """How much wider the range has become, and where its lower end lies in new steps from zero."""
         assert self.log_low is not None
         low, high = self._damped(self.log_low, elements), self._damped(self.log_ratio, elements)
@@ -95,8 +95,8 @@ class LearnedRange(nn.Module):
         wider = 1 + share * low.expm1() + (1 - share) * high.expm1()  # exactly 1 before the first step
         return wider, steps * low.exp() / wider
 
-    def _damped(self, value: Tensor, elements: int) -> Tensor:
-        factor = 1.0 / math.sqrt(max(elements, 1) * self.grid.qmax)
+    def _damped(self, value: Tensor, elements: float) -> Tensor:
+        factor = 1.0 / math.sqrt(elements * self.grid.qmax)
         return ScaleGradient.apply(value, factor)  # type: ignore[no-any-return, no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -110,6 +110,22 @@ class LearnedRange(nn.Module):
         elements = x.numel() // max(x.shape[0] if x.dim() else 1, 1)
         scale, zero = self.scale(elements).reshape(()), self.zero_point(elements).reshape(())
         return FakeQuantize.apply(x, scale, zero, self.grid)  # type: ignore[no-any-return, no-untyped-call]
+
+    def local_error(self, x: Tensor, then: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Logarithm of the squared error that the range makes by itself, relative to the signal; for the range alone.
+
+        The step-size gradient of a loss behind the network is mostly noise: rounding errors hardly correlate with it.
+        This one has no noise, and is what calibration minimises (see ``quant.observers``).
+
+        Args:
+            x: Values that it quantizes, of any shape, without gradient.
+            then: What is done with them next, where the error counts behind it.
+        """
+        one = 1.0 / self.grid.qmax  # gradients as they are, not LSQ's
+        found = FakeQuantize.apply(x, self.scale(one).reshape(()), self.zero_point(one).reshape(()), self.grid)
+        wanted = x if then is None else then(x)
+        found = found if then is None else then(found)
+        return ((found - wanted) ** 2).mean().add(1e-12).log()
 
     def distance(self, x: Tensor, quantized: Tensor) -> Tensor:
         """Mean squared distance of weights (any shape) from their grid points, in steps; differentiable in ``x``."""

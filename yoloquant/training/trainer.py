@@ -170,6 +170,7 @@ class QATTrainer:
         if is_sparse(module):
             self.masks = Masks.start(module, MaskSpec(Pattern.KEEP))
         quantizers_of(module).keeps_distance = self.qat.damping > 0
+        quantizers_of(module).keeps_errors = self.qat.local_weight > 0
         self.model = module
         self._found = found
         return None if found is None else {"epoch": found.run["epoch"]}

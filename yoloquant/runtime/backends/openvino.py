@@ -70,7 +70,7 @@ class OpenVinoBackend(Backend):
     def run(self, tensor: np.ndarray) -> tuple[np.ndarray, ...]:
         """Run the network; see ``Backend.run``."""
         try:
-            self._request.infer([tensor], share_inputs=True)
+            self._request.infer([tensor], share_inputs=True, share_outputs=True)
         except RuntimeError as exc:
             raise TargetError(f"OpenVINO failed: {exc}") from exc
         outputs = (self._request.get_output_tensor(i).data for i in range(self._count))
