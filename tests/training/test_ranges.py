@@ -246,15 +246,16 @@ def test_an_error_is_judged_behind_what_follows() -> None:
     values = torch.linspace(-40, 6, 4096).reshape(1, 1, 64, 64)
     spec = QuantSpec(bits=8, symmetric=False)
     lows = {}
-    for then in (None, torch.nn.functional.silu):
+    for then in (torch.nn.Identity(), torch.nn.functional.silu):
         found = LearnedRange(("x",), spec, _params(-40.0, 6.0, spec), offset=True)
         step = torch.optim.Adam(found.parameters(), lr=0.02)
         for _ in range(300):
             step.zero_grad()
-            found.local_error(values, then).backward()
+            found.local_error(values, then, then(values)).backward()
             step.step()
         lows[then] = found.qparams().range(spec)[0]
-    assert lows[None] < -35 and -15 < lows[torch.nn.functional.silu] < -3
+    plain, gated = lows.values()
+    assert plain < -35 and -15 < gated < -3
 
 
 def _params(low: float, high: float, spec: QuantSpec) -> QParams:

@@ -189,9 +189,9 @@ class Quantizers(nn.Module):
         self._note_error(found, x)
         return found(x)  # type: ignore[no-any-return]
 
-    def _note_error(self, found: LearnedRange, x: Tensor, then: Callable[[Tensor], Tensor] | None = None) -> None:
-        if self.keeps_errors and found.trainable and torch.is_grad_enabled():
-            self._errors.append(found.local_error(thinned(x.detach()), then))
+    def _note_error(self, found: LearnedRange, x: Tensor) -> None:
+        if self.keeps_errors and torch.is_grad_enabled() and found.trainable:
+            self._errors.append(found.local_error(thinned(x.detach())))
 
     def _range(self, point: str) -> LearnedRange:
         return self.ranges[self._index[point]]  # type: ignore[return-value]
@@ -238,14 +238,25 @@ class Quantizers(nn.Module):
         gate = self.wiring.gates.get(sigmoid)
         return func(*args, **kwargs) if gate is None else self._gated(gate, args[0])
 
+    def _note_gate_errors(self, gate: Gate, x: Tensor) -> None:
+        """What counts is the result of the SiLU, the sigmoid's own rounding included, as for calibration."""
+
+        def after(y: Tensor) -> Tensor:
+            unit = y.sigmoid()
+            return y * (unit if gate.unit is None else self._range(gate.unit)(unit))
+
+        result = F.silu(x)
+        if gate.pre is not None and self._range(gate.pre).trainable:
+            self._errors.append(self._range(gate.pre).local_error(x, after, result))
+        if gate.product is not None and self._range(gate.product).trainable:
+            self._errors.append(self._range(gate.product).local_error(result))
+
     def _gated(self, gate: Gate, x: Tensor) -> Tensor:
         grids: list[Grid | None] = []
         parameters: list[Tensor | None] = []
         elements = x.numel() // max(x.shape[0], 1)
-        if gate.pre is not None:
-            self._note_error(self._range(gate.pre), x, F.silu)
-        if gate.product is not None:
-            self._note_error(self._range(gate.product), F.silu(thinned(x.detach())))
+        if self.keeps_errors and torch.is_grad_enabled():
+            self._note_gate_errors(gate, thinned(x.detach()))
         for point in (gate.pre, gate.unit, gate.product):
             found = None if point is None else self._range(point)
             grids.append(None if found is None else found.grid)

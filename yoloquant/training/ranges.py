@@ -111,21 +111,23 @@ class LearnedRange(nn.Module):
         scale, zero = self.scale(elements).reshape(()), self.zero_point(elements).reshape(())
         return FakeQuantize.apply(x, scale, zero, self.grid)  # type: ignore[no-any-return, no-untyped-call]
 
-    def local_error(self, x: Tensor, then: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Logarithm of the squared error that the range makes by itself, relative to the signal; for the range alone.
+    def local_error(
+        self, x: Tensor, then: Callable[[Tensor], Tensor] = lambda y: y, wanted: Tensor | None = None
+    ) -> Tensor:
+        """Logarithm of the mean squared error that the range makes by itself; only the range has a gradient from it.
 
-        The step-size gradient of a loss behind the network is mostly noise: rounding errors hardly correlate with it.
-        This one has no noise, and is what calibration minimises (see ``quant.observers``).
+        The step-size gradient of a loss behind the network is mostly noise, since a single rounding error hardly moves
+        that loss. This one has no noise, and its minimum is what calibration looks for (see ``quant.observers``).
 
         Args:
             x: Values that it quantizes, of any shape, without gradient.
             then: What is done with them next, where the error counts behind it.
+            wanted: What should come out of that; ``x`` if not given.
         """
-        one = 1.0 / self.grid.qmax  # gradients as they are, not LSQ's
-        found = FakeQuantize.apply(x, self.scale(one).reshape(()), self.zero_point(one).reshape(()), self.grid)
-        wanted = x if then is None else then(x)
-        found = found if then is None else then(found)
-        return ((found - wanted) ** 2).mean().add(1e-12).log()
+        as_it_is = 1.0 / self.grid.qmax  # a factor of 1 instead of LSQ's
+        scale, zero = self.scale(as_it_is).reshape(()), self.zero_point(as_it_is).reshape(())
+        found = then(FakeQuantize.apply(x, scale, zero, self.grid))  # type: ignore[no-untyped-call]
+        return ((found - (x if wanted is None else wanted)) ** 2).mean().add(1e-12).log()
 
     def distance(self, x: Tensor, quantized: Tensor) -> Tensor:
         """Mean squared distance of weights (any shape) from their grid points, in steps; differentiable in ``x``."""
