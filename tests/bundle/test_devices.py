@@ -45,6 +45,12 @@ def test_devices_by_their_own_and_their_targets_name(name: str, device: str) -> 
     assert device_named(name).name == device
 
 
+def test_a_variant_of_a_device_reaches_its_target() -> None:
+    (found,) = resolve("coral:uint8")
+    assert (found.name, found.target, found.wanted) == ("coral", "edgetpu", "edgetpu:uint8")
+    assert device_named("coral").wanted == "edgetpu"
+
+
 def test_names_in_one_text_each_once() -> None:
     assert [d.name for d in resolve("onnx, intel,onnxruntime")] == ["onnx", "intel"]
     assert [d.name for d in resolve(["coral"])] == ["coral"]

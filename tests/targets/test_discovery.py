@@ -12,6 +12,7 @@ import pytest
 from yoloquant import targets
 from yoloquant.errors import UsageError
 from yoloquant.targets.base import Capabilities, Target
+from yoloquant.targets.litert.target import EdgeTPUTarget
 from yoloquant.targets.tensorrt.target import TensorRTTarget
 
 BUILT_IN = {"edgetpu", "litert", "onnxruntime", "openvino", "tensorrt"}
@@ -83,6 +84,26 @@ def test_unknown_name_lists_the_known_and_the_nearest(wrong: str, near: str) -> 
     message = str(caught.value)
     assert f"'{wrong}' is unknown (did you mean '{near}'?)" in message
     assert all(name in message for name in (*BUILT_IN, "jetson", "coral"))
+
+
+@pytest.mark.parametrize("name", ["coral:uint8", "edgetpu:uint8", " Coral:UINT8 "])
+def test_a_variant_stands_behind_a_colon(name: str) -> None:
+    found = targets.get(name)
+    assert isinstance(found, EdgeTPUTarget) and found.options.input_type == "uint8"
+    assert targets.get("coral").options.input_type == "int8"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("coral:int4", "input_type='int4' is not supported; allowed are int8, uint8"),
+        ("openvino:uint8", "target 'openvino' has no variants, so ':uint8' must be left out"),
+        ("corall:uint8", r"'corall' is unknown \(did you mean 'coral'\?\)"),
+    ],
+)
+def test_a_variant_that_does_not_exist_is_refused(wrong: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        targets.get(wrong)
 
 
 def test_far_off_name_gets_no_guess() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import UsageError
 from ..runtime.manifest import Requirement
@@ -29,6 +29,7 @@ class Device:
         title: Heading of its README.
         requires: Libraries that run the model, the preferred one first; one is enough.
         wheels: Further lines of requirements.txt.
+        variant: Of the target, such as ``uint8``; empty for its default.
     """
 
     name: str
@@ -37,6 +38,12 @@ class Device:
     title: str
     requires: tuple[Requirement, ...]
     wheels: tuple[str, ...] = ()
+    variant: str = ""
+
+    @property
+    def wanted(self) -> str:
+        """The target as ``targets.get`` takes it."""
+        return f"{self.target}:{self.variant}" if self.variant else self.target
 
     @property
     def requirements(self) -> str:
@@ -90,16 +97,16 @@ def _installed() -> Iterator[Device]:
 
 
 def device_named(name: str) -> Device:
-    """One device, by its own name or its target's.
+    """One device, by its own name or its target's; behind a colon stands a variant, as in ``coral:uint8``.
 
     Raises:
         UsageError: There is none of that name.
     """
-    key = name.strip().lower()
+    key, _, variant = name.strip().lower().partition(":")
     by_target = {device.target: device.name for device in DEVICES.values()} | {"cpu": "onnx"} | _PREFERRED
     key = by_target.get(key, key)
     if key not in DEVICES:
         near = difflib.get_close_matches(key, DEVICES, n=1)
         hint = f" (did you mean '{near[0]}'?)" if near else ""
         raise UsageError(f"there is no bundle for '{name}'{hint}; there are bundles for {', '.join(DEVICES)}")
-    return DEVICES[key]
+    return replace(DEVICES[key], variant=variant) if variant else DEVICES[key]

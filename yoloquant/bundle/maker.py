@@ -46,7 +46,7 @@ def make(
 
     chosen = resolve(devices)
     out = output_folder(folder or _beside(artifact))
-    targets = list(dict.fromkeys(device.target for device in chosen))
+    targets = list(dict.fromkeys(device.wanted for device in chosen))
     for target in api.resolve_targets(targets):  # everything that can be refused is refused before any work starts
         target.require()
         target.check(artifact)
@@ -70,5 +70,5 @@ def _beside(artifact: Artifact) -> Path:
 def _one(artifact: Artifact, device: Device, out: Path, options: BundleOptions | None, scratch: Path) -> Bundle:
     from .. import api
 
-    (exported,) = api.export(artifact, targets=device.target, folder=scratch / device.target).exports
+    (exported,) = api.export(artifact, targets=device.wanted, folder=scratch / device.name).exports
     return write(artifact, exported, device=device, folder=out / f"{artifact.stem}-{device.name}", options=options)

@@ -46,23 +46,29 @@ def get(name: str) -> Target:
     """Find a target.
 
     Args:
-        name: Name of a target, or of a device that exactly one target serves; upper and lower case are the same.
+        name: Name of a target, or of a device that exactly one target serves; upper and lower case are the same. What
+            stands behind a colon is a variant, such as ``coral:uint8``.
 
     Returns:
         An instance; whether its packages are installed is ``require``'s business.
 
     Raises:
-        UsageError: The name is unknown, or several targets serve the device.
+        UsageError: The name is unknown, several targets serve the device, or there is no such variant.
     """
-    key = name.strip().lower()
-    known, by_device = _known(), devices()
+    plain, _, variant = name.strip().lower().partition(":")
+    target = _named(plain)
+    return target.variant(variant) if variant else target()
+
+
+def _named(name: str) -> type[Target]:
+    key, known, by_device = name, _known(), devices()
     if key in known:
-        return known[key]()
+        return known[key]
     serving = by_device.get(key, ())
     if len(serving) > 1:
         raise UsageError(f"device '{name}' is served by several targets; name one of {', '.join(serving)}")
     if serving:
-        return known[serving[0]]()
+        return known[serving[0]]
     near = difflib.get_close_matches(key, (*known, *by_device), n=1)
     hint = f" (did you mean '{near[0]}'?)" if near else ""
     raise UsageError(

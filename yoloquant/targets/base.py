@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ..errors import MissingExtraError
+from ..errors import MissingExtraError, UsageError
 from ..types import ExportedModel, HeadLayout, ModelInfo, Task
 
 if TYPE_CHECKING:
@@ -95,6 +95,15 @@ class Target(ABC):
     scheme: ClassVar[Scheme]
     suffix: ClassVar[str]
     capabilities: ClassVar[Capabilities] = Capabilities()
+
+    @classmethod
+    def variant(cls, name: str) -> Target:
+        """The target as people ask for it behind a colon, for instance ``uint8`` in ``coral:uint8``.
+
+        Raises:
+            UsageError: There is no such variant.
+        """
+        raise UsageError(f"target '{cls.name}' has no variants, so ':{name}' must be left out")
 
     @classmethod
     def missing(cls) -> tuple[str, ...]:

@@ -114,7 +114,7 @@ class LearnedRange(nn.Module):
     def local_error(
         self, x: Tensor, then: Callable[[Tensor], Tensor] = lambda y: y, wanted: Tensor | None = None
     ) -> Tensor:
-        """Logarithm of the mean squared error that the range makes by itself; only the range has a gradient from it.
+        """Mean squared error that the range makes by itself, in squares of its step; only it has a gradient from that.
 
         The step-size gradient of a loss behind the network is mostly noise, since a single rounding error hardly moves
         that loss. This one has no noise, and its minimum is what calibration looks for (see ``quant.observers``).
@@ -127,7 +127,7 @@ class LearnedRange(nn.Module):
         as_it_is = 1.0 / self.grid.qmax  # a factor of 1 instead of LSQ's
         scale, zero = self.scale(as_it_is).reshape(()), self.zero_point(as_it_is).reshape(())
         found = then(FakeQuantize.apply(x, scale, zero, self.grid))  # type: ignore[no-untyped-call]
-        return ((found - (x if wanted is None else wanted)) ** 2).mean().add(1e-12).log()
+        return ((found - (x if wanted is None else wanted)) ** 2).mean() / scale.detach() ** 2
 
     def distance(self, x: Tensor, quantized: Tensor) -> Tensor:
         """Mean squared distance of weights (any shape) from their grid points, in steps; differentiable in ``x``."""

@@ -191,6 +191,11 @@ class EdgeTPUTarget(LiteRTTarget):
     def __init__(self, options: EdgeTPUOptions | None = None) -> None:
         self.options = options or EdgeTPUOptions()
 
+    @classmethod
+    def variant(cls, name: str) -> EdgeTPUTarget:
+        """``int8`` or ``uint8``: the type of the input."""
+        return cls(EdgeTPUOptions(input_type=name))
+
     def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
         """Convert as LiteRT, check every operator, and compile where the compiler exists.
 
