@@ -240,6 +240,30 @@ def test_a_range_finds_the_best_one_by_its_own_error(symmetric: bool) -> None:
     assert learned < best * 1.05 < _error(values, wide, spec)
 
 
+def test_every_channel_of_a_weight_finds_its_own_best_range() -> None:
+    weight = (
+        torch.randn(3, 64, 3, 3, generator=torch.Generator().manual_seed(1))
+        * torch.tensor([1.0, 0.1, 5.0])[:, None, None, None]
+    )
+    weight[0, 0, 0, 0] = 12.0  # an outlier
+    spec = QuantSpec(bits=4, symmetric=True, axis=0, narrow_range=True)
+    wide = QParams((weight.abs().amax((1, 2, 3)) / spec.qmax).numpy(), np.zeros(3, np.int32))
+    found = LearnedRange(("w",), spec, wide)
+    step = torch.optim.Adam(found.parameters(), lr=0.02)
+    for _ in range(300):
+        step.zero_grad()
+        found.local_error(weight).backward()
+        step.step()
+    plain = QuantSpec(bits=4, symmetric=True, narrow_range=True)
+    for channel, scale in zip(weight, found.qparams().scale, strict=True):
+        tried = [
+            QParams(np.float32(s * float(channel.abs().max()) / spec.qmax), np.int32(0))
+            for s in np.linspace(0.1, 1, 91)
+        ]
+        best = min(_error(channel, t, plain) for t in tried)
+        assert _error(channel, QParams(np.float32(scale), np.int32(0)), plain) < best * 1.05
+
+
 def test_an_error_is_judged_behind_what_follows() -> None:
     """What a SiLU flattens need not be represented."""
     values = torch.linspace(-40, 6, 4096).reshape(1, 1, 64, 64)

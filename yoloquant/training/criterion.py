@@ -33,7 +33,7 @@ class LossOptions(Protocol):
 
     @property
     def local_weight(self) -> float:
-        """Weight of what each activation range loses by itself."""
+        """Weight of what each range loses by itself."""
 
     @property
     def damping(self) -> float:

@@ -48,7 +48,7 @@ class Quantizers(nn.Module):
         ranges: One module for each group of points.
         enabled: Whether a forward quantizes; the model is the float one otherwise.
         keeps_distance: Whether a forward notes how far weights are from their grid points.
-        keeps_errors: Whether a forward notes what each activation range loses by itself.
+        keeps_errors: Whether a forward notes what each range loses by itself.
     """
 
     def __init__(self, model: nn.Module, ranges: dict[str, LearnedRange], prefix: dict[str, str] | None = None) -> None:
@@ -92,7 +92,7 @@ class Quantizers(nn.Module):
         return torch.stack(list(found.values())).mean()
 
     def local_error(self) -> Tensor:
-        """What each activation range of the last forward loses by itself, in squares of its step, summed over them."""
+        """What each range of the last forward loses by itself, in squares of its step, summed over them."""
         found, self._errors = self._errors, []
         return torch.stack(found).sum()
 
@@ -215,6 +215,10 @@ class Quantizers(nn.Module):
         bias = args[2] if len(args) > 2 else kwargs.get("bias")
         norm = self._root[0].get_submodule(self._folded[name]) if name in self._folded else None
         quantizer = self._range(self.wiring.weights[name])
+        if self.keeps_errors and torch.is_grad_enabled() and quantizer.trainable:
+            with torch.no_grad():
+                whole = weight if norm is None else fold(weight, bias, norm)[0]
+            self._errors.append(quantizer.local_error(whole.detach().float()))
         at_once = None
         if norm is not None and not self.keeps_distance and quantizer.spec.axis == 0:
             scale = quantizer.scale(weight[0].numel())

@@ -46,8 +46,8 @@ class QATOptions:
         learn_offset: Learn the two ends of affine ranges apart, and so their zero_points too.
         learn_heads: Learn the ranges of raw head outputs too.
         damping: Weight of the pull towards grid points that keeps weights from oscillating; it grows from 0.
-        local_weight: Weight of the error that each activation range makes by itself, for that range alone: it repairs
-            ranges that were calibrated badly, which the loss behind the network hardly does.
+        local_weight: Weight of the error that each range makes by itself, for that range alone: it repairs ranges that
+            were calibrated badly, which the loss behind the network hardly does.
         images: How many training images calibrate the ranges that training starts from.
         select: By what the best checkpoint is chosen; ``auto`` is fidelity to the float model where a detector is
             distilled from itself, else Ultralytics' fitness.

@@ -114,7 +114,9 @@ class LearnedRange(nn.Module):
     def local_error(
         self, x: Tensor, then: Callable[[Tensor], Tensor] = lambda y: y, wanted: Tensor | None = None
     ) -> Tensor:
-        """Mean squared error that the range makes by itself, in squares of its step; only it has a gradient from that.
+        """Mean squared error that the range makes by itself, in squares of its step, summed over its channels.
+
+        Only the range has a gradient from it.
 
         The step-size gradient of a loss behind the network is mostly noise, since a single rounding error hardly moves
         that loss. This one has no noise, and its minimum is what calibration looks for (see ``quant.observers``).
@@ -125,6 +127,12 @@ class LearnedRange(nn.Module):
             wanted: What should come out of that; ``x`` if not given.
         """
         as_it_is = 1.0 / self.grid.qmax  # a factor of 1 instead of LSQ's
+        axis = self.spec.axis
+        if axis is not None and self.start.numel() > 1:
+            steps = self.scale(as_it_is).reshape([-1 if d == axis else 1 for d in range(x.dim())])
+            found = FakeQuantizeChannels.apply(x, steps, self.grid)  # type: ignore[no-untyped-call]
+            rest = [d for d in range(x.dim()) if d != axis]
+            return (((found - x) / steps.detach()) ** 2).mean(rest).sum()
         scale, zero = self.scale(as_it_is).reshape(()), self.zero_point(as_it_is).reshape(())
         found = then(FakeQuantize.apply(x, scale, zero, self.grid))  # type: ignore[no-untyped-call]
         return ((found - (x if wanted is None else wanted)) ** 2).mean() / scale.detach() ** 2
