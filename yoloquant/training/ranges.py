@@ -132,7 +132,7 @@ class LearnedRange(nn.Module):
             steps = self.scale(as_it_is).reshape([-1 if d == axis else 1 for d in range(x.dim())])
             found = FakeQuantizeChannels.apply(x, steps, self.grid)  # type: ignore[no-untyped-call]
             rest = [d for d in range(x.dim()) if d != axis]
-            return (((found - x) / steps.detach()) ** 2).mean(rest).sum()
+            return (((found - x) / steps.detach()) ** 2).mean(rest).sum()  # type: ignore[no-any-return]
         scale, zero = self.scale(as_it_is).reshape(()), self.zero_point(as_it_is).reshape(())
         found = then(FakeQuantize.apply(x, scale, zero, self.grid))  # type: ignore[no-untyped-call]
         return ((found - (x if wanted is None else wanted)) ** 2).mean() / scale.detach() ** 2
