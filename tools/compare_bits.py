@@ -7,7 +7,8 @@ both are scored in simulation on the val split, side by side with the float mode
 finished runs are kept in the output folder and used again.
 
 Variants: w4a8 (portable plan, four-bit weights), w4a4 (TensorRT's plan, four-bit weights and convolution inputs; the
-first and last layers keep eight bits in both), minmax (LiteRT's plan at eight bits from min-max ranges).
+first and last layers keep eight bits in both), minmax (LiteRT's plan at eight bits from min-max ranges, each of which
+learns from its own error too).
 
 Options (``key=value`` or ``--key value``): model, data, imgsz (640), batch (4), variants (w4a8,w4a4,minmax), preset
 (standard), train (more training arguments, such as ``epochs=5,lr0=1e-4``), qat (more of ours), select_images (24),
@@ -58,7 +59,7 @@ DEFAULTS = {
 VARIANTS: dict[str, dict[str, Any]] = {
     "w4a8": {"scheme": "portable", "weight_bits": 4},
     "w4a4": {"scheme": "tensorrt", "weight_bits": 4, "activation_bits": 4},
-    "minmax": {"scheme": "litert", "minmax": True},
+    "minmax": {"scheme": "litert", "minmax": True, "learn_offset": True, "range_lr": 0.05, "local_weight": 1.0},
 }
 PTQ, QAT = "PTQ", "QAT"
 CEILING = 0.995  # fidelity of the float model to itself

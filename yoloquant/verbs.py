@@ -44,7 +44,7 @@ QAT = (
     Option("range_lr", "learning rate of the ranges; the preset's if not given", float),
     Option("distill_weight", "weight of the distillation loss", float, 1.0),
     Option("detect_weight", "weight of the model's own loss", float, 1.0),
-    Option("feature_weight", "weight of distilling every layer's features; 3 below eight bits if not given", float),
+    Option("feature_weight", "weight of distilling every layer's features; 12 below eight bits if not given", float),
     Option("local_weight", "weight of the error that each range makes by itself, for that range alone", float, 0.0),
     Option("damping", "weight of the pull that keeps weights from oscillating", float, 0.0),
     Option("learn_offset", "learn both ends of affine ranges, and so zero_points", boolean, False),
