@@ -110,6 +110,20 @@ def test_what_cannot_run_as_it_is_is_refused(exports: Path, tmp_path: Path) -> N
         live.predict_main({"source": "0"}, print)
 
 
+def test_an_engine_that_was_built_beside_its_model_runs(exports: Path, tmp_path: Path) -> None:
+    model, engine = tmp_path / "tiny-tensorrt.onnx", tmp_path / "tiny-tensorrt.engine"
+    model.write_bytes((exports / "tiny-tensorrt.onnx").read_bytes())
+    engine.write_bytes(b"made on this device")
+    info = ModelInfo(Task.DETECT, ("a", "b", "c"), (64, 64))
+    metadata = {"engine": {"path": engine.name, "gpu": "Orin", "tensorrt": "10.3.0"}}
+    save_exports(tmp_path, [ExportedModel("tensorrt", model, info, info.layout, metadata=metadata)])
+    for named in (engine, model, tmp_path):
+        network = live.ArtifactOpener(str(named)).network()
+        assert (network.backend, network.path, network.info, network.raw) == ("tensorrt", engine, info, False)
+    (opener,) = live.openers([str(tmp_path)]).values()
+    assert opener.network().path == engine
+
+
 def test_every_running_artifact_of_a_folder_is_measured(exports: Path) -> None:
     assert list(live.openers([str(exports)])) == ["tiny-onnxruntime.onnx"]
     found = live.openers([str(exports / "tiny-onnxruntime.onnx"), str(exports)])

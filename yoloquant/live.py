@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BACKENDS = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "litert", "edgetpu": "litert"}
-"""Backend that runs a target's artifact as it is; TensorRT's has to be built into an engine first."""
+"""Backend that runs a target's artifact as it is; of TensorRT's it is the engine that runs, where one was built."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,7 @@ class ArtifactOpener:
         """
         if is_bundle(Path(self.path)):
             return BundleOpener(self.path, self.running).network()
-        exported = _single(self.path)
-        raw = exported.layout is HeadLayout.RAW
-        return Network(BACKENDS[exported.target], exported.path, exported.info, raw)
+        return _single(self.path)
 
     def __call__(self) -> Detector:
         """Load it.
@@ -71,14 +69,31 @@ def is_bundle(path: Path) -> bool:
     return (path / FILE_NAME).is_file()
 
 
-def _single(path: str) -> ExportedModel:
+def _network(export: ExportedModel) -> Network | None:
+    """What of an artifact runs here; None if it has to be built first."""
+    raw = export.layout is HeadLayout.RAW
+    if export.target in BACKENDS:
+        return Network(BACKENDS[export.target], export.path, export.info, raw)
+    engine = export.metadata.get("engine")  # its own header tells whether it is whole and for this device
+    if not engine:
+        return None
+    return Network("tensorrt", export.path.with_name(Path(engine["path"]).name), export.info, raw)
+
+
+def _exports(path: str | Path) -> tuple[ExportedModel, ...]:
+    """What a path names; an engine stands for the model that it was built from."""
+    named = Path(path)
+    return load_exports(named.with_suffix(".onnx") if named.suffix == ".engine" and named.is_file() else named)
+
+
+def _single(path: str) -> Network:
     """The one artifact that a path names.
 
     Raises:
         UsageError: The folder holds several, or only one that does not run as it is.
     """
-    found = load_exports(path)
-    running = [e for e in found if e.target in BACKENDS]
+    found = _exports(path)
+    running = [network for network in map(_network, found) if network]
     if len(running) == 1:
         return running[0]
     if not running:
@@ -86,7 +101,7 @@ def _single(path: str) -> ExportedModel:
             f"'{path}' holds only a network for {', '.join(e.target for e in found)}, which does not run as it is; "
             "export a bundle for the device and build the engine there"
         )
-    raise UsageError(f"'{path}' holds {len(running)} artifacts; name one: {', '.join(str(e.path) for e in running)}")
+    raise UsageError(f"'{path}' holds {len(running)} artifacts; name one: {', '.join(str(n.path) for n in running)}")
 
 
 def openers(paths: Iterable[str], running: Running | None = None) -> dict[str, ArtifactOpener]:
@@ -110,11 +125,13 @@ def openers(paths: Iterable[str], running: Running | None = None) -> dict[str, A
 
 
 def _running(path: Path) -> list[Path]:
-    exports = load_exports(path)
-    for export in exports:
-        if export.target not in BACKENDS:
+    found = []
+    for export in _exports(path):
+        network = _network(export)
+        if network is None:
             logger.warning("'%s' is left out: an artifact for %s does not run as it is", export.path, export.target)
-    found = [e.path for e in exports if e.target in BACKENDS]
+        else:
+            found.append(network.path)
     if not found:
         raise ArtifactError(f"'{path}' holds no artifact that runs as it is; runtimes are {', '.join(BACKENDS)}")
     return found
