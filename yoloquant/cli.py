@@ -197,7 +197,7 @@ def _export(options: Namespace) -> int:
     if values["bundle"]:
         return _bundles(artifact, values)
     with bar("exporting") as progress:
-        outcome = api.export(artifact, targets=names, folder=values["output"], progress=progress)
+        outcome = api.export(artifact, targets=[t.wanted for t in chosen], folder=values["output"], progress=progress)
     _print_exports(outcome)
     print(f"next: yoloquant validate model={values['model']} exports={outcome.folder} data=<data yaml>")
     return 0
@@ -268,7 +268,9 @@ def _whole_job(recipe: Recipe, inconclusive: int) -> int:
         recipe = recipe.model_copy(update={"model": str(_refitted(recipe, folder))})
     artifact = _trained(recipe, folder, chosen) if recipe.train else _calibrated(recipe, folder)
     with bar("exporting") as progress:
-        outcome = api.export(artifact, targets=recipe.targets, folder=folder, keep_going=True, progress=progress)
+        outcome = api.export(
+            artifact, targets=[t.wanted for t in chosen], folder=folder, keep_going=True, progress=progress
+        )
     _print_exports(outcome)
     data = None if recipe.validation.source else recipe.validation.data or recipe.data
     with bar("validating") as progress:

@@ -91,6 +91,8 @@ def test_a_variant_stands_behind_a_colon(name: str) -> None:
     found = targets.get(name)
     assert isinstance(found, EdgeTPUTarget) and found.options.input_type == "uint8"
     assert targets.get("coral").options.input_type == "int8"  # type: ignore[attr-defined]
+    assert targets.get(found.wanted).wanted == found.wanted == "edgetpu:uint8"
+    assert all(targets.get(name).wanted == name for name in targets.names())
 
 
 @pytest.mark.parametrize(

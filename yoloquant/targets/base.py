@@ -105,6 +105,11 @@ class Target(ABC):
         """
         raise UsageError(f"target '{cls.name}' has no variants, so ':{name}' must be left out")
 
+    @property
+    def wanted(self) -> str:
+        """What ``targets.get`` takes to give this very target: its name, and its variant if it is one."""
+        return self.name
+
     @classmethod
     def missing(cls) -> tuple[str, ...]:
         """Modules that are not installed; importing nothing."""

@@ -196,6 +196,12 @@ class EdgeTPUTarget(LiteRTTarget):
         """``int8`` or ``uint8``: the type of the input."""
         return cls(EdgeTPUOptions(input_type=name))
 
+    @property
+    def wanted(self) -> str:
+        """See ``Target.wanted``."""
+        default = EdgeTPUOptions().input_type
+        return self.name if self.options.input_type == default else f"{self.name}:{self.options.input_type}"
+
     def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
         """Convert as LiteRT, check every operator, and compile where the compiler exists.
 
