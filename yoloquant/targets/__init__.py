@@ -61,15 +61,15 @@ def get(name: str) -> Target:
 
 
 def _named(name: str) -> type[Target]:
-    key, known, by_device = name, _known(), devices()
-    if key in known:
-        return known[key]
-    serving = by_device.get(key, ())
+    known, by_device = _known(), devices()
+    if name in known:
+        return known[name]
+    serving = by_device.get(name, ())
     if len(serving) > 1:
         raise UsageError(f"device '{name}' is served by several targets; name one of {', '.join(serving)}")
     if serving:
         return known[serving[0]]
-    near = difflib.get_close_matches(key, (*known, *by_device), n=1)
+    near = difflib.get_close_matches(name, (*known, *by_device), n=1)
     hint = f" (did you mean '{near[0]}'?)" if near else ""
     raise UsageError(
         f"target '{name}' is unknown{hint}; allowed are the targets {', '.join(known)} and the devices "

@@ -27,8 +27,8 @@ class Identity:
         gpu: Name of the GPU.
         compute_capability: Its compute capability.
         l4t: Release of Jetson Linux, for instance ``R36 4.3`` (JetPack 6.2); empty on other machines.
-        board: Model of the board, because an AGX Orin's GPU is called ``Orin`` like that of an Orin Nano, which has
-            half as many cores or fewer; empty where the kernel does not tell.
+        board: Model of the board, because boards of one family with GPUs of different size may give them one name;
+            empty where the kernel does not tell.
     """
 
     tensorrt: str
