@@ -17,8 +17,9 @@ from tiny_models import tiny_yolo
 
 from yoloquant.demo import generator
 from yoloquant.errors import PruneError
-from yoloquant.pruning.apply import RECORD, cut, pruned, unpruned_cost
+from yoloquant.pruning.apply import cut, pruned
 from yoloquant.pruning.plan import PrunePlan
+from yoloquant.pruning.record import RECORD, unpruned_cost
 
 
 @lru_cache(maxsize=1)

@@ -10,8 +10,8 @@ import torch
 from tiny_models import tiny_images, tiny_yolo
 
 from yoloquant.errors import PruneError
-from yoloquant.pruning.apply import RECORD
 from yoloquant.pruning.blocks import rank, residual_blocks, without_blocks
+from yoloquant.pruning.record import RECORD
 
 SIZE = (64, 64)
 

@@ -19,6 +19,7 @@ from yoloquant.training.distill import (
     distillation_loss,
     feature_loss,
     head_outputs,
+    layers_of,
 )
 
 BOX, SCORE, MASK = (Output(p, "one2many", b) for p, b in (("box", "box"), ("score", "score"), ("mask", "mask")))
@@ -96,25 +97,34 @@ def test_classifiers_are_compared_by_their_class_distribution() -> None:
 
 
 def test_features_are_compared_relative_to_their_spread() -> None:
-    maps = [torch.randn(1, 4, 8, 8), torch.randn(1, 8, 4, 4)]
+    maps = {"a": torch.randn(1, 4, 8, 8), "b": torch.randn(1, 8, 4, 4)}
     assert float(feature_loss(maps, maps)) == 0
-    near = float(feature_loss([m + 0.1 for m in maps], maps))
-    scaled = float(feature_loss([(m + 0.1) * 5 for m in maps], [m * 5 for m in maps]))
+    near = float(feature_loss({p: m + 0.1 for p, m in maps.items()}, maps))
+    scaled = float(feature_loss({p: (m + 0.1) * 5 for p, m in maps.items()}, {p: m * 5 for p, m in maps.items()}))
     assert near > 0 and scaled == pytest.approx(near, rel=1e-4)
-    with pytest.raises(UsageError, match="feature_weight"):
-        feature_loss([torch.zeros(1, 4, 8, 8)], [torch.zeros(1, 6, 8, 8)])
+    with pytest.raises(UsageError, match="at a it makes 6x8x8, the student 4x8x8; leave feature_weight at 0"):
+        feature_loss({"a": torch.zeros(1, 4, 8, 8)}, {"a": torch.zeros(1, 6, 8, 8)})
 
 
 def test_features_of_another_depth_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"depth; its layers give 4x8x8, the student's 4x8x8, 4x8x8"):
-        feature_loss([torch.zeros(1, 4, 8, 8)] * 2, [torch.zeros(1, 4, 8, 8)])
+    artifact, _ = planned()
+    student: Any = live(artifact)
+    with pytest.raises(UsageError, match=r"student's depth, and this one has no model\.99"):
+        Tap(student, head_outputs(student, artifact.graph), {"model.0": None, "model.99": None})
+
+
+def test_a_branch_that_only_one_of_them_runs_is_not_compared() -> None:
+    both, extra = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8)
+    loss = feature_loss({"both": both, "mine": extra}, {"both": both + 1, "theirs": extra})
+    assert float(loss) == pytest.approx(float(feature_loss({"both": both}, {"both": both + 1})))
 
 
 def test_every_layer_with_weights_is_compared_and_each_one_learns() -> None:
     artifact, plan = planned()
     student: Any = live(artifact)
     found = head_outputs(student, artifact.graph)
-    teacher, tap = Teacher(live(artifact), found, student, features=True), Tap(student, found, features=True)
+    teacher = Teacher(live(artifact), found, student, layers_of(student))
+    tap = Tap(student, found, layers_of(student))
     attach(student, artifact.graph, plan)
     student.model[-1].training = True
     images = torch.from_numpy(tiny_images(1)[0])

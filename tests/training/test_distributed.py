@@ -21,8 +21,8 @@ from ultralytics.utils.torch_utils import unwrap_model
 from yoloquant import api, host
 from yoloquant.artifact import Artifact
 from yoloquant.errors import TrainingError
-from yoloquant.pruning.apply import is_pruned
 from yoloquant.pruning.nm import check_24
+from yoloquant.pruning.record import is_pruned
 from yoloquant.pruning.sparsity import sparsity_report
 from yoloquant.training import ranks
 from yoloquant.training.pruning import MASKS, SCORES, START, TEACHER

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from core_models import checkpoint
+from pruning_cases import SIZE, case, image, plan_for, whole_plan
 from train_runs import run as quantize_run
 from train_runs import task_data, write_images
 from ultralytics import YOLO
 
 from yoloquant import api, host
+from yoloquant.artifact import Artifact
 from yoloquant.errors import PruneError, UsageError
-from yoloquant.pruning.apply import RECORD, is_pruned
+from yoloquant.pruning.apply import pruned
 from yoloquant.pruning.options import parse
+from yoloquant.pruning.record import RECORD, is_pruned
+from yoloquant.pruning.sparse import make_sparse
 from yoloquant.pruning.sparsity import masks_of, sparsity_report
+from yoloquant.training.distill import Tap, Teacher, feature_loss, head_outputs
 from yoloquant.training.finetune import fine_tune
-from yoloquant.training.pruning import MASKS, TEACHER, PruneTrainer
+from yoloquant.training.pruning import MASKS, TEACHER, PruneTrainer, comparable
 
 HALF = {"amount": 0.5, "round_to": 2, "images": 4}
 
@@ -42,6 +48,10 @@ def parameters(path: Path) -> int:
     return sum(p.numel() for p in host.load_model(path).module.parameters())
 
 
+def trained_with(path: Path) -> dict[str, Any]:
+    return dict(torch.load(path, map_location="cpu", weights_only=False)["train_args"])
+
+
 def share_of_zeros(path: Path) -> float:
     return sparsity_report(host.load_model(path).module).share
 
@@ -58,9 +68,12 @@ def test_prune_and_fine_tune_keeps_the_shapes_and_writes_an_ordinary_checkpoint(
     assert parameters(result.best) < parameters(source[0])
     assert len(YOLO(result.best)(torch.rand(1, 3, 64, 64), verbose=False)) == 1
     assert not (result.folder / "weights" / TEACHER).exists()
+    assert trained_with(result.best)["nbs"] == 4  # a step for every batch, since there are few
     again = api.train(
-        result.best, data=source[1], prune={"teacher": str(source[0])}, **arguments(tmp_path, name="again")
+        result.best, data=source[1], prune={"teacher": str(source[0])}, **arguments(tmp_path, name="again", nbs=64)
     )
+    assert trained_with(again.best)["nbs"] == 64
+    assert "distill_features" in (again.folder / "results.csv").read_text()
     assert shapes(host.load_model(again.best).module) == shapes(found.module)
 
 
@@ -135,7 +148,54 @@ def test_an_interrupted_run_goes_on_with_its_shapes_and_its_teacher(source: tupl
     assert shapes(host.load_model(result.best).module) == smaller
     rows = (tmp_path / "run" / "results.csv").read_text().strip().splitlines()
     assert [int(float(r.split(",")[0])) for r in rows[1:]] == [1, 2, 3]
-    assert "distill_box" in rows[0]
+    assert "distill_box" in rows[0] and "distill_features" in rows[0]
+    assert trained_with(result.best)["nbs"] == 4
+
+
+def test_blocks_are_compared_with_those_of_the_model_that_it_was() -> None:
+    """Whatever is pruned, the teacher's channels that are compared are as many as the student's; others teach less."""
+    found = case()
+    student, device = pruned(found.module, plan_for(found)), torch.device("cpu")
+    features = comparable(student, found.module, device)
+    assert set(features) == {p.removesuffix(".bn") for p, _ in student.named_modules() if p.endswith(".bn")}
+    assert any(kept is not None for kept in features.values())
+    for path, kept in features.items():
+        size = found.module.get_submodule(path).bn.num_features if kept is None else len(kept)
+        assert size == student.get_submodule(path).bn.num_features
+    assert not comparable(student, YOLO("yolo11n.yaml").model, device)
+
+
+UNUSUAL = [("yolov9t", "detect"), ("yolov10n", "detect"), ("yolo12", "detect"), ("yolo26", "segment")]
+
+
+@pytest.mark.parametrize(
+    ("family", "task", "plan"), [("yolo11", "detect", whole_plan), *((*u, plan_for) for u in UNUSUAL)]
+)
+def test_blocks_are_compared_whatever_branches_run(family: str, task: str, plan: Any) -> None:
+    """In training, branches run that a model leaves out when it predicts; one that lost nothing agrees."""
+    found = case(family, task)
+    student: Any = pruned(found.module, plan(found))
+    source = host.load_model(found.module)
+    outputs = head_outputs(student, Artifact(source, host.model_info(source, SIZE), {}).graph)
+    features = comparable(student, found.module, torch.device("cpu"))
+    teacher = Teacher(copy.deepcopy(found.module), outputs, student, features)
+    tap = Tap(student, outputs, dict.fromkeys(features))
+    student.model[-1].training = True
+    student(image())
+    teacher(image())
+    mine, theirs = tap.take_features(), teacher.tap.take_features()
+    assert set(theirs) <= set(mine) <= set(features) and len(theirs) > 0.9 * len(features)
+    loss = float(feature_loss(mine, theirs).detach())
+    assert loss < 1e-6 if plan is whole_plan else 1e-3 < loss < 10
+
+
+@pytest.mark.parametrize(("permutation", "same"), [("none", True), ("channel", False)])
+def test_blocks_of_a_sparse_model_are_compared_unless_their_channels_moved(permutation: str, same: bool) -> None:
+    found = case()
+    source = host.load_model(found.module)
+    student, _ = make_sparse(source, parse({"kind": "2:4", "permutation": permutation}))
+    features = comparable(student, found.module, torch.device("cpu"))
+    assert bool(features) is same and all(kept is None for kept in features.values())
 
 
 @pytest.mark.slow

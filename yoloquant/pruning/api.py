@@ -14,13 +14,14 @@ from ..calibration import CalibrationOptions, calibration_set
 from ..errors import PruneError, UsageError
 from ..types import Task
 from ..writing import output_folder
-from .apply import pruned, unpruned_cost
+from .apply import pruned
 from .batchnorm import reestimate, stacked
 from .blocks import without_blocks
 from .choices import Criterion, Kind
 from .make import weigh
 from .options import PruneOptions, parse
 from .plan import PrunePlan
+from .record import unpruned_cost
 from .run import choose
 
 if TYPE_CHECKING:

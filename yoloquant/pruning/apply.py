@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
@@ -12,17 +11,11 @@ import torch
 from torch import nn
 
 from ..errors import PruneError
-from .cost import Cost
-from .groups import Groups, find_groups
+from .groups import find_groups
 from .labels import follow, raw_twin
 from .network import Equal, Network, Split
 from .plan import PrunePlan
-
-RECORD = "yoloquant_pruned"  # attribute of a pruned module: plain data about what was removed
-_NOT_REBUILT = (
-    "this model is pruned: its shapes are not those of its yaml, and training with plain Ultralytics would rebuild it "
-    "unpruned. Train it with yoloquant train model=... or trainer=yoloquant.PruneTrainer"
-)
+from .record import RECORD, entry, mark_yaml
 
 
 def pruned(module: nn.Module, plan: PrunePlan, *, channels: int = 3) -> nn.Module:
@@ -46,8 +39,7 @@ def pruned(module: nn.Module, plan: PrunePlan, *, channels: int = 3) -> nn.Modul
     result = copy.deepcopy(module)
     cut(result, network, dropped)
     _check_runs(result, plan.imgsz, channels)
-    history = [*getattr(module, RECORD, []), _record(plan, groups)]
-    setattr(result, RECORD, history)
+    setattr(result, RECORD, [*getattr(module, RECORD, []), entry(plan, groups, network)])
     mark_yaml(result)
     return result
 
@@ -169,39 +161,3 @@ def _keep_temperature(owner: Any, old: int, new: int) -> None:
     with torch.no_grad():
         norm.weight[rows] *= factor
         norm.bias[rows] *= factor
-
-
-def is_pruned(module: nn.Module) -> bool:
-    """Whether channels or blocks of a live model were removed by this package."""
-    return bool(getattr(module, RECORD, None))
-
-
-def gone(module: nn.Module) -> float:
-    """Share of the multiplications of the unpruned model that a pruned one lacks."""
-    record = getattr(module, RECORD)
-    return 1.0 - float(record[-1]["macs"][1]) / float(record[0]["macs"][0])
-
-
-def unpruned_cost(module: nn.Module) -> Cost | None:
-    """Cost of the model that a pruned one was; None for one that was never pruned."""
-    record = getattr(module, RECORD, None)
-    return Cost(int(record[0]["macs"][0]), int(record[0]["parameters"][0])) if record else None
-
-
-def _record(plan: PrunePlan, groups: Groups) -> dict[str, Any]:
-    return {
-        "settings": json.loads(json.dumps(dict(plan.settings))),  # plain: a checkpoint must load without this package
-        "imgsz": list(plan.imgsz),
-        "macs": [plan.before.macs, plan.after.macs],
-        "parameters": [plan.before.parameters, plan.after.parameters],
-        "groups": {e.group: [e.before, e.after] for e in plan.entries if e.after != e.before},
-    }
-
-
-def mark_yaml(module: Any) -> None:
-    """Let plain Ultralytics fail with the reason, instead of silently rebuilding the unpruned model from its yaml."""
-    layout = dict(getattr(module, "yaml", None) or {})
-    if layout.get("backbone") and layout["backbone"][0][2] != _NOT_REBUILT:
-        layout["unpruned_backbone"] = layout["backbone"]
-        layout["backbone"] = [[-1, 1, _NOT_REBUILT, []]]
-        module.yaml = layout

@@ -37,6 +37,7 @@ class PruneOptions:
         teacher: Checkpoint to distil from; the unpruned model by default.
         distill_weight: Weight of the distillation loss.
         detect_weight: Weight of the model's own loss.
+        feature_weight: Weight of distilling what every block computes, in the channels that are left.
         freeze_bn: Fine-tune with the BatchNorm statistics that were measured after pruning, as they are: for sets so
             small that a batch's own statistics mislead.
         allow_unsafe: Read checkpoints that can run code.
@@ -63,6 +64,7 @@ class PruneOptions:
     teacher: str | None = None
     distill_weight: float = 1.0
     detect_weight: float = 1.0
+    feature_weight: float = 4.0
     freeze_bn: bool = False
     allow_unsafe: bool = False
 
@@ -77,7 +79,7 @@ class PruneOptions:
             raise UsageError(f"permutation='{self.permutation}' is unknown; allowed are none and channel")
         if self.kind is not Kind.STRUCTURED and (self.target is not Measure.FLOPS or self.blocks):
             raise UsageError(f"kind={self.kind.value} counts weights; target and blocks belong to kind=structured")
-        for name in ("distill_weight", "detect_weight"):
+        for name in ("distill_weight", "detect_weight", "feature_weight"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name}={getattr(self, name)} is not supported; it must be 0 or more")
         self.limits()
@@ -99,11 +101,6 @@ class PruneOptions:
     def distils(self) -> bool:
         """Whether a teacher is needed."""
         return self.loss is not FineTune.DETECT
-
-    @property
-    def feature_weight(self) -> float:
-        """Features are not distilled: a pruned student's have other widths."""
-        return 0.0
 
     @property
     def local_weight(self) -> float:

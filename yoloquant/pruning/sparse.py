@@ -57,6 +57,11 @@ def is_sparse(module: nn.Module) -> bool:
     return bool(getattr(module, RECORD, None))
 
 
+def is_permuted(module: nn.Module) -> bool:
+    """Whether the channels of a sparse model may have another order than those of the dense one."""
+    return is_sparse(module) and getattr(module, RECORD).get("permutation", "unknown") != "none"
+
+
 def note(module: nn.Module, options: PruneOptions) -> None:
     """Leave word in the model that its zeros are meant."""
-    setattr(module, RECORD, {"kind": options.kind.value, "amount": options.amount})
+    setattr(module, RECORD, {"kind": options.kind.value, "amount": options.amount, "permutation": options.permutation})

@@ -13,28 +13,28 @@ from .. import host
 from . import checkpoint, start
 from .attach import quantizers_of
 from .criterion import Criterion, without_criterion
-from .distill import Tap, Teacher, head_outputs
+from .distill import Tap, Teacher, head_outputs, layers_of
 
 
 def _begin(trainer: Any) -> None:
     """Before the first epoch: hang in the loss, and score what training starts from."""
     student = unwrap_model(trainer.model)
     outputs = head_outputs(student, trainer.artifact.graph)
-    teacher, features = None, bool(trainer.qat.feature_weight)
+    teacher, features = None, layers_of(student) if trainer.qat.feature_weight else None
     if trainer.qat.distils:
         model = copy.deepcopy(trainer._float)
         if trainer.qat.teacher is not None:
             model = host.load_model(trainer.qat.teacher, allow_unsafe=trainer.qat.allow_unsafe).module
         model = without_criterion(model).to(trainer.device)
-        teacher = Teacher(model, outputs, student, features=features)
+        teacher = Teacher(model, outputs, student, features)
     student.criterion = Criterion(
         host=host_criterion(student, trainer.start_epoch) if trainer.qat.needs_labels else None,
         options=trainer.qat,
         teacher=teacher,
-        tap=None if teacher is None else Tap(student, outputs, features=features),
+        tap=None if teacher is None else Tap(student, outputs, features),
         quantizers=quantizers_of(student),
     )
-    trainer.ema.decay = _Average(len(trainer.train_loader))
+    trainer.ema.decay = Average(len(trainer.train_loader))
     trainer._reference_detections = None
     trainer.loss_items = {}
     trainer.epoch = trainer.start_epoch
@@ -44,7 +44,7 @@ def _begin(trainer: Any) -> None:
         trainer._reference()  # before the randomness of the interrupted run is put back
 
 
-class _Average:
+class Average:
     """Decay of the averaged weights and ranges: over about one epoch.
 
     Ultralytics' own ramp of 2000 updates hardly averages in a run of some hundred steps.

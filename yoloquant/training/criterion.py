@@ -73,8 +73,9 @@ class Criterion:
             parts = distillation_loss(self.tap.take(), self.teacher(images), self.teacher.outputs)
             total = total + torch.stack(list(parts.values())).sum() * images.shape[0] * self.options.distill_weight
             items.update({k: v.detach() for k, v in parts.items()})
-            if self.options.feature_weight:
-                gap = feature_loss(self.tap.take_features(), self.teacher.tap.take_features())
+            mine, theirs = self.tap.take_features(), self.teacher.tap.take_features()
+            if mine:
+                gap = feature_loss(mine, theirs)
                 total = total + gap * images.shape[0] * self.options.feature_weight
                 items["distill_features"] = gap.detach()
         if self.options.damping and self.quantizers is not None:

@@ -6,7 +6,7 @@ a place: most of an image is background that need not be matched to the last dig
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,10 @@ from ultralytics.nn.modules import Conv
 from ..errors import UsageError
 from ..quant.graph import Graph
 
+Features = Mapping[str, Tensor | None]
+"""Modules whose outputs are compared, by path, and which channels of each; None for all."""
+
+_OFF = "leave feature_weight at 0"
 LOGIT_FLOOR = -7.0  # sigmoid 0.0009: what a quantizer clips below must not be chased
 
 
@@ -53,18 +57,38 @@ def head_outputs(model: nn.Module, graph: Graph) -> tuple[Output, ...]:
     return tuple(found.values())
 
 
-class Tap:
-    """Keeps the last raw outputs of a head, and the feature maps of the layers before it if asked for."""
+def layers_of(model: nn.Module) -> Features:
+    """Every layer before the head that has weights, with all of its channels."""
+    layers: Any = model.model
+    return {f"model.{i}": None for i, layer in enumerate(layers[:-1]) if any(True for _ in layer.parameters())}
 
-    def __init__(self, model: nn.Module, outputs: Iterable[Output], *, features: bool = False) -> None:
+
+class Tap:
+    """Keeps the last raw outputs of a head, and what other modules compute.
+
+    Args:
+        model: The live model.
+        outputs: Raw outputs of its head.
+        features: Paths of modules whose outputs are kept, and which of their channels; None for all.
+
+    Raises:
+        UsageError: The model lacks one of these modules.
+    """
+
+    def __init__(self, model: nn.Module, outputs: Iterable[Output], features: Features | None = None) -> None:
         layers: Any = model.model
         self.values: dict[str, Tensor] = {}
-        self.features: list[Tensor] = []
+        self.features: dict[str, Tensor] = {}
         self._handles = [layers[-1].get_submodule(o.path).register_forward_hook(self._keep(o.path)) for o in outputs]
         if features:
             self._handles.append(layers[0].register_forward_pre_hook(self._forget_features))
-            computing = [layer for layer in layers[:-1] if any(True for _ in layer.parameters())]
-            self._handles += [layer.register_forward_hook(self._keep_features) for layer in computing]
+        modules = dict(model.named_modules())
+        for path, channels in (features or {}).items():
+            if path not in modules:
+                raise UsageError(
+                    f"feature_weight needs a teacher of the student's depth, and this one has no {path}; {_OFF}"
+                )
+            self._handles.append(modules[path].register_forward_hook(self._keep_features(path, channels)))
 
     def _keep(self, path: str) -> Any:
         def hook(module: nn.Module, args: Any, result: Tensor) -> None:
@@ -73,20 +97,23 @@ class Tap:
         return hook
 
     def _forget_features(self, module: nn.Module, args: Any) -> None:
-        self.features = []
+        self.features = {}
 
-    def _keep_features(self, module: nn.Module, args: Any, result: Any) -> None:
-        if isinstance(result, Tensor):
-            self.features.append(result)
+    def _keep_features(self, path: str, channels: Tensor | None) -> Any:
+        def hook(module: nn.Module, args: Any, result: Any) -> None:
+            if isinstance(result, Tensor):
+                self.features[path] = result if channels is None else result.index_select(1, channels)
+
+        return hook
 
     def take(self) -> dict[str, Tensor]:
         """The outputs of the last forward, which are forgotten."""
         values, self.values = self.values, {}
         return values
 
-    def take_features(self) -> list[Tensor]:
-        """What every layer with weights computed in the last forward, in order; it is forgotten."""
-        features, self.features = self.features, []
+    def take_features(self) -> dict[str, Tensor]:
+        """What the modules computed in the last forward, by path; it is forgotten."""
+        features, self.features = self.features, {}
         return features
 
     def remove(self) -> None:
@@ -102,14 +129,14 @@ class Teacher:
         model: The float model; put into evaluation mode.
         outputs: The student's raw outputs; the teacher must have the same.
         student: The model that learns.
-        features: Keep the feature maps of its layers too.
+        features: Modules whose outputs are kept too, as for ``Tap``.
 
     Raises:
         UsageError: The teacher's head differs from the student's.
     """
 
     def __init__(
-        self, model: nn.Module, outputs: tuple[Output, ...], student: nn.Module, *, features: bool = False
+        self, model: nn.Module, outputs: tuple[Output, ...], student: nn.Module, features: Features | None = None
     ) -> None:
         # without gradients, convolutions run a third faster on channels-last images, on a CPU too
         self.model = merged(model.eval().requires_grad_(False)).to(memory_format=torch.channels_last)
@@ -124,7 +151,7 @@ class Teacher:
                     "teacher of the same family and task, trained on the same classes"
                 )
         self.outputs = outputs
-        self.tap = Tap(model, outputs, features=features)
+        self.tap = Tap(model, outputs, features)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
@@ -185,26 +212,24 @@ def distillation_loss(
     return {name: torch.stack(parts).sum() / groups for name, parts in sums.items()}
 
 
-def feature_loss(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
-    """Mean squared difference of two models' feature maps, relative to the teacher's spread, over all layers.
+def feature_loss(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
+    """Mean squared difference of two models' feature maps, relative to the teacher's spread, over all that both have.
 
     Matching layer by layer, as FitNets do for one of them (Romero et al. 2015, arXiv 1412.6550), tells every layer of
-    a coarsely quantized model what to compute; through the head alone few images say little.
+    a coarsely quantized or pruned model what to compute; through the head alone few images say little.
 
     Raises:
-        UsageError: The teacher is of another width or depth.
+        UsageError: The teacher is of another width.
     """
-    if len(student) != len(teacher) or any(s.shape != t.shape for s, t in zip(student, teacher, strict=True)):
-        raise UsageError(
-            "feature_weight needs a teacher of the student's width and depth; its layers give "
-            f"{_shapes(teacher)}, the student's {_shapes(student)}; leave feature_weight at 0"
-        )
-    pairs = [(s.float(), _arranged(t.float(), s)) for s, t in zip(student, teacher, strict=True)]
-    return torch.stack([((s - t) ** 2).mean() / t.var().clamp(min=1e-6) for s, t in pairs]).mean()
-
-
-def _shapes(features: list[Tensor]) -> str:
-    return ", ".join("x".join(str(n) for n in f.shape[1:]) for f in features)
+    pairs = {p: (s.float(), _arranged(teacher[p].float(), s)) for p, s in student.items() if p in teacher}
+    for path, (s, t) in pairs.items():
+        if s.shape != t.shape:
+            ours, theirs = ("x".join(str(n) for n in x.shape[1:]) for x in (s, t))
+            raise UsageError(
+                f"feature_weight needs a teacher of the student's width; at {path} it makes {theirs}, the student "
+                f"{ours}; {_OFF}"
+            )
+    return torch.stack([((s - t) ** 2).mean() / t.var().clamp(min=1e-6) for s, t in pairs.values()]).mean()
 
 
 def _weights(teacher: dict[str, Tensor], outputs: tuple[Output, ...]) -> dict[Any, tuple[Tensor, Tensor]]:

@@ -16,13 +16,14 @@ from ultralytics.utils import LOGGER
 from .. import host
 from ..calibration import MIN_IMAGES, CalibrationOptions, calibration_set
 from ..errors import CalibrationError, DataError
-from ..pruning.apply import pruned, unpruned_cost
+from ..pruning.apply import pruned
 from ..pruning.batchnorm import BATCH, reestimate, stacked
 from ..pruning.blocks import without_blocks
 from ..pruning.choices import Criterion, Kind
 from ..pruning.make import weigh
 from ..pruning.options import PruneOptions
 from ..pruning.plan import PrunePlan
+from ..pruning.record import unpruned_cost
 from ..pruning.run import choose
 from ..pruning.schedule import Schedule
 from ..pruning.sparse import RECORD as SPARSE

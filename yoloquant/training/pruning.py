@@ -18,19 +18,19 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.models.yolo.segment import SegmentationTrainer
-from ultralytics.utils import LOGGER, RANK
+from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 
 from .. import host
 from ..artifact import Artifact, save_checkpoint
 from ..errors import TrainingError, UsageError
-from ..pruning.apply import gone, is_pruned
 from ..pruning.choices import Kind
 from ..pruning.options import PruneOptions, parse
-from ..pruning.sparse import is_sparse
+from ..pruning.record import gone, is_pruned, kept_channels
+from ..pruning.sparse import is_permuted, is_sparse
 from ..types import Task
 from ..writing import atomic_path
 from . import ranks, unlabelled
-from .callbacks import host_criterion
+from .callbacks import Average, host_criterion
 from .criterion import Criterion, NoLoss, without_criterion
 from .distill import Tap, Teacher, head_outputs
 from .masks import Masks
@@ -80,6 +80,8 @@ class PruneTrainer:
         self.teacher: nn.Module | None = None
         self.taught_by: nn.Module | None = None  # who teaches, if not what the options say
         self._unlabelled = False
+        # workers of a distributed run are given every argument, also those that their user left open
+        self._may_step = "nbs" not in given or (RANK != -1 and given["nbs"] == DEFAULT_CFG.nbs)
         self.unpruned_fitness = float("nan")
         if given.get("compile"):
             raise UsageError("compile is not supported with distillation from the unpruned model; leave it out")
@@ -214,6 +216,13 @@ class PruneTrainer:
             )
         return module
 
+    def build_optimizer(self, model: nn.Module, *args: Any, iterations: float = 1e5, **kwargs: Any) -> Any:
+        """Ultralytics' optimizer; a small set gets a step for every batch, where it would wait for ``nbs`` images."""
+        if self._may_step and not self.resume and iterations < _FEW_STEPS and self.batch_size < self.args.nbs:
+            LOGGER.info(f"{iterations:.0f} steps of nbs={self.args.nbs} images are few: nbs={self.batch_size}")
+            self.args.nbs, self.accumulate = self.batch_size, 1
+        return super().build_optimizer(model, *args, iterations=iterations, **kwargs)  # type: ignore[misc]
+
     def optimizer_step(self) -> None:
         """Ultralytics' step; masked weights stay zero."""
         if self.masks is not None:
@@ -269,16 +278,35 @@ def _hang_in_loss(trainer: Any) -> None:
         source = host.load_model(student)
         artifact = Artifact(source, host.model_info(source, (_TRACED, _TRACED)), {})
         outputs = head_outputs(student, artifact.graph)
-        teacher = Teacher(without_criterion(copy.deepcopy(trainer.teacher)).to(trainer.device), outputs, student)
-        tap = Tap(student, outputs)
+        model = without_criterion(copy.deepcopy(trainer.teacher)).to(trainer.device)
+        features = comparable(student, model, trainer.device) if trainer.prune.feature_weight else {}
+        teacher = Teacher(model, outputs, student, features)
+        tap = Tap(student, outputs, dict.fromkeys(features))
     student.criterion = Criterion(
         host=host_criterion(student, trainer.start_epoch) if trainer.prune.needs_labels else None,
         options=trainer.prune,
         teacher=teacher,
         tap=tap,
     )
+    trainer.ema.decay = Average(len(trainer.train_loader))
     _score_unpruned(trainer)
     LOGGER.info(f"Fine-tuning by {trainer.prune.loss.value}: {_sizes(student)}")
+
+
+def comparable(student: nn.Module, teacher: nn.Module, device: torch.device) -> dict[str, torch.Tensor | None]:
+    """Blocks of the teacher that the student still has, and which channels are left of each; None for all of them.
+
+    A teacher of other widths, or with its channels in another order, is not what the student was: its results teach.
+    """
+    sizes = {path: len(kept) for path, (_, kept) in kept_channels(teacher).items()}
+    known = kept_channels(student)
+    if is_permuted(student) or any(sizes.get(path) != size for path, (size, _) in known.items()):
+        LOGGER.info(
+            "the teacher's channels are not those of the unpruned model: results are compared, features are not"
+        )
+        return {}
+    whole = {path for path, (size, kept) in known.items() if len(kept) == size}
+    return {path: None if path in whole else torch.tensor(kept, device=device) for path, (_, kept) in known.items()}
 
 
 def _hold_statistics(trainer: Any) -> None:
@@ -306,6 +334,7 @@ def _score_unpruned(trainer: Any) -> None:
         trainer.ema.ema, trainer.validator.args.plots = before, plots
 
 
+_FEW_STEPS = 1000
 _TRACED = 64  # pixels: enough to find the head's outputs
 
 
