@@ -99,7 +99,8 @@ def _train_narrow(job: Job, variant: Variant, run: Path, common: dict[str, Any])
     from ultralytics import YOLO
 
     layout = _narrower(job.model, variant.share, run.parent, int(common["imgsz"]))
-    YOLO(str(layout)).train(data=job.data, **{**common, "epochs": job.narrow_epochs})
+    steps = {"nbs": common["batch"]}  # a step for every batch, as fine-tuning takes on small sets
+    YOLO(str(layout)).train(data=job.data, **{**steps, **common, "epochs": job.narrow_epochs})
 
 
 def _narrower(model: Path, share: float, folder: Path, imgsz: int) -> Path:
