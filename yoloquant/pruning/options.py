@@ -37,7 +37,8 @@ class PruneOptions:
         teacher: Checkpoint to distil from; the unpruned model by default.
         distill_weight: Weight of the distillation loss.
         detect_weight: Weight of the model's own loss.
-        feature_weight: Weight of distilling what every block computes, in the channels that are left.
+        feature_weight: Weight of distilling what every block computes, in the channels that are left; 0 for a teacher
+            that is another training of the same model, whose channels mean something else.
         freeze_bn: Fine-tune with the BatchNorm statistics that were measured after pruning, as they are: for sets so
             small that a batch's own statistics mislead.
         allow_unsafe: Read checkpoints that can run code.
