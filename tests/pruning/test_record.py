@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from pruning_cases import Choice, case, case_of, plan_for, silence
-from tiny_models import FAMILIES, tiny_images, tiny_yolo
+from tiny_models import tiny_images, tiny_yolo
 
 from yoloquant.pruning.apply import pruned
 from yoloquant.pruning.blocks import without_blocks
@@ -17,7 +17,7 @@ from yoloquant.pruning.choices import Criterion
 from yoloquant.pruning.record import RECORD, kept_channels
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["yolov8", "yolo12", "yolo26"])
 def test_what_is_left_of_every_block_is_known_after_two_prunings(family: str) -> None:
     found = case(family)
     once = pruned(found.module, plan_for(found, Choice(0.3, 1, Criterion.RANDOM)))
@@ -54,8 +54,7 @@ def test_blocks_beside_one_that_was_taken_out_are_not_compared() -> None:
     smaller, (gone,) = without_blocks(module, 1, list(tiny_images(2)), (64, 64))
     holder = gone.path.rpartition(".")[0] + "."
     everything, kept = kept_channels(module), kept_channels(smaller)
-    assert set(kept) == {p for p in everything if not p.startswith(holder)} & set(kept) and kept
-    assert not any(p.startswith(holder) for p in kept)
+    assert set(kept) == {p for p in everything if not p.startswith(holder)} < set(everything)
 
 
 def test_channels_that_are_left_compute_what_they_did_where_the_others_were_silent() -> None:
