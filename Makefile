@@ -12,7 +12,7 @@ demo: $(STAMP)
 	$(BIN)/yoloquant demo
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/training/test_distributed.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 --ignore tests/training/test_distributed.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/training/test_distributed.py  # starts and forks processes: alone
 
 lint: $(STAMP)

@@ -209,20 +209,3 @@ class MotionJpegServer:
         self._released.set()
         self._server.shutdown()
         self._server.server_close()
-
-
-def signal_when(number: int, ready: Callable[[], bool]) -> threading.Thread:
-    """Send this process a signal once something holds; on a slow machine a fixed time may come before its handler."""
-
-    def wait() -> None:
-        until = time.monotonic() + 60
-        while not ready():
-            if time.monotonic() > until:
-                return
-            time.sleep(0.01)
-        time.sleep(0.1)
-        os.kill(os.getpid(), number)
-
-    thread = threading.Thread(target=wait, daemon=True)
-    thread.start()
-    return thread

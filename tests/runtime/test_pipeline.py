@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import pytest
-from live_fakes import ListSource, StuckSource, grey_detector, grey_picture, pictured, signal_when
+from live_fakes import ListSource, StuckSource, grey_detector, grey_picture, pictured
+from signalled import run_pipeline, signalled
 
 from yoloquant.runtime.detector import Detector
 from yoloquant.runtime.errors import OutputError, SourceError, TargetError
@@ -149,17 +150,9 @@ def test_stopping_consumes_what_was_inferred(make: Maker) -> None:
     assert outcome.ending is Ending.STOPPED and outcome.frames == len(results) == len(inferred) < 100
 
 
-def test_ctrl_c_ends_the_run_in_order(make: Maker) -> None:
-    results: list[Result] = []
-    source = ListSource(pictures() * 1000, pause=0.001)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    try:
-        sender = signal_when(signal.SIGINT, lambda: bool(results))
-        outcome = make(source, results.append).run()
-        sender.join()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert outcome.ending is Ending.STOPPED and outcome.frames == len(results) > 0 and source.closed
+def test_ctrl_c_ends_the_run_in_order(workers: int) -> None:
+    ending, frames, results, closed = signalled(signal.SIGINT, run_pipeline, workers)
+    assert ending == "STOPPED" and frames == results > 0 and closed
 
 
 def test_an_error_of_the_consumer_is_raised_and_everything_ends(make: Maker) -> None:

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from live_fakes import ListSource, StuckSource, grey_detector, grey_picture, pictured, signal_when
+from live_fakes import ListSource, StuckSource, grey_detector, grey_picture, pictured
+from signalled import predict_to_files, signalled
 
 from yoloquant.runtime import predict as module
 from yoloquant.runtime.errors import DataError, OutputError, SourceError, UsageError
@@ -85,18 +86,12 @@ def use(monkeypatch: pytest.MonkeyPatch, source: ListSource) -> None:
     monkeypatch.setattr(module, "open_source", lambda text, options: source)
 
 
-def test_ctrl_c_finishes_the_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, ListSource([grey_picture(i % 200) for i in range(20000)], pause=0.001))
-    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        sender = signal_when(number, lambda number=number: signal.getsignal(number) not in handlers)
-        options = parsed(source="x", output=f"{tmp_path}/a.jsonl,{tmp_path}/b.avi")
-        summary = predict(grey_detector(), options)
-        sender.join()
-        count = len(lines(tmp_path / "a.jsonl"))
-        assert summary.outcome.ending is Ending.STOPPED and summary.outcome.frames == count > 0
-        assert cv2.VideoCapture(str(tmp_path / "b.avi")).get(cv2.CAP_PROP_FRAME_COUNT) == count
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_finishes_the_outputs(tmp_path: Path, number: int, workers: int) -> None:
+    ending, frames, restored = signalled(number, predict_to_files, tmp_path, workers)
+    assert (ending, frames) == ("STOPPED", len(lines(tmp_path / "a.jsonl"))) and frames > 0 and restored
+    assert cv2.VideoCapture(str(tmp_path / "b.avi")).get(cv2.CAP_PROP_FRAME_COUNT) == frames
 
 
 def test_a_stalled_source_keeps_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from yoloquant import api, targets
 from yoloquant.artifact import Artifact
 from yoloquant.errors import YoloquantError
+from yoloquant.runtime.backends.openvino import shared_core
 from yoloquant.targets.base import Runner, Target
 from yoloquant.types import ExportedModel
 
@@ -236,7 +237,7 @@ def preferred_precision() -> str:
 
     parameter = opset8.parameter([1], np.float32)
     model = openvino.Model([opset8.relu(parameter)], [parameter])
-    compiled = openvino.Core().compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+    compiled = shared_core().compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
     return str(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
 
 

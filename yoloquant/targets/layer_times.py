@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.backends.openvino import find_xml, import_openvino, unreported
+from ..runtime.backends.openvino import find_xml, shared_core, unreported
 
 RUNS, WARMUP = 40, 5
 QUANTILE = 0.25  # other work on the machine only ever makes a run slower
@@ -28,8 +28,7 @@ def openvino_times(path: Path, image: np.ndarray, threads: int | None) -> dict[s
     Returns:
         By the name of the layer's weight; what runs between two weighted layers counts with the first.
     """
-    openvino = import_openvino()
-    core = openvino.Core()
+    core = shared_core()
     owners = {
         op.get_friendly_name(): _weight(op)
         for op in core.read_model(str(find_xml(path))).get_ordered_ops()

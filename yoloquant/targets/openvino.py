@@ -17,7 +17,7 @@ from ..quant.plan import Plan
 from ..quant.qparams import QParams, QuantSpec
 from ..quant.scheme import Placement, Scheme, body_weighted, operands
 from ..runtime.backends import BackendOptions
-from ..runtime.backends.openvino import OpenVinoBackend, find_xml, import_openvino, unreported
+from ..runtime.backends.openvino import OpenVinoBackend, find_xml, import_openvino, shared_core, unreported
 from ..types import ExportedModel, ModelInfo, Task
 from ..writing import atomic_path
 from .backend_runner import BackendRunner
@@ -258,13 +258,13 @@ def read_ir(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         TargetError: A point is missing from the IR, or its ends lie on no grid.
         ArtifactError: The folder is damaged.
     """
-    openvino = import_openvino()
+    core = shared_core()
     recorded = read_metadata(path).get("plan")
     if not recorded:
         return {}
     plan = Plan.from_dict(recorded)
     try:
-        operations = {o.get_friendly_name(): o for o in openvino.Core().read_model(str(find_xml(path))).get_ops()}
+        operations = {o.get_friendly_name(): o for o in core.read_model(str(find_xml(path))).get_ops()}
     except RuntimeError as exc:
         raise ArtifactError(f"OpenVINO cannot read '{path}': {exc}") from exc
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import importlib.util
+import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from core_models import tiny_artifact
+from signalled import free_networks, signalled
 
 from yoloquant import targets
 from yoloquant.runtime.backends import BACKENDS, BackendOptions, backend_class, litert, open_backend, openvino
@@ -82,6 +84,13 @@ def test_several_side_by_side_find_what_one_finds(exported: ExportedModel) -> No
     assert sum(map(len, wanted)) > 10
     for detector in (alone, *two):
         detector.close()
+
+
+def test_ctrl_c_is_no_crash_once_networks_were_freed(exported: ExportedModel) -> None:
+    """In whatever order: a runtime may lend threads a stack for signals, and take it away again."""
+    options = BackendOptions(threads=1, raw=exported.layout is HeadLayout.RAW)
+    backend = BACKEND[exported.target]
+    assert signalled(signal.SIGINT, free_networks, backend, exported.path, exported.info, options) == "interrupted"
 
 
 def test_openvino_pins_no_threads(exported: ExportedModel) -> None:

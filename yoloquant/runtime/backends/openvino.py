@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ CAPABILITIES = {"f32": "FP32", "f16": "FP16", "bf16": "BF16"}
 PINNING = "ENABLE_CPU_PINNING"
 """Switched off: every network of a process would be pinned to the same cores, where they wait for one another, and a
 pinned thread cannot make way for the threads that read and draw."""
+
+_lock = threading.Lock()
+_core: Any = None
 
 
 class OpenVinoBackend(Backend):
@@ -44,7 +48,7 @@ class OpenVinoBackend(Backend):
 
     def __init__(self, path: Path, info: ModelInfo, options: BackendOptions) -> None:
         self._library = import_openvino()
-        core, device = self._library.Core(), (options.device or "CPU").upper()
+        core, device = shared_core(), (options.device or "CPU").upper()
         config = _config(core, device, options)
         xml = find_xml(path)
         try:
@@ -98,6 +102,24 @@ def import_openvino() -> Any:
     except ImportError as exc:
         raise MissingRuntimeError("openvino", "openvino", "install it with: pip install openvino") from exc
     return openvino
+
+
+def shared_core() -> Any:
+    """The one ``Core`` of this process.
+
+    The CPU plugin of every Core gives the thread that loads it a stack for signal handlers, and unmaps it at its end
+    (openvinotoolkit/openvino, pull request 11894). Of several that do not end in the reverse order one stays in use
+    after it was unmapped, and the next Ctrl-C is a segmentation fault. So there is one, and it stays.
+
+    Raises:
+        MissingRuntimeError: OpenVINO is not installed.
+    """
+    global _core
+    library = import_openvino()
+    with _lock:
+        if _core is None:
+            _core = library.Core()
+    return _core
 
 
 def unreported() -> AbstractContextManager[None]:
