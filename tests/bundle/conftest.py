@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from once import once
 
 os.environ["YOLO_AUTOINSTALL"] = "false"
 
@@ -37,12 +38,12 @@ def demo_artifact(demo_data: Path) -> Artifact:
 @pytest.fixture(scope="session")
 def exported(demo_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ExportedModel]:
     """Artifacts of the quantized model by target, each exported once."""
-    built: dict[str, ExportedModel] = {}
 
     def get(target: str) -> ExportedModel:
-        if target not in built:
-            folder = tmp_path_factory.mktemp(target)
-            (built[target],) = api.export(demo_artifact, targets=target, folder=folder).exports
-        return built[target]
+        def make(folder: Path) -> ExportedModel:
+            (model,) = api.export(demo_artifact, targets=target, folder=folder).exports
+            return model
+
+        return once(tmp_path_factory, f"demo-{target}", make)
 
     return get

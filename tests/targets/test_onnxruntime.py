@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,7 +10,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from tiny_models import FAMILIES, TASKS, tiny_export_artifact, tiny_images
+from executed import onnxruntime_operations
+from tiny_models import tiny_export_artifact, tiny_images
 
 from yoloquant.artifact import Artifact
 from yoloquant.errors import ArtifactError, TargetError
@@ -33,23 +33,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
     return OnnxRuntimeTarget().export(artifact(), tmp_path_factory.mktemp("onnxruntime"), "tiny")
 
 
-def optimized(path: Path, folder: Path) -> onnx.ModelProto:
-    """The graph that ONNX Runtime executes."""
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(folder / "optimized.onnx")
-    options.log_severity_level = 3
-    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return onnx.load(folder / "optimized.onnx")
-
-
 def outputs(value: object) -> list[np.ndarray]:
     return [v.numpy() for v in (value if isinstance(value, (tuple, list)) else (value,))]  # type: ignore[attr-defined]
-
-
-def image_tensor() -> object:
-    import torch
-
-    return torch.from_numpy(tiny_images(1)[0])
 
 
 def assert_simulated(art: Artifact) -> None:
@@ -94,7 +79,7 @@ def test_every_operation_stands_between_pairs_except_inside_attention() -> None:
 
 
 def test_every_planned_convolution_runs_in_integers(exported: ExportedModel, tmp_path: Path) -> None:
-    counts = Counter(n.op_type for n in optimized(exported.path, tmp_path).graph.node)
+    counts = onnxruntime_operations(exported.path, tmp_path)
     plan = artifact().plan_for(SCHEME)
     assert counts["QLinearConv"] == len(plan.weights)
     assert not counts.keys() & {"Conv", "FusedConv", "QuickGelu", "QLinearSoftmax"}
@@ -124,29 +109,3 @@ def test_damaged_file(content: bytes, tmp_path: Path) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="does not exist"):
         OnnxRunner(tmp_path / "absent.onnx", artifact().info)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("family", "task"),
-    [(f, "detect") for f in FAMILIES if f != "yolo11"] + [("yolo11", t) for t in TASKS if t != "detect"],
-)
-def test_families_and_tasks(family: str, task: str, tmp_path: Path) -> None:
-    art = tiny_export_artifact(family, task, (SCHEME,))
-    target = OnnxRuntimeTarget()
-    found = target.export(art, tmp_path, "tiny")
-    ranges = target.read_scales(found)
-    plan = art.plan_for(SCHEME)
-    for point in plan.points:
-        assert point.params is not None
-        assert np.array_equal(ranges[point.name][0], point.params.scale)
-        assert np.array_equal(ranges[point.name][1], point.params.zero_point)
-    counts = Counter(n.op_type for n in optimized(found.path, tmp_path).graph.node)
-    convs = [op for op in art.graph.body() if op.kind is OpKind.CONV]
-    assert counts["QLinearConv"] == len(convs)
-    assert not counts.keys() & {"Conv", "FusedConv"}
-    runner = target.load(found, threads=1)
-    # no comparison with the simulation: in a net without training one rounding flip grows to pixels
-    for got, want in zip(runner.infer(tiny_images(1)[0]), outputs(art.graph.module(image_tensor())), strict=True):
-        assert got.shape == tuple(want.shape)
-        assert np.isfinite(got).all()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from executed import assert_ranges, openvino_float_convolutions
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import FAMILIES, TASKS, tiny_export_artifact, tiny_images
+from tiny_models import tiny_export_artifact, tiny_images
 
 from yoloquant.artifact import Artifact
 from yoloquant.errors import ArtifactError, TargetError
@@ -39,27 +39,6 @@ def exported(tmp_path: Path, shared_export: ExportedModel) -> ExportedModel:
 @pytest.fixture(scope="module")
 def shared_export(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
     return OpenVinoTarget().export(artifact(), tmp_path_factory.mktemp("openvino"), "tiny")
-
-
-def assert_exact(art: Artifact, found: ExportedModel) -> None:
-    ranges = OpenVinoTarget().read_scales(found)
-    plan = art.plan_for(SCHEME)
-    assert set(ranges) == set(plan.by_name)
-    for point in plan.points:
-        assert point.params is not None
-        assert np.array_equal(ranges[point.name][0], point.params.scale), point.name
-        assert np.array_equal(ranges[point.name][1], point.params.zero_point), point.name
-
-
-def float_convs(art: Artifact, found: ExportedModel) -> list[str]:
-    """Planned convolutions that the plugin executes in float."""
-    planned = {p.name.removesuffix(":weight") for p in art.plan_for(SCHEME).weights}
-    runner = OpenVinoTarget().load(found, threads=1)
-    executed = [(name, kind) for layer, name, kind in runner.executed() if layer == "Convolution"]
-    precisions = Counter(kind for _, kind in executed)
-    assert precisions["u8"] + precisions["i8"] > 0
-    names = [name.removesuffix("/WithoutBiases") for name, kind in executed if kind not in {"u8", "i8"}]
-    return [name for name in names if name in planned]
 
 
 scales = st.floats(min_value=2.0**-30, max_value=2.0**20, width=32).map(np.float32)
@@ -104,7 +83,7 @@ def test_nothing_stands_between_a_convolution_and_its_activation() -> None:
 
 
 def test_ranges_are_exact(exported: ExportedModel) -> None:
-    assert_exact(artifact(), exported)
+    assert_ranges(OpenVinoTarget(), artifact(), exported)
 
 
 def test_a_changed_range_is_noticed(exported: ExportedModel, tmp_path: Path) -> None:
@@ -125,7 +104,7 @@ def test_a_changed_range_is_noticed(exported: ExportedModel, tmp_path: Path) -> 
 
 def test_planned_convolutions_run_in_integers(exported: ExportedModel) -> None:
     # the convolution behind an attention's reshape stays float, in NNCF's models too
-    assert all(".attn." in name for name in float_convs(artifact(), exported))
+    assert all(".attn." in name for name in openvino_float_convolutions(artifact(), exported))
 
 
 def test_runs_as_simulated(exported: ExportedModel) -> None:
@@ -154,17 +133,3 @@ def test_damaged_artifacts(exported: ExportedModel, tmp_path: Path) -> None:
     (tmp_path / "broken.xml").write_text("<net")
     with pytest.raises(TargetError, match="cannot load"):
         OpenVinoTarget().load(ExportedModel("openvino", tmp_path, exported.info, exported.layout))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("family", "task"),
-    [(f, "detect") for f in FAMILIES if f != "yolo11"] + [("yolo11", t) for t in TASKS if t != "detect"],
-)
-def test_families_and_tasks(family: str, task: str, tmp_path: Path) -> None:
-    art = tiny_export_artifact(family, task, (SCHEME,))
-    found = OpenVinoTarget().export(art, tmp_path, "tiny")
-    assert_exact(art, found)
-    assert all(".attn" in name for name in float_convs(art, found))
-    got = OpenVinoTarget().load(found, threads=1)(tiny_images(1)[0])
-    assert all(np.isfinite(g).all() for g in got)

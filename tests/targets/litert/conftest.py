@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from once import once
 
 os.environ["YOLO_AUTOINSTALL"] = "false"
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def make_tiny(*, reg_max: int, end2end: bool, attention_heads: int) -> Tiny:
 
 
 def export_both(tiny: Tiny, folder: Path) -> dict[str, ExportedModel]:
-    """One file of each target; converting takes seconds, so the fixtures below do it once."""
+    """One file of each target; converting takes half a minute, so the fixtures below do it once."""
     from yoloquant.targets.litert import EdgeTPUTarget, LiteRTTarget
 
     return {t.name: t().export(tiny.artifact(), folder, "tiny") for t in (LiteRTTarget, EdgeTPUTarget)}
@@ -128,10 +129,10 @@ def tiny_end2end() -> Tiny:
 @pytest.fixture(scope="session")
 def exported(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ExportedModel]:
     """Both files of the first detector, by target."""
-    return export_both(tiny, tmp_path_factory.mktemp("litert"))
+    return once(tmp_path_factory, "litert", lambda folder: export_both(tiny, folder))
 
 
 @pytest.fixture(scope="session")
 def exported_end2end(tiny_end2end: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ExportedModel]:
     """Both files of the second detector, by target."""
-    return export_both(tiny_end2end, tmp_path_factory.mktemp("litert-end2end"))
+    return once(tmp_path_factory, "litert-end2end", lambda folder: export_both(tiny_end2end, folder))

@@ -18,23 +18,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 
-def artifact_of(tiny: Tiny, **changes: Any) -> Any:
-    from yoloquant.artifact import Artifact
-
-    artifact = Artifact(tiny.host, tiny.graph.info, {"litert": tiny.plan})
-    artifact.__dict__["graph"] = tiny.graph  # a cached property; spares a second trace
-    return replace(artifact, **changes) if changes else artifact
-
-
-@pytest.fixture(scope="session")
-def exported(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ExportedModel]:
-    from yoloquant.targets.litert import EdgeTPUTarget, LiteRTTarget
-
-    folder = tmp_path_factory.mktemp("litert")
-    artifact = tiny.artifact()
-    return {t.name: t().export(artifact, folder, "tiny") for t in (LiteRTTarget, EdgeTPUTarget)}
-
-
 def _target(name: str) -> Any:
     from yoloquant.targets.litert import EdgeTPUTarget, LiteRTTarget
 

@@ -1,0 +1,58 @@
+"""Every family and task through the runtimes that start from ONNX; each model is traced and calibrated once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from executed import assert_ranges, onnxruntime_operations, openvino_float_convolutions
+from tiny_models import FAMILIES, TASKS, tiny_export_artifact, tiny_images
+
+from yoloquant import targets
+from yoloquant.artifact import Artifact
+from yoloquant.quant.graph import OpKind
+from yoloquant.targets.base import Target
+
+pytestmark = pytest.mark.slow
+MODELS = [(f, "detect") for f in FAMILIES if f != "yolo11"] + [("yolo11", t) for t in TASKS if t != "detect"]
+
+
+@pytest.fixture(scope="module", params=MODELS, ids=["-".join(m) for m in MODELS])
+def artifact(request: pytest.FixtureRequest) -> Artifact:
+    family, task = request.param
+    return tiny_export_artifact(family, task, [targets.get(name).scheme for name in ("onnxruntime", "openvino")])
+
+
+def outputs_of(artifact: Artifact) -> list[torch.Tensor]:
+    value = artifact.graph.module(torch.from_numpy(tiny_images(1)[0]))
+    return list(value) if isinstance(value, (tuple, list)) else [value]
+
+
+def target_named(name: str) -> Target:
+    target = targets.get(name)
+    if target.missing():
+        pytest.skip(f"target '{name}' needs {', '.join(target.missing())}, not installed here")
+    return target
+
+
+def test_onnxruntime_runs_every_convolution_in_integers(artifact: Artifact, tmp_path: Path) -> None:
+    target = target_named("onnxruntime")
+    found = target.export(artifact, tmp_path, "tiny")
+    assert_ranges(target, artifact, found)
+    counts = onnxruntime_operations(found.path, tmp_path)
+    assert counts["QLinearConv"] == sum(op.kind is OpKind.CONV for op in artifact.graph.body())
+    assert not counts.keys() & {"Conv", "FusedConv"}
+    # no comparison with the simulation: in a net without training one rounding flip grows to pixels
+    got, want = target.load(found, threads=1)(tiny_images(1)[0]), outputs_of(artifact)
+    assert [g.shape for g in got] == [tuple(w.shape) for w in want]
+    assert all(np.isfinite(g).all() for g in got)
+
+
+def test_openvino_runs_every_convolution_in_integers_but_for_attention(artifact: Artifact, tmp_path: Path) -> None:
+    target = target_named("openvino")
+    found = target.export(artifact, tmp_path, "tiny")
+    assert_ranges(target, artifact, found)
+    assert all(".attn" in name for name in openvino_float_convolutions(artifact, found))
+    assert all(np.isfinite(g).all() for g in target.load(found, threads=1)(tiny_images(1)[0]))
