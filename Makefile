@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# A process that crashes ends the run: pytest-xdist may wait for ever once it has replaced one.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 export YOLO_AUTOINSTALL := false
 export OMP_WAIT_POLICY := passive
 
@@ -12,7 +14,7 @@ demo: $(STAMP)
 	$(BIN)/yoloquant demo
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 --ignore tests/training/test_distributed.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) --ignore tests/training/test_distributed.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/training/test_distributed.py  # starts and forks processes: alone
 
 lint: $(STAMP)
