@@ -11,8 +11,27 @@ import pytest
 os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads crawl on a busy machine
 os.environ.setdefault("YOLO_OFFLINE", "true")
-if (HERE := str(Path(__file__).resolve().parent)) not in sys.path:
-    sys.path.insert(0, HERE)
+if (HELPERS := str(Path(__file__).resolve().parent / "helpers")) not in sys.path:
+    sys.path.insert(0, HELPERS)
+
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """The yaml of a small labelled data set."""
+    from validation_fakes import write_dataset
+
+    return write_dataset(tmp_path / "set")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Weights and COCO images beside the checkout."""
+    if not (SHARED / "weights" / "yolo11n.pt").is_file():
+        pytest.skip("needs yolo11n.pt and the COCO subset in ../shared")
+    return SHARED
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,7 +14,7 @@ from core_models import checkpoint, tiny_artifact, tiny_host, write_images
 
 import yoloquant
 from yoloquant import api
-from yoloquant.calibration import CalibrationOptions
+from yoloquant.data.calibration import CalibrationOptions
 from yoloquant.errors import (
     ArtifactError,
     CalibrationError,
@@ -176,7 +176,7 @@ def test_what_was_built_before_an_error_stays_listed(
     _failing(monkeypatch, error)
     with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else TargetError):
         api.export(tiny_artifact(), targets="onnxruntime,tensorrt", folder=tmp_path)
-    from yoloquant.exports import load_exports
+    from yoloquant.targets.exports import load_exports
 
     assert [e.target for e in load_exports(tmp_path)] == ["onnxruntime"]
 

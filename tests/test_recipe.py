@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from yoloquant.api import QuantizeOptions, ValidateOptions
-from yoloquant.calibration import CalibrationOptions
+from yoloquant.data.calibration import CalibrationOptions
 from yoloquant.errors import UsageError
-from yoloquant.quant.observers import Algorithm, CalibrationRecipe
+from yoloquant.quantization.observers import Algorithm, CalibrationRecipe
 from yoloquant.recipe import Recipe, load_recipe, make_recipe
 
 LEAST = {"model": "a.pt", "data": "b.yaml"}

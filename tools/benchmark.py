@@ -53,17 +53,17 @@ from tools.bench.table import markdown
 from tools.bench.theirs import export_theirs
 from tools.options import parse_options
 from yoloquant import api, targets
-from yoloquant.artifact import Artifact, versions
-from yoloquant.calibration import CalibrationOptions
+from yoloquant.cli.parser import boolean, positive
+from yoloquant.data.calibration import CalibrationOptions
+from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import YoloquantError
-from yoloquant.float_runner import TorchRunner
-from yoloquant.options import boolean, positive
-from yoloquant.runtime.letterbox import letterbox
-from yoloquant.validation.bootstrap import BootstrapOptions
-from yoloquant.validation.compare import Comparer
-from yoloquant.validation.data import ValidationSet
-from yoloquant.validation.engine import Evaluation, evaluate
-from yoloquant.writing import atomic_path, output_folder
+from yoloquant.evaluation.bootstrap import BootstrapOptions
+from yoloquant.evaluation.compare import Comparer
+from yoloquant.evaluation.evaluate import Evaluation, evaluate
+from yoloquant.evaluation.torch_runner import TorchRunner
+from yoloquant.io import atomic_path, output_folder
+from yoloquant.quantization.artifact import Artifact, versions
+from yoloquant.runtime.core.letterbox import letterbox
 
 logger = logging.getLogger("benchmark")
 

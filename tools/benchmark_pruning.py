@@ -38,16 +38,17 @@ from tools.bench.latency import Timing, measure, ratio
 from tools.bench.pruned import Job, Variant, fine_tuned, macs, one_shot
 from tools.bench.qat import BASELINE, Entry, score, table
 from tools.options import parse_options
-from yoloquant import api, host, targets
-from yoloquant.artifact import Artifact, versions
+from yoloquant import api, targets
+from yoloquant.bridge import checkpoint as host
+from yoloquant.cli.parser import extras, positive
+from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import UsageError, YoloquantError
-from yoloquant.float_runner import TorchRunner
-from yoloquant.options import extras, positive
-from yoloquant.runtime.letterbox import letterbox
+from yoloquant.evaluation.torch_runner import TorchRunner
+from yoloquant.io import atomic_path, output_folder
+from yoloquant.quantization.artifact import Artifact, versions
+from yoloquant.runtime.core.letterbox import letterbox
 from yoloquant.targets.base import Runner
 from yoloquant.types import ExportedModel
-from yoloquant.validation.data import ValidationSet
-from yoloquant.writing import atomic_path, output_folder
 
 logger = logging.getLogger("benchmark_pruning")
 

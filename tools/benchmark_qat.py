@@ -40,15 +40,15 @@ from tools.bench.qat import BASELINE, Entry, Run, score, table, train
 from tools.bench.theirs import export_theirs, load_theirs
 from tools.options import parse_options
 from yoloquant import api, targets
-from yoloquant.artifact import Artifact, versions
+from yoloquant.cli.parser import boolean, extras, positive
+from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import YoloquantError
-from yoloquant.float_runner import TorchRunner
-from yoloquant.options import boolean, extras, positive
-from yoloquant.quant.simulate import simulate
+from yoloquant.evaluation.torch_runner import TorchRunner
+from yoloquant.io import atomic_path, output_folder
+from yoloquant.quantization.artifact import Artifact, versions
+from yoloquant.quantization.simulate import simulate
 from yoloquant.targets.base import Target
 from yoloquant.types import ExportedModel
-from yoloquant.validation.data import ValidationSet
-from yoloquant.writing import atomic_path, output_folder
 
 logger = logging.getLogger("benchmark_qat")
 

@@ -37,9 +37,9 @@ from tools.bench.realtime import OVERHEAD_GOAL, SPEED_GOAL, compare, table
 from tools.bench.realtime_video import write_video
 from tools.bench.realtime_worker import Job
 from tools.options import parse_options
+from yoloquant.cli.parser import positive
 from yoloquant.errors import UsageError, YoloquantError
-from yoloquant.options import positive
-from yoloquant.writing import atomic_path, output_folder
+from yoloquant.io import atomic_path, output_folder
 
 logger = logging.getLogger("benchmark_realtime")
 
@@ -122,8 +122,8 @@ def artifacts(settings: Settings, data: str) -> dict[str, Path]:
         YoloquantError: They cannot be made or read.
     """
     from yoloquant import api
-    from yoloquant.calibration import CalibrationOptions
-    from yoloquant.exports import load_exports
+    from yoloquant.data.calibration import CalibrationOptions
+    from yoloquant.targets.exports import load_exports
 
     if settings.exports:
         found = {e.target: e.path for e in load_exports(settings.exports)}
@@ -156,8 +156,8 @@ def run(settings: Settings) -> dict[str, Any]:
     Raises:
         YoloquantError: The model or the data cannot be used.
     """
-    from yoloquant.runtime.bench import cpu_name
-    from yoloquant.runtime.sensors import affinity, load_average
+    from yoloquant.runtime.apps.bench import cpu_name
+    from yoloquant.runtime.device.sensors import affinity, load_average
 
     output_folder(settings.output)
     data = dataset(settings)

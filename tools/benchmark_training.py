@@ -35,9 +35,9 @@ os.environ.setdefault("YOLO_OFFLINE", "true")
 from tools.bench.training_cost import FLOAT, VARIANTS, Cost, Rounds, measure, ratios, same_images
 from tools.bench.training_worker import Job
 from tools.options import parse_options
+from yoloquant.cli.parser import positive
 from yoloquant.errors import UsageError, YoloquantError
-from yoloquant.options import positive
-from yoloquant.writing import atomic_path, output_folder
+from yoloquant.io import atomic_path, output_folder
 
 DEFAULTS = {
     "model": "yolo11n.pt",
@@ -109,7 +109,7 @@ def _known(text: str) -> tuple[str, ...]:
 def calibrated(settings: Settings) -> Path:
     """The checkpoint that everybody trains: the float model, with a plan of each scheme that is needed beside it."""
     from yoloquant import api
-    from yoloquant.calibration import CalibrationOptions
+    from yoloquant.data.calibration import CalibrationOptions
 
     schemes = dict.fromkeys((VARIANTS[n].qat or {"scheme": "portable"})["scheme"] for n in settings.variants)
     options = api.QuantizeOptions(imgsz=settings.imgsz, calibration=CalibrationOptions(images=settings.images))
@@ -204,7 +204,7 @@ def _spread(found: tuple[float, float, float]) -> dict[str, float]:
 def _environment(settings: Settings) -> dict[str, Any]:
     import torch
 
-    from yoloquant.artifact import versions
+    from yoloquant.quantization.artifact import versions
 
     return {
         "model": settings.model.name,

@@ -39,26 +39,26 @@ from tools.bench import simulated
 from tools.bench.simulated import BASELINE, print_report, progress
 from tools.bench.table import table
 from yoloquant.api import QuantizeOptions, quantize
-from yoloquant.calibration import CalibrationOptions
+from yoloquant.bridge.checkpoint import HostModel, check_imgsz, exportable, load_model, model_info
+from yoloquant.cli.parser import positive
+from yoloquant.data.calibration import CalibrationOptions
+from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import UsageError
-from yoloquant.float_runner import TorchRunner
-from yoloquant.host import HostModel, check_imgsz, exportable, load_model, model_info
-from yoloquant.options import positive
-from yoloquant.quant.graph import trace
+from yoloquant.evaluation.bootstrap import BootstrapOptions
+from yoloquant.evaluation.compare import Comparer
+from yoloquant.evaluation.evaluate import evaluate
+from yoloquant.evaluation.torch_runner import TorchRunner
+from yoloquant.graph.trace import trace
 from yoloquant.targets.base import Runner
-from yoloquant.targets.litert.edgetpu import check
-from yoloquant.targets.litert.edgetpu_attention import attention_blocks
-from yoloquant.targets.litert.edgetpu_checkpoint import fit_attention
-from yoloquant.targets.litert.edgetpu_cost import memory
-from yoloquant.targets.litert.edgetpu_export import KEY
-from yoloquant.targets.litert.edgetpu_report import ON_CHIP_BYTES, EdgeTPUReport, Place
+from yoloquant.targets.edgetpu.attention import attention_blocks
+from yoloquant.targets.edgetpu.check import check
+from yoloquant.targets.edgetpu.companions import KEY
+from yoloquant.targets.edgetpu.cost import memory
+from yoloquant.targets.edgetpu.fit_attention import fit_attention
+from yoloquant.targets.edgetpu.report import ON_CHIP_BYTES, EdgeTPUReport, Place
 from yoloquant.targets.litert.flatbuffer import Flatbuffer
 from yoloquant.targets.litert.target import EdgeTPUTarget
 from yoloquant.types import ExportedModel, ModelInfo
-from yoloquant.validation.bootstrap import BootstrapOptions
-from yoloquant.validation.compare import Comparer
-from yoloquant.validation.data import ValidationSet
-from yoloquant.validation.engine import evaluate
 
 KEPT, FITTED = "kept", "fitted"
 DEFAULTS = {

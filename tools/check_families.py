@@ -37,12 +37,12 @@ from tools.bench.integers import integers
 from tools.bench.table import table
 from tools.options import parse_options
 from yoloquant import api
-from yoloquant.calibration import CalibrationOptions
+from yoloquant.cli.parser import boolean, positive
+from yoloquant.data.calibration import CalibrationOptions
 from yoloquant.errors import YoloquantError
-from yoloquant.options import boolean, positive
+from yoloquant.evaluation.results import Interval, TargetResult, ValidationResult
+from yoloquant.io import atomic_path, output_folder
 from yoloquant.types import ExportedModel
-from yoloquant.validation.results import Interval, TargetResult, ValidationResult
-from yoloquant.writing import atomic_path, output_folder
 
 logger = logging.getLogger("families")
 

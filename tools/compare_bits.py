@@ -32,14 +32,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads crawl on
 
 from tools.bench.qat import BASELINE, Entry, Run, score, table, train
 from tools.options import parse_options
-from yoloquant import host
-from yoloquant.artifact import versions
+from yoloquant.bridge import checkpoint as host
+from yoloquant.cli.parser import extras, positive
+from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import UsageError, YoloquantError
-from yoloquant.float_runner import TorchRunner
-from yoloquant.options import extras, positive
-from yoloquant.quant.simulate import simulate
-from yoloquant.validation.data import ValidationSet
-from yoloquant.writing import atomic_path, output_folder
+from yoloquant.evaluation.torch_runner import TorchRunner
+from yoloquant.io import atomic_path, output_folder
+from yoloquant.quantization.artifact import versions
+from yoloquant.quantization.simulate import simulate
 
 DEFAULTS = {
     "model": "yolo11n.pt",
@@ -69,8 +69,8 @@ def compare(values: dict[str, str]) -> dict[str, Any]:
     """Run every variant; returns what is written to ``bits.json``."""
     import torch
 
-    from yoloquant.training.options import parse
-    from yoloquant.training.start import calibrated
+    from yoloquant.training.qat.calibrate_start import calibrated
+    from yoloquant.training.qat.qat_options import parse
 
     threads = positive(values["threads"])
     torch.set_num_threads(threads)

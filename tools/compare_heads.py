@@ -32,16 +32,16 @@ import numpy as np
 
 from tools.bench import simulated
 from tools.bench.simulated import BASELINE, Subject, Variant, print_report, progress, scheme_named, score
-from yoloquant.calibration import CalibrationOptions, calibration_set
+from yoloquant.data.calibration import CalibrationOptions, calibration_set
 from yoloquant.errors import UsageError
-from yoloquant.quant.bias_room import with_bias_room
-from yoloquant.quant.calibrate import Solver, observe, solve_plan
-from yoloquant.quant.graph import PASSING, Graph
-from yoloquant.quant.plan import Plan, Site
-from yoloquant.quant.scheme import Placement, Scheme, derive
-from yoloquant.runtime.metrics import ap_table, class_scores
-from yoloquant.validation.bootstrap import BootstrapOptions, interval
-from yoloquant.validation.compare import Comparer
+from yoloquant.evaluation.bootstrap import BootstrapOptions, interval
+from yoloquant.evaluation.compare import Comparer
+from yoloquant.graph.trace import PASSING, Graph
+from yoloquant.quantization.bias_overflow import with_bias_room
+from yoloquant.quantization.calibrate import Solver, observe, solve_plan
+from yoloquant.quantization.plan import Plan, Site
+from yoloquant.quantization.scheme import Placement, Scheme, derive
+from yoloquant.runtime.core.metrics import ap_table, class_scores
 
 DEFAULTS = {
     **simulated.DEFAULTS,

@@ -32,10 +32,10 @@ from tools.options import parse_options
 from yoloquant.bundle import device_named
 from yoloquant.bundle.images import candidates
 from yoloquant.bundle.tolerances import TOLERANCES
-from yoloquant.exports import load_exports
+from yoloquant.runtime.apps.golden import SELECTION, Outcome, compare_detections, output_errors, pooled, run
 from yoloquant.runtime.backends import BackendOptions, open_backend
-from yoloquant.runtime.detector import Detector
-from yoloquant.runtime.golden import SELECTION, Outcome, compare_detections, output_errors, pooled, run
+from yoloquant.runtime.core.detector import Detector
+from yoloquant.targets.exports import load_exports
 from yoloquant.types import ExportedModel, HeadLayout
 
 DEFAULTS: dict[str, str] = {"exports": "", "data": "", "images": "3"}

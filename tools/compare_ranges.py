@@ -26,14 +26,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads crawl on
 
 from tools.bench import simulated
 from tools.bench.simulated import Subject, Variant, print_report, progress, scheme_named, score
-from yoloquant.calibration import CalibrationOptions, calibration_set
+from yoloquant.data.calibration import CalibrationOptions, calibration_set
 from yoloquant.errors import UsageError
-from yoloquant.quant.calibrate import observe, solve_plan
-from yoloquant.quant.observers import Algorithm, CalibrationRecipe
-from yoloquant.quant.repair import correct_bias
-from yoloquant.quant.scheme import Scheme, derive
-from yoloquant.validation.bootstrap import BootstrapOptions
-from yoloquant.validation.compare import Comparer
+from yoloquant.evaluation.bootstrap import BootstrapOptions
+from yoloquant.evaluation.compare import Comparer
+from yoloquant.quantization.bias_correction import correct_bias
+from yoloquant.quantization.calibrate import observe, solve_plan
+from yoloquant.quantization.observers import Algorithm, CalibrationRecipe
+from yoloquant.quantization.scheme import Scheme, derive
 
 DEFAULT = "default"
 DEFAULTS = {**simulated.DEFAULTS, "scheme": "litert", "recipes": "all"}

@@ -25,9 +25,9 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools.options import parse_options
+from yoloquant.data.dataset import LabelledImage, ValidationSet
+from yoloquant.data.manifest import Manifest, ManifestImage, file_sha256
 from yoloquant.errors import YoloquantError
-from yoloquant.validation.data import LabelledImage, ValidationSet
-from yoloquant.validation.manifest import Manifest, ManifestImage, file_sha256
 
 DEFAULTS = {"data": "coco8.yaml", "split": "val", "images": "256", "seed": "0", "name": "", "out": ".", "source": ""}
 

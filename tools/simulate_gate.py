@@ -25,14 +25,14 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools.options import parse_options
+from yoloquant.data.dataset import ValidationSet
+from yoloquant.evaluation.bootstrap import BootstrapOptions
+from yoloquant.evaluation.compare import Comparer, Measurements
+from yoloquant.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
+from yoloquant.evaluation.gate import Gate, load_gate, worst
+from yoloquant.evaluation.results import Comparison
 from yoloquant.targets.base import Runner
 from yoloquant.types import ModelInfo, Task, Verdict
-from yoloquant.validation.bootstrap import BootstrapOptions
-from yoloquant.validation.compare import Comparer, Measurements
-from yoloquant.validation.data import ValidationSet
-from yoloquant.validation.engine import EvaluateOptions, Evaluation, evaluate
-from yoloquant.validation.gate import Gate, load_gate, worst
-from yoloquant.validation.results import Comparison
 
 DEFAULTS = {
     "model": "yolo11n.pt",

@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .analysis.options import AnalyzeOptions
-    from .analysis.run import analyze
-    from .analysis.sensitivity import Sensitivity
     from .api import (
         ExportResult,
         QuantizeOptions,
@@ -26,47 +23,50 @@ if TYPE_CHECKING:
         validate,
         write_report,
     )
-    from .artifact import Artifact
-    from .calibration import CalibrationOptions
+    from .data.calibration import CalibrationOptions
     from .errors import YoloquantError
-    from .pruning.api import PruneResult, prune
-    from .pruning.options import PruneOptions
+    from .evaluation.results import ValidationResult
     from .pruning.plan import PrunePlan
-    from .quant.observers import Algorithm, CalibrationRecipe
-    from .quant.plan import Plan
-    from .training.options import QATOptions
-    from .training.pruning import PruneTrainer
-    from .training.trainer import QATTrainer
+    from .pruning.prune import PruneResult, prune
+    from .pruning.prune_options import PruneOptions
+    from .quantization.artifact import Artifact
+    from .quantization.observers import Algorithm, CalibrationRecipe
+    from .quantization.plan import Plan
+    from .sensitivity.analyze import analyze
+    from .sensitivity.analyze_options import AnalyzeOptions
+    from .sensitivity.result import Sensitivity
+    from .training.prune.trainer import PruneTrainer
+    from .training.qat.qat_options import QATOptions
+    from .training.qat.trainer import QATTrainer
     from .types import ExportedModel, Task, Verdict
-    from .validation.results import ValidationResult
 
 _WHERE = {
-    "Algorithm": "quant.observers",
-    "AnalyzeOptions": "analysis.options",
-    "Artifact": "artifact",
-    "CalibrationOptions": "calibration",
-    "CalibrationRecipe": "quant.observers",
+    "Algorithm": "quantization.observers",
+    "AnalyzeOptions": "sensitivity.analyze_options",
+    "Artifact": "quantization.artifact",
+    "CalibrationOptions": "data.calibration",
+    "CalibrationRecipe": "quantization.observers",
     "ExportResult": "api",
     "ExportedModel": "types",
-    "Plan": "quant.plan",
-    "PruneOptions": "pruning.options",
+    "Plan": "quantization.plan",
+    "PruneOptions": "pruning.prune_options",
     "PrunePlan": "pruning.plan",
-    "PruneResult": "pruning.api",
-    "PruneTrainer": "training.pruning",
-    "QATOptions": "training.options",
-    "QATTrainer": "training.trainer",
+    "PruneResult": "pruning.prune",
+    "PruneTrainer": "training.prune.trainer",
+    "QATOptions": "training.qat.qat_options",
+    "QATTrainer": "training.qat.trainer",
     "QuantizeOptions": "api",
-    "Sensitivity": "analysis.sensitivity",
+    "Sensitivity": "sensitivity.result",
     "Task": "types",
     "TrainResult": "api",
     "ValidateOptions": "api",
-    "ValidationResult": "validation.results",
+    "ValidationResult": "evaluation.results",
     "Verdict": "types",
     "YoloquantError": "errors",
-    "analyze": "analysis.run",
+    "analyze": "sensitivity.analyze",
     "export": "api",
     "plan": "api",
-    "prune": "pruning.api",
+    "prune": "pruning.prune",
     "quantize": "api",
     "train": "api",
     "validate": "api",

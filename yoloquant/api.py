@@ -11,28 +11,28 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import exports as export_list
-from .artifact import Artifact, versions
-from .calibration import CalibrationOptions, calibration_set
+from .bridge.checkpoint import check_imgsz, load_model, model_info
+from .data.calibration import CalibrationOptions, calibration_set
 from .errors import PlanError, TargetError, UsageError, YoloquantError
-from .exports import ExportResult
-from .host import check_imgsz, load_model, model_info
-from .quant.observers import CalibrationRecipe
-from .scoring import DEFAULT_IMGSZ, Progress, ValidateOptions, validate, write_report
+from .evaluation.validate import DEFAULT_IMGSZ, Progress, ValidateOptions, validate, write_report
+from .io import output_folder
+from .quantization.artifact import Artifact, versions
+from .quantization.observers import CalibrationRecipe
+from .targets import exports as export_list
+from .targets.exports import ExportResult
 from .types import ExportedModel, Task
-from .writing import output_folder
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from .host import HostModel
-    from .pruning.options import PruneOptions
-    from .quant.graph import Graph
-    from .quant.plan import Plan, Point
-    from .quant.qparams import QuantSpec
-    from .quant.scheme import Scheme
+    from .bridge.checkpoint import HostModel
+    from .graph.trace import Graph
+    from .pruning.prune_options import PruneOptions
+    from .quantization.plan import Plan, Point
+    from .quantization.qparams import QuantSpec
+    from .quantization.scheme import Scheme
     from .targets.base import Target
-    from .training.options import QATOptions
+    from .training.qat.qat_options import QATOptions
 
 logger = logging.getLogger(__name__)
 
@@ -110,11 +110,11 @@ def quantize(
         CalibrationError: There are too few images, or NaN activations.
         UsageError: Unknown scheme or unsupported input size.
     """
-    from .quant.bias_room import with_bias_room
-    from .quant.calibrate import Solver, observe, solve_plan
-    from .quant.repair import correct_bias
-    from .quant.scheme import derive
-    from .training.native import take_over
+    from .quantization.bias_correction import correct_bias
+    from .quantization.bias_overflow import with_bias_room
+    from .quantization.calibrate import Solver, observe, solve_plan
+    from .quantization.importers.modelopt import take_over
+    from .quantization.scheme import derive
 
     options = options or QuantizeOptions()
     schemes = _schemes(scheme)
@@ -222,14 +222,14 @@ def train(
         PruneError: So much cannot be removed; the message states the most that can.
         TrainingError: The loss is not finite.
     """
-    from .host import offline
-    from .training.run import run
+    from .bridge.checkpoint import offline
+    from .training.qat.run import run
 
     with offline():
         pruned = None
         if prune is not None:
-            from .pruning.options import parse
-            from .training.finetune import fine_tune, quantization_arguments
+            from .pruning.prune_options import parse
+            from .training.prune.finetune import fine_tune, quantization_arguments
 
             pruned = fine_tune(model, data, parse(prune), arguments)
             if qat is None:
@@ -243,7 +243,7 @@ def _with_learned(
     graph: Graph, host_model: HostModel, schemes: Sequence[Scheme], plans: tuple[Plan, ...]
 ) -> tuple[tuple[Plan, ...], dict[str, list[str]]]:
     """Ranges that training learned, wherever a plan has their points; and the names of those left to calibrate."""
-    from .quant.scheme import adapt
+    from .quantization.scheme import adapt
 
     if not host_model.state.get("plans"):
         return plans, {}
@@ -272,8 +272,8 @@ def plan(model: Any, *, scheme: str = "portable", imgsz: int | Sequence[int] | N
         ModelError: The model cannot be read or traced.
         UsageError: Unknown scheme, or another input size than an artifact's own.
     """
-    from .quant.scheme import derive
-    from .training.native import take_over
+    from .quantization.importers.modelopt import take_over
+    from .quantization.scheme import derive
 
     (rules,) = _schemes(scheme)
     host_model = load_model(model)
@@ -416,7 +416,7 @@ def resolve_targets(names: str | Iterable[str]) -> tuple[Target, ...]:
 
 def _schemes(names: str | Iterable[str]) -> tuple[Scheme, ...]:
     from . import targets
-    from .quant.scheme import PORTABLE
+    from .quantization.scheme import PORTABLE
 
     known: dict[str, Scheme] = {PORTABLE.name: PORTABLE}
     for name in targets.names():

@@ -9,11 +9,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .api import QuantizeOptions, ValidateOptions
-from .calibration import DEFAULT_IMAGES, MIN_IMAGES, CalibrationOptions
+from .data.calibration import DEFAULT_IMAGES, MIN_IMAGES, CalibrationOptions
 from .errors import UsageError
-from .pruning.options import parse as parse_prune
-from .quant.observers import Algorithm, CalibrationRecipe
-from .training.options import parse
+from .pruning.prune_options import parse as parse_prune
+from .quantization.observers import Algorithm, CalibrationRecipe
+from .training.qat.qat_options import parse
 
 
 class _Strict(BaseModel):

@@ -10,7 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from .runtime.model_info import HeadLayout, ModelInfo, Task
+from .runtime.core.model_info import HeadLayout, ModelInfo, Task
 
 __all__ = ["ExportedModel", "HeadLayout", "ModelInfo", "Task", "Verdict"]
 

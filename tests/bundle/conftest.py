@@ -12,10 +12,10 @@ from once import once
 os.environ["YOLO_AUTOINSTALL"] = "false"
 
 from yoloquant import api
-from yoloquant.artifact import Artifact
-from yoloquant.calibration import CalibrationOptions
-from yoloquant.demo import IMGSZ, generator
-from yoloquant.resources import resource
+from yoloquant.data.calibration import CalibrationOptions
+from yoloquant.data.demo import IMGSZ, generator
+from yoloquant.io import resource
+from yoloquant.quantization.artifact import Artifact
 from yoloquant.types import ExportedModel
 
 IMAGES = 16

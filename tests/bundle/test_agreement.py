@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from yoloquant import api, targets
-from yoloquant.artifact import Artifact
 from yoloquant.bundle import BundleOptions, device_named, write
 from yoloquant.bundle.images import host_pictures
-from yoloquant.calibration import CalibrationOptions
+from yoloquant.data.calibration import CalibrationOptions
+from yoloquant.quantization.artifact import Artifact
 from yoloquant.runtime import load
-from yoloquant.runtime.detections import Detections, select
-from yoloquant.runtime.golden import SELECTION, Tolerances, compare_detections
-from yoloquant.runtime.letterbox import letterbox
+from yoloquant.runtime.apps.golden import SELECTION, Tolerances, compare_detections
+from yoloquant.runtime.core.detections import Detections, select
+from yoloquant.runtime.core.letterbox import letterbox
 from yoloquant.types import ExportedModel
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"

@@ -8,7 +8,7 @@ from bundle_fakes import write_fake_bundle
 
 from yoloquant.bundle.archive import pack
 from yoloquant.errors import OutputError
-from yoloquant.runtime.manifest import read
+from yoloquant.runtime.core.bundle_manifest import read
 
 
 def test_unpacked_archive_is_the_bundle(tmp_path: Path) -> None:

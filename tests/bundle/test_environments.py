@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from yoloquant import api
-from yoloquant.artifact import Artifact
 from yoloquant.bundle import BundleOptions, device_named, write
+from yoloquant.evaluation.results import ValidationResult
+from yoloquant.quantization.artifact import Artifact
 from yoloquant.types import ExportedModel
-from yoloquant.validation.results import ValidationResult
 
 DEVICES = ("raspberrypi", "coral", "intel", "onnx")
 ALLOWED = {  # what the three wheels of a bundle bring along; neither torch nor ultralytics

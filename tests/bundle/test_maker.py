@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from yoloquant.artifact import Artifact
 from yoloquant.bundle import BundleOptions, make
-from yoloquant.quant.plan import Plan
+from yoloquant.quantization.artifact import Artifact
+from yoloquant.quantization.plan import Plan
 from yoloquant.runtime import __main__ as command
-from yoloquant.runtime.manifest import read
+from yoloquant.runtime.core.bundle_manifest import read
 
 
 @pytest.mark.slow

@@ -10,8 +10,8 @@ from yoloquant.bundle.devices import DEVICES
 from yoloquant.bundle.expected import Expected, Tensor
 from yoloquant.bundle.readme import render
 from yoloquant.bundle.tolerances import TOLERANCES
-from yoloquant.runtime.golden import Golden, GoldenImage
-from yoloquant.runtime.manifest import Accuracy
+from yoloquant.runtime.apps.golden import Golden, GoldenImage
+from yoloquant.runtime.core.bundle_manifest import Accuracy
 from yoloquant.types import ExportedModel, HeadLayout, ModelInfo
 
 ONE = Golden((GoldenImage("golden/a.png", "golden/a.npz", "ab", ()),), TOLERANCES, {

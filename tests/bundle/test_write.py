@@ -21,8 +21,8 @@ from colour_model import ARTIFACT, CELLS, draw_data, export_colours
 
 from yoloquant.bundle import Bundle, BundleOptions, make, write
 from yoloquant.errors import ArtifactError, DataError, OutputError, UsageError
-from yoloquant.runtime.golden import Golden, read_outputs
-from yoloquant.runtime.manifest import FILE_NAME, read
+from yoloquant.runtime.apps.golden import Golden, read_outputs
+from yoloquant.runtime.core.bundle_manifest import FILE_NAME, read
 from yoloquant.types import ExportedModel, Task
 
 RUNTIME = Path(__file__).resolve().parents[2] / "yoloquant" / "runtime"
@@ -111,7 +111,7 @@ def test_golden_inputs_come_from_given_images(again: Callable[..., Bundle], tmp_
 
 
 def test_accuracy_on_labelled_data_goes_into_the_bundle(again: Callable[..., Bundle], tmp_path: Path) -> None:
-    from yoloquant.validation.data import ValidationSet
+    from yoloquant.data.dataset import ValidationSet
 
     data = draw_data(tmp_path / "data", 5)
     accuracy = again(data=data).manifest.accuracy
@@ -205,7 +205,7 @@ KILLED = """
 import os, pickle, signal, sys
 from types import SimpleNamespace
 import yoloquant.bundle.writer as module
-import yoloquant.writing as writing
+import yoloquant.io as writing
 exported, folder, place = pickle.load(open(sys.argv[1], "rb"))
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -263,8 +263,8 @@ def test_data_that_do_not_exist_are_refused(again: Callable[..., Bundle], tmp_pa
 
 
 def report_of(target: str, accuracy: Any) -> Any:
+    from yoloquant.evaluation.results import TargetResult, ValidationResult
     from yoloquant.types import Verdict
-    from yoloquant.validation.results import TargetResult, ValidationResult
 
     row = TargetResult(target, "x.onnx", "portable", Verdict.PASS, accuracy=accuracy)
     base = replace(row, target="fp32")
@@ -273,8 +273,8 @@ def report_of(target: str, accuracy: Any) -> Any:
 
 
 def test_a_reports_accuracy_is_what_devices_are_held_to(again: Callable[..., Bundle], tmp_path: Path) -> None:
+    from yoloquant.evaluation.results import Accuracy
     from yoloquant.report import to_json
-    from yoloquant.validation.results import Accuracy
 
     report = report_of("onnxruntime", Accuracy(0.4321, 0.6))
     path = tmp_path / "report.json"
@@ -299,8 +299,8 @@ def test_a_coral_bundle_tells_what_runs_where_and_brings_the_compiled_form(
 ) -> None:
     from yoloquant.bundle.devices import DEVICES
     from yoloquant.bundle.writer import OPERATORS, _companions
-    from yoloquant.targets.litert.edgetpu_log import parse_log
-    from yoloquant.targets.litert.edgetpu_report import EdgeTPUReport, Memory, OperatorVerdict, Place, Status
+    from yoloquant.targets.edgetpu.compiler_log import parse_log
+    from yoloquant.targets.edgetpu.report import EdgeTPUReport, Memory, OperatorVerdict, Place, Status
 
     verdicts = (
         OperatorVerdict(0, "CONV_2D", 3, "x", Status.MAPPED, Place.TPU, "", 7),

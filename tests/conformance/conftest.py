@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 os.environ["YOLO_AUTOINSTALL"] = "false"
-sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from conformance.models import calibrated, sample_images, tiny_host_model
+from conformance_models import calibrated, sample_images, tiny_host_model
 
-from yoloquant.artifact import Artifact
+from yoloquant.quantization.artifact import Artifact
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conformance.suite import TargetConformance
+from conformance_suite import TargetConformance
 
 from yoloquant import targets
 

@@ -11,7 +11,7 @@ from tiny_models import tiny_images, tiny_yolo
 
 from yoloquant.errors import PruneError
 from yoloquant.pruning.blocks import rank, residual_blocks, without_blocks
-from yoloquant.pruning.record import RECORD
+from yoloquant.pruning.metadata import RECORD
 
 SIZE = (64, 64)
 

@@ -26,11 +26,11 @@ from pruning_cases import (
 )
 from tiny_models import FAMILIES, TASKS, tiny_yolo
 
-from yoloquant.host import exportable, load_model, model_info
-from yoloquant.pruning.apply import cut, pruned
-from yoloquant.pruning.choices import Criterion
+from yoloquant.bridge.checkpoint import exportable, load_model, model_info
+from yoloquant.graph.trace import trace
+from yoloquant.pruning.criteria import Criterion
 from yoloquant.pruning.plan import PrunePlan
-from yoloquant.quant.graph import trace
+from yoloquant.pruning.remove_channels import cut, pruned
 
 OTHERS = [
     *((f, t) for f in ("yolov8", "yolo11", "yolo26") for t in TASKS if t != "detect"),

@@ -11,10 +11,10 @@ from pruning_cases import case
 from torch import nn
 
 from yoloquant.errors import PruneError
-from yoloquant.pruning.choices import Criterion
+from yoloquant.pruning.channel_graph import follow
+from yoloquant.pruning.criteria import Criterion
 from yoloquant.pruning.groups import find_groups
 from yoloquant.pruning.importance import channel_scores, units
-from yoloquant.pruning.labels import follow
 
 FAMILY = "yolov8"
 

@@ -8,11 +8,11 @@ import pytest
 from pruning_cases import SIZE
 from tiny_models import tiny_yolo
 
-from yoloquant import host
+from yoloquant.bridge import checkpoint as host
 from yoloquant.errors import PruneError, TargetError
 from yoloquant.pruning import latency
-from yoloquant.pruning.make import make_plan, weigh
-from yoloquant.pruning.options import PruneOptions, parse
+from yoloquant.pruning.planner import make_plan, weigh
+from yoloquant.pruning.prune_options import PruneOptions, parse
 
 
 class Weighed:

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from pruning_cases import SIZE
 from tiny_models import tiny_yolo
 
-from yoloquant import host
-from yoloquant.pruning.choices import Criterion
+from yoloquant.bridge import checkpoint as host
+from yoloquant.pruning.criteria import Criterion
 from yoloquant.pruning.layer_latency import LayerLatency, Sample
-from yoloquant.pruning.make import Analysis, ranked, weigh
-from yoloquant.pruning.options import parse
+from yoloquant.pruning.planner import Analysis, ranked, weigh
+from yoloquant.pruning.prune_options import parse
 
 
 @pytest.fixture(scope="module")

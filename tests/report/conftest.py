@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from yoloquant.types import Verdict
-from yoloquant.validation.results import (
+from yoloquant.evaluation.results import (
     Accuracy,
     Check,
     Comparison,
@@ -18,6 +17,7 @@ from yoloquant.validation.results import (
     TargetResult,
     ValidationResult,
 )
+from yoloquant.types import Verdict
 
 NASTY = (
     "<script>alert(1)</script>",

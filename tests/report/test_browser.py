@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from yoloquant.evaluation.results import ValidationResult
 from yoloquant.report import to_html
-from yoloquant.validation.results import ValidationResult
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [

@@ -7,9 +7,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from yoloquant.evaluation.results import Check, TargetResult, ValidationResult
 from yoloquant.report import to_junit
 from yoloquant.types import Verdict
-from yoloquant.validation.results import Check, TargetResult, ValidationResult
 
 # Elements and attributes that Jenkins' junit-10.xsd allows, which GitLab and GitHub's reporters read too.
 ATTRIBUTES = {

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from yoloquant.evaluation.results import Check, Interval, TargetResult, ValidationResult
 from yoloquant.report import to_markdown
 from yoloquant.types import Verdict
-from yoloquant.validation.results import Check, Interval, TargetResult, ValidationResult
 
 GITHUB_LIMIT = 65_536
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from yoloquant.evaluation.results import Check, Interval
 from yoloquant.report import numbers
+from yoloquant.report.sentences import check_limit, check_value, higher_is_better
 from yoloquant.report.text import shorten
-from yoloquant.report.verdicts import check_limit, check_value, higher_is_better
 from yoloquant.types import Verdict
-from yoloquant.validation.results import Check, Interval
 
 FORMATTERS = (numbers.points, numbers.fixed, numbers.megabytes, numbers.milliseconds, numbers.ratio, numbers.duration)
 

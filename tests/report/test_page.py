@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from yoloquant.evaluation.results import Check, Interval, TargetResult, ValidationResult
 from yoloquant.report import to_html
 from yoloquant.types import Verdict
-from yoloquant.validation.results import Check, Interval, TargetResult, ValidationResult
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "col"}
 

@@ -12,9 +12,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from yoloquant.evaluation.results import TargetResult, ValidationResult
 from yoloquant.report.plots import drop_plot, scatter_plot
 from yoloquant.types import Verdict
-from yoloquant.validation.results import TargetResult, ValidationResult
 
 
 @pytest.mark.parametrize("plot", [drop_plot, scatter_plot])

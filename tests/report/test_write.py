@@ -11,8 +11,8 @@ import pytest
 from full_disk import largest_file
 
 from yoloquant.errors import OutputError
+from yoloquant.evaluation.results import ValidationResult
 from yoloquant.report import from_json, write_report
-from yoloquant.validation.results import ValidationResult
 
 
 def test_writes_four_files_and_nothing_else(result: ValidationResult, tmp_path: Path) -> None:

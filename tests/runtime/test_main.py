@@ -14,8 +14,8 @@ from bundle_fakes import CONTENT, fake_manifest, seal
 
 from yoloquant.bundle.writer import copy_runtime
 from yoloquant.runtime import __main__ as command
+from yoloquant.runtime.core.bundle_manifest import FILE_NAME, read
 from yoloquant.runtime.errors import SourceError, TargetError, UsageError
-from yoloquant.runtime.manifest import FILE_NAME, read
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from executed import assert_ranges, onnxruntime_operations, openvino_float_convo
 from tiny_models import FAMILIES, TASKS, tiny_export_artifact, tiny_images
 
 from yoloquant import targets
-from yoloquant.artifact import Artifact
-from yoloquant.quant.graph import OpKind
+from yoloquant.graph.trace import OpKind
+from yoloquant.quantization.artifact import Artifact
 from yoloquant.targets.base import Target
 
 pytestmark = pytest.mark.slow

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import tiny_yolo
 
-from yoloquant import host, targets
-from yoloquant.artifact import Artifact
+from yoloquant import targets
+from yoloquant.bridge import checkpoint as host
+from yoloquant.quantization.artifact import Artifact
 from yoloquant.targets.layer_times import WARMUP, attributed
 
 SIZE = 64, 64

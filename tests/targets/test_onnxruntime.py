@@ -13,12 +13,12 @@ import pytest
 from executed import onnxruntime_operations
 from tiny_models import tiny_export_artifact, tiny_images
 
-from yoloquant.artifact import Artifact
 from yoloquant.errors import ArtifactError, TargetError
-from yoloquant.quant.graph import WEIGHTED, OpKind
-from yoloquant.quant.scheme import derive
-from yoloquant.quant.simulate import simulate
-from yoloquant.targets.onnx_graph import Emission, Weights, emit
+from yoloquant.graph.trace import WEIGHTED, OpKind
+from yoloquant.quantization.artifact import Artifact
+from yoloquant.quantization.scheme import derive
+from yoloquant.quantization.simulate import simulate
+from yoloquant.targets.onnx.emit import Emission, Weights, emit
 from yoloquant.targets.onnxruntime import SCHEME, OnnxRunner, OnnxRuntimeTarget
 from yoloquant.types import ExportedModel
 

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import tiny_export_artifact, tiny_images
 
-from yoloquant.artifact import Artifact
 from yoloquant.errors import ArtifactError, TargetError
-from yoloquant.quant.graph import OpKind
-from yoloquant.quant.qparams import QParams, QuantSpec
-from yoloquant.quant.scheme import derive
-from yoloquant.quant.simulate import simulate
+from yoloquant.graph.trace import OpKind
+from yoloquant.quantization.artifact import Artifact
+from yoloquant.quantization.qparams import QParams, QuantSpec
+from yoloquant.quantization.scheme import derive
+from yoloquant.quantization.simulate import simulate
 from yoloquant.targets.openvino import SCHEME, OpenVinoTarget, grid, read_ir
 from yoloquant.types import ExportedModel
 

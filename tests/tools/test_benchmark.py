@@ -15,7 +15,7 @@ import pytest
 
 os.environ["YOLO_AUTOINSTALL"] = "false"
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "validation")]
+sys.path.insert(0, str(ROOT))
 
 from validation_fakes import NAMES, FakeRunner, write_dataset  # noqa: E402
 
@@ -27,10 +27,10 @@ from tools.bench.mirror import mirror  # noqa: E402
 from tools.bench.rows import build_rows, overhead  # noqa: E402
 from tools.bench.table import HEAD, markdown  # noqa: E402
 from tools.bench.theirs import export_theirs, load_theirs  # noqa: E402
+from yoloquant.data.dataset import ValidationSet  # noqa: E402
 from yoloquant.errors import UsageError  # noqa: E402
-from yoloquant.quant.observers import Algorithm, CalibrationRecipe  # noqa: E402
+from yoloquant.quantization.observers import Algorithm, CalibrationRecipe  # noqa: E402
 from yoloquant.types import Verdict  # noqa: E402
-from yoloquant.validation.data import ValidationSet  # noqa: E402
 
 IMGSZ = 64
 MODEL: dict[str, Any] = {
@@ -122,7 +122,7 @@ def test_a_whole_benchmark(tiny: SimpleNamespace, tmp_path: Path, capsys: pytest
 
 @pytest.mark.slow
 def test_ultralytics_own_export(tiny: SimpleNamespace, tmp_path: Path) -> None:
-    from yoloquant.host import load_model, model_info
+    from yoloquant.bridge.checkpoint import load_model, model_info
 
     data = ValidationSet.from_yaml(tiny.data).take(8)
     described = mirror(data, tmp_path / "data")

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("ai_edge_litert", reason="the litert extra is not installed")
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "targets" / "litert")]
+sys.path.insert(0, str(ROOT))
 
 from edgetpu_graphs import Op, T, build  # noqa: E402
 

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "validation")]
+sys.path.insert(0, str(ROOT))
 
-from conformance.models import tiny_host_model  # noqa: E402
+from conformance_models import tiny_host_model  # noqa: E402
 from core_models import tiny_graph  # noqa: E402
 from validation_fakes import NAMES, write_dataset  # noqa: E402
 
 from tools import compare_heads as tool  # noqa: E402
 from tools.bench.simulated import scheme_named  # noqa: E402
 from yoloquant.errors import UsageError  # noqa: E402
-from yoloquant.quant.plan import Plan  # noqa: E402
-from yoloquant.quant.scheme import derive, weight_point_name  # noqa: E402
+from yoloquant.quantization.plan import Plan  # noqa: E402
+from yoloquant.quantization.scheme import derive, weight_point_name  # noqa: E402
 
 SCHEMES = ("tensorrt", "openvino", "onnxruntime", "litert", "portable")
 TURNS = tuple(tool.BRANCHES)

@@ -10,19 +10,19 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from yoloquant.data.dataset import ValidationSet
+from yoloquant.evaluation.bootstrap import BootstrapOptions
+from yoloquant.evaluation.compare import Comparer
+from yoloquant.evaluation.evaluate import EvaluateOptions, evaluate
+from yoloquant.evaluation.gate import load_gate
 from yoloquant.types import Verdict
-from yoloquant.validation.bootstrap import BootstrapOptions
-from yoloquant.validation.compare import Comparer
-from yoloquant.validation.data import ValidationSet
-from yoloquant.validation.engine import EvaluateOptions, evaluate
-from yoloquant.validation.gate import load_gate
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "validate")]
+sys.path.insert(0, str(ROOT))
 
 from validation_fakes import FakeRunner, label_rows, write_dataset  # noqa: E402
 
-from yoloquant.runtime.letterbox import place  # noqa: E402
+from yoloquant.runtime.core.letterbox import place  # noqa: E402
 
 
 def _tool(name: str) -> ModuleType:

@@ -14,13 +14,15 @@ from train_runs import live, planned, run
 from ultralytics.engine import trainer as engine
 
 from yoloquant import api
-from yoloquant.artifact import Artifact
-from yoloquant.training import kernels, kernels_chunks, kernels_passes
-from yoloquant.training.attach import attach, ranges_of
-from yoloquant.training.criterion import Criterion
-from yoloquant.training.distill import Tap, Teacher, head_outputs
-from yoloquant.training.kernels import FakeQuantize, FakeQuantizeChannels, FakeQuantizeSiLU, Grid
-from yoloquant.training.options import QATOptions
+from yoloquant.quantization.artifact import Artifact
+from yoloquant.training.distillation.criterion import Criterion
+from yoloquant.training.distillation.distill import Tap, Teacher, head_outputs
+from yoloquant.training.qat import fake_quant as kernels
+from yoloquant.training.qat import fake_quant_chunked as kernels_chunks
+from yoloquant.training.qat import fake_quant_eager as kernels_passes
+from yoloquant.training.qat.fake_quant import FakeQuantize, FakeQuantizeChannels, FakeQuantizeSiLU, Grid
+from yoloquant.training.qat.prepare import attach, ranges_of
+from yoloquant.training.qat.qat_options import QATOptions
 
 COMMON = {"imgsz": 64, "batch": 4, "epochs": 1, "device": "cpu", "plots": False, "workers": 0, "exist_ok": True}
 INT8 = Grid(-128, 127)

@@ -68,7 +68,7 @@ def test_arguments_that_contradict_are_refused(
 
 
 def test_several_data_sets_are_refused(source: tuple[Path, Path], tmp_path: Path) -> None:
-    from yoloquant.training.trainer import QATTrainer
+    from yoloquant.training.qat.trainer import QATTrainer
 
     with pytest.raises(UsageError, match="one data set"):
         QATTrainer(overrides={"model": str(source[0]), "data": ["a.yaml", "b.yaml"], "project": str(tmp_path)})
@@ -93,7 +93,7 @@ def test_settings_that_fit_nothing_are_refused(
 def test_an_untrained_yaml_is_refused(source: tuple[Path, Path], tmp_path: Path) -> None:
     from ultralytics import YOLO
 
-    from yoloquant.training.trainer import QATTrainer
+    from yoloquant.training.qat.trainer import QATTrainer
 
     with pytest.raises((ModelError, UsageError), match=r"\.pt|trained checkpoint"):
         YOLO("yolo11n.yaml").train(
@@ -153,8 +153,8 @@ def test_weights_that_are_not_finite_are_refused(source: tuple[Path, Path], tmp_
 
 @pytest.mark.parametrize("change", [{"weight_bits": 4}, {"activation_bits": 4}, {"minmax": True}])
 def test_a_stored_plan_of_another_kind_is_not_taken_silently(change: dict[str, Any]) -> None:
-    from yoloquant.training.options import QATOptions
-    from yoloquant.training.start import calibrated
+    from yoloquant.training.qat.calibrate_start import calibrated
+    from yoloquant.training.qat.qat_options import QATOptions
 
     artifact = tiny_artifact()
     source = replace(artifact.model, state=artifact.state())

@@ -18,14 +18,15 @@ from ultralytics.engine import trainer as engine
 from ultralytics.utils import callbacks
 from ultralytics.utils.torch_utils import unwrap_model
 
-from yoloquant import api, host
-from yoloquant.artifact import Artifact
+from yoloquant import api
+from yoloquant.bridge import checkpoint as host
 from yoloquant.errors import TrainingError
-from yoloquant.pruning.nm import check_24
-from yoloquant.pruning.record import is_pruned
-from yoloquant.pruning.sparsity import sparsity_report
-from yoloquant.training import ranks
-from yoloquant.training.pruning import MASKS, SCORES, START, TEACHER
+from yoloquant.pruning.metadata import is_pruned
+from yoloquant.quantization.artifact import Artifact
+from yoloquant.sparsity.two_four import check_24
+from yoloquant.sparsity.unstructured import sparsity_report
+from yoloquant.training import distributed as ranks
+from yoloquant.training.prune.trainer import MASKS, SCORES, START, TEACHER
 
 pytest.importorskip("cloudpickle", reason="Ultralytics hands a model to its processes with cloudpickle")
 pytestmark = pytest.mark.slow

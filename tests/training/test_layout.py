@@ -10,8 +10,8 @@ from tiny_models import tiny_images
 from torch import Tensor, nn
 from train_runs import live, planned
 
-from yoloquant.training import kernels
-from yoloquant.training.attach import attach
+from yoloquant.training.qat import fake_quant as kernels
+from yoloquant.training.qat.prepare import attach
 
 
 @pytest.fixture(scope="module")

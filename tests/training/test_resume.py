@@ -12,10 +12,10 @@ import torch
 from core_models import checkpoint
 from train_runs import run, write_images
 
-from yoloquant import host
-from yoloquant.artifact import Artifact
+from yoloquant.bridge import checkpoint as host
 from yoloquant.errors import ArtifactError
-from yoloquant.training import checkpoint as checkpoints
+from yoloquant.quantization.artifact import Artifact
+from yoloquant.training.qat import checkpoint as checkpoints
 
 QAT = {"preset": "fast", "images": 8, "loss": "both", "float_val": False, "damping": 0.01}
 EPOCHS = 3

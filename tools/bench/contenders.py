@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from yoloquant import api, targets
-from yoloquant.artifact import Artifact
 from yoloquant.errors import YoloquantError
+from yoloquant.quantization.artifact import Artifact
 from yoloquant.runtime.backends.openvino import shared_core
 from yoloquant.targets.base import Runner, Target
 from yoloquant.types import ExportedModel

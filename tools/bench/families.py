@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from yoloquant.writing import atomic_path
+from yoloquant.io import atomic_path
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from yoloquant.validation.data import list_images, load_yaml, split_paths
+from yoloquant.data.dataset import list_images, load_yaml, split_paths
 
 
 def held_out(data: str, folder: Path, count: int) -> Path:

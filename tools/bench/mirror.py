@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from yoloquant import host_val
-from yoloquant.validation.data import ValidationSet
+from yoloquant.bridge import val as host_val
+from yoloquant.data.dataset import ValidationSet
 
 
 def mirror(data: ValidationSet, folder: Path) -> Path:

@@ -11,11 +11,12 @@ from typing import Any
 
 import yaml
 
-from yoloquant import api, host
-from yoloquant.pruning.api import prune
+from yoloquant import api
+from yoloquant.bridge import checkpoint as host
+from yoloquant.pruning.channel_graph import follow
 from yoloquant.pruning.cost import CostModel
 from yoloquant.pruning.groups import find_groups
-from yoloquant.pruning.labels import follow
+from yoloquant.pruning.prune import prune
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from yoloquant import api, targets
-from yoloquant.artifact import Artifact
+from yoloquant.data.dataset import ValidationSet
+from yoloquant.evaluation.bootstrap import BootstrapOptions
+from yoloquant.evaluation.compare import Comparer
+from yoloquant.evaluation.evaluate import evaluate
+from yoloquant.quantization.artifact import Artifact
 from yoloquant.targets.base import Runner
-from yoloquant.validation.bootstrap import BootstrapOptions
-from yoloquant.validation.compare import Comparer
-from yoloquant.validation.data import ValidationSet
-from yoloquant.validation.engine import evaluate
 
 from .held import held_out
 

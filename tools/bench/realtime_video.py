@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from yoloquant.data.dataset import list_images, load_yaml, split_paths
 from yoloquant.errors import DataError, OutputError
-from yoloquant.validation.data import list_images, load_yaml, split_paths
 
 PER_IMAGE = 5
 PAN = 24

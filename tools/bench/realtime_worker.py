@@ -102,10 +102,10 @@ class Kind:
 
 
 def _our_passes(job: Job) -> dict[str, Kind]:
-    from yoloquant.live import ArtifactOpener
-    from yoloquant.runtime.bench import read_pictures
-    from yoloquant.runtime.running import Running
-    from yoloquant.runtime.workers import shares
+    from yoloquant.inference.run_exports import ArtifactOpener
+    from yoloquant.runtime.apps.bench import read_pictures
+    from yoloquant.runtime.apps.running import Running
+    from yoloquant.runtime.apps.workers import shares
 
     running = Running(job.threads, precision=job.precision, conf=job.conf)
     network = ArtifactOpener(str(job.artifact), running).network()
@@ -140,10 +140,10 @@ def our_loop(detectors: Sequence[Any], video: Path) -> Found:
     Returns:
         Frames, detections and the steps' median milliseconds.
     """
-    from yoloquant.runtime.draw import Painter
-    from yoloquant.runtime.open_source import open_source
-    from yoloquant.runtime.predict_summary import Consumer, summarize
-    from yoloquant.runtime.workers import pipeline_of
+    from yoloquant.runtime.apps.predict_summary import Consumer, summarize
+    from yoloquant.runtime.apps.workers import pipeline_of
+    from yoloquant.runtime.io.draw import Painter
+    from yoloquant.runtime.io.open_source import open_source
 
     source, names = open_source(str(video)), detectors[0].info.names
     consumer = Consumer([], Painter(names), overlay=True)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from yoloquant.validation.compare import Comparer
-from yoloquant.validation.engine import Evaluation
-from yoloquant.validation.results import Interval
+from yoloquant.evaluation.compare import Comparer
+from yoloquant.evaluation.evaluate import Evaluation
+from yoloquant.evaluation.results import Interval
 
 from .agreement import Agreement
 from .contenders import BASELINE, Contender, Field, Kind

@@ -13,18 +13,18 @@ import numpy as np
 from tools.bench.table import table
 from tools.options import parse_options
 from yoloquant import targets
-from yoloquant.artifact import Artifact
+from yoloquant.bridge.checkpoint import check_imgsz, load_model, model_info
+from yoloquant.cli.parser import positive
+from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import UsageError, YoloquantError
-from yoloquant.float_runner import TorchRunner
-from yoloquant.host import check_imgsz, load_model, model_info
-from yoloquant.options import positive
-from yoloquant.quant.plan import Plan
-from yoloquant.quant.scheme import PORTABLE, Scheme
-from yoloquant.quant.simulate import simulate
+from yoloquant.evaluation.compare import Comparer
+from yoloquant.evaluation.evaluate import Evaluation, evaluate
+from yoloquant.evaluation.torch_runner import TorchRunner
+from yoloquant.quantization.artifact import Artifact
+from yoloquant.quantization.plan import Plan
+from yoloquant.quantization.scheme import PORTABLE, Scheme
+from yoloquant.quantization.simulate import simulate
 from yoloquant.targets.base import Runner
-from yoloquant.validation.compare import Comparer
-from yoloquant.validation.data import ValidationSet
-from yoloquant.validation.engine import Evaluation, evaluate
 
 BASELINE = "fp32"
 MEASURED = ("fidelity", "[95 %]", "drop, points", "[95 %]", "confidence shift", "box IoU")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from yoloquant import host
+from yoloquant.bridge import checkpoint as host
 from yoloquant.targets.base import Runner
 from yoloquant.types import HeadLayout, ModelInfo
 

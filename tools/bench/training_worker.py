@@ -93,7 +93,7 @@ def _trainer(job: Job) -> Any:
     if job.qat is None:
         host = YOLO(str(job.checkpoint))
         return host.task_map[host.task]["trainer"](overrides={**given, "task": host.task})
-    from yoloquant.training.trainer import QATTrainer
+    from yoloquant.training.qat.trainer import QATTrainer
 
     trainer: Any = QATTrainer(overrides={**given, "task": YOLO(str(job.checkpoint)).task, "qat": job.qat})
     trainer._score = lambda epoch: None  # as in the workers of a distributed run: nothing is validated

@@ -6,9 +6,9 @@ Importing this package loads no runtime; each step loads what it needs.
 from __future__ import annotations
 
 from .archive import pack
+from .bundle_options import Bundle, BundleOptions
 from .devices import DEVICES, Device, device_named, resolve
 from .maker import make
-from .options import Bundle, BundleOptions
 from .writer import write
 
 __all__ = ["DEVICES", "Bundle", "BundleOptions", "Device", "device_named", "make", "pack", "resolve", "write"]

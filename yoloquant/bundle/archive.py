@@ -6,7 +6,7 @@ import gzip
 import tarfile
 from pathlib import Path
 
-from ..writing import atomic_path
+from ..io import atomic_path
 
 
 def pack(folder: Path, path: Path | None = None) -> Path:

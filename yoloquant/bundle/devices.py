@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from ..errors import UsageError
-from ..runtime.manifest import Requirement
+from ..runtime.core.bundle_manifest import Requirement
 
 # The lowest versions in which a bundle of yolo11n was seen to verify (x86-64, Python 3.11); TensorRT's is JetPack 5's.
 # tflite-runtime 2.14 needs numpy below 2.

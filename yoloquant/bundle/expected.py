@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArtifactError, DataError, OutputError, UsageError
-from ..runtime.accuracy import measure
+from ..runtime.apps.accuracy import measure
+from ..runtime.apps.data_fingerprint import fingerprint
+from ..runtime.apps.golden import SELECTION, Golden, GoldenImage, Outcome, rows, run, write_outputs
 from ..runtime.backends import Backend, BackendOptions, open_backend
-from ..runtime.data_hash import fingerprint
-from ..runtime.detector import Detector
-from ..runtime.golden import SELECTION, Golden, GoldenImage, Outcome, rows, run, write_outputs
-from ..runtime.manifest import Accuracy
+from ..runtime.core.bundle_manifest import Accuracy
+from ..runtime.core.detector import Detector
 from ..types import ExportedModel, HeadLayout
+from .bundle_options import BundleOptions
 from .devices import Device
 from .images import candidates, data_set
-from .options import BundleOptions
 from .tolerances import TOLERANCES
 
 logger = logging.getLogger(__name__)
@@ -151,8 +151,8 @@ def _reported(report: Any, target: str) -> Accuracy | None:
     """The accuracy of a target in a validation's result or in its report.json."""
     if report is None:
         return None
+    from ..evaluation.results import ValidationResult
     from ..report import from_json
-    from ..validation.results import ValidationResult
 
     if not isinstance(report, ValidationResult):
         try:

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import YoloquantError
 
 if TYPE_CHECKING:
-    from ..validation.data import ValidationSet
+    from ..data.dataset import ValidationSet
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def data_set(data: str | os.PathLike[str]) -> ValidationSet:
     Raises:
         DataError: It is not usable.
     """
-    from ..validation.data import ValidationSet
+    from ..data.dataset import ValidationSet
 
     is_folder = Path(data).is_dir() and Path(data).suffix not in {".yaml", ".yml"}
     return ValidationSet.from_folder(str(data)) if is_folder else ValidationSet.from_yaml(str(data))
@@ -79,7 +79,7 @@ def host_pictures() -> list[Path]:
 
 def _scenes(side: int) -> Iterator[tuple[str, np.ndarray]]:
     """Scenes as the demonstration draws them, cut to another shape than the network's."""
-    from ..demo import generator
+    from ..data.demo import generator
 
     try:
         draw = generator().draw_scene

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..writing import output_folder
+from ..io import output_folder
+from .bundle_options import Bundle, BundleOptions
 from .devices import Device, resolve
-from .options import Bundle, BundleOptions
 from .writer import write
 
 if TYPE_CHECKING:
-    from ..artifact import Artifact
+    from ..quantization.artifact import Artifact
 
 
 def make(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..runtime.golden import Tolerances
+from ..runtime.apps.golden import Tolerances
 
 TOLERANCES = Tolerances(boxes=0.025, scores=0.2, score=0.15, iou=0.7, agreement=0.9)
 """Above what kernels of one runtime were seen to differ by, and below what wrong preprocessing does.

@@ -10,21 +10,21 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..artifact import versions
 from ..errors import ArtifactError, OutputError, UsageError
-from ..runtime.folder_check import FileEntry, file_sha256
-from ..runtime.manifest import FILE_NAME, Manifest, read
+from ..io import atomic_path
+from ..quantization.artifact import versions
+from ..runtime.core.bundle_manifest import FILE_NAME, Manifest, read
+from ..runtime.core.folder_check import FileEntry, file_sha256
 from ..types import ExportedModel, HeadLayout, Task
-from ..writing import atomic_path
 from .archive import pack
+from .bundle_options import Bundle, BundleOptions
 from .devices import Device, device_named
 from .expected import Expected, make_expected
-from .options import Bundle, BundleOptions
 from .readme import render
 
 if TYPE_CHECKING:
-    from ..artifact import Artifact
-    from ..quant.plan import Plan
+    from ..quantization.artifact import Artifact
+    from ..quantization.plan import Plan
 
 RUNTIME = "yoloquant_runtime"
 PLAN, REPORT, LABELS, REQUIREMENTS, README, LICENSE, OPERATORS = (
@@ -146,8 +146,8 @@ def _companions(model: Path, artifact: Artifact, exported: ExportedModel, device
 
 def _for_edge_tpu(model: Path, exported: ExportedModel) -> tuple[str, ...]:
     """The compiled form if there is one, the list of what runs where, and both in sentences."""
-    from ..targets.litert.edgetpu_log import CompilerReport
-    from ..targets.litert.edgetpu_report import EdgeTPUReport
+    from ..targets.edgetpu.compiler_log import CompilerReport
+    from ..targets.edgetpu.report import EdgeTPUReport
 
     facts = exported.metadata["edgetpu"]
     if facts["compiled"]:
@@ -242,7 +242,7 @@ def _license() -> str:
 
 
 def _report_text(report: Any) -> str:
-    from ..report.serial import to_json
-    from ..validation.results import ValidationResult
+    from ..evaluation.results import ValidationResult
+    from ..report.json_report import to_json
 
     return to_json(report) if isinstance(report, ValidationResult) else Path(report).read_text(encoding="utf-8")

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from ..errors import PruneError
+from .channel_graph import follow
 from .cost import CostModel
 from .groups import find_groups
-from .labels import follow
-from .record import RECORD, mark_yaml
+from .metadata import RECORD, mark_yaml
 
 
 @dataclass(frozen=True)

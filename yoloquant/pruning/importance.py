@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from ..errors import PruneError
-from .choices import Criterion
+from .criteria import Criterion
 from .groups import Atom, Group, Groups
 
 Scores = Mapping[int, float]

@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import PruneError, TargetError
-from .apply import pruned
-from .choices import Measure
+from .criteria import Measure
 from .groups import Group
 from .layer_latency import WIDTHS, LayerLatency, Sample
-from .make import Analysis, plan_of, ranked
-from .options import PruneOptions
 from .plan import PrunePlan
-from .solve import Ladder, measure_of
+from .planner import Analysis, plan_of, ranked
+from .prune_options import PruneOptions
+from .remove_channels import pruned
+from .solver import Ladder, measure_of
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..host import HostModel
+    from ..bridge.checkpoint import HostModel
     from ..targets.base import Runner
     from ..types import ExportedModel
 
@@ -103,8 +103,8 @@ class Stopwatch:
         return replace(plan, layers=tuple(layers))
 
     def _export(self, module: nn.Module, stem: str) -> ExportedModel:
-        from .. import host
-        from ..artifact import Artifact
+        from ..bridge import checkpoint as host
+        from ..quantization.artifact import Artifact
 
         model = replace(self._source, module=module, state={})
         artifact = Artifact(model, host.model_info(model, self._imgsz), {})

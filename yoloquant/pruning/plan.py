@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PruneError
-from ..writing import atomic_path
+from ..io import atomic_path
 from .cost import Cost, CostModel, LayerCost
 from .groups import Group, Groups
 

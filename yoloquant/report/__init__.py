@@ -5,10 +5,10 @@ Importing this package loads neither matplotlib nor jinja2; each format loads wh
 
 from __future__ import annotations
 
+from .json_report import from_json, json_schema, to_json
 from .junit import to_junit
 from .markdown import to_markdown
 from .page import to_html
-from .serial import from_json, json_schema, to_json
 from .write import ReportPaths, write_report
 
 __all__ = [

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
+from ..evaluation.results import Check, TargetResult, ValidationResult
 from ..types import Verdict
-from ..validation.results import Check, TargetResult, ValidationResult
 from .numbers import is_number
+from .sentences import check_interval, check_limit, check_sentence, check_value, headline
 from .text import clean
-from .verdicts import check_interval, check_limit, check_sentence, check_value, headline
 
 _TAGS = {Verdict.FAIL: "failure", Verdict.ERROR: "error", Verdict.INCONCLUSIVE: "skipped"}
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from html import escape
 
+from ..evaluation.results import Interval, TargetResult, ValidationResult
 from ..types import Verdict
-from ..validation.results import Interval, TargetResult, ValidationResult
 from .numbers import DASH, fixed, level, megabytes, milliseconds, points, points_interval, ratio
+from .sentences import EMOJI, check_sentence, headline
 from .text import clean, markdown, shorten
-from .verdicts import EMOJI, check_sentence, headline
-from .worst import drop_title, worst_classes
+from .worst_classes import drop_title, worst_classes
 
 CLASSES = 20
 _MESSAGE = 600

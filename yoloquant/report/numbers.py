@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TypeGuard
 
-from ..validation.results import Interval
+from ..evaluation.results import Interval
 
 DASH = "–"  # noqa: RUF001 - the typographic dash is what the reader should see
 MINUS = "−"  # noqa: RUF001

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from ..evaluation.results import ValidationResult
 from ..types import Verdict
-from ..validation.results import ValidationResult
-from . import numbers, verdicts
-from .bars import class_bars, fidelity_bars, shift_bars, size_bars, size_drop_bars
-from .photos import CONFIDENCE, IMAGES, photos
+from . import numbers
+from . import sentences as verdicts
+from .bar_charts import class_bars, fidelity_bars, shift_bars, size_bars, size_drop_bars
+from .examples import CONFIDENCE, IMAGES, photos
 from .plots import drop_plot, scatter_plot
 from .text import clean
-from .worst import drop_title
+from .worst_classes import drop_title
 
 if TYPE_CHECKING:
     from jinja2 import Environment

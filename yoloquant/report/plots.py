@@ -7,10 +7,10 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
+from ..evaluation.results import Interval, TargetResult, ValidationResult
 from ..types import Verdict
-from ..validation.results import Interval, TargetResult, ValidationResult
 from .numbers import is_number
-from .verdicts import fidelity_limit, map_drop_limit
+from .sentences import fidelity_limit, map_drop_limit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

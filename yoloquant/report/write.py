@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import OutputError
-from ..validation.results import ValidationResult
+from ..evaluation.results import ValidationResult
+from .json_report import to_json
 from .junit import to_junit
 from .markdown import to_markdown
 from .page import to_html
-from .serial import to_json
 
 logger = logging.getLogger(__name__)
 

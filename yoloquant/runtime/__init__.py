@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from os import PathLike
 
-    from .detector import Detector
+    from .core.detector import Detector
 
 __all__ = ["load"]
 
@@ -42,9 +42,9 @@ def load(
     from pathlib import Path
 
     from .backends import BackendOptions, open_backend
-    from .detections import Selection
-    from .detector import Detector
-    from .manifest import model_path, read
+    from .core.bundle_manifest import model_path, read
+    from .core.detections import Selection
+    from .core.detector import Detector
 
     selection = Selection(conf=conf, iou=iou, max_det=max_det, multi_label=False)
     folder = Path(path)

@@ -17,11 +17,11 @@ if not __package__:  # run by the path of its folder: python /media/bundle/yoloq
     runpy.run_module(_HERE.name, run_name="__main__", alter_sys=True)
     sys.exit()
 
+from .apps.settings import Settings
 from .errors import OutputError, SourceError, TargetError, UsageError, YoloquantError
-from .settings import Settings
 
 if TYPE_CHECKING:
-    from .verify import Verification
+    from .apps.verify import Verification
 
 EXIT_USAGE, EXIT_COULD_NOT_RUN, EXIT_INTERRUPTED = 2, 4, 130
 HELP = """\
@@ -108,7 +108,7 @@ def _folder(arguments: dict[str, str]) -> Path:
 
 def _checked(arguments: dict[str, str]) -> Path:
     """The bundle, its files proven before anything beyond the standard library is imported from beside it."""
-    from .manifest import read
+    from .core.bundle_manifest import read
 
     folder = _folder(arguments)
     read(folder, expect=arguments.get("expect", ""))
@@ -118,8 +118,8 @@ def _checked(arguments: dict[str, str]) -> Path:
 def _verify(arguments: dict[str, str]) -> int:
     settings = Settings(arguments, _VERIFY_KEYS, "verify")
     folder = _checked(arguments)
+    from .apps.verify import VerifyOptions, verify
     from .backends import BackendOptions
-    from .verify import VerifyOptions, verify
 
     backend = BackendOptions(
         threads=settings.whole("threads", None), device=settings.text("device"), hint=settings.text("hint", "latency")
@@ -147,7 +147,7 @@ def _print(outcome: Verification) -> None:
 
 
 def _info(arguments: dict[str, str]) -> int:
-    from .manifest import read
+    from .core.bundle_manifest import read
 
     settings = Settings(arguments, ("bundle", "json"), "info")
     manifest = read(_folder(arguments))
@@ -198,8 +198,8 @@ def _write(path: str, text: str) -> None:
 _VERBS: dict[str, Callable[[dict[str, str]], int]] = {
     "verify": _verify,
     "info": _info,
-    "predict": _handed_on(".predict", "model"),
-    "bench": _handed_on(".bench", "model"),
+    "predict": _handed_on(".apps.predict", "model"),
+    "bench": _handed_on(".apps.bench", "model"),
     "build_engine": _handed_on(".tensorrt", "bundle"),
 }
 

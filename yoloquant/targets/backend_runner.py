@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..runtime.backends.base import Backend
-from ..runtime.decode import quantize
+from ..runtime.core.decode import quantize
 from .base import Runner
 
 

@@ -15,8 +15,8 @@ from ..errors import MissingExtraError, UsageError
 from ..types import ExportedModel, HeadLayout, ModelInfo, Task
 
 if TYPE_CHECKING:
-    from ..artifact import Artifact
-    from ..quant.scheme import Scheme
+    from ..quantization.artifact import Artifact
+    from ..quantization.scheme import Scheme
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 
 if TYPE_CHECKING:
-    from ..artifact import Artifact
-    from ..quant.plan import Plan
+    from ..quantization.artifact import Artifact
+    from ..quantization.plan import Plan
 
 
 def ultralytics_metadata(artifact: Artifact) -> dict[str, Any]:

@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ..errors import ArtifactError, PlanError
-from ..quant.ops import OpKind
-from ..quant.plan import Plan
-from ..quant.scheme import Placement, Scheme, complete
+from ..graph.ops import OpKind
+from ..io import atomic_path
+from ..quantization.plan import Plan
+from ..quantization.scheme import Placement, Scheme, complete
 from ..runtime.backends import BackendOptions, open_backend
 from ..types import ExportedModel, ModelInfo, Task
-from ..writing import atomic_path
 from .backend_runner import BackendRunner
 from .base import Capabilities, Target
 from .export_metadata import provenance_json, ultralytics_metadata
 from .layer_times import onnxruntime_times
-from .onnx_dfl import decode_along_last_axis
-from .onnx_graph import Emission, Weights, emit, read_scales
+from .onnx.dfl import decode_along_last_axis
+from .onnx.emit import Emission, Weights, emit, read_scales
 
 if TYPE_CHECKING:
     import onnx
 
-    from ..artifact import Artifact
-    from ..quant.graph import Graph, OpNode
+    from ..graph.trace import Graph, OpNode
+    from ..quantization.artifact import Artifact
 
 EMISSION = Emission(unsigned=True, weights=Weights.INT8, int32_bias=True)
 

@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ..errors import ArtifactError, PlanError, TargetError
-from ..quant.ops import PASSING, WEIGHTED, OpKind
-from ..quant.plan import Plan
-from ..quant.qparams import QParams, QuantSpec
-from ..quant.scheme import Placement, Scheme, body_weighted, operands
+from ..graph.ops import PASSING, WEIGHTED, OpKind
+from ..io import atomic_path
+from ..quantization.plan import Plan
+from ..quantization.qparams import QParams, QuantSpec
+from ..quantization.scheme import Placement, Scheme, body_weighted, operands
 from ..runtime.backends import BackendOptions
 from ..runtime.backends.openvino import OpenVinoBackend, find_xml, import_openvino, shared_core, unreported
 from ..types import ExportedModel, ModelInfo, Task
-from ..writing import atomic_path
 from .backend_runner import BackendRunner
 from .base import Capabilities, Target
 from .export_metadata import provenance_json, ultralytics_metadata
 from .layer_times import openvino_times
-from .onnx_graph import Emission, Weights, emit
+from .onnx.emit import Emission, Weights, emit
 
 if TYPE_CHECKING:
-    from ..artifact import Artifact
-    from ..quant.graph import Graph, OpNode
+    from ..graph.trace import Graph, OpNode
+    from ..quantization.artifact import Artifact
 
 logger = logging.getLogger(__name__)
 

@@ -9,11 +9,12 @@ import torch
 from torch.utils.data import RandomSampler
 from ultralytics.utils.torch_utils import unwrap_model
 
-from .. import host
-from . import checkpoint, start
-from .attach import quantizers_of
-from .criterion import Criterion, without_criterion
-from .distill import Tap, Teacher, head_outputs, layers_of
+from ..bridge import checkpoint as host
+from .distillation.criterion import Criterion, without_criterion
+from .distillation.distill import Tap, Teacher, head_outputs, layers_of
+from .qat import calibrate_start as start
+from .qat import checkpoint
+from .qat.prepare import quantizers_of
 
 
 def _begin(trainer: Any) -> None:

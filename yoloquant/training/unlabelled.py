@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
+from ..data.dataset import list_images
 from ..errors import DataError
-from ..validation.data import list_images
 
 HELD_BACK = 0.15
 _FEWEST = 4  # of each part

@@ -19,11 +19,11 @@ from signalled import free_networks, signalled
 
 from yoloquant import targets
 from yoloquant.runtime.backends import BACKENDS, BackendOptions, backend_class, litert, open_backend, openvino
-from yoloquant.runtime.detections import Selection, select
-from yoloquant.runtime.detector import Detector
+from yoloquant.runtime.core.detections import Selection, select
+from yoloquant.runtime.core.detector import Detector
+from yoloquant.runtime.core.letterbox import letterbox
+from yoloquant.runtime.core.model_info import HeadLayout
 from yoloquant.runtime.errors import ArtifactError, MissingRuntimeError, TargetError, UsageError
-from yoloquant.runtime.letterbox import letterbox
-from yoloquant.runtime.model_info import HeadLayout
 from yoloquant.types import ExportedModel
 
 BACKEND = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "litert", "edgetpu": "litert"}

@@ -1,19 +1,15 @@
 from __future__ import annotations
 
 import os
-import sys
 from functools import lru_cache
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parent))
-
 from device_fakes import install, qdq_model
 from fake_tensorrt import RELEASES, Release
 
+from yoloquant.runtime.tensorrt.build_options import Sources
 from yoloquant.runtime.tensorrt.calibration_cache import dump
-from yoloquant.runtime.tensorrt.options import Sources
 from yoloquant.targets.tensorrt.half import to_half
 
 

@@ -12,14 +12,14 @@ from fake_tensorrt import Release
 from yoloquant.runtime.backends import BackendOptions, open_backend
 from yoloquant.runtime.backends import tensorrt as module
 from yoloquant.runtime.backends.tensorrt import TensorRTBackend
-from yoloquant.runtime.cuda import GpuInfo
-from yoloquant.runtime.detector import Detector
+from yoloquant.runtime.core.detector import Detector
+from yoloquant.runtime.core.model_info import HeadLayout
+from yoloquant.runtime.device.cuda import GpuInfo
 from yoloquant.runtime.errors import ArtifactError, TargetError
-from yoloquant.runtime.model_info import HeadLayout
 from yoloquant.runtime.tensorrt.build import Request, build_engine
+from yoloquant.runtime.tensorrt.build_options import Sources
 from yoloquant.runtime.tensorrt.header import drop_in_metadata, read_header, write_engine
 from yoloquant.runtime.tensorrt.identity import Identity
-from yoloquant.runtime.tensorrt.options import Sources
 
 IMAGE = np.linspace(0, 1, 3 * 64, dtype=np.float32).reshape(1, 3, 8, 8)
 

@@ -14,13 +14,13 @@ import pytest
 from device_fakes import INFO, PLANNED, FakeCuda, install, qdq_model
 from fake_tensorrt import Release
 
-from yoloquant.runtime.cuda import GpuInfo
+from yoloquant.runtime.device.cuda import GpuInfo
 from yoloquant.runtime.errors import ArtifactError, MissingRuntimeError, OutputError, TargetError, UsageError
 from yoloquant.runtime.tensorrt import api, build
 from yoloquant.runtime.tensorrt.build import Request, build_engine
+from yoloquant.runtime.tensorrt.build_options import BuildOptions, Sources
 from yoloquant.runtime.tensorrt.header import read_header
 from yoloquant.runtime.tensorrt.layers import Int8Error
-from yoloquant.runtime.tensorrt.options import BuildOptions, Sources
 
 
 def _request(sources: Sources, **options: Any) -> Request:
@@ -243,7 +243,7 @@ import pytest
 from device_fakes import FakeCuda, INFO, PLANNED, install
 from pathlib import Path
 from yoloquant.runtime.tensorrt import build, header
-from yoloquant.runtime.tensorrt.options import Sources
+from yoloquant.runtime.tensorrt.build_options import Sources
 mp = pytest.MonkeyPatch()
 release = install("10.3.0", mp)
 real = os.replace
@@ -254,8 +254,8 @@ build.build_engine(build.Request(Sources.beside(Path({onnx!r})), INFO, PLANNED),
 
 def test_killed_build_leaves_nothing_that_is_picked_up(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process dies with the whole engine written, just before it gets its name."""
-    here = Path(__file__).parent
-    script = KILLED.format(here=str(here), root=str(here.parents[2]), onnx=str(sources.onnx))
+    root = Path(__file__).resolve().parents[3]
+    script = KILLED.format(here=str(root / "tests" / "helpers"), root=str(root), onnx=str(sources.onnx))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 9, done.stderr
     left = _engines(sources)

@@ -7,9 +7,9 @@ from fake_tensorrt import Release
 from yoloquant.runtime.errors import ArtifactError, TargetError, UsageError
 from yoloquant.runtime.tensorrt import compile as compiling
 from yoloquant.runtime.tensorrt.build import Built, Request, build_engine
+from yoloquant.runtime.tensorrt.build_options import BuildOptions, Sources
 from yoloquant.runtime.tensorrt.dla import placements
 from yoloquant.runtime.tensorrt.header import read_header
-from yoloquant.runtime.tensorrt.options import BuildOptions, Sources
 
 WITH_DLA = ["8.4.1", "8.5.2", "8.6.1", "10.3.0"]
 

@@ -11,10 +11,10 @@ import pytest
 from device_fakes import INFO, PLANNED, FakeCuda, install
 from fake_tensorrt import Release
 
-from yoloquant.runtime.folder_check import FileEntry
-from yoloquant.runtime.manifest import FILE_NAME, Manifest, read
+from yoloquant.runtime.core.bundle_manifest import FILE_NAME, Manifest, read
+from yoloquant.runtime.core.folder_check import FileEntry
 from yoloquant.runtime.tensorrt import build, main
-from yoloquant.runtime.tensorrt.options import Sources
+from yoloquant.runtime.tensorrt.build_options import Sources
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from device_fakes import PLANNED
 
 from yoloquant.runtime.tensorrt import layers
-from yoloquant.runtime.tensorrt.options import Sources
+from yoloquant.runtime.tensorrt.build_options import Sources
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX (module tensorrt_rtx) is not installed"
@@ -26,7 +26,7 @@ from pathlib import Path
 import tensorrt_rtx
 from yoloquant.runtime.errors import TargetError
 from yoloquant.runtime.tensorrt import api, compile as compiling
-from yoloquant.runtime.tensorrt.options import BuildOptions
+from yoloquant.runtime.tensorrt.build_options import BuildOptions
 from yoloquant.targets.tensorrt.rtx_log import parse_layers
 
 lines = []

@@ -13,13 +13,13 @@ from fake_tensorrt import Release
 
 from yoloquant.bundle.tolerances import TOLERANCES
 from yoloquant.runtime import __main__ as command
+from yoloquant.runtime.apps.golden import Golden
+from yoloquant.runtime.apps.verify import Result, Verification, verify
 from yoloquant.runtime.backends import tensorrt as backend
-from yoloquant.runtime.folder_check import FileEntry
-from yoloquant.runtime.golden import Golden
-from yoloquant.runtime.manifest import FILE_NAME, Manifest
+from yoloquant.runtime.core.bundle_manifest import FILE_NAME, Manifest
+from yoloquant.runtime.core.folder_check import FileEntry
 from yoloquant.runtime.tensorrt import build
-from yoloquant.runtime.tensorrt.options import Sources
-from yoloquant.runtime.verify import Result, Verification, verify
+from yoloquant.runtime.tensorrt.build_options import Sources
 
 
 @pytest.fixture

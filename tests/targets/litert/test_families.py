@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.append(str(Path(__file__).resolve().parents[2]))
-
 from tiny_models import tiny_export_artifact, tiny_images
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, fx
 
-from yoloquant.quant.simulate import FakeQuantize, simulate
+from yoloquant.quantization.simulate import FakeQuantize, simulate
 
 if TYPE_CHECKING:
     from conftest import Tiny

@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from yoloquant.runtime.decode import decode_levels  # noqa: E402
+from yoloquant.runtime.core.decode import decode_levels  # noqa: E402
 from yoloquant.targets.litert.tail import DecodeTail  # noqa: E402
 from yoloquant.types import ModelInfo, Task  # noqa: E402
 

@@ -108,7 +108,7 @@ def test_ultralytics_loads_the_drop_in(exported: dict[str, ExportedModel], tiny:
 
 
 def test_metadata_of_the_drop_in(exported: dict[str, ExportedModel], tiny: Tiny) -> None:
-    from yoloquant.quant.plan import Plan
+    from yoloquant.quantization.plan import Plan
     from yoloquant.targets.litert.metadata import read
 
     own, _ = read(exported["litert"].path)
@@ -135,7 +135,7 @@ def test_float_export_is_the_float_model_and_no_integer_body(tiny: Tiny, tmp_pat
 
 
 def test_a_foreign_range_is_noticed(exported: dict[str, ExportedModel], tiny: Tiny) -> None:
-    from yoloquant.quant.qparams import QParams
+    from yoloquant.quantization.qparams import QParams
     from yoloquant.targets.litert.build import check_scales
 
     actual = _target("litert").read_scales(exported["litert"])
@@ -149,7 +149,7 @@ def test_a_foreign_range_is_noticed(exported: dict[str, ExportedModel], tiny: Ti
 
 def test_a_weight_that_is_not_in_the_file_is_noticed(exported: dict[str, ExportedModel], tiny: Tiny) -> None:
     """The walk recognises weights by their integers, so another model's file must not pass."""
-    from yoloquant.quant.insert import insert
+    from yoloquant.quantization.insert import insert
     from yoloquant.targets.litert.build import head_levels
     from yoloquant.targets.litert.convert import cut_body
     from yoloquant.targets.litert.flatbuffer import Flatbuffer

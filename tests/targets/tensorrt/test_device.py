@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,22 +11,20 @@ import onnx
 import pytest
 
 os.environ["YOLO_AUTOINSTALL"] = "false"
-sys.path.append(str(Path(__file__).resolve().parents[2]))
-sys.path.append(str(Path(__file__).resolve().parents[2] / "runtime" / "tensorrt"))
 
-from conformance.models import calibrated, sample_images, tiny_host_model
+from conformance_models import calibrated, sample_images, tiny_host_model
 from device_fakes import FakeCuda, install
 
-from yoloquant.artifact import Artifact
 from yoloquant.bundle import BundleOptions, write
 from yoloquant.errors import ArtifactError, PlanError, TargetError
-from yoloquant.runtime import cuda as cuda_module
+from yoloquant.quantization.artifact import Artifact
+from yoloquant.runtime.device import cuda as cuda_module
 from yoloquant.runtime.tensorrt import api
 from yoloquant.runtime.tensorrt.build import find_engine
+from yoloquant.runtime.tensorrt.build_options import Sources
 from yoloquant.runtime.tensorrt.calibration_cache import load
 from yoloquant.runtime.tensorrt.header import read_header
 from yoloquant.runtime.tensorrt.identity import Identity
-from yoloquant.runtime.tensorrt.options import Sources
 from yoloquant.targets.tensorrt import target as target_module
 from yoloquant.targets.tensorrt.device import build_here, write_device_files
 from yoloquant.targets.tensorrt.plain import dla_plan, strip

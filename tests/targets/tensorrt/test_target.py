@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,20 +12,19 @@ import onnx
 import pytest
 
 os.environ["YOLO_AUTOINSTALL"] = "false"
-sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from conformance.models import calibrated, tiny_host_model
+from conformance_models import calibrated, tiny_host_model
 
-from yoloquant.artifact import Artifact
+from yoloquant.bridge.checkpoint import load_model, model_info
 from yoloquant.errors import PlanError, TargetError
-from yoloquant.host import load_model, model_info
-from yoloquant.quant.calibrate import weight_of
-from yoloquant.quant.graph import Graph
-from yoloquant.quant.ops import OpKind, OpNode
-from yoloquant.quant.plan import Plan, Point, PointKind, Role
-from yoloquant.quant.qparams import QParams, QuantSpec
-from yoloquant.quant.scheme import PORTABLE, SYMMETRIC, WEIGHT, adapt, derive
-from yoloquant.targets.onnx_graph import emit
+from yoloquant.graph.ops import OpKind, OpNode
+from yoloquant.graph.trace import Graph
+from yoloquant.quantization.artifact import Artifact
+from yoloquant.quantization.calibrate import weight_of
+from yoloquant.quantization.plan import Plan, Point, PointKind, Role
+from yoloquant.quantization.qparams import QParams, QuantSpec
+from yoloquant.quantization.scheme import PORTABLE, SYMMETRIC, WEIGHT, adapt, derive
+from yoloquant.targets.onnx.emit import emit
 from yoloquant.targets.tensorrt import rtx, target
 from yoloquant.targets.tensorrt.lint import lint
 from yoloquant.targets.tensorrt.rtx import ParserError, RtxReport

@@ -6,8 +6,8 @@ import importlib
 from collections.abc import Callable
 from pathlib import Path
 
+from ..core.model_info import ModelInfo
 from ..errors import UsageError
-from ..model_info import ModelInfo
 from .base import Backend, BackendOptions
 
 BACKENDS = {

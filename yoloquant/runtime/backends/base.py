@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..model_info import HeadLayout, ModelInfo
+from ..core.model_info import HeadLayout, ModelInfo
 
 
 @dataclass(frozen=True)

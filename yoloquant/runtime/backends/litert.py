@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ..decode import decode_levels
+from ..core.decode import decode_levels
+from ..core.model_info import HeadLayout, ModelInfo
 from ..errors import ArtifactError, MissingRuntimeError, TargetError, UsageError
-from ..model_info import HeadLayout, ModelInfo
 from .base import Backend, BackendOptions
 
 LIBRARIES = ("ai_edge_litert", "tflite_runtime")

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..core.model_info import ModelInfo
 from ..errors import ArtifactError, MissingRuntimeError, TargetError, UsageError
-from ..model_info import ModelInfo
 from .base import Backend, BackendOptions
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "gpu": "CUDAExecutionProvider"}

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..environment import variable
+from ..core.model_info import ModelInfo
+from ..device.environment import variable
 from ..errors import ArtifactError, MissingRuntimeError, TargetError, UsageError
-from ..model_info import ModelInfo
 from .base import Backend, BackendOptions
 
 logger = logging.getLogger(__name__)

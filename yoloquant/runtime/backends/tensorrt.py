@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..cuda import Cuda, open_cuda
+from ..core.model_info import HeadLayout, ModelInfo
+from ..device.cuda import Cuda, open_cuda
 from ..errors import ArtifactError, TargetError
-from ..model_info import HeadLayout, ModelInfo
 from ..tensorrt.api import TensorRT, load
 from ..tensorrt.build import deserialize, find_engine
 from ..tensorrt.header import EngineFile, read_header

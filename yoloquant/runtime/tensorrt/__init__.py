@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..manifest import Manifest
+    from ..core.bundle_manifest import Manifest
     from .build import Built, Request
-    from .options import BuildOptions
+    from .build_options import BuildOptions
 
 __all__ = ["main", "request_for"]
 
@@ -51,10 +51,10 @@ def main(arguments: dict[str, str], say: Callable[[str], None]) -> int:
 def _main(arguments: dict[str, str], say: Callable[[str], None]) -> int:
     from pathlib import Path
 
-    from ..manifest import read
+    from ..core.bundle_manifest import read
     from .build import build_engine
+    from .build_options import parse_options
     from .header import write_whole
-    from .options import parse_options
 
     folder = Path(arguments.pop("bundle", "") or ".")
     output = arguments.pop("output", "")
@@ -82,7 +82,7 @@ def request_for(folder: Path, manifest: Manifest, options: BuildOptions | None =
     """
     from ..errors import UsageError
     from .build import Request
-    from .options import BuildOptions, Sources
+    from .build_options import BuildOptions, Sources
 
     if manifest.backend != "tensorrt" or not manifest.model.endswith(".onnx"):
         raise UsageError(

@@ -8,16 +8,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..cuda import Cuda, open_cuda
+from ..core.folder_check import file_sha256
+from ..core.model_info import ModelInfo
+from ..device.cuda import Cuda, open_cuda
 from ..errors import ArtifactError, TargetError
-from ..folder_check import file_sha256
-from ..model_info import ModelInfo
 from . import layers
 from .api import TensorRT, load
+from .build_options import BuildOptions, Sources
 from .compile import Compiled, compile_plan, model_for
 from .header import EngineFile, drop_in_metadata, read_header, write_engine, write_whole
 from .identity import Identity
-from .options import BuildOptions, Sources
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import ArtifactError, TargetError, UsageError
 from . import dla
 from .api import TensorRT, complaints
-from .options import BuildOptions, Sources
+from .build_options import BuildOptions, Sources
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..core.model_info import ModelInfo
 from ..errors import ArtifactError, OutputError
-from ..model_info import ModelInfo
 
 FORMAT = 1
 KEY = "yoloquant"

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..cuda import GpuInfo
+from ..device.cuda import GpuInfo
 from ..errors import ArtifactError
 
 L4T_RELEASE = Path("/etc/nv_tegra_release")

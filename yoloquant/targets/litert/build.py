@@ -11,10 +11,10 @@ import numpy as np
 from torch import fx
 
 from ...errors import PlanError, TargetError
-from ...quant.graph import Graph, OpNode
-from ...quant.insert import insert
-from ...quant.plan import Plan, Point, PointKind
-from ...quant.scheme import weight_point_name
+from ...graph.trace import Graph, OpNode
+from ...quantization.insert import insert
+from ...quantization.plan import Plan, Point, PointKind
+from ...quantization.scheme import weight_point_name
 from ...types import ModelInfo
 from .convert import convert, cut_body
 from .flatbuffer import Flatbuffer, TensorInfo

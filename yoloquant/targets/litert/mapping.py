@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor, fx
 
 from ...errors import TargetError
-from ...quant.graph import PASSING, WEIGHTED, Graph, OpKind, OpNode
+from ...graph.trace import PASSING, WEIGHTED, Graph, OpKind, OpNode
 from .flatbuffer import Flatbuffer, OpInfo
 from .qdq import DEQUANTIZE, QUANTIZE
 

@@ -9,8 +9,8 @@ import torch.ao.quantization.fx._decomposed  # registers torch.ops.quantized_dec
 from torch import fx
 
 from ...errors import TargetError
-from ...quant.graph import PASSING, Graph
-from ...quant.plan import Plan, Point, PointKind
+from ...graph.trace import PASSING, Graph
+from ...quantization.plan import Plan, Point, PointKind
 
 ops = torch.ops.quantized_decomposed
 PER_TENSOR = (ops.quantize_per_tensor.default, ops.dequantize_per_tensor.default)

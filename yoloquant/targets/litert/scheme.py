@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ...quant.scheme import Placement, Scheme, complete
+from ...quantization.scheme import Placement, Scheme, complete
 
 if TYPE_CHECKING:
-    from ...quant.graph import Graph
+    from ...graph.trace import Graph
 
 
 def place(graph: Graph) -> Placement:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import TargetError
-from .edgetpu_versions import lower
 from .flatbuffer import operator_name, parse, serialize
+from .operator_versions import lower
 
 INPUT_TYPES = ("float32", "int8", "uint8")
 

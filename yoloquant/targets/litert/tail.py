@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...runtime.decode import anchor_points
+from ...runtime.core.decode import anchor_points
 from ...types import ModelInfo
 
 

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ...errors import TargetError
+from ...io import atomic_path
 from ...types import ExportedModel, HeadLayout, Task
-from ...writing import atomic_path
 from ..base import Capabilities, Runner, Target
-from .edgetpu_options import REWRITTEN, EdgeTPUOptions
+from ..edgetpu.edgetpu_options import REWRITTEN, EdgeTPUOptions
 from .scheme import SCHEME
 
 if TYPE_CHECKING:
-    from ...artifact import Artifact
-    from ...quant.plan import Plan
-    from ...quant.scheme import Scheme
+    from ...quantization.artifact import Artifact
+    from ...quantization.plan import Plan
+    from ...quantization.scheme import Scheme
     from .build import Built, Variant
 
 logger = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class LiteRTTarget(Target):
             TargetError: A point has no int8 tensor in it.
         """
         self.require_runtime()
-        from ...quant.plan import Plan
+        from ...quantization.plan import Plan
         from .build import read_points
         from .flatbuffer import Flatbuffer
         from .metadata import read
@@ -211,7 +211,7 @@ class EdgeTPUTarget(LiteRTTarget):
             TargetError: The conversion failed or its result is not what the plan asks for.
             OutputError: The folder cannot be written.
         """
-        from .edgetpu_export import accompany
+        from ..edgetpu.companions import accompany
 
         exported = super().export(artifact, folder, stem)
         rewritten = tuple(getattr(artifact.model.module, REWRITTEN, ()))

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ArtifactError, PlanError, TargetError
-from ...writing import atomic_path
+from ...io import atomic_path
 
 if TYPE_CHECKING:
     import onnx
 
-    from ...artifact import Artifact
+    from ...quantization.artifact import Artifact
     from ...types import ExportedModel
 
 logger = logging.getLogger(__name__)
@@ -50,8 +50,8 @@ def write_device_files(path: Path, artifact: Artifact | None = None) -> DeviceFi
         TargetError: It cannot be derived from.
         OutputError: The folder cannot be written.
     """
+    from ...runtime.tensorrt.build_options import Sources
     from ...runtime.tensorrt.calibration_cache import dump
-    from ...runtime.tensorrt.options import Sources
     from .half import to_half
     from .plain import emit_plain
 
@@ -85,7 +85,7 @@ def build_here(exported: ExportedModel) -> tuple[dict[str, Any], str]:
     Raises:
         TargetError: The machine has both, but the build failed or runs planned convolutions in another type.
     """
-    from ...runtime.cuda import open_cuda
+    from ...runtime.device.cuda import open_cuda
     from ...runtime.tensorrt import api
 
     later = "build_engine in the bundle builds it on the device"
@@ -103,7 +103,7 @@ def build_here(exported: ExportedModel) -> tuple[dict[str, Any], str]:
 
 def _build(exported: ExportedModel, release: Any, cuda: Any) -> tuple[dict[str, Any], str]:
     from ...runtime.tensorrt.build import Request, build_engine
-    from ...runtime.tensorrt.options import Sources
+    from ...runtime.tensorrt.build_options import Sources
 
     target = exported.path.with_suffix(".engine")
     with tempfile.TemporaryDirectory(prefix="yoloquant-engine-") as scratch:

@@ -17,15 +17,15 @@ import numpy as np
 import onnx
 
 from ...errors import PlanError, TargetError
-from ...quant.plan import Plan, Point
-from ...quant.qparams import QParams, from_range
-from ...quant.scheme import SYMMETRIC, Placement, Scheme, complete, derive
+from ...quantization.plan import Plan, Point
+from ...quantization.qparams import QParams, from_range
+from ...quantization.scheme import SYMMETRIC, Placement, Scheme, complete, derive
 from .graph import DEQUANTIZE, QUANTIZE, Graph
 from .scheme import SCHEME as TENSORRT
 
 if TYPE_CHECKING:
-    from ...artifact import Artifact
-    from ...quant.graph import Graph as Traced
+    from ...graph.trace import Graph as Traced
+    from ...quantization.artifact import Artifact
 
 _KEEPS_RANGE = frozenset(
     {"Slice", "Split", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "MaxPool", "Resize"}
@@ -100,7 +100,7 @@ def emit_plain(artifact: Artifact, metadata: dict[str, str]) -> tuple[onnx.Model
         PlanError: No plan of the artifact has a range that is needed.
         TargetError: torch's exporter failed.
     """
-    from ..onnx_graph import Emission, emit
+    from ..onnx.emit import Emission, emit
 
     bias = artifact.bias_for(TENSORRT)
     model = emit(artifact.graph, dla_plan(artifact), Emission(), metadata=metadata, bias=bias)

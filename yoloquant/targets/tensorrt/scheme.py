@@ -17,12 +17,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from ...quant.ops import OpKind, OpNode
-from ...quant.plan import Site
-from ...quant.scheme import SYMMETRIC, Placement, Scheme, concat_ties
+from ...graph.ops import OpKind, OpNode
+from ...quantization.plan import Site
+from ...quantization.scheme import SYMMETRIC, Placement, Scheme, concat_ties
 
 if TYPE_CHECKING:
-    from ...quant.graph import Graph
+    from ...graph.trace import Graph
 
 PLANNED = frozenset({OpKind.CONV, OpKind.LINEAR})  # a quantized ConvTranspose runs in float
 

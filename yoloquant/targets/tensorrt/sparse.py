@@ -9,7 +9,7 @@ from ...errors import TargetError
 from ...types import ExportedModel
 
 if TYPE_CHECKING:
-    from ...artifact import Artifact
+    from ...quantization.artifact import Artifact
 
 
 def with_24(exported: ExportedModel, artifact: Artifact) -> ExportedModel:
@@ -18,10 +18,10 @@ def with_24(exported: ExportedModel, artifact: Artifact) -> ExportedModel:
     Raises:
         TargetError: A layer lost its pattern.
     """
-    from ...pruning.choices import Kind
-    from ...pruning.nm import masks_24
-    from ...pruning.nm_onnx import check_onnx_24
-    from ...pruning.sparse import RECORD
+    from ...pruning.criteria import Kind
+    from ...pruning.make_sparse import RECORD
+    from ...sparsity.two_four import masks_24
+    from .sparse_check import check_onnx_24
 
     module = artifact.model.module
     if getattr(module, RECORD, {}).get("kind") != Kind.NM.value:

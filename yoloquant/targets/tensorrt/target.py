@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ...errors import PlanError, TargetError
-from ...quant.plan import Plan, PointKind
-from ...quant.scheme import Scheme
+from ...quantization.plan import Plan, PointKind
+from ...quantization.scheme import Scheme
 from ...types import ExportedModel, Task
 from ..base import Capabilities, Runner, Target
-from ..onnx_graph import Emission, emit, read_scales
+from ..onnx.emit import Emission, emit, read_scales
 from ..onnxruntime import OnnxRunner, onnx_metadata, write_onnx
 from .scheme import SCHEME
 from .sparse import with_24
@@ -28,7 +28,7 @@ from .sparse import with_24
 if TYPE_CHECKING:
     import onnx
 
-    from ...artifact import Artifact
+    from ...quantization.artifact import Artifact
     from .findings import Finding
     from .rtx import RtxReport
 

@@ -1,0 +1,333 @@
+"""The command: exit codes, messages and what reaches the library."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from core_models import checkpoint, tiny_artifact
+
+from yoloquant import api
+from yoloquant.cli import main as cli
+from yoloquant.errors import (
+    ArtifactError,
+    CalibrationError,
+    DataError,
+    MissingExtraError,
+    ModelError,
+    OutputError,
+    PlanError,
+    TargetError,
+    UsageError,
+)
+from yoloquant.evaluation.results import TargetResult, ValidationResult
+from yoloquant.quantization.plan import Plan
+from yoloquant.types import Verdict
+
+
+class Calls:
+    """Stands for the library and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        self.error: BaseException | None = None
+        self.verdict = Verdict.PASS
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        return next(kwargs for n, _, kwargs in self.seen if n == name)
+
+    def take(self, name: str, result: Any) -> Any:
+        """A function that records its call."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.seen.append((name, args, kwargs))
+            if self.error is not None:
+                raise self.error
+            return result() if callable(result) else result
+
+        return call
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
+    found = Calls()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.pt").touch()
+
+    def result() -> ValidationResult:
+        row = TargetResult("fp32", "m.pt", "", found.verdict)
+        return ValidationResult(found.verdict, row, (row,), ("a",), 3, 2, (64, 64), "default")
+
+    saved = SimpleNamespace(save=found.take("save", None), plans={"portable": None})
+    monkeypatch.setattr(api, "quantize", found.take("quantize", saved))
+    monkeypatch.setattr(api, "export", found.take("export", lambda: api.ExportResult(tmp_path / "out", ())))
+    monkeypatch.setattr(api, "validate", found.take("validate", result))
+    monkeypatch.setattr(api, "plan", found.take("plan", lambda: tiny_artifact().plans["portable"]))
+    return found
+
+
+VALIDATE = ["validate", "model=m.pt", "exports=out", "data=d.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "extra", "code"),
+    [
+        (Verdict.PASS, [], 0),
+        (Verdict.FAIL, [], 1),
+        (Verdict.INCONCLUSIVE, [], 3),
+        (Verdict.INCONCLUSIVE, ["inconclusive=0"], 0),
+        (Verdict.ERROR, [], 4),
+        (Verdict.ERROR, ["inconclusive=0"], 4),
+    ],
+)
+@pytest.mark.parametrize("verb", ["validate", "run"])
+def test_exit_code_of_a_verdict(calls: Calls, verb: str, verdict: Verdict, extra: list[str], code: int) -> None:
+    calls.verdict = verdict
+    arguments = VALIDATE if verb == "validate" else ["run", "model=m.pt", "data=d.yaml", "targets=onnxruntime"]
+    assert cli.main([*arguments, *extra]) == code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("x"), 2),
+        (ModelError("x"), 2),
+        (DataError("x"), 2),
+        (CalibrationError("x"), 2),
+        (PlanError("x"), 2),
+        (ArtifactError("x"), 2),
+        (OutputError("x"), 2),
+        (PermissionError("x"), 2),
+        (OSError(28, "No space left on device"), 2),
+        (TargetError("x"), 4),
+        (MissingExtraError("litert", "litert", "litert_torch"), 4),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_exit_code_of_an_error(
+    calls: Calls, error: BaseException, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls.error = error
+    assert cli.main(["quantize", "model=m.pt", "data=d.yaml"]) == code
+    shown = capsys.readouterr()
+    assert not shown.out and "Traceback" not in shown.err
+    assert shown.err.strip().splitlines()[-1].startswith("interrupted" if code == 130 else "error: ")
+    if isinstance(error, MissingExtraError):
+        assert 'pip install "yoloquant[litert]"' in shown.err
+
+
+def test_a_bug_is_not_disguised(calls: Calls) -> None:
+    calls.error = ZeroDivisionError("bug")
+    with pytest.raises(ZeroDivisionError):
+        cli.main(VALIDATE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["quantise", "model=m.pt"], "did you mean 'quantize'"),
+        (["quantize", "data=d.yaml"], "model"),
+        (["quantize", "model=m.pt"], "data"),
+        (["quantize", "model=m.pt", "data=d.yaml", "scheem=x"], "did you mean 'scheme'"),
+        (["quantize", "model=m.pt", "data=d.yaml", "images=4"], "greater than or equal to 8"),
+        (["export", "model=m.pt", "targets=opnvino"], "did you mean 'openvino'"),
+        (["export", "model=m.pt", "archive=true"], "archive= is for bundles; pass bundle=true"),
+        (["export", "model=m.pt", "golden_images=2"], "golden_images= is for bundles"),
+        (["validate", "model=m.pt"], "exports"),
+        (["run"], "needs model=<checkpoint> and data=<data yaml>"),
+        (["run", "missing.yaml"], "does not exist"),
+        (["run", "model=m.pt", "data=d.yaml", "gate=missing"], "gate 'missing' does not exist"),
+        (["run", "model=m.pt", "data=d.yaml", "targets=nowhere"], "target 'nowhere' is unknown"),
+        (["run", "model=m.pt", "data=d.yaml", "bootstrap=3"], "validation.bootstrap=3"),
+        (["--nonsense"], "nonsense"),
+    ],
+)
+def test_wrong_usage(calls: Calls, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments) == 2
+    shown = capsys.readouterr()
+    assert message in shown.err and not shown.out
+    assert not calls.seen, "refused before any work"
+
+
+def test_no_arguments_print_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    assert "usage: yoloquant" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", [v.name for v in cli.VERBS])
+def test_help_of_each_verb(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([verb, "--help"]) == 0
+    shown = capsys.readouterr().out
+    table = next(v for v in cli.VERBS if v.name == verb)
+    assert f"Example: {table.example.split()[0]}" in shown
+    assert all(f"--{o.name.replace('_', '-')}" in shown for o in table.options)
+
+
+def test_every_verb_has_a_command_and_every_example_parses() -> None:
+    assert set(cli._COMMANDS) == {v.name for v in cli.VERBS}
+    for verb in cli.VERBS:
+        words = verb.example.split()[1:]
+        parsed = cli.build_parser(cli.VERBS, "1").parse_args(cli.normalise(words, cli.VERBS))
+        assert parsed.verb == verb.name
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["model=m.pt", "data=d.yaml", "imgsz=64,96", "scheme=litert,portable", "images=9", "seed=3", "output=o"],
+        ["--model", "m.pt", "--data", "d.yaml", "--imgsz", "64,96", "--scheme", "litert,portable", "--images", "9",
+         "--seed", "3", "--output", "o"],
+        ["--model=m.pt", "data=d.yaml", "--imgsz=64x96", "scheme=litert,portable", "--images", "9", "seed=3",
+         "--output=o"],
+    ],
+)  # fmt: skip
+def test_quantize_means_the_same_in_every_spelling(calls: Calls, arguments: list[str]) -> None:
+    assert cli.main(["quantize", *arguments, "calibration-split=test", "allow_scored=yes"]) == 0
+    name, positional, given = calls.seen[0]
+    assert (name, positional, given["data"]) == ("quantize", ("m.pt",), "d.yaml")
+    assert given["scheme"] == ("litert", "portable")
+    options = given["options"]
+    assert options.imgsz == (64, 96) and not options.allow_unsafe
+    chosen = options.calibration
+    assert (chosen.images, chosen.seed, chosen.split, chosen.allow_scored) == (9, 3, "test", True)
+    assert calls.seen[1][:2] == ("save", (Path("o/m_int8.pt"),))
+
+
+def test_an_unwritable_output_is_refused_before_calibration(calls: Calls, tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    for verb in ("quantize", "export", "run"):
+        assert cli.main([verb, "model=m.pt", "data=d.yaml", "output=taken"]) == 2
+    assert not calls.seen
+
+
+RECIPE = """
+model: m.pt
+data: d.yaml
+targets: [onnxruntime]
+scheme: [portable]
+imgsz: 64
+output: out
+calibration: {images: 16, seed: 5}
+ranges: {score: minmax}
+validation: {gate: strict, limit: 7, data: other.yaml}
+"""
+
+
+def test_run_a_recipe(calls: Calls, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    assert cli.main(["run", "r.yaml"]) == 0
+    options = calls["quantize"]["options"]
+    assert (options.imgsz, options.calibration.images, options.calibration.seed) == (64, 16, 5)
+    assert options.ranges.score.value == "minmax" and calls["quantize"]["scheme"] == ("portable",)
+    assert calls["export"]["targets"] == ["onnxruntime"] and calls["export"]["keep_going"] is True
+    assert calls["export"]["folder"] == Path("out")
+    given = calls["validate"]
+    assert given["data"] == "other.yaml" and given["options"].gate == "strict" and given["options"].limit == 7
+    assert given["options"].report == Path("out/report")
+
+
+def test_arguments_override_the_recipe(calls: Calls, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    code = cli.main(
+        ["run", "recipe=r.yaml", "imgsz=96", "images=8", "gate=default", "targets=openvino", "split=minival"]
+    )
+    assert code == 0
+    options = calls["quantize"]["options"]
+    assert (options.imgsz, options.calibration.images, options.calibration.seed) == (96, 8, 5)
+    assert options.calibration.scored_split == "minival"
+    assert calls["export"]["targets"] == ["openvino"]
+    assert calls["validate"]["options"].gate == "default" and calls["validate"]["options"].limit == 7
+
+
+def test_run_on_unlabelled_images(calls: Calls) -> None:
+    assert cli.main(["run", "model=m.pt", "data=d.yaml", "source=photos", "targets=onnxruntime"]) == 0
+    assert calls["validate"]["source"] == "photos" and calls["validate"]["data"] is None
+    assert calls["quantize"]["data"] == "d.yaml"
+
+
+@pytest.mark.parametrize("content", ["modle: x", "model: m.pt\ndata: d\ncalibration: {imgs: 1}", "- a", "", "a: ["])
+def test_bad_recipes(calls: Calls, tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "r.yaml").write_text(content)
+    assert cli.main(["run", "r.yaml"]) == 2
+    assert "r.yaml" in capsys.readouterr().err and not calls.seen
+
+
+def test_validate_passes_everything_on(calls: Calls) -> None:
+    arguments = "gate=strict split=test limit=3 threads=1 latency=no bootstrap=200 manifest=m.json output=rep"
+    assert cli.main([*VALIDATE, *arguments.split()]) == 0
+    _, positional, given = calls.seen[0]
+    assert positional == ("m.pt", "out") and given["data"] == "d.yaml" and given["source"] is None
+    assert given["options"] == api.ValidateOptions(
+        gate="strict",
+        split="test",
+        limit=3,
+        threads=1,
+        latency=False,
+        bootstrap=200,
+        manifest="m.json",
+        report=Path("rep"),
+    )
+
+
+def test_report_goes_beside_the_exports(calls: Calls, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.onnx").touch()
+    for exports in ("out", "out/a.onnx"):
+        calls.seen.clear()
+        cli.main(["validate", "model=m.pt", f"exports={exports}", "data=d.yaml"])
+        assert calls["validate"]["options"].report == Path("out/report")
+
+
+def test_export_of_a_plain_checkpoint_needs_data(
+    calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint(tmp_path / "plain.pt")
+    assert cli.main(["export", "model=plain.pt", "targets=onnxruntime"]) == 2
+    assert "plain checkpoint; pass data=" in capsys.readouterr().err
+    assert cli.main(["export", "model=plain.pt", "targets=onnxruntime", "data=d.yaml", "images=8"]) == 0
+    assert [n for n, *_ in calls.seen] == ["quantize", "export"]
+
+
+def test_export_of_a_quantized_checkpoint(calls: Calls, tmp_path: Path) -> None:
+    tiny_artifact().save(tmp_path / "q_int8.pt")
+    assert cli.main(["export", "q_int8.pt"]) == 2, "only a recipe may be given bare"
+    assert cli.main(["export", "model=q_int8.pt", "target=onnx", "output=here"]) == 0
+    (name, (artifact,), given) = calls.seen[0]
+    assert name == "export" and artifact.plans == tiny_artifact().plans
+    assert given["targets"] == ["onnxruntime"] and given["folder"] == "here"
+
+
+def test_plan_prints_or_saves(calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "model=m.pt", "scheme=litert", "imgsz=64"]) == 0
+    assert calls.seen[0] == ("plan", ("m.pt",), {"scheme": "litert", "imgsz": 64})
+    assert capsys.readouterr().out.strip() == str(tiny_artifact().plans["portable"]).strip()
+    assert cli.main(["plan", "model=m.pt", "output=p.json"]) == 0
+    assert Plan.from_json((tmp_path / "p.json").read_text()) == tiny_artifact().plans["portable"]
+    json.loads((tmp_path / "p.json").read_text())
+    assert cli.main(["plan", "model=m.pt", "output=p.json/x"]) == 2
+
+
+def test_targets_lists_every_target(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from yoloquant import targets
+
+    assert cli.main(["targets"]) == 0
+    shown = capsys.readouterr().out
+    for name in targets.names():
+        assert name in shown and all(d in shown for d in targets.get(name).capabilities.devices)
+    monkeypatch.setattr(type(targets.get("openvino")), "missing", classmethod(lambda cls: ("openvino",)))
+    assert cli.main(["targets"]) == 0
+    shown = capsys.readouterr().out
+    assert "missing openvino" in shown and 'pip install "yoloquant[openvino]"' in shown
+
+
+def test_failed_exports_are_shown(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = api.ExportResult(tmp_path, (), {"litert": "no luck"})
+    monkeypatch.setattr(api, "export", lambda *a, **k: outcome)
+    calls.verdict = Verdict.ERROR
+    assert cli.main(["run", "model=m.pt", "data=d.yaml", "targets=litert"]) == 4
+    assert "failed litert: no luck" in capsys.readouterr().err

@@ -1,0 +1,200 @@
+"""One pass over the images: shared pixels, shared selection, failures contained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from validation_fakes import NAMES, FakeRunner, label_rows, write_dataset
+
+from yoloquant.data.dataset import ValidationSet
+from yoloquant.errors import DataError, TargetError
+from yoloquant.evaluation.bootstrap import BootstrapOptions
+from yoloquant.evaluation.compare import Comparer
+from yoloquant.evaluation.evaluate import EvaluateOptions, evaluate
+from yoloquant.evaluation.gate import exit_code, load_gate
+from yoloquant.evaluation.verdict import ArtifactFacts, JudgeOptions, judge
+from yoloquant.runtime.core.letterbox import place
+from yoloquant.types import HeadLayout, Verdict
+
+GATE = {"name": "test", "limits": {"fidelity": 0.9, "map_drop": 0.05, "confidence_shift": 0.2}}
+QUICK = JudgeOptions(bootstrap=BootstrapOptions(replicates=200))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> ValidationSet:
+    return ValidationSet.from_yaml(write_dataset(tmp_path / "set", count=12))
+
+
+def perfect(data: ValidationSet, score: float = 0.9) -> list[np.ndarray]:
+    """Detections on every label of a 48 x 64 data set at 64 x 64."""
+    where = place((48, 64), (64, 64))
+    return label_rows([(i.classes, where.to_input(i.boxes)) for i in data.images], score=score)
+
+
+def shifted(rows: Sequence[np.ndarray], pixels: float) -> list[np.ndarray]:
+    """The same detections moved to the right."""
+    return [r + np.array([pixels, 0, pixels, 0, 0, 0]) for r in rows]
+
+
+def run(data: ValidationSet, **runners: FakeRunner):  # type: ignore[no-untyped-def]
+    return evaluate(runners, data, EvaluateOptions(warmup=0))
+
+
+@pytest.mark.parametrize("layout", [HeadLayout.DECODED, HeadLayout.END2END])
+def test_perfect_model_reaches_the_ceiling(data: ValidationSet, layout: HeadLayout) -> None:
+    rows = perfect(data)
+    evaluation = run(data, fp32=FakeRunner(rows, layout=layout), same=FakeRunner(rows, layout=layout))
+    result = judge(evaluation, load_gate(GATE), {"same": ArtifactFacts("a.onnx")}, QUICK)
+    accuracy, target = result.baseline.accuracy, result.targets[0]
+    assert accuracy is not None and accuracy.map50_95 == pytest.approx(0.995) == accuracy.map50
+    assert set(accuracy.per_class) == set(NAMES)
+    comparison = target.comparison
+    assert comparison is not None and comparison.map_drop is not None
+    assert (comparison.map_drop.value, comparison.map_drop.low, comparison.map_drop.high) == (0, 0, 0)
+    assert comparison.fidelity.value == pytest.approx(0.995) and comparison.box_iou == pytest.approx(1)
+    assert comparison.confidence_shift == 0 and comparison.matched == data.boxes
+    assert result.verdict is Verdict.PASS and exit_code(result) == 0
+    assert (result.images, result.labels, result.imgsz) == (12, data.boxes, (64, 64))
+
+
+def test_every_runner_sees_the_same_pixels_once(data: ValidationSet) -> None:
+    first, second = FakeRunner(perfect(data)), FakeRunner(perfect(data))
+    seen: list[tuple[int, int, str]] = []
+    evaluate({"fp32": first, "b": second}, data, EvaluateOptions(warmup=0), progress=lambda *a: seen.append(a))
+    assert first.calls == second.calls == len(data)
+    assert all(a is b for a, b in zip(first.inputs, second.inputs, strict=True))
+    assert seen[0] == (1, 12, "000.png") and seen[-1] == (12, 12, "011.png")
+
+
+def test_a_known_bad_artifact_fails(data: ValidationSet) -> None:
+    rows = perfect(data)
+    evaluation = run(data, fp32=FakeRunner(rows), bad=FakeRunner(shifted(rows, 4)))
+    result = judge(evaluation, load_gate(GATE), {"bad": ArtifactFacts()}, QUICK)
+    checks = {check.name: check for check in result.targets[0].checks}
+    assert checks["map_drop"].verdict is Verdict.FAIL and checks["map_drop"].value > 0.2
+    assert checks["fidelity"].verdict is Verdict.FAIL
+    assert result.verdict is Verdict.FAIL and exit_code(result) == 1
+    example = result.examples[0]
+    assert example.target == "bad" and len(example.fp32) == len(example.quantized) > 0
+    assert np.array(example.quantized)[0, 0] - np.array(example.fp32)[0, 0] == pytest.approx(4, abs=0.02)
+
+
+def test_confidence_shift_and_per_size(data: ValidationSet) -> None:
+    evaluation = run(data, fp32=FakeRunner(perfect(data)), low=FakeRunner(perfect(data, score=0.6)))
+    comparison = Comparer(evaluation, BootstrapOptions(replicates=50)).compare("low").comparison
+    assert comparison.confidence_shift == pytest.approx(-0.3, abs=1e-6)
+    assert comparison.fidelity.value == pytest.approx(0.995)
+    assert comparison.fidelity_per_size == {"small": pytest.approx(0.995), "medium": None, "large": None}
+    assert comparison.per_size_drop == {"small": 0, "medium": None, "large": None}
+
+
+def test_a_failing_runner_is_an_error_and_the_others_go_on(data: ValidationSet) -> None:
+    def raise_later(index: int, output: np.ndarray) -> np.ndarray:
+        if index == 5:
+            raise RuntimeError("device lost")
+        return output
+
+    def go_nan(index: int, output: np.ndarray) -> np.ndarray:
+        return np.full_like(output, np.nan)
+
+    rows = perfect(data)
+    runners = {
+        "fp32": FakeRunner(rows),
+        "lost": FakeRunner(rows, broken=raise_later),
+        "nan": FakeRunner(rows, broken=go_nan),
+        "shape": FakeRunner(rows, broken=lambda index, output: output[:, :5]),
+        "size": FakeRunner(rows, imgsz=(32, 32)),
+        "good": FakeRunner(rows),
+    }
+    evaluation = evaluate(runners, data, EvaluateOptions(warmup=0))
+    assert set(evaluation.records) == {"fp32", "good"}
+    wanted = {name: ArtifactFacts() for name in runners} | {"unbuilt": ArtifactFacts(error="no compiler")}
+    wanted |= {"forgotten": ArtifactFacts()}
+    result = judge(evaluation, load_gate(GATE), wanted, QUICK)
+    errors = {target.target: target.error for target in result.targets if target.verdict is Verdict.ERROR}
+    assert "RuntimeError: device lost (on image 005.png)" in errors["lost"]
+    assert "NaN" in errors["nan"] and "(1, 7, anchors)" in errors["shape"] and "(32, 32)" in errors["size"]
+    assert errors["unbuilt"] == "no compiler" and "not measured" in errors["forgotten"]
+    assert [t.target for t in result.targets] == ["lost", "nan", "shape", "size", "good", "unbuilt", "forgotten"]
+    assert next(t for t in result.targets if t.target == "good").verdict is Verdict.PASS
+    assert result.verdict is Verdict.ERROR and exit_code(result) == 4
+
+
+def test_a_failing_baseline_stops_everything(data: ValidationSet) -> None:
+    bad = FakeRunner(perfect(data), broken=lambda index, output: np.full_like(output, np.inf))
+    with pytest.raises(TargetError, match="baseline 'fp32' failed"):
+        run(data, fp32=bad)
+    with pytest.raises(TargetError, match="no runner is named 'fp32'"):
+        run(data, other=FakeRunner(perfect(data)))
+
+
+def test_classes_must_fit(data: ValidationSet) -> None:
+    two = ValidationSet(data.images, ("a", "b"), "two.yaml")
+    with pytest.raises(DataError, match=r"model has 3 classes and data 'two\.yaml' has 2"):
+        run(two, fp32=FakeRunner(perfect(data)))
+    with pytest.raises(DataError, match="no images"):
+        run(data.take(0), fp32=FakeRunner(perfect(data)))
+
+
+def test_without_labels_fidelity_decides(data: ValidationSet) -> None:
+    folder = ValidationSet.from_folder(data.images[0].path.parent, NAMES)
+    rows = perfect(data)
+    evaluation = run(folder, fp32=FakeRunner(rows), good=FakeRunner(rows), bad=FakeRunner(shifted(rows, 4)))
+    wanted = {"good": ArtifactFacts(), "bad": ArtifactFacts()}
+    result = judge(evaluation, load_gate({**GATE, "without_labels": "skip"}), wanted, QUICK)
+    good, bad = result.targets
+    assert result.labels == 0 and good.accuracy is None and good.comparison.map_drop is None
+    assert good.verdict is Verdict.PASS and bad.verdict is Verdict.FAIL
+    assert any("map_drop was not checked" in note for note in good.notes)
+    strict = judge(evaluation, load_gate(GATE), {"good": ArtifactFacts()}, QUICK)
+    assert strict.verdict is Verdict.INCONCLUSIVE and exit_code(strict) == 3 and exit_code(strict, 0) == 0
+
+
+def test_a_model_that_finds_nothing(data: ValidationSet) -> None:
+    nothing = [np.zeros((0, 6))] * len(data)
+    evaluation = run(data, fp32=FakeRunner(perfect(data)), none=FakeRunner(nothing))
+    target = judge(evaluation, load_gate(GATE), {"none": ArtifactFacts()}, QUICK).targets[0]
+    assert target.verdict is Verdict.FAIL and target.comparison.fidelity.value == 0
+    assert target.comparison.matched == 0 and "it detected nothing on any image" in target.notes
+
+
+def test_a_baseline_that_finds_nothing_proves_nothing(data: ValidationSet) -> None:
+    nothing = [np.zeros((0, 6))] * len(data)
+    folder = ValidationSet.from_folder(data.images[0].path.parent, NAMES)
+    evaluation = run(folder, fp32=FakeRunner(nothing), same=FakeRunner(nothing))
+    gate = load_gate({"name": "g", "limits": {"fidelity": 0.9}})
+    result = judge(evaluation, gate, {"same": ArtifactFacts()}, QUICK)
+    assert result.verdict is not Verdict.PASS
+
+
+def test_timing(data: ValidationSet) -> None:
+    rows = perfect(data)
+    float_runner = FakeRunner(rows)
+    runners = {"fp32": FakeRunner(rows), "int8": FakeRunner(rows), "float": float_runner}
+    evaluation = evaluate(runners, data, EvaluateOptions(warmup=2, timing_only={"float": 5}))
+    assert float_runner.calls == 5 + 2
+    facts = {"int8": ArtifactFacts(size_bytes=50, timing_baseline="float"), "fp32": ArtifactFacts(size_bytes=200)}
+    result = judge(evaluation, load_gate(GATE), facts, QUICK)
+    target = result.targets[0]
+    assert target.comparison.latency_ratio > 0 and target.comparison.size_ratio == 0.25
+    assert target.latency.runs == 12 and 0 < target.latency.median_ms <= target.latency.p90_ms
+    assert result.environment["peak_memory_bytes"] > 2**20 and result.environment["data_sha256"] == data.data_hash
+    simulated = {"int8": ArtifactFacts(timing_baseline="float", simulated=True)}
+    other = judge(evaluation, load_gate(GATE), simulated, QUICK).targets[0]
+    assert other.latency is None and other.comparison.latency_ratio is None and "simulated" in other.notes[0]
+    assert len(result.targets) == 1 and result.baseline.size_bytes == 200
+
+
+def test_results_are_repeatable(data: ValidationSet) -> None:
+    rows = perfect(data)
+    rng = np.random.default_rng(0)
+    noisy = [r + np.concatenate([rng.normal(0, 1.5, (len(r), 4)), np.zeros((len(r), 2))], axis=1) for r in rows]
+    evaluation = run(data, fp32=FakeRunner(rows), noisy=FakeRunner(noisy))
+    first = judge(evaluation, load_gate(GATE), {"noisy": ArtifactFacts()}, QUICK).targets[0]
+    again = judge(evaluation, load_gate(GATE), {"noisy": ArtifactFacts()}, QUICK).targets[0]
+    assert first.comparison == again.comparison and first.checks == again.checks
+    drop = first.comparison.map_drop
+    assert drop.low < drop.value < drop.high and drop.std > 0

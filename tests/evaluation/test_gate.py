@@ -1,0 +1,168 @@
+"""Gates: reading, limits, rules and verdicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from yoloquant.errors import UsageError
+from yoloquant.evaluation.compare import Measurements
+from yoloquant.evaluation.gate import GATES_FOLDER, Limit, Rule, decide, exit_code, images_to_settle, load_gate, worst
+from yoloquant.evaluation.results import Comparison, Interval, TargetResult, ValidationResult
+from yoloquant.types import Verdict
+
+
+def measured(drop: Interval | None, fidelity: Interval, **rest: float) -> Measurements:
+    intervals = {"fidelity": fidelity, "confidence_shift": Interval(-0.02, -0.03, -0.01)}
+    if drop is not None:
+        intervals["map_drop"] = drop
+    classes = {"cat": Interval(0.02, -0.01, 0.05), "dog": Interval(0.5, -0.5, 1.0)}
+    comparison = Comparison(drop, None, fidelity, **rest)
+    return Measurements(comparison, intervals, classes if drop else {}, {"cat": 50, "dog": 2}, 100)
+
+
+GOOD = Interval(0.0, -0.004, 0.004)
+SURE = Interval(0.95, 0.93, 0.97)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "rule", "verdict"),
+    [
+        (-0.01, 0.005, Rule.PROVE, Verdict.PASS),
+        (-0.01, 0.02, Rule.PROVE, Verdict.INCONCLUSIVE),
+        (0.015, 0.02, Rule.PROVE, Verdict.FAIL),
+        (-0.01, 0.02, Rule.VETO, Verdict.PASS),
+        (0.015, 0.02, Rule.VETO, Verdict.FAIL),
+        (-0.01, 0.005, Rule.ESTIMATE, Verdict.PASS),
+        (0.0, 0.03, Rule.ESTIMATE, Verdict.FAIL),
+    ],
+)
+def test_rules(low: float, high: float, rule: Rule, verdict: Verdict) -> None:
+    middle = (low + high) / 2
+    limit = Limit(limit=0.01, rule=rule)
+    assert decide(middle, Interval(middle, low, high), limit) is verdict
+    # A lower bound is the mirror image.
+    mirrored = Limit(limit=-0.01, rule=rule)
+    assert decide(-middle, Interval(-middle, -high, -low), mirrored, sign=-1) is verdict
+
+
+@given(st.floats(-1, 1), st.floats(0, 1), st.floats(-1, 1), st.sampled_from(list(Rule)))
+def test_a_narrower_interval_never_loses_a_verdict(value: float, half: float, limit: float, rule: Rule) -> None:
+    wide = decide(value, Interval(value, value - half, value + half), Limit(limit=limit, rule=rule))
+    point = decide(value, Interval(value, value, value), Limit(limit=limit, rule=rule))
+    assert point is not Verdict.INCONCLUSIVE
+    if rule is Rule.PROVE and wide is not Verdict.INCONCLUSIVE:
+        assert wide is point
+
+
+def test_images_to_settle_follows_the_square_root() -> None:
+    # Half-width 0.02 on 100 images, 0.01 away from the limit: four times the images.
+    assert images_to_settle(0.0, Interval(0, -0.02, 0.02), 0.01, 100) == 300
+    assert images_to_settle(0.02, Interval(0.02, 0.0, 0.1), 0.01, 100) == 300
+    assert images_to_settle(0.01, Interval(0.01, 0, 0.02), 0.01, 100) is None
+
+
+def test_overrides_numbers_and_null() -> None:
+    gate = load_gate(
+        {
+            "name": "g",
+            "limits": {"map_drop": 0.01, "fidelity": {"limit": 0.9, "rule": "veto"}, "size_ratio": 0.5},
+            "targets": {"litert": {"map_drop": 0.02, "size_ratio": None}},
+        }
+    )
+    assert gate.limits_for("openvino")["map_drop"] == Limit(limit=0.01)
+    special = gate.limits_for("litert")
+    assert special["map_drop"].limit == 0.02 and special["fidelity"].rule is Rule.VETO and "size_ratio" not in special
+
+
+def test_unmeasured_limits_are_never_silent() -> None:
+    content = {"name": "g", "limits": {"fidelity": 0.9, "latency_ratio": 1.0, "map_drop": 0.01}}
+    checks, notes = load_gate(content).judge("x", measured(None, SURE))
+    assert {c.name: c.verdict for c in checks} == {
+        "map_drop": Verdict.INCONCLUSIVE,
+        "fidelity": Verdict.PASS,
+        "latency_ratio": Verdict.INCONCLUSIVE,
+    }
+    assert not notes
+    checks, notes = load_gate({**content, "without_labels": "skip", "unmeasured": "skip"}).judge(
+        "x", measured(None, SURE)
+    )
+    assert [c.name for c in checks] == ["fidelity"] and len(notes) == 2
+    empty = load_gate({"name": "g", "limits": {"map_drop": 0.01}, "without_labels": "skip"})
+    checks, _ = empty.judge("x", measured(None, SURE))
+    assert [c.verdict for c in checks] == [Verdict.INCONCLUSIVE] and "no limit" in checks[0].message
+
+
+def test_checks_and_messages() -> None:
+    content = {
+        "name": "g",
+        "limits": {
+            "map_drop": 0.002,
+            "fidelity": 0.9,
+            "per_class_drop": 0.1,
+            "confidence_shift": 0.05,
+            "size_ratio": 0.3,
+        },
+    }
+    checks, _ = load_gate(content).judge("x", measured(GOOD, SURE, size_ratio=0.5))
+    by_name = {c.name: c for c in checks}
+    assert (
+        by_name["map_drop"].verdict is Verdict.INCONCLUSIVE and "about 300 more images" in by_name["map_drop"].message
+    )
+    assert by_name["per_class_drop"].verdict is Verdict.PASS and "(cat)" in by_name["per_class_drop"].message
+    assert by_name["confidence_shift"].value == pytest.approx(0.02)  # of the absolute value
+    assert by_name["confidence_shift"].interval == Interval(0.02, 0.01, 0.03)
+    assert by_name["size_ratio"].verdict is Verdict.FAIL and by_name["size_ratio"].interval is None
+    assert by_name["fidelity"].message.startswith("fidelity to FP32 is 0.9500, allowed is at least 0.9")
+
+
+def test_worst_and_exit_codes() -> None:
+    assert worst([Verdict.PASS, Verdict.INCONCLUSIVE]) is Verdict.INCONCLUSIVE
+    assert worst([Verdict.FAIL, Verdict.ERROR, Verdict.PASS]) is Verdict.ERROR
+    assert worst([]) is Verdict.INCONCLUSIVE
+    base = TargetResult("fp32", "", "", Verdict.PASS)
+    for verdict, code in zip(Verdict, (0, 1, 3, 4), strict=True):
+        assert exit_code(ValidationResult(verdict, base, (), (), 1, 1, (64, 64), "g")) == code
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {"name": "g", "limits": {"map_dorp": 0.1}},
+            r"unknown key 'limits.map_dorp'; allowed are map_drop, map50_drop",
+        ),
+        ({"name": "g", "limits": {}, "colour": 1}, r"unknown key 'colour'; allowed are format, name"),
+        (
+            {"name": "g", "limits": {"map_drop": {"limit": 1, "ruel": "veto"}}},
+            r"map_drop.ruel'; allowed are limit, rule",
+        ),
+        ({"name": "g", "limits": {}, "targets": {"x": {"fiedlity": 1}}}, r"targets.x.fiedlity'; allowed are map_drop"),
+        ({"name": "g", "limits": {"map_drop": {"limit": 1, "rule": "maybe"}}}, r"prove"),
+        ({"name": "g", "limits": {"map_drop": True}}, "limits.map_drop"),
+        ({"name": "g", "limits": {"map_drop": float("nan")}}, "finite"),
+        ({"limits": {}}, "name: Field required"),
+    ],
+)
+def test_bad_gates(content: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_gate(content)
+
+
+def test_gate_files(tmp_path: Path) -> None:
+    for path in GATES_FOLDER.glob("*.yaml"):
+        gate = load_gate(path.stem)
+        assert gate.name == path.stem and gate.limits.fidelity is not None
+    assert {p.stem for p in GATES_FOLDER.glob("*.yaml")} >= {"default", "strict", "unlabelled"}
+    with pytest.raises(UsageError, match=r"does not exist.*default, strict, unlabelled"):
+        load_gate("nowhere")
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("a: [")
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_gate(bad)
+    bad.write_text("text")
+    with pytest.raises(UsageError, match="a gate holds the keys"):
+        load_gate(bad)

@@ -1,0 +1,137 @@
+"""Detection and benchmarks with exported artifacts; what is not particular to exports is tested under tests/runtime."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from yoloquant.cli import live_verbs
+from yoloquant.errors import ArtifactError, UsageError
+from yoloquant.inference import run_exports as live
+from yoloquant.runtime.apps import bench, predict
+from yoloquant.runtime.apps.predict import PredictOptions
+from yoloquant.runtime.apps.running import Running
+from yoloquant.targets.exports import save_exports
+from yoloquant.types import ExportedModel, ModelInfo, Task
+
+
+def write_network(path: Path) -> ExportedModel:
+    """A network whose output depends on its input: one convolution, as boxes and scores of an 8 x 8 grid."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    draw = np.random.RandomState(0)
+    constants = {
+        "weights": draw.normal(0, 0.3, (7, 3, 8, 8)).astype(np.float32),
+        "shape": np.array([1, 7, 64], np.int64),
+        "scale": np.array([40.0] * 4 + [1.0] * 3, np.float32).reshape(1, 7, 1),
+    }
+    nodes = [
+        helper.make_node("Conv", ["images", "weights"], ["cells"], strides=[8, 8]),
+        helper.make_node("Sigmoid", ["cells"], ["ones"]),
+        helper.make_node("Reshape", ["ones", "shape"], ["flat"]),
+        helper.make_node("Mul", ["flat", "scale"], ["output0"]),
+    ]
+    sides = [("images", [1, 3, 64, 64]), ("output0", [1, 7, 64])]
+    inputs, outputs = ([helper.make_tensor_value_info(n, TensorProto.FLOAT, s)] for n, s in sides)
+    known = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "tiny", inputs, outputs, known)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    info = ModelInfo(Task.DETECT, ("a", "b", "c"), (64, 64))
+    return ExportedModel("onnxruntime", path, info, info.layout)
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export folder with one artifact that runs and one that does not as it is."""
+    folder = tmp_path_factory.mktemp("exports")
+    exported = write_network(folder / "tiny-onnxruntime.onnx")
+    other = folder / "tiny-tensorrt.onnx"
+    other.write_bytes(exported.path.read_bytes())
+    save_exports(folder, [exported, replace(exported, path=other, target="tensorrt")])
+    return folder
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    draw = np.random.RandomState(0)
+    for index in range(3):
+        picture = draw.randint(0, 256, (12, 16, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+        cv2.imwrite(str(folder / f"{index}.png"), picture)
+    return folder
+
+
+def test_an_artifact_detects_as_its_detector_does(exports: Path, images: Path, tmp_path: Path) -> None:
+    running = Running(threads=1, conf=0.02, max_det=20)
+    out = tmp_path / "out.jsonl"
+    options = PredictOptions(str(images), outputs=(str(out),))
+    summary = live.predict(str(exports / "tiny-onnxruntime.onnx"), options, running)
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    with live.ArtifactOpener(str(exports), running)() as detector:  # the only one that runs
+        for line in lines:
+            found = detector(cv2.imread(str(images / line["file"])))
+            assert np.allclose(line["boxes"], found.boxes, atol=1e-3) and line["classes"] == found.classes.tolist()
+    assert summary.outcome.frames == len(lines) == 3 and sum(summary.found.values()) > 0
+    shared = tmp_path / "shared.jsonl"
+    options = replace(options, outputs=(str(shared),), workers=2)
+    live.predict(str(exports / "tiny-onnxruntime.onnx"), options, replace(running, threads=2))
+    others = [json.loads(line) for line in shared.read_text().splitlines()]
+    for line in [*lines, *others]:
+        del line["latency_ms"]
+    assert others == lines, "two workers find the same, in the same order"
+
+
+def test_the_verbs_say_their_results(exports: Path, images: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    arguments = {"model": str(exports), "source": str(images), "threads": "1"}
+    assert live.predict_main({**arguments, "output": str(tmp_path / "o.jsonl"), "conf": "0.02"}, said.append) == 0
+    assert "3 frames" in said[-1]
+    out = tmp_path / "bench.json"
+    arguments |= {"rounds": "2", "runs": "3", "warmup": "1", "images": "2", "output": str(out)}
+    assert live.bench_main(arguments, said.append) == 0
+    (artifact,) = json.loads(out.read_text())["artifacts"]
+    assert artifact["name"] == "tiny-onnxruntime.onnx" and artifact["facts"]["threads"] == 1
+    assert artifact["steps_ms"]["inference"]["p50"] > 0 and artifact["memory_mb"] > 1
+
+
+def test_what_cannot_run_as_it_is_is_refused(exports: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="build the engine"):
+        live.ArtifactOpener(str(exports / "tiny-tensorrt.onnx"))()
+    with pytest.raises(ArtifactError, match="no artifact that runs"):
+        live.openers([str(exports / "tiny-tensorrt.onnx")])
+    with pytest.raises(ArtifactError, match="does not exist"):
+        live.openers([str(tmp_path / "none")])
+    with pytest.raises(UsageError, match="model="):
+        live.predict_main({"source": "0"}, print)
+
+
+def test_an_engine_that_was_built_beside_its_model_runs(exports: Path, tmp_path: Path) -> None:
+    model, engine = tmp_path / "tiny-tensorrt.onnx", tmp_path / "tiny-tensorrt.engine"
+    model.write_bytes((exports / "tiny-tensorrt.onnx").read_bytes())
+    engine.write_bytes(b"made on this device")
+    info = ModelInfo(Task.DETECT, ("a", "b", "c"), (64, 64))
+    metadata = {"engine": {"path": engine.name, "gpu": "Orin", "tensorrt": "10.3.0"}}
+    save_exports(tmp_path, [ExportedModel("tensorrt", model, info, info.layout, metadata=metadata)])
+    for named in (engine, model, tmp_path):
+        network = live.ArtifactOpener(str(named)).network()
+        assert (network.backend, network.path, network.info, network.raw) == ("tensorrt", engine, info, False)
+    (opener,) = live.openers([str(tmp_path)]).values()
+    assert opener.network().path == engine
+
+
+def test_every_running_artifact_of_a_folder_is_measured(exports: Path) -> None:
+    assert list(live.openers([str(exports)])) == ["tiny-onnxruntime.onnx"]
+    found = live.openers([str(exports / "tiny-onnxruntime.onnx"), str(exports)])
+    assert len(found) == 2 and {opener.path for opener in found.values()} == {str(exports / "tiny-onnxruntime.onnx")}
+
+
+def test_the_command_knows_exactly_the_arguments_of_the_verbs() -> None:
+    for verb, keys in ((live_verbs.PREDICT, predict.KEYS), (live_verbs.BENCH, bench.KEYS)):
+        assert sorted(option.name for option in verb.options) == sorted(keys)
+        assert all(option.default is None and option.type is str for option in verb.options)

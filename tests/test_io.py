@@ -1,0 +1,145 @@
+"""Nothing is ever half-written, whatever goes wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from full_disk import largest_file
+
+from yoloquant.errors import OutputError
+from yoloquant.io import atomic_path, output_folder
+
+
+def entries(folder: Path) -> set[str]:
+    """Everything in a folder, hidden files included."""
+    return {p.name for p in folder.iterdir()}
+
+
+def test_new_file_in_a_new_folder(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "file.txt"
+    with atomic_path(path) as temporary:
+        temporary.write_text("whole")
+        assert not path.exists(), "nothing appears before the block ends"
+        assert temporary.suffix == path.suffix and temporary.name == path.name
+    assert path.read_text() == "whole" and entries(path.parent) == {"file.txt"}
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, OSError, MemoryError])
+@pytest.mark.parametrize("existing", [False, True])
+def test_an_interrupted_block_changes_nothing(tmp_path: Path, error: type[BaseException], existing: bool) -> None:
+    path = tmp_path / "file.txt"
+    if existing:
+        path.write_text("before")
+    with pytest.raises(OutputError if error is OSError else error), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert entries(tmp_path) == ({"file.txt"} if existing else set())
+    assert not existing or path.read_text() == "before"
+
+
+def test_a_file_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("before")
+    with atomic_path(path) as temporary:
+        temporary.write_text("after")
+    assert path.read_text() == "after" and entries(tmp_path) == {"file.txt"}
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "old.bin").write_text("old")
+    with atomic_path(path) as temporary:
+        temporary.mkdir()
+        (temporary / "new.bin").write_text("new")
+        assert (path / "old.bin").exists()
+    assert entries(path) == {"new.bin"} and entries(tmp_path) == {"model"}
+
+
+@pytest.mark.parametrize("error", [OSError("disk trouble"), KeyboardInterrupt()])
+def test_a_folder_survives_a_failed_replacement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "old.bin").write_text("old")
+
+    def fail(self: Path, target: Path) -> Path:
+        raise error
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises((OutputError, KeyboardInterrupt)), atomic_path(path) as temporary:
+        temporary.mkdir()
+    assert (path / "old.bin").read_text() == "old" and entries(tmp_path) == {"model"}
+
+
+def test_a_folder_does_not_replace_a_file_nor_a_file_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(OutputError, match="cannot be written"), atomic_path(tmp_path / "file") as temporary:
+        temporary.mkdir()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "kept").touch()
+    with pytest.raises(OutputError, match="cannot be written"), atomic_path(tmp_path / "folder") as temporary:
+        temporary.write_text("x")
+    assert (tmp_path / "file").read_text() == "kept" and entries(tmp_path / "folder") == {"kept"}
+    assert entries(tmp_path) == {"file", "folder"}
+
+
+def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(OutputError, match="is a file"):
+        output_folder(tmp_path / "taken")
+    for path in (tmp_path / "taken" / "below", tmp_path / "taken" / "below" / "deeper"):
+        with pytest.raises(OutputError, match="cannot be written"):
+            output_folder(path)
+        with pytest.raises(OutputError, match="cannot be written"), atomic_path(path):
+            pytest.fail("the block must not start")
+    assert (tmp_path / "taken").read_text() == "a file"
+
+
+def test_output_folder_is_created_and_left_empty(tmp_path: Path) -> None:
+    assert output_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert output_folder(str(tmp_path / "a" / "b")).is_dir() and not entries(tmp_path / "a" / "b")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_read_only_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
+    with pytest.raises(OutputError, match="cannot be written"):
+        output_folder(folder)
+    with pytest.raises(OutputError, match="cannot be written"), atomic_path(folder / "x"):
+        pytest.fail("the block must not start")
+
+
+def test_read_only_file_system() -> None:
+    with pytest.raises(OutputError, match="cannot be written"):
+        output_folder("/proc/yoloquant")
+
+
+def test_full_disk(tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    with largest_file(16), pytest.raises(OutputError, match="cannot be written"):
+        output_folder(tmp_path / "out")
+    with largest_file(16), pytest.raises(OutputError, match="cannot be written"), atomic_path(path) as temporary:
+        temporary.write_bytes(b"x" * 1000)
+    assert not path.exists() and not any(p.name.startswith(".file") for p in tmp_path.iterdir())
+
+
+def test_a_killed_process_leaves_no_file_under_the_final_name(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    code = (
+        "import os, signal, sys, pathlib\nfrom yoloquant.io import atomic_path\n"
+        "with atomic_path(pathlib.Path(sys.argv[1])) as t:\n"
+        "    t.write_text('half')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert result.returncode == -signal.SIGKILL and not path.exists()
+    with atomic_path(path) as temporary:
+        temporary.write_text("whole")
+    assert path.read_text() == "whole"

@@ -1,9 +1,0 @@
-"""Which layers a model can least do without: measured one by one, for pruning and for quantization."""
-
-from __future__ import annotations
-
-from .options import AnalyzeOptions, Kind, Metric, Per
-from .run import analyze
-from .sensitivity import Measured, Sensitivity
-
-__all__ = ["AnalyzeOptions", "Kind", "Measured", "Metric", "Per", "Sensitivity", "analyze"]

@@ -1,0 +1,1 @@
+"""Everything that touches Ultralytics outside of training."""

@@ -1,0 +1,358 @@
+"""The one bridge to Ultralytics for models: loading checkpoints and preparing them for tracing.
+
+Only the stable parts of Ultralytics 8.3 and 8.4 are used. Nothing is patched and nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+import logging
+import os
+import zipfile
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ModelError, UsageError
+from ..runtime.device.environment import variable
+from ..types import ModelInfo, Task
+from .restricted_load import read_restricted
+
+if TYPE_CHECKING:
+    from torch import nn
+
+logger = logging.getLogger(__name__)
+
+MAX_IMGSZ = 8192
+STATE_KEY = "yoloquant"
+NATIVE_KEY = "modelopt"
+
+
+@dataclass(frozen=True)
+class HostModel:
+    """A float YOLO as Ultralytics holds it.
+
+    Attributes:
+        module: The ``BaseModel`` in float32 and eval mode, not fused.
+        task: Its task.
+        names: Class names.
+        stride: Largest stride in pixels.
+        channels: Input channels.
+        imgsz: Input size that it was trained at, if the checkpoint tells.
+        source: File it came from, or a description.
+        sha256: Hash of the weights (of the file where there is one).
+        state: What yoloquant stored in the checkpoint; empty for a plain one.
+        unsafe: Whether the file could only be read by running its pickled code.
+        native: Quantizer state of Ultralytics' own QAT as the checkpoint holds it (``training.native``).
+    """
+
+    module: nn.Module
+    task: Task
+    names: tuple[str, ...]
+    stride: int
+    channels: int = 3
+    imgsz: tuple[int, int] | None = None
+    source: str = ""
+    sha256: str = ""
+    state: dict[str, Any] = field(default_factory=dict)
+    unsafe: bool = False
+    native: dict[str, Any] = field(default_factory=dict)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for chunk in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def load_model(model: Any, *, allow_unsafe: bool = False) -> HostModel:
+    """Load a checkpoint, or take over a live model.
+
+    Args:
+        model: Path of a ``.pt`` file, an ``ultralytics.YOLO``, or one of its ``BaseModel`` modules.
+        allow_unsafe: Read a file that needs classes outside Ultralytics' allow-list. Such a file can run any code.
+
+    Returns:
+        The model; a live one is copied, so that the caller's stays as it is.
+
+    Raises:
+        ModelError: The file is missing, corrupt, unsafe, or not a YOLO that can be quantized.
+    """
+    if isinstance(model, (str, os.PathLike)):
+        return _load_file(Path(model), allow_unsafe)
+    inner = getattr(model, "model", None)
+    module: Any = inner if hasattr(inner, "model") else model  # a YOLO holds a BaseModel, which holds the layers
+    if not hasattr(module, "state_dict") or isinstance(inner, str):
+        raise ModelError(
+            f"got {type(model).__name__}, which holds no PyTorch model; allowed are a path to a .pt checkpoint, an "
+            "ultralytics.YOLO made from one, or its .model"
+        )
+    source = str(getattr(model, "ckpt_path", "") or getattr(module, "pt_path", "") or "live model")
+    module, native = _without_quantizers(copy.deepcopy(module))
+    return replace(_describe(module, source=source, sha256=_weights_sha256(module)), native=native)
+
+
+def _load_file(path: Path, allow_unsafe: bool) -> HostModel:
+    if not path.is_file():
+        raise ModelError(
+            f"model '{path}' does not exist (looked in {path.resolve().parent}); give the path of a trained "
+            "Ultralytics checkpoint, for instance runs/detect/train/weights/best.pt"
+        )
+    if path.suffix.lower() != ".pt":
+        raise ModelError(
+            f"model '{path}' is a {path.suffix or 'suffix-less'} file; allowed is a PyTorch checkpoint (.pt). Exports "
+            "such as .onnx hold no trainable weights: start from the checkpoint that they were made from"
+        )
+    checkpoint, unsafe = _read_checkpoint(path, allow_unsafe)
+    from torch import nn
+
+    if not isinstance(checkpoint, dict):
+        raise ModelError(f"'{path}' holds a {type(checkpoint).__name__}, not an Ultralytics checkpoint")
+    module = checkpoint.get("ema") or checkpoint.get("model")
+    if not isinstance(module, nn.Module):
+        raise ModelError(
+            f"'{path}' is a PyTorch file without a YOLO in it (keys: {', '.join(map(str, list(checkpoint)[:8]))}); "
+            "an Ultralytics checkpoint holds the model under 'model' or 'ema'"
+        )
+    args = checkpoint.get("train_args")
+    state = checkpoint.get(STATE_KEY) or {}
+    if not isinstance(state, dict):
+        raise ModelError(f"what '{path}' holds under '{STATE_KEY}' is damaged; quantize the original checkpoint again")
+    native = checkpoint.get(NATIVE_KEY) or {}
+    if not isinstance(native, dict):
+        raise ModelError(f"what '{path}' holds under '{NATIVE_KEY}' is not the state of native QAT; train it again")
+    imgsz = args.get("imgsz") if isinstance(args, dict) else None
+    host = _describe(module, source=str(path), sha256=file_sha256(path), imgsz=imgsz, state=state, unsafe=unsafe)
+    return replace(host, native=native)
+
+
+def _without_quantizers(module: nn.Module) -> tuple[nn.Module, dict[str, Any]]:
+    """Take the quantizers of native QAT out of a live model (in place) and return their state beside it."""
+    if not any(type(m).__name__ == "TensorQuantizer" for m in module.modules()):  # as Ultralytics recognises them
+        return module, {}
+    from ultralytics.utils import torch_utils
+
+    if not hasattr(torch_utils, "strip_qat"):
+        raise ModelError(
+            "the model holds ModelOpt quantizers, which this Ultralytics cannot take out; allowed are a float model or "
+            "the checkpoint file of native QAT, which Ultralytics 8.4.190 or later writes"
+        )
+    state: dict[str, Any] = torch_utils.qat_state(module) or {}
+    torch_utils.strip_qat(module)
+    return module, state
+
+
+def _read_checkpoint(path: Path, allow_unsafe: bool) -> tuple[Any, bool]:
+    """Read a checkpoint with the safest loader that this Ultralytics has; the flag tells whether that was unsafe."""
+    from ultralytics.nn import tasks
+
+    if zipfile.is_zipfile(path) and not _is_pickle_archive(path):  # torch itself does not look at the checksums
+        raise ModelError(f"'{path}' is damaged (its checksums do not match) or not a PyTorch checkpoint; copy it again")
+    with offline():
+        try:
+            content = tasks.torch_safe_load(str(path), safe_only=True)[0]
+            if isinstance(content, dict) and not _holds_model(
+                content
+            ):  # releases before 8.4 put dummies in their place
+                content = read_restricted(path)
+            return content, False
+        except Exception as exc:  # an untrusted pickle may raise anything
+            reason = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
+            if not _is_pickle_archive(path):
+                raise ModelError(
+                    f"'{path}' is damaged or not a PyTorch checkpoint ({reason}); copy it again or retrain"
+                ) from exc
+            if not allow_unsafe:
+                raise ModelError(
+                    f"'{path}' cannot be read safely: {reason}. It names classes outside Ultralytics' allow-list, and "
+                    "reading it would run code from the file. If you trust where it comes from, pass allow_unsafe=true"
+                ) from exc
+        logger.warning("reading %s runs code from the file, as allow_unsafe=true permits", path)
+        try:
+            import torch
+
+            return torch.load(path, map_location="cpu", weights_only=False), True
+        except Exception as exc:  # an untrusted pickle may raise anything
+            raise ModelError(f"'{path}' cannot be read even unsafely: {exc}") from exc
+
+
+def _holds_model(checkpoint: dict[Any, Any]) -> bool:
+    from torch import nn
+
+    return isinstance(checkpoint.get("ema") or checkpoint.get("model"), nn.Module)
+
+
+def _is_pickle_archive(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        try:
+            return archive.testzip() is None and any(n.endswith("data.pkl") for n in archive.namelist())
+        except (zipfile.BadZipFile, OSError):
+            return False
+
+
+def offline() -> AbstractContextManager[None]:
+    """Forbid Ultralytics to install packages while the block runs."""
+    return variable("YOLO_AUTOINSTALL", "false")
+
+
+def _weights_sha256(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _describe(
+    module: nn.Module,
+    *,
+    source: str,
+    sha256: str,
+    imgsz: Any = None,
+    state: dict[str, Any] | None = None,
+    unsafe: bool = False,
+) -> HostModel:
+    layers = getattr(module, "model", None)
+    names = getattr(module, "names", None)
+    if layers is None or names is None or not hasattr(module, "stride"):
+        raise ModelError(f"'{source}' holds a {type(module).__name__}, not a YOLO (no layers, names or stride)")
+    task = getattr(module, "task", None) or _guess_task(layers[-1])
+    try:
+        known = Task(task)
+    except ValueError:
+        raise ModelError(
+            f"'{source}' is a model of task '{task}'; allowed are {', '.join(t.value for t in Task)}"
+        ) from None
+    if isinstance(names, (list, tuple)):
+        names = dict(enumerate(names))
+    module = module.float().eval()
+    stride = int(max(float(s) for s in module.stride))  # type: ignore[union-attr]
+    bad = [n for n, p in module.state_dict().items() if p.is_floating_point() and not bool(p.isfinite().all())]
+    if bad:
+        raise ModelError(f"'{source}' has NaN or infinite weights in {bad[0]} ({len(bad)} tensors); retrain the model")
+    return HostModel(
+        module=module,
+        task=known,
+        names=tuple(str(names[i]) for i in sorted(names)),
+        stride=stride,
+        channels=int((getattr(module, "yaml", None) or {}).get("channels", 3)),
+        imgsz=_trained_size(imgsz, stride),
+        source=source,
+        sha256=sha256,
+        state=dict(state or {}),
+        unsafe=unsafe,
+    )
+
+
+def _trained_size(imgsz: Any, stride: int) -> tuple[int, int] | None:
+    try:
+        return check_imgsz(imgsz, stride) if imgsz else None
+    except UsageError:
+        logger.warning("the checkpoint says imgsz=%s, which its stride of %d does not allow; ignored", imgsz, stride)
+        return None
+
+
+def _guess_task(head: nn.Module) -> str:
+    kinds = {
+        "Detect": "detect",
+        "v10Detect": "detect",
+        "Segment": "segment",
+        "Pose": "pose",
+        "OBB": "obb",
+        "Classify": "classify",
+    }
+    names = [kind.__name__ for kind in type(head).__mro__]  # Segment26 is a Segment, which is a Detect
+    return next((kinds[n] for n in names if n in kinds), names[0])
+
+
+def check_imgsz(imgsz: Any, stride: int) -> tuple[int, int]:
+    """Validate an input size.
+
+    Args:
+        imgsz: One number for a square, or height and width, in pixels.
+        stride: The model's largest stride; both sides must be multiples of it.
+
+    Returns:
+        Height and width.
+
+    Raises:
+        UsageError: It is not a positive multiple of the stride.
+    """
+    values = list(imgsz) if isinstance(imgsz, (list, tuple)) else [imgsz]
+    try:
+        sides = [int(v) for v in values]
+        exact = all(float(v) == int(v) for v in values)
+    except (TypeError, ValueError, OverflowError):
+        sides, exact = [], False
+    if len(sides) == 1:
+        sides *= 2
+    if not exact or len(sides) != 2 or any(s < stride or s % stride or s > MAX_IMGSZ for s in sides):
+        raise UsageError(
+            f"imgsz={imgsz} is not supported; it must be one number or height,width, each a multiple of {stride} "
+            f"between {stride} and {MAX_IMGSZ}, for instance imgsz=640"
+        )
+    return sides[0], sides[1]
+
+
+def model_info(host: HostModel, imgsz: tuple[int, int]) -> ModelInfo:
+    """Describe what a runtime must know about a model at an input size."""
+    head: Any = host.module.model[-1]  # type: ignore[index]
+    strides = tuple(int(s) for s in head.stride) if hasattr(head, "nl") else ()
+    anchors = sum((imgsz[0] // s) * (imgsz[1] // s) for s in strides)
+    kpt = getattr(head, "kpt_shape", None)
+    return ModelInfo(
+        task=host.task,
+        names=host.names,
+        imgsz=imgsz,
+        stride=host.stride,
+        strides=strides,
+        reg_max=int(getattr(head, "reg_max", 1)),
+        end2end=bool(getattr(head, "end2end", False)),
+        max_det=min(int(getattr(head, "max_det", 300)), anchors) if anchors else 0,
+        channels=host.channels,
+        kpt_shape=(int(kpt[0]), int(kpt[1])) if kpt is not None else None,
+    )
+
+
+def exportable(host: HostModel, info: ModelInfo) -> nn.Module:
+    """A fused copy of the model in export mode: BatchNorm folded, nothing in place, decoded output.
+
+    Args:
+        host: The float model; left untouched.
+        info: Its description at the input size that will be traced.
+
+    Returns:
+        The module to trace; it maps (1, channels, height, width) to the drop-in output.
+    """
+    module: Any = copy.deepcopy(host.module).cpu().float().eval()
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    with offline():
+        quiet = {"verbose": False} if "verbose" in inspect.signature(module.fuse).parameters else {}
+        fused: nn.Module = module.fuse(**quiet)
+    m: Any
+    for m in fused.modules():
+        if hasattr(m, "inplace"):
+            m.inplace = False
+        if hasattr(m, "export"):
+            m.export = True
+            m.format = "onnx"
+            m.dynamic = False
+        if hasattr(m, "max_det") and info.max_det:
+            m.max_det = info.max_det
+    return fused
+
+
+def ultralytics_version() -> str:
+    """Version of the installed Ultralytics."""
+    import ultralytics
+
+    return str(ultralytics.__version__)

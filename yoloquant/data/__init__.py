@@ -1,0 +1,1 @@
+"""Data sets: images, labels, splits, manifests, calibration samples and the demonstration."""

@@ -1,0 +1,165 @@
+"""Calibration images: a deterministic sample that never contains an image the model will be scored on."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..bridge import val as host_val
+from ..bridge.checkpoint import file_sha256
+from ..errors import CalibrationError, DataError
+from ..runtime.core.letterbox import letterbox
+from .dataset import list_images, load_yaml, split_paths
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_IMAGES = 128
+MIN_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """Which images calibrate.
+
+    Attributes:
+        images: How many; all there are if fewer.
+        split: Split of the data yaml that they are drawn from.
+        scored_split: Split that exports will be scored on; none of its images is used.
+        seed: Chooses the sample.
+        allow_scored: Permit images of the scored split after all; the scores then flatter the model.
+    """
+
+    images: int = DEFAULT_IMAGES
+    split: str = "train"
+    scored_split: str = "val"
+    seed: int = 0
+    allow_scored: bool = False
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """A fixed list of images.
+
+    Attributes:
+        paths: The images, in order.
+        source: What the user named.
+        split: The split they were drawn from; empty for a folder.
+        sha256: Hash over the images' hashes.
+    """
+
+    paths: tuple[Path, ...]
+    source: str
+    split: str
+    sha256: str
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def tensors(self, imgsz: tuple[int, int]) -> Iterator[np.ndarray]:
+        """Letterboxed images one by one: float32 (1, 3, height, width), RGB, 0 to 1.
+
+        Raises:
+            DataError: An image cannot be decoded.
+        """
+        for path in self.paths:
+            image = host_val.read_image(path)
+            if image is None or image.ndim != 3:
+                raise DataError(f"calibration image {path} cannot be decoded; replace or remove it")
+            yield letterbox(image, imgsz)[0]
+
+
+def calibration_set(data: str | os.PathLike[str], options: CalibrationOptions | None = None) -> CalibrationSet:
+    """Draw the calibration images.
+
+    The sample depends on file names and the seed alone, so it is the same on every machine and in every order of the
+    file system.
+
+    Args:
+        data: An Ultralytics data yaml (a path, or a name such as ``coco8.yaml``), or a folder of images.
+        options: How to draw.
+
+    Returns:
+        The sample.
+
+    Raises:
+        DataError: The data are missing, or they are the data to be scored on.
+        CalibrationError: There are too few images.
+    """
+    options = options or CalibrationOptions()
+    if options.images < MIN_IMAGES:
+        raise CalibrationError(f"calibration images={options.images}; at least {MIN_IMAGES} are needed, 128 are usual")
+    path = Path(data)
+    if path.is_dir() and not any(path.glob("*.y*ml")):
+        pool, scored, split = list_images([path.resolve()], str(data)), [], ""
+    else:
+        file, content = load_yaml(str(data))
+        _refuse_scored_split(options, str(data))
+        split = options.split
+        pool = list_images(split_paths(content, file, split), str(data))
+        scored = _scored_images(content, file, options, str(data))
+    sample = _draw(pool, scored, options, str(data))
+    digest = hashlib.sha256("".join(file_sha256(p) for p in sample).encode()).hexdigest()
+    return CalibrationSet(tuple(sample), str(data), split, digest)
+
+
+def _refuse_scored_split(options: CalibrationOptions, source: str) -> None:
+    if options.split == options.scored_split and not options.allow_scored:
+        raise DataError(
+            f"calibration would use split '{options.split}' of '{source}', on which the exports are scored; the scores "
+            "would flatter them. Use split=train, or pass allow_scored=true if that is what you want"
+        )
+
+
+def _scored_images(content: dict[str, object], file: Path, options: CalibrationOptions, source: str) -> list[Path]:
+    if options.allow_scored:
+        return []
+    try:
+        return list_images(split_paths(content, file, options.scored_split), source)
+    except DataError:
+        return []  # nothing to score there, so nothing to keep apart
+
+
+def _draw(pool: Sequence[Path], scored: Sequence[Path], options: CalibrationOptions, source: str) -> list[Path]:
+    by_size: dict[int, list[Path]] = defaultdict(list)
+    for path in scored:
+        if path.is_file():
+            by_size[path.stat().st_size].append(path)
+    order = sorted(pool, key=lambda p: hashlib.sha256(f"{options.seed}:{p.name}".encode()).digest())
+    sample: list[Path] = []
+    refused = 0
+    for path in order:
+        if len(sample) == options.images:
+            break
+        if not path.is_file() or path.stat().st_size == 0:
+            raise DataError(f"calibration image {path} is missing or empty; replace it or remove it from the list")
+        if _same_file(path, by_size[path.stat().st_size]):
+            refused += 1
+            continue
+        sample.append(path)
+    if refused and len(sample) < MIN_IMAGES:
+        raise DataError(
+            f"{refused} of {len(pool)} images in split '{options.split}' of '{source}' are also in the split that is "
+            f"scored ('{options.scored_split}'), and {len(sample)} remain; calibrating on scored images flatters the "
+            "scores. Point data= to a set with separate splits, or pass allow_scored=true"
+        )
+    if len(sample) < MIN_IMAGES:
+        raise CalibrationError(
+            f"'{source}' has {len(sample)} calibration images; at least {MIN_IMAGES} are needed and 64 to 256 are usual"
+        )
+    if refused:
+        logger.warning("%d calibration images are also in the scored split and were left out", refused)
+    return sample
+
+
+def _same_file(path: Path, candidates: Sequence[Path]) -> bool:
+    if not candidates:
+        return False
+    digest = file_sha256(path)
+    return any(file_sha256(c) == digest for c in candidates)

@@ -1,0 +1,259 @@
+"""The images that models are scored on: an Ultralytics data set, or a folder of images without labels.
+
+Nothing is downloaded, and nothing is written next to the images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ..bridge import val as host
+from ..errors import DataError
+from ..runtime.io.labels import read_labels
+from .manifest import check_manifest, file_sha256, read_manifest
+
+MIN_SIDE = 10
+"""Shortest side of an image in pixels; Ultralytics skips smaller ones."""
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """One image with its labels.
+
+    Attributes:
+        path: The image file.
+        classes: int64 (n,).
+        boxes: float32 (n, 4), normalised xywh.
+    """
+
+    path: Path
+    classes: np.ndarray = field(repr=False)
+    boxes: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """An ordered, checked set of images.
+
+    Attributes:
+        images: The images, by path.
+        names: Class names, index by index; empty for an unlabelled source.
+        source: What the user named.
+        split: ``train``, ``val`` or ``test``; empty for a folder of images.
+    """
+
+    images: tuple[LabelledImage, ...]
+    names: tuple[str, ...]
+    source: str
+    split: str = "val"
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def boxes(self) -> int:
+        """Number of labelled boxes."""
+        return sum(len(image.classes) for image in self.images)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there is anything to score against besides the FP32 model."""
+        return self.boxes > 0
+
+    @cached_property
+    def data_hash(self) -> str:
+        """Hash of every image's bytes, name and labels; independent of where the data lie."""
+        digest = hashlib.sha256("\n".join(self.names).encode())
+        for image in self.images:
+            digest.update(image.path.name.encode() + b"\0" + file_sha256(image.path).encode())
+            digest.update(image.classes.astype("<i8").tobytes() + image.boxes.astype("<f4").tobytes())
+        return digest.hexdigest()
+
+    def take(self, count: int | None) -> ValidationSet:
+        """The first images in order; all of them for None."""
+        return self if count is None else ValidationSet(self.images[:count], self.names, self.source, self.split)
+
+    def read(self, index: int) -> np.ndarray:
+        """Decode one image: BGR uint8 (height, width, 3).
+
+        Raises:
+            DataError: The file cannot be decoded.
+        """
+        path = self.images[index].path
+        image = host.read_image(path)
+        if image is None or image.ndim != 3:
+            raise DataError(f"image {path} cannot be decoded; replace or remove it")
+        return image
+
+    @classmethod
+    def from_yaml(cls, data: str | Path, *, split: str = "val", manifest: str | Path | None = None) -> ValidationSet:
+        """Open a data set as Ultralytics describes it.
+
+        Args:
+            data: Path of a data yaml, or the name of one that ships with Ultralytics (``coco8.yaml``).
+            split: Which split to score on.
+            manifest: Manifest to hold the images against; by default the one that the yaml's own ``manifest:`` names.
+
+        Raises:
+            DataError: The yaml, the images or the labels are missing or malformed, or differ from the manifest.
+        """
+        file, content = load_yaml(data)
+        names = _class_names(content, file)
+        paths = split_paths(content, file, split)
+        images = list_images(paths, str(data))
+        labels = host.label_paths(images)
+        items = tuple(
+            LabelledImage(image, *read_labels(label, len(names))) for image, label in zip(images, labels, strict=True)
+        )
+        _check_images(images)
+        named = manifest if manifest is not None else content.get("manifest")
+        if named is not None:
+            location = Path(manifest) if manifest is not None else file.parent / str(named)
+            check_manifest(read_manifest(location), [(item.path, len(item.classes)) for item in items])
+        return cls(items, names, str(data), split)
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, names: Sequence[str] = ()) -> ValidationSet:
+        """Open a folder of images without labels; subfolders included.
+
+        Args:
+            folder: The folder.
+            names: Class names of the model, for the report.
+
+        Raises:
+            DataError: The folder is missing, or holds no readable image.
+        """
+        path = Path(folder)
+        if not path.is_dir():
+            raise DataError(f"source '{folder}' is not a folder; name a folder of images, or a data yaml with data=")
+        images = list_images([path.resolve()], str(folder))
+        _check_images(images)
+        empty = np.zeros(0, dtype=np.int64), np.zeros((0, 4), dtype=np.float32)
+        return cls(tuple(LabelledImage(image, *empty) for image in images), tuple(names), str(folder), "")
+
+
+def load_yaml(data: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Find and read a data yaml; its path and its content.
+
+    Raises:
+        DataError: It does not exist or holds no keys.
+    """
+    name = str(data)
+    if "://" in name:
+        raise DataError(f"data '{name}' is a URL; nothing is downloaded: fetch the data set and name its yaml")
+    file = Path(name)
+    if file.is_dir():
+        candidates = sorted(p for p in file.iterdir() if p.suffix in {".yaml", ".yml"})
+        if len(candidates) != 1:
+            raise DataError(f"data '{name}' is a folder with {len(candidates)} yaml files; name the yaml itself")
+        file = candidates[0]
+    found = host.find_data_file(str(file))
+    if found is None:
+        raise DataError(f"data yaml '{name}' does not exist, neither as a path nor among Ultralytics' own")
+    try:
+        content = yaml.safe_load(found.read_text(encoding="utf-8", errors="replace"))
+    except (OSError, yaml.YAMLError) as exc:
+        raise DataError(f"data yaml {found} cannot be read: {exc}") from exc
+    if not isinstance(content, dict):
+        raise DataError(f"data yaml {found} holds no keys; it needs at least train, val and names")
+    return found, content
+
+
+def _class_names(content: dict[str, Any], file: Path) -> tuple[str, ...]:
+    names = content.get("names")
+    if names is None and isinstance(content.get("nc"), int):
+        names = [f"class_{i}" for i in range(content["nc"])]
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or not names:
+        raise DataError(f"data yaml {file}: 'names' must list the classes, for instance 'names: [cat, dog]'")
+    try:
+        by_index = {int(key): str(value) for key, value in names.items()}
+    except (TypeError, ValueError) as exc:
+        raise DataError(f"data yaml {file}: the keys of 'names' must be the class indices 0, 1, ...") from exc
+    if sorted(by_index) != list(range(len(by_index))):
+        raise DataError(f"data yaml {file}: 'names' must use every index from 0 to {len(by_index) - 1}")
+    if "nc" in content and content["nc"] != len(by_index):
+        raise DataError(f"data yaml {file}: nc is {content['nc']}, but 'names' lists {len(by_index)} classes")
+    return tuple(by_index[i] for i in range(len(by_index)))
+
+
+def split_paths(content: dict[str, Any], file: Path, split: str) -> list[Path]:
+    """Resolve a split's paths by Ultralytics' rules: ``path:`` in the working or its data folder, else by the yaml."""
+    value = content.get(split) or (content.get("validation") if split == "val" else None)
+    if not value:
+        known = [key for key in ("train", "val", "test", "minival") if content.get(key)]
+        raise DataError(f"data yaml {file} has no split '{split}'; it has {', '.join(known) or 'none at all'}")
+    root = Path(str(content.get("path") or file.parent))
+    if not root.exists() and not root.is_absolute():
+        stored = host.datasets_folder() / root
+        root = stored if stored.exists() or not (file.parent / root).exists() else file.parent / root
+    entries = value if isinstance(value, list) else [value]
+    paths = []
+    for entry in map(str, entries):
+        path = (root / entry).resolve()
+        if not path.exists() and entry.startswith("../"):
+            path = (root / entry[3:]).resolve()
+        if not path.exists():
+            raise DataError(
+                f"data yaml {file}: split '{split}' points to {path}, which does not exist; nothing is downloaded: "
+                f"put the images there, correct 'path:' or '{split}:', or set Ultralytics' datasets_dir"
+            )
+        paths.append(path)
+    return paths
+
+
+def list_images(paths: Sequence[Path], source: str) -> list[Path]:
+    """List image files in Ultralytics' order (by path)."""
+    suffixes = host.image_suffixes()
+    files: list[str] = []
+    for path in paths:
+        if path.is_dir():
+            files += [str(p) for p in path.rglob("*.*")]
+        elif path.suffix == ".txt":
+            lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+            files += [str(path.parent / line[2:]) if line.startswith("./") else line for line in lines if line]
+        else:
+            files.append(str(path))
+    images = [Path(f) for f in sorted(files) if f.rpartition(".")[-1].lower() in suffixes]
+    if not images:
+        looked = ", ".join(map(str, paths))
+        raise DataError(f"'{source}' holds no images: looked in {looked} for {', '.join(sorted(suffixes))}")
+    return images
+
+
+def _check_images(images: Sequence[Path]) -> None:
+    """Read every header, so that a bad file is reported before any model has run."""
+    from PIL import Image
+
+    for path in images:
+        if not path.is_file():
+            raise DataError(f"image {path} is listed but does not exist")
+        if path.stat().st_size == 0:
+            raise DataError(f"image {path} is empty; replace or remove it")
+        try:
+            with Image.open(path) as image:
+                size = image.size
+                if image.format == "JPEG" and _cut_short(path):
+                    image.load()
+        except Exception as exc:  # Pillow raises many types for broken files
+            if path.suffix.lower() in {".heic", ".heif", ".avif", ".dng", ".jp2"}:
+                continue  # needs a plug-in that the host may have; decoding reports what fails
+            raise DataError(f"image {path} is unreadable ({exc}); replace or remove it") from exc
+        if min(size) < MIN_SIDE:
+            raise DataError(f"image {path} is {size[0]} x {size[1]} pixels; the shortest side must be {MIN_SIDE}")
+
+
+def _cut_short(path: Path) -> bool:
+    """Whether a JPEG lacks its end marker: decoders fill what is missing with grey, without a word."""
+    with path.open("rb") as stream:
+        stream.seek(-2, 2)
+        return stream.read() != b"\xff\xd9"

@@ -1,0 +1,68 @@
+"""Picking images that show people what an artifact does differently."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..runtime.core.detections import Detections
+from ..runtime.core.letterbox import Letterbox
+from .evaluate import Evaluation
+from .results import Example
+
+
+def disagreement(evaluation: Evaluation, name: str) -> np.ndarray:
+    """How much an artifact differs from the baseline on each image.
+
+    Counts the baseline's confident detections that the artifact lost and its own that the baseline lacks, and adds the
+    change of confidence of those that both have.
+
+    Returns:
+        float64 (images,).
+    """
+    record, baseline = evaluation.records[name], evaluation.baseline
+    sure = evaluation.options.reference_conf
+    result = np.zeros(len(evaluation.data))
+    for i, (found, matches) in enumerate(zip(record.detections, record.reference_matches, strict=True)):
+        confident = found.scores > sure
+        both = confident & (matches.partner >= 0)
+        lost = len(evaluation.references[i].classes) - both.sum()
+        new = confident.sum() - both.sum()
+        change = np.abs(found.scores[both] - baseline.detections[i].scores[matches.partner[both]]).sum()
+        result[i] = lost + new + change
+    return result
+
+
+def pick_examples(evaluation: Evaluation, name: str, count: int) -> list[Example]:
+    """Choose images of one artifact: those where it differs most from the baseline, and a typical one at the end.
+
+    Args:
+        evaluation: What was measured.
+        name: The artifact's runner.
+        count: Number of images.
+    """
+    if count <= 0:
+        return []
+    order = np.argsort(-disagreement(evaluation, name), kind="stable").tolist()
+    busy = [i for i in order if len(evaluation.references[i].classes)] or order
+    chosen = busy[: max(1, count - 1)]
+    typical = busy[len(busy) // 2]
+    if len(chosen) < count and typical not in chosen:
+        chosen.append(typical)
+    return [_example(evaluation, name, i) for i in chosen]
+
+
+def _example(evaluation: Evaluation, name: str, index: int) -> Example:
+    sure, where = evaluation.options.reference_conf, evaluation.letterboxes[index]
+    return Example(
+        image=str(evaluation.data.images[index].path),
+        target=name,
+        fp32=_rows(evaluation.baseline.detections[index].above(sure), where),
+        quantized=_rows(evaluation.records[name].detections[index].above(sure), where),
+    )
+
+
+def _rows(found: Detections, where: Letterbox) -> tuple[tuple[float, ...], ...]:
+    boxes = where.to_original(found.boxes).round(2).tolist()
+    scores = found.scores.round(4).tolist()
+    classes = found.classes.tolist()
+    return tuple((*box, score, float(cls)) for box, score, cls in zip(boxes, scores, classes, strict=True))

@@ -1,0 +1,1 @@
+"""A trained YOLO as one canonical graph, and the vocabulary of its operations."""

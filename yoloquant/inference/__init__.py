@@ -1,0 +1,1 @@
+"""Running what was exported: artifacts and bundles as one kind of thing."""

@@ -1,0 +1,86 @@
+"""Write files so that nothing is ever half-written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import ArtifactError, OutputError
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def output_folder(path: str | os.PathLike[str]) -> Path:
+    """Create an output folder and prove that it can be written, before hours of work are spent.
+
+    Raises:
+        OutputError: A file is in its place, or it is read-only or full.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder) as probe:
+            probe.write(b"\0" * 4096)
+            probe.flush()
+    except FileExistsError as exc:
+        raise OutputError(f"output folder '{folder}' is a file; choose another project= or name=") from exc
+    except OSError as exc:
+        raise OutputError(
+            f"output folder '{folder}' cannot be written ({exc.strerror or exc}); choose another"
+        ) from exc
+    return folder
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends well, and vanishes when it does not.
+
+    Works for files and folders; an existing folder is replaced.
+
+    Raises:
+        OutputError: The place cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as exc:
+        raise OutputError(f"'{path.parent}' cannot be written ({exc.strerror or exc}); choose another folder") from exc
+    try:
+        temporary = holder / path.name
+        yield temporary
+        _replace(temporary, path)
+    except OSError as exc:
+        raise OutputError(f"'{path}' cannot be written ({exc.strerror or exc})") from exc
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    if not (path.is_dir() and temporary.is_dir()):
+        temporary.replace(path)
+        return
+    old = temporary.with_name(f"{path.name}.old")  # a folder can only take the place of an empty one
+    try:
+        path.rename(old)
+        temporary.replace(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise
+
+
+def resource(*parts: str) -> Path:
+    """Path of a shipped file or folder, for instance ``resource('configs', 'gates')``.
+
+    Raises:
+        ArtifactError: The installation is incomplete.
+    """
+    for root in (_PACKAGE, _PACKAGE.parent):
+        path = root.joinpath(*parts)
+        if path.exists():
+            return path
+    raise ArtifactError(f"{'/'.join(parts)} is missing from this installation of yoloquant; install it again")

@@ -1,0 +1,155 @@
+"""Pruning without training: plan, look, remove, save."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..bridge import checkpoint as host
+from ..data.calibration import CalibrationOptions, calibration_set
+from ..errors import PruneError, UsageError
+from ..io import output_folder
+from ..quantization.artifact import plain_arguments, save_checkpoint
+from ..types import Task
+from .blocks import without_blocks
+from .choose_plan import choose
+from .criteria import Criterion, Kind
+from .metadata import unpruned_cost
+from .plan import PrunePlan
+from .planner import weigh
+from .prune_options import PruneOptions, parse
+from .recalibrate_bn import reestimate, stacked
+from .remove_channels import pruned
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """What pruning left.
+
+    Attributes:
+        plan: What goes; None for the sparse kinds.
+        path: The pruned checkpoint; None for a dry run.
+        report: Lines for people.
+    """
+
+    plan: PrunePlan | None
+    path: Path | None
+    report: tuple[str, ...]
+
+
+def prune(
+    model: Any,
+    *,
+    data: str | os.PathLike[str] | None = None,
+    options: PruneOptions | dict[str, Any] | float | None = None,
+    imgsz: int | Sequence[int] | None = None,
+    output: str | os.PathLike[str] | None = None,
+    dry_run: bool = False,
+    latency: bool = False,
+) -> PruneResult:
+    """Prune a trained model in one shot, without training.
+
+    Args:
+        model: Path of an Ultralytics checkpoint, or a live ``ultralytics.YOLO``.
+        data: Data yaml, or a folder of images: BatchNorm statistics are measured anew on them, and ``taylor`` takes its
+            gradients there (labels needed).
+        options: A share of the multiplications, a mapping, or ``PruneOptions``.
+        imgsz: Input size at which multiplications are counted; the checkpoint's own by default.
+        output: The ``.pt`` file to write; ``<checkpoint>_pruned.pt`` by default.
+        dry_run: Only plan: ``result.plan`` can be printed, saved, edited, and applied with ``PruneOptions(plan=...)``.
+        latency: Measure the plan's latency in ``options.runtime``, beside the unpruned model's.
+
+    Returns:
+        The plan, and where the pruned checkpoint is: an ordinary one, with smaller layers.
+
+    Raises:
+        ModelError: The model cannot be read or traced.
+        PruneError: The target cannot be met; the message states the nearest that can.
+        UsageError: An option does not fit.
+        DataError: The data are missing.
+    """
+    chosen = PruneOptions() if options is None else parse(options)
+    source = host.load_model(model, allow_unsafe=chosen.allow_unsafe)
+    size = host.check_imgsz(imgsz or source.imgsz or (224 if source.task is Task.CLASSIFY else 640), source.stride)
+    target = _output(source, output)
+    images = None if data is None else _images(data, chosen, size)
+    if chosen.kind is not Kind.STRUCTURED:
+        return _sparse(source, chosen, size, target, dry_run)
+    module, lines = source.module, []
+    if chosen.blocks:
+        if images is None:
+            raise PruneError("blocks need data=<data yaml or folder>: which ones change least is measured on images")
+        module, gone = without_blocks(module, chosen.blocks, images, size, source.channels)
+        lines = [f"took out {b.path}, which changes its input by {b.change:.0%}" for b in gone]
+        source = replace(source, module=module)
+    gradients = None
+    if chosen.plan is None and chosen.measured_by(_labelled(data)) is Criterion.TAYLOR:
+        if not _labelled(data):
+            raise PruneError(
+                f"criterion=taylor takes gradients of the loss and needs labelled data: data=<data yaml>, got {data}; "
+                "or use criterion=l2"
+            )
+        from ..training.prune.start import standalone_products
+
+        gradients = standalone_products(source, str(data), size, chosen)
+    analysis = weigh(module, chosen, size, channels=source.channels, gradients=gradients)
+    plan = choose(analysis, source, chosen, size, full=unpruned_cost(module))
+    if latency and chosen.runtime not in plan.latency:
+        from .latency import with_latency
+
+        plan = with_latency(plan, source, chosen.runtime)
+    if dry_run:
+        return PruneResult(plan, None, (*lines, *plan.table()))
+    smaller = pruned(module, plan, channels=source.channels)
+    lines += plan.summary()
+    if images is not None:
+        reestimate(smaller, stacked(images))
+        lines.append(f"BatchNorm statistics measured anew on {chosen.images} images")
+    _save(smaller, source, size, target)
+    return PruneResult(plan, target, tuple(lines))
+
+
+def _labelled(data: str | os.PathLike[str] | None) -> bool:
+    return data is not None and Path(data).suffix in {".yaml", ".yml"}
+
+
+def _output(source: host.HostModel, output: str | os.PathLike[str] | None) -> Path:
+    if output is not None:
+        path = Path(output)
+        if path.suffix != ".pt":
+            raise UsageError(f"output='{output}' is not supported; it is the checkpoint to write and must end in .pt")
+    else:
+        origin = Path(source.source)
+        parent = origin.parent if origin.is_file() else Path.cwd()
+        path = parent / f"{origin.stem if origin.suffix == '.pt' else 'model'}_pruned.pt"
+    output_folder(path.parent)
+    return path
+
+
+def _images(data: str | os.PathLike[str], options: PruneOptions, size: tuple[int, int]) -> Any:
+    found = calibration_set(data, CalibrationOptions(images=options.images, seed=options.seed))
+    return list(found.tensors(size))
+
+
+def _save(module: nn.Module, source: host.HostModel, size: tuple[int, int], path: Path) -> None:
+    info = host.model_info(replace(source, module=module), size)
+    module.requires_grad_(True)
+    save_checkpoint(path, module, plain_arguments(module, info))
+
+
+def _sparse(
+    source: host.HostModel, options: PruneOptions, size: tuple[int, int], target: Path, dry_run: bool
+) -> PruneResult:
+    from .make_sparse import make_sparse
+
+    module, lines = make_sparse(source, options)
+    if dry_run:
+        return PruneResult(None, None, tuple(lines))
+    _save(module, source, size, target)
+    return PruneResult(None, target, tuple(lines))

@@ -1,0 +1,163 @@
+"""Removing channels from a live model, so that it is an ordinary smaller model afterwards."""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import PruneError
+from .channel_graph import follow, raw_twin
+from .groups import find_groups
+from .metadata import RECORD, entry, mark_yaml
+from .network import Equal, Network, Split
+from .plan import PrunePlan
+
+
+def pruned(module: nn.Module, plan: PrunePlan, *, channels: int = 3) -> nn.Module:
+    """A copy of a model without the channels that a plan drops.
+
+    Args:
+        module: A live, unfused YOLO.
+        plan: What goes.
+        channels: Input channels.
+
+    Returns:
+        The smaller model; an ordinary one, save for its shapes.
+
+    Raises:
+        PruneError: The plan does not fit the model, or the smaller model does not run.
+        ModelError: The model cannot be traced.
+    """
+    network = follow(module, plan.imgsz, channels)
+    groups = find_groups(network)
+    dropped = plan.dropped(groups)
+    result = copy.deepcopy(module)
+    cut(result, network, dropped)
+    _check_runs(result, plan.imgsz, channels)
+    setattr(result, RECORD, [*getattr(module, RECORD, []), entry(plan, groups, network)])
+    mark_yaml(result)
+    return result
+
+
+def _check_runs(module: nn.Module, imgsz: tuple[int, int], channels: int) -> None:
+    """Run it once: a block whose code holds sizes of its own would fail only when it is used."""
+    with torch.no_grad():
+        try:
+            raw_twin(module)(torch.zeros(1, channels, *imgsz))
+        except Exception as exc:  # whatever the code of a custom block raises
+            raise PruneError(
+                f"the model does not run after pruning ({exc}): a block of its own holds sizes in its code; keep the "
+                "layers around it with ignored=<their names, see dry-run=true>"
+            ) from exc
+
+
+def cut(module: Any, network: Network, dropped: frozenset[int]) -> None:
+    """Remove channels, in place."""
+    for path, axes in _by_module(network, dropped).items():
+        _cut_module(module.get_submodule(path), path, axes)
+    for path, name, axes in _bare(module, network, dropped):
+        owner = module.get_submodule(path)
+        old = getattr(owner, name)
+        for axis, gone in axes.items():
+            keep = _keep(old.shape[axis], gone)
+            old = _selected(old, axis, keep)
+        setattr(owner, name, old)
+    for constraint in network.equal:
+        _adjust(module, constraint, dropped)
+
+
+def _selected(old: torch.Tensor, axis: int, keep: list[int]) -> torch.Tensor:
+    new = old.detach().index_select(axis, torch.tensor(keep, device=old.device))
+    return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
+
+
+def _by_module(network: Network, dropped: frozenset[int]) -> dict[str, dict[int, list[int]]]:
+    """Positions that go, by module and axis of its weight."""
+    found: dict[str, dict[int, list[int]]] = defaultdict(dict)
+    for member in network.members:
+        gone = [i for i, label in enumerate(member.labels) if label in dropped]
+        path, _, name = member.parameter.rpartition(".")
+        if gone and name == "weight":
+            found[path][member.axis] = gone
+    return found
+
+
+def _bare(
+    module: nn.Module, network: Network, dropped: frozenset[int]
+) -> Iterable[tuple[str, str, dict[int, list[int]]]]:
+    """Parameters that belong to no layer, such as the gain of an attention block."""
+    for member in network.members:
+        gone = [i for i, label in enumerate(member.labels) if label in dropped]
+        path, _, name = member.parameter.rpartition(".")
+        owner = module.get_submodule(path)
+        if gone and not isinstance(owner, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.BatchNorm2d)):
+            yield path, name, {member.axis: gone}
+
+
+def _cut_module(layer: nn.Module, path: str, axes: dict[int, list[int]]) -> None:
+    import torch_pruning as tp
+
+    if isinstance(layer, nn.BatchNorm2d):
+        tp.prune_batchnorm_out_channels(layer, axes[0])
+    elif isinstance(layer, nn.Linear):
+        if 0 in axes:
+            tp.prune_linear_out_channels(layer, axes[0])
+        if 1 in axes:
+            tp.prune_linear_in_channels(layer, axes[1])
+    elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+        out, inner = (1, 0) if isinstance(layer, nn.ConvTranspose2d) else (0, 1)
+        if layer.groups > 1:
+            tp.prune_depthwise_conv_out_channels(layer, axes[0])
+            return
+        if out in axes:
+            tp.prune_conv_out_channels(layer, axes[out])
+        if inner in axes:
+            tp.prune_conv_in_channels(layer, axes[inner])
+    elif hasattr(layer, "weight") and isinstance(layer.weight, nn.Module):
+        raise PruneError(f"the layer {path} ({type(layer).__name__}) cannot be pruned")
+
+
+def _keep(size: int, gone: list[int]) -> list[int]:
+    away = set(gone)
+    return [i for i in range(size) if i not in away]
+
+
+def _adjust(module: Any, constraint: Equal, dropped: frozenset[int]) -> None:
+    """Give a block's own numbers the new sizes."""
+    owner: Any = module.get_submodule(constraint.module)
+    old = len(constraint.parts[0])
+    left = {len([v for v in part if v not in dropped]) for part in constraint.parts}
+    if len(left) != 1:
+        raise PruneError(f"the parts of {constraint.module} would keep different numbers of channels: {sorted(left)}")
+    (new,) = left
+    if constraint.kind is not Split.WIDTH:
+        _resize_heads(owner, constraint.kind, new)
+    elif getattr(owner, "c", None) == old:
+        owner.c = new
+
+
+def _resize_heads(owner: Any, kind: Split, new: int) -> None:
+    if kind is Split.KEY:
+        owner.key_dim = new  # its scale stays: the products that are left are on the same footing as before
+        return
+    old = owner.head_dim
+    owner.head_dim = new
+    if hasattr(owner, "all_head_dim"):
+        owner.all_head_dim = new * owner.num_heads
+        if not hasattr(owner, "key_dim") and new != old:
+            _keep_temperature(owner, old, new)
+
+
+def _keep_temperature(owner: Any, old: int, new: int) -> None:
+    """Its forward divides by the root of the head's width: let the queries make up for the change."""
+    norm = owner.qkv.bn
+    rows = torch.arange(norm.num_features) % (3 * new) < new
+    factor = (new / old) ** 0.5
+    with torch.no_grad():
+        norm.weight[rows] *= factor
+        norm.bias[rows] *= factor

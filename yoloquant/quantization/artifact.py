@@ -1,0 +1,245 @@
+"""The compressed model: float weights, plans with ranges, and where all of it came from.
+
+It is saved as an ordinary Ultralytics checkpoint. Without yoloquant, ``YOLO(path)`` loads it as the float model; the
+plans travel beside the module as plain data (numbers, strings, lists), never as classes.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import __version__
+from ..bridge import checkpoint as host
+from ..errors import ArtifactError, PlanError, UsageError
+from ..graph.trace import Graph, trace
+from ..io import atomic_path
+from ..types import ModelInfo
+from .plan import Plan
+
+if TYPE_CHECKING:
+    from .scheme import Scheme
+
+logger = logging.getLogger(__name__)
+
+STATE_VERSION = 1
+_PACKAGES = (
+    "ultralytics",
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "openvino",
+    "litert-torch",
+    "ai-edge-litert",
+    "tensorrt-rtx-cu13",
+    "numpy",
+)
+
+
+def versions() -> dict[str, str]:
+    """Versions of yoloquant, Python and every package that shapes an artifact; absent ones are left out."""
+    found = {"yoloquant": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str], module: Any, arguments: Mapping[str, Any], *, state: Mapping[str, Any] | None = None
+) -> None:
+    """Write a float model as an ordinary Ultralytics checkpoint, to a temporary name first.
+
+    Args:
+        path: A ``.pt`` file.
+        module: The live model; left as it is.
+        arguments: Training arguments that Ultralytics reads back: imgsz, task.
+        state: What travels beside the module, as plain data.
+
+    Raises:
+        ArtifactError: The suffix is not ``.pt``.
+        OutputError: The folder cannot be written.
+    """
+    import torch
+
+    path = Path(path)
+    if path.suffix != ".pt":
+        raise ArtifactError(f"got '{path.name}'; a checkpoint's name must end in .pt")
+    module = copy.deepcopy(module)
+    if all(bool((p.half().float() == p).all()) for p in module.state_dict().values() if p.is_floating_point()):
+        module = module.half()  # lossless, and what Ultralytics does
+    checkpoint = {
+        "model": module,
+        "ema": None,
+        "epoch": -1,
+        "optimizer": None,
+        "train_args": dict(arguments),
+        "version": host.ultralytics_version(),
+        "license": "AGPL-3.0",
+    }
+    if state is not None:
+        checkpoint[host.STATE_KEY] = dict(state)
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        try:
+            torch.save(checkpoint, stream)
+        except RuntimeError as exc:  # torch reports a write that failed this way
+            if isinstance(exc.__context__, OSError):
+                raise exc.__context__ from exc
+            raise
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model with its quantization plans.
+
+    Attributes:
+        model: The float model.
+        info: Its description at the input size of the plans.
+        plans: Calibrated plans by scheme name; the first is the one that exports fall back to.
+        bias: Bias corrections by scheme and module path, float32 (channels,).
+        provenance: Recipe, hashes of model and data, versions; plain data.
+    """
+
+    model: host.HostModel
+    info: ModelInfo
+    plans: Mapping[str, Plan]
+    bias: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The canonical graph; traced on first use."""
+        return trace(host.exportable(self.model, self.info), self.info)
+
+    @property
+    def stem(self) -> str:
+        """Name that exports are called by: the checkpoint's, without what ``quantize`` appended."""
+        source = Path(self.model.source)
+        return source.stem.removesuffix("_int8") if source.suffix == ".pt" else "model"
+
+    def plan_for(self, scheme: Scheme) -> Plan:
+        """The calibrated plan that an export with a scheme's placement uses.
+
+        Args:
+            scheme: The rules of the target.
+
+        Returns:
+            The artifact's plan of that scheme, else its portable or first plan adapted to the scheme's placement.
+
+        Raises:
+            PlanError: The artifact has no plan, or lacks ranges that the scheme needs.
+        """
+        if scheme.name in self.plans:
+            return self.plans[scheme.name]
+        source = self.source_plan(scheme)
+        from .scheme import adapt
+
+        plan = adapt(self.graph, source, scheme)
+        missing = [p.name for p in plan.points if p.params is None]
+        if missing:
+            raise PlanError(
+                f"plan '{source.scheme}' has no range for {len(missing)} points that '{scheme.name}' needs, first "
+                f"{missing[0]}; give data=<data yaml> to calibrate them, or use scheme={scheme.name} or portable"
+            )
+        return plan
+
+    def source_plan(self, scheme: Scheme) -> Plan:
+        """The plan whose ranges an export with this scheme takes over."""
+        if not self.plans:
+            raise PlanError("this checkpoint has no quantization plan; run yoloquant.quantize first")
+        return self.plans.get(scheme.name) or self.plans.get("portable") or next(iter(self.plans.values()))
+
+    def bias_for(self, scheme: Scheme) -> dict[str, np.ndarray]:
+        """Bias corrections that belong to the plan which an export with this scheme uses."""
+        return dict(self.bias.get(self.source_plan(scheme).scheme, {}))
+
+    def metadata(self) -> dict[str, Any]:
+        """Plain data that every export carries besides the model."""
+        return {
+            "yoloquant": __version__,
+            "model": Path(self.model.source).name,
+            "model_sha256": self.model.sha256,
+            "versions": versions(),
+            **{k: v for k, v in self.provenance.items() if k != "versions"},
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a checkpoint that both Ultralytics and yoloquant read.
+
+        Args:
+            path: A ``.pt`` file; written to a temporary name first.
+
+        Returns:
+            The path.
+
+        Raises:
+            ArtifactError: The suffix is not ``.pt``.
+            OutputError: The folder cannot be written.
+        """
+        save_checkpoint(path, self.model.module, plain_arguments(self.model.module, self.info), state=self.state())
+        return Path(path)
+
+    def state(self) -> dict[str, Any]:
+        """Everything beside the weights, as plain data."""
+        return {
+            "version": STATE_VERSION,
+            "imgsz": list(self.info.imgsz),
+            "plans": {name: plan.to_json() for name, plan in self.plans.items()},
+            "bias": {s: {k: v.tolist() for k, v in d.items()} for s, d in self.bias.items()},
+            "provenance": json.loads(json.dumps(dict(self.provenance))),
+            "sha256": self.model.sha256,
+        }
+
+    @classmethod
+    def load(cls, path: Any, *, allow_unsafe: bool = False) -> Artifact:
+        """Read what ``save`` wrote.
+
+        Raises:
+            ModelError: The file is not a checkpoint.
+            ArtifactError: It has no plans, or they are damaged or of another version.
+        """
+        return cls.from_host(host.load_model(path, allow_unsafe=allow_unsafe))
+
+    @classmethod
+    def from_host(cls, model: host.HostModel) -> Artifact:
+        """The same of a checkpoint that is already loaded."""
+        state = model.state
+        if not state:
+            raise ArtifactError(f"'{model.source}' is a plain checkpoint without a plan; run yoloquant.quantize first")
+        try:
+            if state["version"] != STATE_VERSION:
+                raise ArtifactError(
+                    f"'{model.source}' was written in format {state['version']}; this release reads {STATE_VERSION}"
+                )
+            imgsz = host.check_imgsz(state["imgsz"], model.stride)
+            plans = {str(name): Plan.from_json(text) for name, text in state["plans"].items()}
+            bias = {s: {k: np.asarray(v, np.float32) for k, v in d.items()} for s, d in state["bias"].items()}
+            provenance = dict(state["provenance"])
+            model = replace(model, sha256=str(state["sha256"]))
+        except ArtifactError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, PlanError, UsageError) as exc:
+            raise ArtifactError(f"the plans in '{model.source}' are damaged: {exc!r}") from exc
+        return cls(model, host.model_info(model, imgsz), plans, bias, provenance)
+
+
+def plain_arguments(module: Any, info: ModelInfo) -> dict[str, Any]:
+    """Training arguments that a checkpoint keeps."""
+    args = getattr(module, "args", None)
+    args = dict(args) if isinstance(args, dict) else {}
+    kept = {k: v for k, v in args.items() if k in {"data", "single_cls", "overlap_mask", "mask_ratio"}}
+    return {**kept, "imgsz": max(info.imgsz), "task": info.task.value}

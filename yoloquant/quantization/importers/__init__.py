@@ -1,0 +1,1 @@
+"""Ranges that other tools' quantization-aware training left in a checkpoint."""

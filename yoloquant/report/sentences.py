@@ -1,0 +1,90 @@
+"""Verdicts and gate checks in words, shared by all formats for people."""
+
+from __future__ import annotations
+
+from ..evaluation.results import Check, TargetResult, ValidationResult
+from ..types import Verdict
+from .numbers import DASH, fixed, fraction_interval, is_number, megabytes, milliseconds, points, points_interval, ratio
+
+# A symbol besides the colour, so that the verdict can be told without seeing colours.
+SYMBOLS = {Verdict.PASS: "✓", Verdict.FAIL: "✕", Verdict.INCONCLUSIVE: "?", Verdict.ERROR: "!"}
+EMOJI = {Verdict.PASS: "✅", Verdict.FAIL: "❌", Verdict.INCONCLUSIVE: "❔", Verdict.ERROR: "⛔"}
+
+_WHAT = {
+    Verdict.PASS: "held every limit",
+    Verdict.FAIL: "broke a limit",
+    Verdict.INCONCLUSIVE: "cannot be decided on these images",
+    Verdict.ERROR: "could not be built or run",
+}
+
+
+def headline(result: ValidationResult) -> str:
+    """One sentence that says how many targets ended in which verdict, on what and under which gate."""
+    total = len(result.targets)
+    if not total:
+        return f"No target was measured against gate “{result.gate}”."
+    parts = []
+    for verdict in (Verdict.ERROR, Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS):
+        count = sum(t.verdict is verdict for t in result.targets)
+        if count:
+            parts.append(f"{count} of {total} {_WHAT[verdict]}")
+    return f"{'; '.join(parts)} (gate “{result.gate}”, {sample(result)})."
+
+
+def sample(result: ValidationResult) -> str:
+    """What was scored: images and labelled boxes."""
+    images = f"{result.images} image{'' if result.images == 1 else 's'}"
+    return f"{images}, {result.labels} labelled boxes" if result.labels else f"{images} without labels"
+
+
+def check_value(name: str, value: float | None) -> str:
+    """A measurement of a gate in the unit that its name implies; drops in points, ratios as factors."""
+    if not is_number(value):
+        return DASH
+    if "ratio" in name:
+        return ratio(value)
+    if "drop" in name:
+        return f"{points(value, signed=True)} points"
+    if name.startswith("map") or name.startswith("ap"):
+        return f"{points(value)} points"
+    if name.endswith("bytes"):
+        return megabytes(value)
+    if name.endswith("_ms"):
+        return milliseconds(value)
+    return fixed(value, 3, signed="shift" in name)
+
+
+def check_interval(check: Check) -> str:
+    """The interval of a check in the same unit as its value; empty if it has none."""
+    is_points = "drop" in check.name or check.name.startswith(("map", "ap"))
+    return points_interval(check.interval) if is_points else fraction_interval(check.interval)
+
+
+def check_limit(check: Check) -> str:
+    """The limit with the side on which a value is good."""
+    sign = "≥" if higher_is_better(check.name) else "≤"
+    return f"{sign} {check_value(check.name, check.limit).replace('+', '')}"
+
+
+def higher_is_better(name: str) -> bool:
+    """Whether a gate's limit is a lower bound: fidelity, box IoU and mAP itself; all else is an upper bound."""
+    if any(word in name for word in ("drop", "ratio", "shift", "loss")):
+        return False
+    return "fidelity" in name or "iou" in name or name.startswith(("map", "ap", "min"))
+
+
+def check_sentence(check: Check) -> str:
+    """The check's own message, or the measurement against its limit where it has none."""
+    if check.message:
+        return check.message
+    return f"{check.name} is {check_value(check.name, check.value)}, allowed is {check_limit(check)}"
+
+
+def map_drop_limit(target: TargetResult) -> float | None:
+    """The gate's limit on the drop of mAP50-95 as a fraction; None if it sets none."""
+    return next((c.limit for c in target.checks if c.name == "map_drop" and is_number(c.limit)), None)
+
+
+def fidelity_limit(target: TargetResult) -> float | None:
+    """The gate's limit on fidelity; None if it sets none."""
+    return next((c.limit for c in target.checks if c.name == "fidelity" and is_number(c.limit)), None)

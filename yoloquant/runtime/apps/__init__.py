@@ -1,0 +1,1 @@
+"""What a person runs on a device: predict, bench, verify, and the pipelines behind them."""

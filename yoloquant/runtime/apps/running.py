@@ -1,0 +1,122 @@
+"""How a network is run and what counts as a detection, as the verbs ``predict`` and ``bench`` are told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..backends import BackendOptions, open_backend
+from ..core.bundle_manifest import model_path, read
+from ..core.detections import Selection
+from ..core.detector import Detector
+from ..core.model_info import ModelInfo
+from .settings import Settings
+
+KEYS = ("threads", "device", "hint", "precision", "conf", "iou", "max_det")
+
+
+@dataclass(frozen=True)
+class Network:
+    """What can be loaded.
+
+    Attributes:
+        backend: Name of its backend.
+        path: Its file or folder.
+        info: What it holds.
+        raw: Whether it returns raw heads.
+    """
+
+    backend: str
+    path: Path
+    info: ModelInfo
+    raw: bool = False
+
+
+@dataclass(frozen=True)
+class Running:
+    """Settings of a network and of the selection of its detections.
+
+    Attributes:
+        threads: Threads of one inference, or of all workers together; None uses every core.
+        device: Which device of the runtime; empty for its usual one.
+        hint: What OpenVINO tunes itself for: ``latency`` or ``throughput``.
+        precision: What OpenVINO computes float operations in. ``f32`` is the default because a bundle's accuracy was
+            measured with it; ``auto`` lets OpenVINO choose, as Ultralytics does, which takes some 5 % less processor
+            time for an INT8 YOLO11n on a CPU with bfloat16, and may move scores across a threshold.
+        conf: Lowest score.
+        iou: Overlap above which the weaker box of one class is dropped.
+        max_det: Detections per image.
+    """
+
+    threads: int | None = None
+    device: str = ""
+    hint: str = "latency"
+    precision: str = "f32"
+    conf: float = 0.25
+    iou: float = 0.7
+    max_det: int = 300
+
+    @classmethod
+    def parse(cls, settings: Settings) -> Running:
+        """Read a verb's arguments.
+
+        Raises:
+            UsageError: A value is not allowed.
+        """
+        return cls(
+            settings.whole("threads", None),
+            settings.text("device"),
+            settings.text("hint", "latency"),
+            settings.text("precision", "f32"),
+            settings.number("conf", 0.25, 0, 1),
+            settings.number("iou", 0.7, 0, 1),
+            settings.whole("max_det", 300) or 300,
+        )
+
+    def open(self, network: Network) -> Detector:
+        """Load a network.
+
+        Raises:
+            YoloquantError: See ``open_backend``.
+        """
+        precision = "" if self.precision == "auto" else self.precision
+        options = BackendOptions(self.threads, self.device, self.hint, network.raw, precision)
+        selection = Selection(conf=self.conf, iou=self.iou, max_det=self.max_det, multi_label=False)
+        return Detector(open_backend(network.backend, network.path, network.info, options), selection)
+
+
+@dataclass(frozen=True)
+class BundleOpener:
+    """Loads a bundle, once its files are proven; can be sent to another process.
+
+    Attributes:
+        path: The bundle's folder.
+        running: How its network is run.
+    """
+
+    path: str
+    running: Running = field(default_factory=Running)
+
+    def network(self) -> Network:
+        """What it holds, once its files are proven.
+
+        Raises:
+            BundleError: A file is missing or was changed.
+        """
+        folder = Path(self.path)
+        manifest = read(folder)
+        return Network(manifest.backend, model_path(folder, manifest, self.running.device), manifest.info, manifest.raw)
+
+    def __call__(self) -> Detector:
+        """Load it.
+
+        Raises:
+            BundleError: A file is missing or was changed.
+            YoloquantError: See ``open_backend``.
+        """
+        return self.running.open(self.network())
+
+
+def own_bundle() -> str:
+    """The folder that holds this package, which is the bundle that it came in."""
+    return str(Path(__file__).resolve().parents[2])

@@ -1,0 +1,281 @@
+"""Prove a bundle on the machine that it lies on: files, golden inputs, and accuracy where there is a data set."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..backends import BackendOptions, open_backend
+from ..core.bundle_manifest import Manifest, model_path, read
+from ..core.detector import Detector
+from ..errors import ArtifactError, BundleError, TargetError
+from .accuracy import measure, read_image
+from .data_fingerprint import fingerprint
+from .golden import (
+    SELECTION,
+    Agreement,
+    Golden,
+    GoldenImage,
+    Outcome,
+    compare_detections,
+    from_rows,
+    output_errors,
+    pooled,
+    read_outputs,
+    run,
+)
+from .requirements import check_requirements
+
+
+class Result(str, Enum):
+    """Outcome of one check, or of all."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+EXIT_CODES = {Result.PASS: 0, Result.FAIL: 1, Result.INCONCLUSIVE: 3}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked.
+
+    Attributes:
+        name: ``files``, ``engine``, ``runtime``, ``golden outputs``, ``golden detections`` or ``accuracy``.
+        result: Outcome.
+        message: One sentence for people.
+        values: What was measured, and its limits.
+    """
+
+    name: str
+    result: Result
+    message: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Outcome of a verification.
+
+    Attributes:
+        bundle: The bundle's id.
+        target: Target that wrote the model.
+        device: Device that the bundle is for.
+        checks: Everything that was checked.
+        environment: Runtime, versions and processor of this machine.
+        seconds: Wall time.
+    """
+
+    bundle: str
+    target: str
+    device: str
+    checks: tuple[Check, ...]
+    environment: Mapping[str, Any]
+    seconds: float
+
+    @property
+    def result(self) -> Result:
+        """The worst of all checks."""
+        found = {check.result for check in self.checks}
+        return next((r for r in (Result.FAIL, Result.INCONCLUSIVE) if r in found), Result.PASS)
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass, 1 fail, 3 inconclusive."""
+        return EXIT_CODES[self.result]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data for JSON; numbers that are not finite become None."""
+        data = {**asdict(self), "result": self.result.value, "exit_code": self.exit_code}
+        plain: dict[str, Any] = _plain(data)
+        return plain
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """How a bundle is verified.
+
+    Attributes:
+        data: Folder in YOLO layout, or its data yaml (its val split), to measure accuracy on; none if empty.
+        limit: Score only so many images; all if None.
+        expect: The bundle's id as the export printed it; any if empty.
+        backend: Threads, device and hint of the runtime.
+    """
+
+    data: str = ""
+    limit: int | None = None
+    expect: str = ""
+    backend: BackendOptions = field(default_factory=BackendOptions)
+
+
+def verify(folder: str | Path, options: VerifyOptions | None = None) -> Verification:
+    """Verify a bundle. On a Jetson, its engine is built first if none is there for this device.
+
+    Args:
+        folder: The bundle's folder.
+        options: What to measure, and how the model is run.
+
+    Raises:
+        BundleError: A file is missing, changed or not part of the bundle.
+        DataError: The data set is not usable.
+        MissingRuntimeError: The runtime's library is missing, or too old.
+        TargetError: The runtime cannot load or run the model, or an engine cannot be built.
+    """
+    options = options or VerifyOptions()
+    start = time.perf_counter()
+    folder = Path(folder)
+    manifest = read(folder, expect=options.expect)
+    golden = Golden.from_dict(manifest.golden)
+    checks = [Check("files", Result.PASS, f"{len(manifest.files)} files are as exported")]
+    library = check_requirements(manifest)
+    checks += _engine_checks(folder, manifest, options.backend)
+    version = library
+    if checks[-1].result is Result.PASS:
+        with open_detector(folder, manifest, options.backend) as detector:
+            version = detector.backend.version
+            found = f"{library} {version}".strip()
+            checks.append(Check("runtime", Result.PASS, f"{manifest.backend} runs the model ({found})"))
+            checks += _golden_checks(folder, golden, detector)
+            if options.data:
+                checks.append(_accuracy_check(detector, manifest, golden, options))
+    environment = {**_environment(), "backend": manifest.backend, "backend_version": version}
+    seconds = time.perf_counter() - start
+    return Verification(manifest.id, manifest.target, manifest.device, tuple(checks), environment, seconds)
+
+
+def open_detector(folder: Path, manifest: Manifest, options: BackendOptions) -> Detector:
+    """The bundle's model, selecting as golden results are selected.
+
+    Raises:
+        MissingRuntimeError: The runtime's library is missing.
+        TargetError: The runtime cannot load the model; on a Jetson, that its engine has yet to be built.
+    """
+    options = replace(options, raw=manifest.raw)
+    try:
+        backend = open_backend(manifest.backend, model_path(folder, manifest, options.device), manifest.info, options)
+    except ArtifactError as exc:  # the files are as exported, so it is this machine that cannot run them (yet)
+        raise TargetError(str(exc)) from exc
+    return Detector(backend, SELECTION)
+
+
+def _engine_checks(folder: Path, manifest: Manifest, options: BackendOptions) -> list[Check]:
+    """Build what must be built on the device; it fails if planned layers do not run in Int8 there.
+
+    Raises:
+        TargetError: It cannot be built.
+    """
+    if manifest.backend != "tensorrt":
+        return []
+    from ..tensorrt import request_for
+    from ..tensorrt.build import ready_engine
+    from ..tensorrt.build_options import BuildOptions
+    from ..tensorrt.layers import Int8Error
+
+    try:
+        built = ready_engine(request_for(folder, manifest, BuildOptions(device=options.device)))
+    except Int8Error as exc:
+        return [Check("engine", Result.FAIL, str(exc))]
+    message = f"{'built here' if built.fresh else 'already there'}: {built.path.name}"
+    if built.int8 is not None:
+        message += f"; {built.int8.summary()}"
+    return [Check("engine", Result.PASS, message, {"path": str(built.path), "fresh": built.fresh})]
+
+
+def _golden_checks(folder: Path, golden: Golden, detector: Detector) -> list[Check]:
+    """Run every golden input and compare what comes out, all inputs taken together."""
+    pairs = [(item, run(detector, read_image(folder / item.image))) for item in golden.images]
+    errors = [_errors(folder, item, outcome, detector) for item, outcome in pairs]
+    agreements = [compare_detections(from_rows(i.detections), o.detections, golden.tolerances) for i, o in pairs]
+    same_input = [item.input_sha256 == outcome.input_sha256 for item, outcome in pairs]
+    per_image = [
+        {"image": item.image, "differences": pooled([error]), "same_input": same, **asdict(agreement)}
+        for (item, _), error, agreement, same in zip(pairs, errors, agreements, same_input)
+    ]
+    return [
+        _outputs_check(pooled(errors), golden, all(same_input), per_image),
+        _detections_check(agreements, golden),
+    ]
+
+
+def _errors(folder: Path, item: GoldenImage, outcome: Outcome, detector: Detector) -> dict[str, tuple[float, float]]:
+    stored = read_outputs(folder / item.outputs)
+    shapes = [output.shape for output in stored]
+    if shapes != [output.shape for output in outcome.outputs]:
+        raise BundleError(f"the golden outputs '{item.outputs}' have shapes {shapes}, not the model's; copy it again")
+    wanted = np.array(detector.backend.decode(stored)[0])
+    return output_errors(wanted, detector.backend.decode(outcome.outputs)[0], detector.backend.layout)
+
+
+def _outputs_check(
+    differences: Mapping[str, float], golden: Golden, same_input: bool, per_image: list[dict[str, Any]]
+) -> Check:
+    limits = {"boxes": golden.tolerances.boxes, "scores": golden.tolerances.scores}
+    passed = all(value <= limits[part] for part, value in differences.items())
+    parts = ", ".join(f"{part} {value:.4f} (limit {limits[part]:g})" for part, value in differences.items())
+    message = f"raw outputs of {len(golden.images)} golden inputs differ by {parts} of their spread"
+    if not same_input:
+        message += "; the preprocessed images differ in single bits, as with another OpenCV"
+    values = {"differences": dict(differences), "limits": limits, "same_input": same_input, "images": per_image}
+    return Check("golden outputs", Result.PASS if passed else Result.FAIL, message, values)
+
+
+def _detections_check(agreements: Sequence[Agreement], golden: Golden) -> Check:
+    same, total = sum(a.same for a in agreements), sum(a.total for a in agreements)
+    share, limits = (same / total if total else 1.0), golden.tolerances
+    message = f"{same} of {total} detections agree (limit {limits.agreement:.0%})"
+    values = {"agreement": share, "same": same, "total": total, "limits": asdict(limits)}
+    return Check("golden detections", Result.PASS if share >= limits.agreement else Result.FAIL, message, values)
+
+
+def _accuracy_check(detector: Detector, manifest: Manifest, golden: Golden, options: VerifyOptions) -> Check:
+    """Measure accuracy here, and hold it against the export machine's on the same images."""
+    found = measure(detector, options.data, limit=options.limit)
+    data = fingerprint(options.data, manifest.info.names, options.limit)
+    values = {**asdict(found), "labels": data.labels, "data_sha256": data.sha256}
+    measured = f"mAP50-95 {found.map50_95:.4f} on {found.images} images"
+    expected = manifest.accuracy
+    if expected is None:
+        return Check("accuracy", Result.INCONCLUSIVE, f"{measured}; the export machine measured none", values)
+    limit, drop = golden.tolerances.map_drop, expected.map50_95 - found.map50_95
+    values.update(expected=asdict(expected), drop=drop, limit=limit)
+    if expected.data_sha256 and expected.data_sha256 != data.sha256:
+        message = f"{measured}; the export machine's {expected.map50_95:.4f} is of other images or labels"
+        return Check("accuracy", Result.INCONCLUSIVE, message, values)
+    message = (
+        f"{measured}, on the export machine {expected.map50_95:.4f}: a drop of {drop * 100:+.2f} points "
+        f"(limit {limit * 100:g})"
+    )
+    return Check("accuracy", Result.PASS if drop <= limit else Result.FAIL, message, values)
+
+
+def _environment() -> dict[str, Any]:
+    import cv2
+
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

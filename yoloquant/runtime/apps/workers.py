@@ -1,0 +1,82 @@
+"""How many detectors work side by side on a source, and how they share the cores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+from ..backends import backend_class
+from ..core.detector import Detector
+from ..device.sensors import affinity
+from ..errors import UsageError
+from ..io.open_source import can_wait
+from ..io.sources import Source
+from .pipeline import Pipeline
+from .pipeline_base import PipelineBase, Result
+from .pipeline_workers import WorkerPipeline
+from .running import Network, Running
+
+MOST = 4
+"""Workers that are chosen without being asked for: each holds the network in memory once more."""
+
+
+def shares(workers: int | None, network: Network, running: Running, source: str) -> list[int | None]:
+    """Threads of each worker.
+
+    Unless told otherwise, there is one worker for each thread, at most ``MOST``, where the frames of a source can
+    wait and the network runs on the processor: that gives the most frames per second. Otherwise there is one with all
+    threads: that gives each frame the shortest time, which is what counts for a camera.
+
+    Args:
+        workers: How many were asked for; None to choose.
+        network: What they run.
+        running: How; its ``threads`` are shared out.
+        source: See ``open_source``.
+
+    Raises:
+        UsageError: Several were asked for on a device that runs one inference at a time.
+    """
+    on_cpu = backend_class(network.backend).on_cpu(network.path, running.device)
+    if workers is not None and workers > 1 and not on_cpu:
+        raise UsageError(
+            f"workers={workers} is not supported: {network.backend} does not run '{network.path.name}' on the "
+            "processor, and other devices run one inference at a time; allowed is workers=1"
+        )
+    threads = running.threads or len(affinity()) or os.cpu_count() or 1
+    if workers is None:
+        workers = min(threads, MOST) if on_cpu and can_wait(source) else 1
+    if workers == 1:
+        return [running.threads]
+    return [max(threads // workers + (index < threads % workers), 1) for index in range(workers)]
+
+
+@contextmanager
+def open_workers(network: Network, running: Running, threads: list[int | None]) -> Iterator[list[Detector]]:
+    """Load a network once for each worker; all are closed in the end.
+
+    Args:
+        network: What to load.
+        running: How it is run.
+        threads: Threads of each; see ``shares``.
+
+    Raises:
+        YoloquantError: See ``open_backend``.
+    """
+    with ExitStack() as stack:
+        yield [stack.enter_context(replace(running, threads=count).open(network)) for count in threads]
+
+
+def pipeline_of(
+    source: Source,
+    detectors: list[Detector],
+    consume: Callable[[Result], None],
+    *,
+    show: Callable[[Result], bool] | None = None,
+    limit: int | None = None,
+) -> PipelineBase:
+    """What runs them: one detector with its steps overlapped, or several side by side."""
+    if len(detectors) == 1:
+        return Pipeline(source, detectors[0], consume, show=show, limit=limit)
+    return WorkerPipeline(source, detectors, consume, show=show, limit=limit)

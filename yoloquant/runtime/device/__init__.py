@@ -1,0 +1,1 @@
+"""What the platform offers and tells: CUDA memory and streams, sensors, environment variables."""

@@ -1,0 +1,1 @@
+"""Where frames and labels come from, and where results go."""

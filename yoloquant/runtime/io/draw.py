@@ -1,0 +1,138 @@
+"""Drawing detections and a line of figures onto frames, in place."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from ..core.detections import Detections
+
+if TYPE_CHECKING:
+    Colour = tuple[int, int, int]
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_PADDING = 3
+_CACHED = 4096
+_WINDOW_S = 2.0
+
+
+def colour_of(index: int) -> Colour:
+    """A colour (BGR) for a class: hues a golden angle apart, so that neighbours differ."""
+    hsv = np.array([[[index * 67 % 180, 200 - 60 * (index // 8 % 2), 255 - 50 * (index // 16 % 2)]]], np.uint8)
+    blue, green, red = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0].tolist()
+    return int(blue), int(green), int(red)
+
+
+class Painter:
+    """Draws boxes with class names and scores.
+
+    A label is rendered once and then copied: text is by far the slowest thing to draw.
+
+    Args:
+        names: Class names, index by index.
+        width: Line width in pixels; chosen by the size of the frame if 0.
+    """
+
+    def __init__(self, names: Sequence[str], width: int = 0) -> None:
+        self._names, self._width = tuple(names), width
+        self._labels: dict[tuple[int, int, int], np.ndarray] = {}
+        self._lines: dict[tuple[str, int], np.ndarray] = {}
+
+    def boxes(self, image: np.ndarray, detections: Detections) -> None:
+        """Draw detections, the strongest on top.
+
+        Args:
+            image: BGR uint8 (height, width, 3); changed in place.
+            detections: In its pixels.
+        """
+        width = self._width or line_width(image)
+        corners = np.rint(detections.boxes).astype(np.int64)[::-1].tolist()
+        scores = np.rint(detections.scores * 100).astype(np.int64)[::-1].tolist()
+        classes = detections.classes[::-1].tolist()
+        for (left, top, right, bottom), score, kind in zip(corners, scores, classes):
+            cv2.rectangle(image, (left, top), (right, bottom), colour_of_cached(kind), width)
+            label = self._label(kind, score, width)
+            paste(image, label, left, top - label.shape[0] if top >= label.shape[0] else top)
+
+    def text(self, image: np.ndarray, lines: Sequence[str]) -> None:
+        """Write lines into the upper left corner, light on dark; changes the image in place."""
+        width, y = line_width(image), 0
+        for line in lines:
+            rendered = self._lines.get((line, width))
+            if rendered is None:
+                if len(self._lines) >= _CACHED:
+                    self._lines.clear()
+                rendered = self._lines[line, width] = render(line, width, (0, 0, 0), (255, 255, 255))
+            paste(image, rendered, 0, y)
+            y += rendered.shape[0]
+
+    def _label(self, kind: int, score: int, width: int) -> np.ndarray:
+        found = self._labels.get((kind, score, width))
+        if found is None:
+            if len(self._labels) >= _CACHED:
+                self._labels.clear()
+            colour = colour_of_cached(kind)
+            bright = 0.114 * colour[0] + 0.587 * colour[1] + 0.299 * colour[2] > 140  # ITU-R BT.601 luma
+            name = self._names[kind] if kind < len(self._names) else str(kind)
+            ink = (0, 0, 0) if bright else (255, 255, 255)
+            found = self._labels[kind, score, width] = render(f"{name} {score / 100:.2f}", width, colour, ink)
+        return found
+
+
+_COLOURS: dict[int, Colour] = {}
+
+
+def colour_of_cached(index: int) -> Colour:
+    """The same as ``colour_of``, computed once for each class."""
+    if index not in _COLOURS:
+        _COLOURS[index] = colour_of(index)
+    return _COLOURS[index]
+
+
+def line_width(image: np.ndarray) -> int:
+    """Line width in pixels that suits a frame's size."""
+    return max(round(sum(image.shape[:2]) / 2 * 0.003), 2)
+
+
+def render(text: str, width: int, ground: Colour, ink: Colour) -> np.ndarray:
+    """A line of text as a small picture (height, width, 3)."""
+    scale, thickness = width / 4, max(width - 1, 1)
+    (columns, rows), below = cv2.getTextSize(text, _FONT, scale, thickness)
+    picture = np.empty((rows + below + _PADDING, columns + 2 * _PADDING, 3), np.uint8)
+    picture[:] = ground
+    cv2.putText(picture, text, (_PADDING, rows + _PADDING // 2), _FONT, scale, ink, thickness, cv2.LINE_AA)
+    return picture
+
+
+def paste(image: np.ndarray, picture: np.ndarray, left: int, top: int) -> None:
+    """Copy a picture onto an image, in place; what lies outside is cut off."""
+    x0, y0 = max(left, 0), max(top, 0)
+    x1, y1 = min(left + picture.shape[1], image.shape[1]), min(top + picture.shape[0], image.shape[0])
+    if x1 > x0 and y1 > y0:
+        image[y0:y1, x0:x1] = picture[y0 - top : y1 - top, x0 - left : x1 - left]
+
+
+class Rate:
+    """Frames per second over the last two seconds."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque()
+
+    def tick(self, now: float) -> float:
+        """Count a frame.
+
+        Args:
+            now: Seconds on any steady clock.
+
+        Returns:
+            Frames per second; 0 for the first frame.
+        """
+        self._times.append(now)
+        while len(self._times) > 2 and now - self._times[0] > _WINDOW_S:
+            self._times.popleft()
+        passed = now - self._times[0]
+        return (len(self._times) - 1) / passed if passed > 0 else 0.0

@@ -1,0 +1,161 @@
+"""The sweep: one part after another, resumable, with the time that is left."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+from .analyze_options import AnalyzeOptions, Kind, Metric
+from .eta import Eta
+from .journal import Entry, Journal
+from .result import Measured, Sensitivity
+
+if TYPE_CHECKING:
+    from ..quantization.artifact import Artifact
+    from .images import Images
+    from .parts import Part, Subject
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int, str], None]
+"""Called with parts done, parts in all, and what was done with the time that is left."""
+
+
+def analyze(
+    model: Any,
+    *,
+    data: str | os.PathLike[str] | None,
+    options: AnalyzeOptions | None = None,
+    progress: Progress | None = None,
+) -> Sensitivity:
+    """Change one part of a model at a time, and measure what that costs.
+
+    Args:
+        model: Path of an Ultralytics checkpoint, or a live ``ultralytics.YOLO``; for ``kind=quant`` a checkpoint with
+            plans gives its own ranges.
+        data: Data yaml; or a folder of images, unless the metric is ``map``.
+        options: What is changed and how it is measured.
+        progress: Called after every part.
+
+    Returns:
+        The drop of every part; an interrupted run has kept all that was finished, if the options name a folder.
+
+    Raises:
+        UsageError: An option, the metric or the results file does not fit.
+        DataError: The data are not usable.
+        ModelError: The model cannot be read or traced.
+        PruneError: Nothing can be pruned as asked.
+    """
+    options = options or AnalyzeOptions()
+    artifact = _artifact(model, options)
+    from .images import open_images
+
+    images = open_images(data, options, artifact.info)
+    assert data is not None
+    subject, more = (_prune if options.kind is Kind.PRUNE else _quant)(artifact, images, data, options)
+    what = {
+        "model": artifact.model.sha256,
+        "data": images.data.data_hash,
+        "imgsz": list(artifact.info.imgsz),
+        "options": options.settings(),
+        **more,
+    }
+    found = _sweep(subject, Journal(options.folder, what), options.metric, progress)
+    baseline, points = found
+    return Sensitivity(options.kind.value, options.metric.value, baseline, points, what)
+
+
+def _artifact(model: Any, options: AnalyzeOptions) -> Artifact:
+    from ..api import default_imgsz
+    from ..bridge.checkpoint import check_imgsz, load_model, model_info
+    from ..quantization.artifact import Artifact
+
+    host = load_model(model, allow_unsafe=options.allow_unsafe)
+    if options.kind is Kind.QUANT and host.state.get("plans"):
+        artifact = Artifact.from_host(host)
+        if options.imgsz is not None and check_imgsz(options.imgsz, host.stride) != artifact.info.imgsz:
+            raise UsageError(
+                f"'{host.source}' was quantized at imgsz={artifact.info.imgsz}, got {options.imgsz}; leave imgsz out"
+            )
+        return artifact
+    imgsz = check_imgsz(options.imgsz or host.imgsz or default_imgsz(host.task), host.stride)
+    return Artifact(host, model_info(host, imgsz), {})
+
+
+def _prune(
+    artifact: Artifact, images: Images, data: str | os.PathLike[str], options: AnalyzeOptions
+) -> tuple[Subject, dict[str, Any]]:
+    from ..pruning.recalibrate_bn import stacked
+    from .images import training_images
+    from .pruning_groups import PruneSubject
+
+    if not options.reestimates:
+        return PruneSubject(artifact, images, (), options), {}
+    sample = training_images(data, options)
+    batches = tuple(b for b in stacked(sample.tensors(artifact.info.imgsz)) if len(b) > 1)
+    return PruneSubject(artifact, images, batches, options), {"training": sample.sha256}
+
+
+def _quant(
+    artifact: Artifact, images: Images, data: str | os.PathLike[str], options: AnalyzeOptions
+) -> tuple[Subject, dict[str, Any]]:
+    from ..api import _schemes
+    from .images import training_images
+    from .quantization_points import QuantSubject, calibrated
+
+    schemes = _schemes(options.scheme)
+    if len(schemes) != 1:
+        raise UsageError(f"scheme='{options.scheme}' names {len(schemes)} schemes; analyse one at a time")
+    if artifact.plans:
+        plan, more = artifact.plan_for(schemes[0]), {}
+    else:
+        sample = training_images(data, options)
+        plan = calibrated(artifact, schemes[0], sample.tensors(artifact.info.imgsz), options)
+        more = {"training": sample.sha256}
+    return QuantSubject(artifact, plan, images, options), {**more, "plan": plan.digest()}
+
+
+def _sweep(
+    subject: Subject, journal: Journal, metric: Metric, progress: Progress | None
+) -> tuple[float, tuple[Measured, ...]]:
+    if len(journal):
+        logger.info("%d measurements are in %s already", len(journal), journal.path)
+    base = journal.get("", None)
+    if base is None:
+        base = Entry("", None, _number(subject.baseline()), "")
+        if base.score is None:
+            raise UsageError("the model's own outputs are NaN or infinite on these images; nothing can be compared")
+        journal.add(base)
+    assert base.score is not None
+    eta, points = Eta(), []
+    waiting = sum(journal.get(p.name, p.ratio) is None for p in subject.parts)
+    for index, part in enumerate(subject.parts, start=1):
+        entry = journal.get(part.name, part.ratio)
+        if entry is None:
+            start = time.perf_counter()
+            score, how = subject.measure(part)
+            entry = Entry(part.name, part.ratio, _number(score), how)
+            journal.add(entry)
+            eta.add(time.perf_counter() - start)
+            waiting -= 1
+        points.append(_measured(part, entry, base.score, metric))
+        if progress is not None:
+            left = eta.text(waiting)
+            progress(index, len(subject.parts), f"{part.label}, {left}" if left else part.label)
+    return base.score, tuple(points)
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _measured(part: Part, entry: Entry, baseline: float, metric: Metric) -> Measured:
+    drop = None
+    if entry.score is not None:
+        drop = entry.score - baseline if metric is Metric.DISTILL else baseline - entry.score
+    return Measured(part.name, part.ratio, part.asked, entry.score, drop, entry.how)

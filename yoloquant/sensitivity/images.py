@@ -1,0 +1,107 @@
+"""The images of an analysis: those that are measured on, and training images for statistics and ranges."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..data.calibration import MIN_IMAGES, CalibrationOptions, CalibrationSet, calibration_set
+from ..data.dataset import ValidationSet
+from ..errors import DataError, UsageError
+from ..pruning.recalibrate_bn import stacked
+from ..runtime.core.letterbox import Letterbox, letterbox
+from ..types import ModelInfo, Task
+from .analyze_options import AnalyzeOptions, Metric
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images that every change is measured on, letterboxed once.
+
+    Attributes:
+        data: The images and their labels.
+        imgsz: Input height and width in pixels.
+    """
+
+    data: ValidationSet
+    imgsz: tuple[int, int]
+
+    @cached_property
+    def inputs(self) -> tuple[tuple[np.ndarray, Letterbox], ...]:
+        """float32 (1, channels, height, width), 0 to 1, and where the image lies in it."""
+        return tuple(letterbox(self.data.read(i), self.imgsz) for i in range(len(self.data)))
+
+    @cached_property
+    def batches(self) -> tuple[torch.Tensor, ...]:
+        """The same in batches."""
+        return tuple(stacked(image for image, _ in self.inputs))
+
+
+def open_images(data: str | os.PathLike[str] | None, options: AnalyzeOptions, info: ModelInfo) -> Images:
+    """The images to measure on.
+
+    Args:
+        data: Data yaml, or a folder of images without labels.
+        options: How many, and of which split.
+        info: The model's description.
+
+    Raises:
+        UsageError: There is no data, or the metric does not suit the model.
+        DataError: The data are missing, or have no labels though the metric needs them.
+    """
+    if data is None or not str(data):
+        raise UsageError("an analysis needs data=<data yaml>, or a folder of images for metric=distill and fidelity")
+    if info.task is not Task.DETECT and options.metric is not Metric.DISTILL:
+        raise UsageError(
+            f"metric={options.metric.value} scores detect models; this one is a {info.task.value} model: "
+            "use metric=distill"
+        )
+    if is_folder(data):
+        found = ValidationSet.from_folder(str(data), info.names)
+    else:
+        found = ValidationSet.from_yaml(str(data), split=options.split)
+    found = found.take(options.images)
+    if options.metric is Metric.MAP:
+        _check_labels(found, info)
+    return Images(found, info.imgsz)
+
+
+def is_folder(data: str | os.PathLike[str]) -> bool:
+    """Whether data are a folder of images without a yaml."""
+    path = Path(data)
+    return path.is_dir() and not any(path.glob("*.y*ml"))
+
+
+def _check_labels(found: ValidationSet, info: ModelInfo) -> None:
+    if not found.labelled:
+        raise DataError(
+            f"metric=map needs labels, and the first {len(found)} images of '{found.source}' have none; use "
+            "metric=distill or metric=fidelity, or more images"
+        )
+    if len(found.names) != len(info.names):
+        raise DataError(
+            f"the model has {len(info.names)} classes and data '{found.source}' has {len(found.names)}; measure on the "
+            "data set that it was trained for"
+        )
+
+
+def training_images(data: str | os.PathLike[str], options: AnalyzeOptions) -> CalibrationSet:
+    """Training images for BatchNorm statistics or ranges; none that is measured on, unless that is the train split.
+
+    Raises:
+        DataError: There are none.
+        CalibrationError: There are too few.
+    """
+    same = options.split == "train"
+    chosen = CalibrationOptions(
+        images=max(options.training_images, MIN_IMAGES),
+        scored_split=options.split,
+        seed=options.seed,
+        allow_scored=same,
+    )
+    return calibration_set(data, chosen)

@@ -1,0 +1,1 @@
+"""Patterns of zeros inside layers: maths only, without a model's structure."""

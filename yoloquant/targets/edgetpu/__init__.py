@@ -1,0 +1,1 @@
+"""Edge TPU (Coral): operator check, compiler, and attention fitted to what it can run."""

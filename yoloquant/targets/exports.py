@@ -1,0 +1,143 @@
+"""The list of artifacts in an export folder: ``exports.json``, so that a later validation knows what each one is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..bridge.checkpoint import file_sha256
+from ..errors import ArtifactError
+from ..io import atomic_path
+from ..types import ExportedModel, HeadLayout, ModelInfo, Task
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "exports.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """Outcome of an export to several targets.
+
+    Attributes:
+        folder: Where the artifacts lie.
+        exports: What was written, in the order asked.
+        errors: Why a target could not be built, by target name.
+    """
+
+    folder: Path
+    exports: tuple[ExportedModel, ...]
+    errors: Mapping[str, str] = field(default_factory=dict)
+
+
+def content_sha256(path: Path) -> str:
+    """SHA-256 of a file, or of every file in a folder with its relative name."""
+    if path.is_file():
+        return file_sha256(path)
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{file_sha256(file)}\0".encode())
+    return digest.hexdigest()
+
+
+def content_size(path: Path) -> int:
+    """Bytes of a file, or of everything in a folder."""
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size
+
+
+def save_exports(folder: Path, exports: Iterable[ExportedModel]) -> Path:
+    """Write the list, keeping entries of artifacts that still lie in the folder and were not exported anew."""
+    path = folder / FILE_NAME
+    entries = {e["path"]: e for e in _kept(path) if (folder / e["path"]).exists()}
+    for export in exports:
+        entries[export.path.name] = _to_dict(export)
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps({"format": FORMAT, "exports": list(entries.values())}, indent=1))
+    return path
+
+
+def _kept(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    try:
+        return _read(path)
+    except ArtifactError as exc:  # it must not cost the exports that were just made
+        logger.warning("%s; it is written anew without what it listed", exc)
+        return []
+
+
+def load_exports(path: str | os.PathLike[str]) -> tuple[ExportedModel, ...]:
+    """Read artifacts.
+
+    Args:
+        path: An export folder, its ``exports.json``, or one artifact in such a folder.
+
+    Returns:
+        Every artifact of the folder, or the one that was named.
+
+    Raises:
+        ArtifactError: There is no list, the artifact is not on it, or its content has changed since the export.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ArtifactError(f"artifact '{path}' does not exist; export it first with yoloquant export")
+    listing = path if path.name == FILE_NAME else path / FILE_NAME
+    if listing.is_file():
+        entries = _read(listing)
+    else:
+        listing = path.parent / FILE_NAME
+        entries = [e for e in _read(listing) if e["path"] == path.name] if listing.is_file() else []
+        if not entries:
+            raise ArtifactError(
+                f"'{path}' is not on the list {FILE_NAME} of an export folder, so what it holds is unknown; name an "
+                "artifact that yoloquant exported, in its folder"
+            )
+    return tuple(_from_dict(e, listing.parent) for e in entries)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    try:
+        data = json.loads(path.read_text())
+        if data["format"] != FORMAT:
+            raise ArtifactError(f"{path} has format {data['format']}; this release reads {FORMAT}")
+        entries = [dict(e) for e in data["exports"]]
+        if not all(isinstance(e["path"], str) for e in entries):
+            raise TypeError("a path is not text")
+        return entries
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise ArtifactError(f"{path} is damaged ({exc!r}); export again") from exc
+
+
+def _to_dict(export: ExportedModel) -> dict[str, Any]:
+    data = asdict(replace(export, path=Path(export.path.name)))
+    data.update(path=export.path.name, layout=export.layout.value, sha256=content_sha256(export.path))
+    data["info"]["task"] = export.info.task.value
+    data["notes"] = list(export.notes)
+    return json.loads(json.dumps(data, default=str))  # type: ignore[no-any-return]
+
+
+def _from_dict(data: dict[str, Any], folder: Path) -> ExportedModel:
+    values = dict(data)
+    try:
+        path, digest = folder / Path(values.pop("path")).name, values.pop("sha256")
+        info = dict(values.pop("info"))
+        for key in ("names", "imgsz", "strides"):
+            info[key] = tuple(info[key])
+        info["kpt_shape"] = tuple(info["kpt_shape"]) if info["kpt_shape"] else None
+        info["task"] = Task(info["task"])
+        values["layout"], values["notes"] = HeadLayout(values["layout"]), tuple(values["notes"])
+        export = ExportedModel(path=path, info=ModelInfo(**info), **values)
+    except (KeyError, TypeError, ValueError) as exc:
+        raise ArtifactError(f"{folder / FILE_NAME} is damaged ({exc!r}); export again") from exc
+    if not path.exists():
+        raise ArtifactError(f"artifact '{path}' is on the list of its folder but missing; export again")
+    if content_sha256(path) != digest:
+        raise ArtifactError(f"artifact '{path}' has changed since it was exported (hashes differ); export again")
+    return export

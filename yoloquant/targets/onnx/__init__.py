@@ -1,0 +1,1 @@
+"""Q/DQ ONNX, shared by every target that starts from it."""

@@ -1,0 +1,1 @@
+"""Distillation of raw head outputs and features from a float teacher."""

@@ -1,0 +1,121 @@
+"""Pruning with training: one run for each pruning step, the unpruned model teaching all of them."""
+
+from __future__ import annotations
+
+import copy
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ...api import default_imgsz
+from ...bridge import checkpoint as host
+from ...errors import DataError, ModelError, TrainingError, UsageError, YoloquantError
+from ...pruning.criteria import Kind
+from ...pruning.prune_options import PruneOptions
+from ..qat.run import check_arguments
+from .trainer import PruneTrainer
+
+EPOCHS = 50
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """What fine-tuning a pruned model left.
+
+    Attributes:
+        best: Its best checkpoint.
+        folder: The run folder.
+        score: Ultralytics' fitness on the val split.
+        score_unpruned: The unpruned model's; NaN where it is not known.
+    """
+
+    best: Path
+    folder: Path
+    score: float
+    score_unpruned: float
+
+
+def fine_tune(model: Any, data: Any, options: PruneOptions, arguments: dict[str, Any]) -> FineTuned:
+    """Prune a model and train what is left; in several steps if the options say so.
+
+    Args:
+        model: Path of a checkpoint or a live YOLO; with ``resume=True`` last.pt of an interrupted run.
+        data: Data yaml, or a folder of images with ``loss=distill``.
+        options: Pruning and its training.
+        arguments: Ultralytics' training arguments.
+
+    Raises:
+        UsageError: An argument is unknown or does not fit.
+        PruneError: The target cannot be met.
+        TrainingError: Training broke off.
+    """
+    check_arguments(arguments)
+    if arguments.get("resume"):
+        return _finished(_run(_trainer({**arguments, "model": str(model), "resume": str(model)}, None, data)))
+    if data is None:
+        raise UsageError("training needs data=<data yaml or folder of images>")
+    source = host.load_model(model, allow_unsafe=options.allow_unsafe)
+    path = str(model) if isinstance(model, (str, os.PathLike)) else str(getattr(model, "ckpt_path", None) or "")
+    common = {"model": path or source.source, "task": source.task.value, **arguments}
+    common.setdefault("imgsz", max(source.imgsz) if source.imgsz else default_imgsz(source.task))
+    total = int(arguments.get("epochs", EPOCHS))
+    if options.steps > total:
+        raise UsageError(f"steps={options.steps} need as many epochs at least, got epochs={total}")
+    steps = options.steps if options.kind is Kind.STRUCTURED else 1
+    current, done = source, 0
+    teacher = None if options.teacher is not None or not options.distils else copy.deepcopy(source.module)
+    for step in range(1, steps + 1):
+        epochs = (total - done) // (steps - step + 1)
+        done += epochs
+        here = replace(options, amount=options.amount * step / steps)
+        overrides = {**common, "epochs": epochs}
+        if steps > 1 and step < steps:
+            overrides["name"] = f"{common.get('name') or 'prune'}-step{step}"
+        trainer = _trainer(overrides, here, data)
+        trainer.taught_by = teacher
+        finished = _finished(_run(trainer, current.module))
+        current = host.load_model(finished.best, allow_unsafe=options.allow_unsafe)
+    return finished
+
+
+def _trainer(overrides: dict[str, Any], options: PruneOptions | None, data: Any) -> Any:
+    given = {**overrides, "mode": "train", **({} if options is None else {"prune": options})}
+    if data is not None:
+        given["data"] = str(data)
+    try:
+        return PruneTrainer(overrides=given)
+    except YoloquantError:
+        raise
+    except (RuntimeError, FileNotFoundError) as exc:  # how Ultralytics reports data that it cannot read
+        kind = DataError if "ataset" in str(exc) or "images" in str(exc) else ModelError
+        raise kind(str(exc).strip()) from exc
+    except (SyntaxError, TypeError, ValueError) as exc:  # how Ultralytics reports arguments
+        raise UsageError(str(exc).strip()) from exc
+
+
+def _run(trainer: Any, source: nn.Module | None = None) -> Any:
+    try:
+        if source is not None:
+            trainer.prepare(source)
+        trainer.train()
+    except YoloquantError:
+        raise
+    except (RuntimeError, ValueError, AssertionError, FileNotFoundError) as exc:
+        raise TrainingError(f"training stopped: {exc}") from exc
+    return trainer
+
+
+def _finished(trainer: Any) -> FineTuned:
+    return FineTuned(
+        Path(trainer.best), Path(trainer.save_dir), float(trainer.best_fitness or 0.0), trainer.unpruned_fitness
+    )
+
+
+def quantization_arguments(pruned: FineTuned, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Ultralytics' arguments for the quantization-aware training that follows: its own epochs, rates and folder."""
+    theirs = ("epochs", "time", "patience", "resume", "optimizer", "lr0", "lrf", "name", "exist_ok", "close_mosaic")
+    kept = {k: v for k, v in arguments.items() if k not in theirs}
+    return {**kept, "project": str(pruned.folder), "name": "qat", "exist_ok": True}

@@ -1,0 +1,157 @@
+"""Pruning inside a run: where its data, its loss and its device are at hand."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from ultralytics.utils import LOGGER
+
+from ...bridge import checkpoint as host
+from ...data.calibration import MIN_IMAGES, CalibrationOptions, calibration_set
+from ...errors import CalibrationError, DataError
+from ...pruning.blocks import without_blocks
+from ...pruning.choose_plan import choose
+from ...pruning.criteria import Criterion, Kind
+from ...pruning.make_sparse import RECORD as SPARSE
+from ...pruning.make_sparse import is_sparse, note, reordered, sparsity_of
+from ...pruning.metadata import unpruned_cost
+from ...pruning.plan import PrunePlan
+from ...pruning.planner import weigh
+from ...pruning.prune_options import PruneOptions
+from ...pruning.recalibrate_bn import BATCH, reestimate, stacked
+from ...pruning.remove_channels import pruned
+from ...sparsity.schedule import Schedule
+from ...sparsity.unstructured import Sparsity, sparsity_report
+from .gradients import channel_products
+from .masks import Masks, MaskSpec, Pattern
+
+_SHARE_24, _SLACK = 0.3, 0.02  # a 2:4 model has few zeros where many layers do not come in fours
+
+
+def prune_for(trainer: Any, module: Any) -> nn.Module:
+    """Prune the model that a run trains.
+
+    Raises:
+        PruneError: The target cannot be met.
+        ModelError: The model cannot be traced.
+    """
+    options: PruneOptions = trainer.prune
+    if options.blocks:
+        module = _without_blocks(trainer, module)
+    plan = plan_for(trainer, module)
+    for line in plan.summary():
+        LOGGER.info(line)
+    channels = int((getattr(module, "yaml", None) or {}).get("channels", 3))
+    smaller = pruned(module, plan, channels=channels)
+    try:
+        reestimate(smaller, stacked(_images(trainer, module)))
+    except CalibrationError as exc:
+        LOGGER.warning(f"BatchNorm statistics stay those of the unpruned model: {exc}")
+    return smaller
+
+
+def _images(trainer: Any, module: Any) -> Iterator[np.ndarray]:
+    """Training images as validation sees them."""
+    source, options = host.load_model(module), trainer.prune
+    images = max(options.images, MIN_IMAGES)
+    found = calibration_set(str(trainer.args.data), CalibrationOptions(images=images, seed=options.seed))
+    return found.tensors(host.check_imgsz(trainer.args.imgsz, source.stride))
+
+
+def _without_blocks(trainer: Any, module: Any) -> Any:
+    options: PruneOptions = trainer.prune
+    source = host.load_model(module)
+    size = host.check_imgsz(trainer.args.imgsz, source.stride)
+    images = _images(trainer, module)
+    smaller, gone = without_blocks(source.module, options.blocks, images, size, source.channels)
+    for block in gone:
+        LOGGER.info(f"took out {block.path}, which changes its input by {block.change:.0%}")
+    return smaller
+
+
+def make_sparse_for(trainer: Any, module: nn.Module) -> nn.Module:
+    """Prepare a model for a run that makes it sparse: its channels in a good order, and word that zeros are meant."""
+    source = host.load_model(module)
+    for line in reordered(source.module, trainer.prune, source.channels):
+        LOGGER.info(line)
+    note(source.module, trainer.prune)
+    return source.module
+
+
+def masks_for(trainer: Any, model: nn.Module) -> Masks | None:
+    """The masks of a run: stored ones, the zeros that a sparse model came with, or new ones by the options.
+
+    Raises:
+        PruneError: So many zeros are not possible.
+        ArtifactError: Stored masks are damaged.
+    """
+    if not is_sparse(model):
+        return None
+    stored = Path(str(trainer.wdir)) / "masks.pt"
+    if trainer.resume and stored.is_file():
+        return Masks.from_plain(torch.load(stored, map_location="cpu", weights_only=True), model)
+    kind = trainer.prune.kind
+    if _zeros_are_there(model, trainer.prune):
+        spec = MaskSpec(Pattern.KEEP)
+    elif kind is Kind.NM:
+        spec = MaskSpec(Pattern.TWO_FOUR, Sparsity(ignored=trainer.prune.ignored))
+    else:
+        steps = max(int(trainer.epochs * len(trainer.train_loader) / max(trainer.accumulate, 1)), 1)
+        wanted = sparsity_of(trainer.prune)
+        spec = MaskSpec(Pattern.MAGNITUDE, wanted, Schedule.over(steps, wanted.amount))
+    masks = Masks.start(model, spec)
+    masks.apply(trainer.ema.ema)
+    return masks
+
+
+def _zeros_are_there(model: nn.Module, options: PruneOptions) -> bool:
+    """Whether a model came with its zeros, rather than with the odd one that every trained model has."""
+    wanted = _SHARE_24 if getattr(model, SPARSE)["kind"] == Kind.NM.value else float(getattr(model, SPARSE)["amount"])
+    return sparsity_report(model, options.ignored).share >= wanted - _SLACK
+
+
+def plan_for(trainer: Any, module: Any) -> PrunePlan:
+    """The plan, with gradients of the run's own loss where the criterion asks for them."""
+    options: PruneOptions = trainer.prune
+    source = host.load_model(module)
+    size = host.check_imgsz(trainer.args.imgsz, source.stride)
+    gradients = None
+    if options.measured_by(not trainer._unlabelled) is Criterion.TAYLOR and options.plan is None:
+        trainer.model = module
+        trainer.set_model_attributes()
+        gradients = channel_products(trainer, module, options.images)
+    analysis = weigh(source.module, options, size, channels=source.channels, gradients=gradients)
+    return choose(analysis, source, options, size, full=unpruned_cost(module))
+
+
+def standalone_products(
+    source: host.HostModel, data: str, imgsz: tuple[int, int], options: PruneOptions
+) -> dict[str, Tensor]:
+    """Change of the loss by channel, without a run: a trainer is made for its data and loss alone.
+
+    Raises:
+        DataError: The data cannot be read, or have no labels.
+    """
+    from .trainer import PruneTrainer  # the trainer imports this module
+
+    with tempfile.TemporaryDirectory() as folder:
+        overrides = {
+            **{"model": source.source, "task": source.task.value, "mode": "train", "data": data, "imgsz": max(imgsz)},
+            **{"project": folder, "name": "gradients", "batch": BATCH, "workers": 0, "plots": False, "verbose": False},
+        }
+        try:
+            trainer = PruneTrainer(overrides={**overrides, "prune": options})
+        except (RuntimeError, FileNotFoundError) as exc:
+            raise DataError(str(exc).strip()) from exc
+        module = copy.deepcopy(source.module)
+        module.args = trainer.args
+        trainer.model = module
+        trainer.set_model_attributes()
+        return channel_products(trainer, module, options.images)

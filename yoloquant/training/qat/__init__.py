@@ -1,0 +1,1 @@
+"""Quantization-aware training: learned ranges in a live model, its trainer and its checkpoints."""

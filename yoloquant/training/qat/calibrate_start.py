@@ -1,0 +1,144 @@
+"""Where training starts: a calibrated plan, and the scores that it must beat."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+from ultralytics.utils import LOGGER
+
+from ...api import QuantizeOptions, quantize
+from ...bridge import checkpoint as host
+from ...data.calibration import CalibrationOptions
+from ...errors import UsageError
+from ...graph.ops import INPUT
+from ...graph.trace import Graph
+from ...quantization.artifact import Artifact
+from ...quantization.observers import Algorithm, CalibrationRecipe
+from ...quantization.plan import Plan, Point, PointKind, Role
+from ...quantization.qparams import QuantSpec
+from ...quantization.scheme import weight_point_name
+from .. import distributed as ranks
+from . import checkpoint
+from .prepare import current_plan
+from .qat_options import QATOptions
+
+logger = logging.getLogger(__name__)
+
+_WIDE = frozenset({Role.INPUT, Role.SCORE, Role.HEAD})
+_MINMAX = CalibrationRecipe(
+    activation=Algorithm.MINMAX,
+    pre_activation=Algorithm.MINMAX,
+    score=Algorithm.MINMAX,
+    head=Algorithm.MINMAX,
+    weight=Algorithm.MINMAX,
+)
+
+
+def calibrated(source: host.HostModel, options: QATOptions, data: str, imgsz: Any) -> tuple[Artifact, Plan]:
+    """The plan that training starts from, with the model that it belongs to.
+
+    Args:
+        source: The float model; a checkpoint that carries a plan of the wanted scheme goes on from its ranges.
+        options: Scheme, bits and calibration.
+        data: Data yaml or folder whose training images calibrate.
+        imgsz: Input size in pixels.
+
+    Returns:
+        An artifact with the traced graph, and its calibrated plan.
+
+    Raises:
+        UsageError: ``scheme`` names several schemes, or a checkpoint's plan is of another input size.
+    """
+    if options.scheme == "auto" or "," in options.scheme:
+        raise UsageError(
+            f"scheme={options.scheme} is not one scheme; training learns one, portable serves every runtime"
+        )
+    size = host.check_imgsz(imgsz, source.stride)
+    if source.state.get("plans", {}).get(options.scheme):
+        return _stored(source, options, size)
+    if not ranks.is_first():
+        nothing: tuple[str, dict[str, Any]] = ("", {})
+        text, provenance = ranks.from_first(nothing)
+        plan = Plan.from_json(text)
+        return Artifact(source, host.model_info(source, size), {plan.scheme: plan}, {}, provenance), plan
+    artifact = _calibrate(source, options, data, size)
+    plan = artifact.plans[options.scheme]
+    ranks.from_first((plan.to_json(), dict(artifact.provenance)))
+    return artifact, plan
+
+
+def _calibrate(source: host.HostModel, options: QATOptions, data: str, size: tuple[int, int]) -> Artifact:
+    LOGGER.info(f"Calibrating the {options.scheme} plan on {options.images} training images...")
+    artifact = quantize(
+        source.module,
+        data=data,
+        scheme=options.scheme,
+        options=QuantizeOptions(
+            imgsz=size,
+            calibration=CalibrationOptions(images=options.images),
+            ranges=_MINMAX if options.minmax else CalibrationRecipe(),
+            points=None if options.weight_bits == options.activation_bits == 8 else _Bits(options),
+        ),
+    )
+    graph = artifact.graph
+    artifact = replace(artifact, model=source)
+    artifact.__dict__["graph"] = graph
+    return artifact
+
+
+def _stored(source: host.HostModel, options: QATOptions, size: tuple[int, int]) -> tuple[Artifact, Plan]:
+    artifact = Artifact.from_host(source)
+    if artifact.info.imgsz != size:
+        raise UsageError(
+            f"'{source.source}' carries a plan for imgsz={artifact.info.imgsz}, training asks for {size}; train at "
+            "that size, or start from the float checkpoint"
+        )
+    plan = artifact.plans[options.scheme]
+    bits = min(p.spec.bits for p in plan.weights), min(p.spec.bits for p in plan.activations)
+    wanted = options.weight_bits, options.activation_bits
+    minmax = bool(artifact.provenance.get("qat", {}).get("minmax", False))
+    if bits != wanted or options.minmax is not minmax:
+        raise UsageError(
+            f"'{source.source}' carries a plan that training goes on from: weight_bits={bits[0]}, "
+            f"activation_bits={bits[1]}, minmax={minmax}; asked for are {wanted[0]}, {wanted[1]} and {options.minmax}. "
+            "Start from the float checkpoint for that"
+        )
+    return artifact, plan
+
+
+class _Bits:
+    """Narrows points to fewer bits.
+
+    The network's input, raw head outputs and prescribed ranges keep theirs, and so do the weights of the first and of
+    the last layers, as is usual below eight bits (arXiv 1902.08153, section 3).
+    """
+
+    def __init__(self, options: QATOptions) -> None:
+        self.options = options
+
+    def __call__(self, graph: Graph, point: Point) -> QuantSpec:
+        if point.fixed or point.role in _WIDE or point.name in _outer_weights(graph):
+            return point.spec
+        weight = point.kind is PointKind.WEIGHT
+        return replace(point.spec, bits=self.options.weight_bits if weight else self.options.activation_bits)
+
+
+def _outer_weights(graph: Graph) -> frozenset[str]:
+    first = (op for op in graph.ops.values() if op.weight and INPUT in op.inputs)
+    return frozenset(weight_point_name(op) for op in (*first, *graph.heads))
+
+
+def score_calibrated(trainer: Any) -> None:
+    """Score the calibrated model before the first step, and keep it as best.pt until training beats it."""
+    scores = trainer._score(epoch=0)
+    if scores is None:
+        return
+    trainer.fitness = trainer.best_fitness = scores.fitness
+    trainer.history.add(scores, current_plan(trainer.ema.ema, trainer.plan))
+    trainer.metrics = {**trainer.metrics, **scores.metrics()}
+    trainer.epoch = -1
+    checkpoint.write(trainer, trainer.best, trainer.plan)
+    trainer.epoch = trainer.start_epoch
+    LOGGER.info(scores.line(None))

@@ -1,0 +1,190 @@
+"""Checkpoints of a run: ordinary Ultralytics files, with the plan, and what resuming needs, beside the module.
+
+Everything beside the module is plain data. The module is the plain float model with its averaged weights in float32:
+what was trained is what is exported, bit for bit.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from ultralytics.utils import RANK
+from ultralytics.utils.torch_utils import init_seeds, unwrap_model
+
+from ...bridge import checkpoint as host
+from ...errors import ArtifactError, PlanError, UsageError
+from ...io import atomic_path
+from ...quantization.artifact import Artifact, versions
+from ...quantization.plan import Plan
+from .. import distributed as ranks
+from ..distillation.criterion import without_criterion
+from ..state import plain, random_state, restore_random_state
+from .prepare import detach
+from .qat_options import QATOptions, parse
+
+RUN_KEY = "train"
+TOLERANCE = 5e-4
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint of a run that can be resumed.
+
+    Attributes:
+        source: Its float model, with the stored state.
+        run: What the run must remember.
+    """
+
+    source: host.HostModel
+    run: dict[str, Any]
+
+
+def read(path: Any) -> Found:
+    """Read last.pt of a run that was interrupted.
+
+    Raises:
+        ArtifactError: It holds no state of a run: it is finished, or was not written by this trainer.
+    """
+    source = host.load_model(path)
+    run = source.state.get(RUN_KEY)
+    if not isinstance(run, dict):
+        raise ArtifactError(
+            f"'{path}' holds no interrupted run: it is finished, or was not trained here. Start a new one with "
+            f"model={path}, or give last.pt of the run to resume"
+        )
+    missing = {"options", "epoch", "model", "ema", "optimizer", "random", "float"} - set(run)
+    if missing:
+        raise ArtifactError(f"'{path}' is damaged: its run lacks {', '.join(sorted(missing))}")
+    return Found(source, run)
+
+
+def stored_options(path: Any) -> QATOptions:
+    """Options of an interrupted run.
+
+    Raises:
+        ArtifactError: It holds none, or damaged ones.
+    """
+    try:
+        return parse(read(path).run["options"])
+    except (UsageError, TypeError) as exc:
+        raise ArtifactError(f"'{path}' is damaged: {exc}") from exc
+
+
+def artifact_of(trainer: Any, plan: Plan) -> Artifact:
+    """The averaged weights with a plan, as everything downstream takes them."""
+    module = copy.deepcopy(trainer.ema.ema)
+    detach(module)
+    without_criterion(module)
+    module.requires_grad_(False)
+    provenance = {**trainer.artifact.provenance, "versions": versions(), "qat": _provenance(trainer)}
+    module = module.cpu().float().to(memory_format=torch.contiguous_format)  # CUDA trains on channels-last weights
+    model = replace(trainer.artifact.model, module=module)
+    return Artifact(model, trainer.artifact.info, {plan.scheme: plan}, {}, provenance)
+
+
+def _provenance(trainer: Any) -> dict[str, Any]:
+    return {
+        **trainer.qat.to_dict(),
+        "epoch": trainer.epoch + 1,
+        "epochs": trainer.epochs,
+        "score": float(trainer.fitness),
+        "score_kind": "fidelity" if trainer._selects_fidelity else "fitness",
+        "score_calibrated": trainer.history.start.fitness if trainer.history.start else float(trainer.fitness),
+        "data": Path(str(trainer.args.data)).name,
+        "data_sha256": trainer.data_sha256(),
+    }
+
+
+def run_state(trainer: Any) -> dict[str, Any]:
+    """What resuming needs besides the artifact."""
+    return {
+        "options": trainer.qat.to_dict(),
+        "epoch": trainer.epoch,
+        "model": plain(unwrap_model(trainer.model).state_dict()),
+        "ema": plain(trainer.ema.ema.state_dict()),
+        "updates": trainer.ema.updates,
+        "optimizer": plain(trainer.optimizer.state_dict()),
+        "scaler": plain(trainer.scaler.state_dict()),
+        "best_fitness": float(trainer.best_fitness),
+        "stopper": {"best_fitness": trainer.stopper.best_fitness, "best_epoch": trainer.stopper.best_epoch},
+        "random": random_state(trainer.train_loader),
+        "random_others": plain(trainer.random_states[1:]),
+        "float": plain(trainer._float.state_dict()),
+        "plan": trainer.plan.to_json(),
+        "history": trainer.history.to_plain(),
+        "accumulation": trainer.accumulation.to_plain(unwrap_model(trainer.model)),
+    }
+
+
+def write(trainer: Any, path: Path, plan: Plan, *, run: dict[str, Any] | None = None) -> None:
+    """Write a checkpoint; an interrupted write leaves the previous file."""
+    artifact = artifact_of(trainer, plan)
+    state = artifact.state()
+    if run is not None:
+        state[RUN_KEY] = run
+    content = {
+        "epoch": trainer.epoch if run is not None else -1,
+        "best_fitness": float(trainer.best_fitness),
+        "model": None,
+        "ema": artifact.model.module,
+        "updates": trainer.ema.updates,
+        "optimizer": run["optimizer"] if run is not None else None,
+        "train_args": plain(vars(trainer.args)),
+        "train_metrics": plain({**trainer.metrics, "fitness": trainer.fitness}),
+        "date": datetime.now().astimezone().isoformat(),
+        "version": host.ultralytics_version(),
+        "license": "AGPL-3.0",
+        host.STATE_KEY: state,
+    }
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        torch.save(content, stream)
+
+
+def restore(trainer: Any, found: Found) -> None:
+    """Put a run's state back into a trainer that was set up anew.
+
+    Raises:
+        ArtifactError: The state does not fit the model.
+    """
+    run = found.run
+    try:
+        unwrap_model(trainer.model).load_state_dict(run["model"])
+        trainer.ema.ema.load_state_dict(run["ema"])
+        trainer.ema.updates = int(run["updates"])
+        for saved, group in zip(run["optimizer"]["param_groups"], trainer.optimizer.param_groups, strict=False):
+            saved["fused"] = group.get("fused")  # the device at hand decides, as in Ultralytics
+        trainer.optimizer.load_state_dict(run["optimizer"])
+        if run["scaler"]:
+            trainer.scaler.load_state_dict(run["scaler"])
+        trainer._float.load_state_dict(run["float"])
+        trainer.plan = Plan.from_json(run["plan"])
+        trainer.history.restore(run["history"])
+        trainer.best_fitness = run["best_fitness"]
+        trainer.stopper.__dict__.update(run["stopper"])
+        trainer.start_epoch = int(run["epoch"]) + 1
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, PlanError) as exc:
+        raise ArtifactError(f"the interrupted run in '{found.source.source}' does not fit: {exc}") from exc
+
+
+def restore_progress(trainer: Any, found: Found) -> None:
+    """Put every source of randomness, and gradients that await a step, where they were.
+
+    Raises:
+        ArtifactError: The state is damaged.
+    """
+    try:
+        trainer.accumulation.restore(trainer, found.run["accumulation"])
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise ArtifactError(f"'{found.source.source}' is damaged: its gradients cannot be read ({exc!r})") from exc
+    states = [found.run["random"], *found.run.get("random_others", ())]
+    if len(states) == ranks.world_size():
+        restore_random_state(states[max(RANK, 0)], trainer.train_loader)
+    elif RANK > 0:  # more or fewer processes than before: no two of them may go on alike
+        init_seeds(trainer.args.seed + 1 + RANK + trainer.start_epoch * ranks.world_size(), trainer.args.deterministic)
+    else:
+        restore_random_state(found.run["random"], trainer.train_loader)

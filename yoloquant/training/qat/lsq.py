@@ -1,0 +1,199 @@
+"""Learned ranges: one trainable scale per group of points, per channel for weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...errors import PlanError
+from ...quantization.plan import Plan, Point, PointKind, Role
+from ...quantization.qparams import QParams, QuantSpec
+from .fake_quant import FakeQuantize, FakeQuantizeChannels, Grid, RoundStraight, ScaleGradient
+
+_HEADS = frozenset({Role.SCORE, Role.HEAD})
+
+
+class LearnedRange(nn.Module):
+    """Scale and zero_point of the points that share one range.
+
+    The scale is ``start * exp(log_ratio)``: always positive, bit for bit the calibrated one until a step is taken, and
+    a learning rate means a relative change whatever the tensor's size. Where the offset is learned too, the two ends of
+    the range move apart, each by its own such factor, and scale and zero_point follow from them: a step of the
+    zero_point itself would move both ends, by hundreds of times its own size.
+
+    Attributes:
+        names: The points that it serves.
+        spec: Their representation.
+        trainable: Whether the range is learned; a fixed one keeps its parameters as buffers, which no trainer thaws.
+        log_ratio: float32, () or (channels,); of the upper end where offsets are learned.
+        log_low: float32, of the lower end; only for learned offsets.
+    """
+
+    start: Tensor
+    zero: Tensor
+    log_ratio: Tensor
+    log_low: Tensor | None
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        spec: QuantSpec,
+        params: QParams,
+        *,
+        trainable: bool = True,
+        offset: bool = False,
+    ) -> None:
+        super().__init__()
+        self.names, self.spec, self.trainable = names, spec, trainable
+        self.grid = Grid(spec.qmin, spec.qmax)
+        self.register_buffer("start", torch.from_numpy(params.scale.copy()))
+        self.register_buffer("zero", torch.from_numpy(params.zero_point.copy()))  # int32: no averaging touches it
+        if trainable:
+            self.log_ratio = nn.Parameter(torch.zeros_like(self.start))
+        else:
+            self.register_buffer("log_ratio", torch.zeros_like(self.start))
+        learns_zero = trainable and offset and not spec.symmetric
+        self.log_low = nn.Parameter(torch.zeros_like(self.start)) if learns_zero else None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Follow the model to its device, but stay float32 when it is cast: a half scale is another scale."""
+
+        def keep(t: Tensor) -> Tensor:
+            moved = fn(t)
+            return t.to(moved.device) if moved.is_floating_point() and moved.dtype != t.dtype else moved
+
+        return super()._apply(keep, recurse)  # type: ignore[no-untyped-call]
+
+    def scale(self, elements: float = 1) -> Tensor:
+        """The scale, differentiable.
+
+        Args:
+            elements: Values per image (or per channel) that it quantizes, for the size of its gradient.
+        """
+        if self.log_low is not None:
+            return self.start * self._ends(elements)[0]
+        return self._damped(self.start * self.log_ratio.exp(), elements)
+
+    def zero_point(self, elements: float = 1) -> Tensor:
+        """The zero_point as a float without fraction, differentiable if it is learned; see ``scale``."""
+        if self.log_low is None:
+            return self.zero.float()
+        low = RoundStraight.apply(self._ends(elements)[1])  # type: ignore[no-untyped-call]
+        return (self.grid.qmin - low).clamp(self.grid.qmin, self.grid.qmax)  # type: ignore[no-any-return]
+
+    def _ends(self, elements: float) -> tuple[Tensor, Tensor]:
+        """How much wider the range has become, and where its lower end lies in new steps from zero."""
+        assert self.log_low is not None
+        low, high = self._damped(self.log_low, elements), self._damped(self.log_ratio, elements)
+        steps = self.grid.qmin - self.zero.float()
+        share = -steps / (self.grid.qmax - self.grid.qmin)
+        wider = 1 + share * low.expm1() + (1 - share) * high.expm1()  # exactly 1 before the first step
+        return wider, steps * low.exp() / wider
+
+    def _damped(self, value: Tensor, elements: float) -> Tensor:
+        factor = 1.0 / math.sqrt(elements * self.grid.qmax)
+        return ScaleGradient.apply(value, factor)  # type: ignore[no-any-return, no-untyped-call]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Quantize and dequantize; shape and dtype stay."""
+        axis = self.spec.axis
+        if axis is not None and self.start.numel() > 1:
+            shape = [1] * x.dim()
+            shape[axis] = -1
+            scale = self.scale(x.numel() // self.start.numel()).reshape(shape)
+            return FakeQuantizeChannels.apply(x, scale, self.grid)  # type: ignore[no-any-return, no-untyped-call]
+        elements = x.numel() // max(x.shape[0] if x.dim() else 1, 1)
+        scale, zero = self.scale(elements).reshape(()), self.zero_point(elements).reshape(())
+        return FakeQuantize.apply(x, scale, zero, self.grid)  # type: ignore[no-any-return, no-untyped-call]
+
+    def local_error(
+        self, x: Tensor, then: Callable[[Tensor], Tensor] = lambda y: y, wanted: Tensor | None = None
+    ) -> Tensor:
+        """Mean squared error that the range makes by itself, in squares of its step, summed over its channels.
+
+        Only the range has a gradient from it.
+
+        The step-size gradient of a loss behind the network is mostly noise, since a single rounding error hardly moves
+        that loss. This one has no noise, and its minimum is what calibration looks for (see ``quant.observers``).
+
+        Args:
+            x: Values that it quantizes, of any shape, without gradient.
+            then: What is done with them next, where the error counts behind it.
+            wanted: What should come out of that; ``x`` if not given.
+        """
+        as_it_is = 1.0 / self.grid.qmax  # a factor of 1 instead of LSQ's
+        axis = self.spec.axis
+        if axis is not None and self.start.numel() > 1:
+            steps = self.scale(as_it_is).reshape([-1 if d == axis else 1 for d in range(x.dim())])
+            found = FakeQuantizeChannels.apply(x, steps, self.grid)  # type: ignore[no-untyped-call]
+            rest = [d for d in range(x.dim()) if d != axis]
+            return (((found - x) / steps.detach()) ** 2).mean(rest).sum()  # type: ignore[no-any-return]
+        scale, zero = self.scale(as_it_is).reshape(()), self.zero_point(as_it_is).reshape(())
+        found = then(FakeQuantize.apply(x, scale, zero, self.grid))  # type: ignore[no-untyped-call]
+        return ((found - (x if wanted is None else wanted)) ** 2).mean() / scale.detach() ** 2
+
+    def distance(self, x: Tensor, quantized: Tensor) -> Tensor:
+        """Mean squared distance of weights (any shape) from their grid points, in steps; differentiable in ``x``."""
+        shape = [1] * x.dim()
+        if self.spec.axis is not None and self.start.numel() > 1:
+            shape[self.spec.axis] = -1
+        step = (self.start * self.log_ratio.exp()).detach().reshape(shape)
+        return (((x - quantized.detach()) / step) ** 2).mean()
+
+    @torch.no_grad()
+    def qparams(self) -> QParams:
+        """The range as it stands."""
+        scale = self.scale().cpu().numpy()
+        return QParams(scale.reshape(self.start.shape), self.zero_point().cpu().numpy().astype(np.int32))
+
+
+def learned_ranges(plan: Plan, *, offset: bool = False, heads: bool = False) -> dict[str, LearnedRange]:
+    """One range for every group of activation points and every weight point.
+
+    Args:
+        plan: A calibrated plan.
+        offset: Learn zero_points of affine points too.
+        heads: Learn the ranges of raw head outputs; they are frozen otherwise, since a clipped score puts a floor under
+            the distillation loss.
+
+    Returns:
+        Ranges by point name; points of a group share one object.
+
+    Raises:
+        PlanError: The plan has no ranges, or points of one group differ.
+    """
+    plan.require_calibrated()
+    ranges: dict[str, LearnedRange] = {}
+    for members in (*plan.groups().values(), *((p,) for p in plan.weights)):
+        learns = not members[0].fixed and (heads or not any(p.role in _HEADS for p in members))
+        found = _range(members, learns, offset)
+        ranges.update(dict.fromkeys((p.name for p in members), found))
+    return ranges
+
+
+def _range(members: tuple[Point, ...], trainable: bool, offset: bool) -> LearnedRange:
+    first = members[0]
+    assert first.params is not None
+    for p in members[1:]:
+        if p.spec != first.spec or p.params != first.params:
+            raise PlanError(f"{p.name} and {first.name} are tied, but their ranges differ")
+    if first.kind is PointKind.WEIGHT and not first.spec.symmetric:
+        raise PlanError(f"{first.name} is affine; weights must be symmetric to be trained")
+    names = tuple(p.name for p in members)
+    return LearnedRange(names, first.spec, first.params, trainable=trainable, offset=offset)
+
+
+def learned_plan(plan: Plan, ranges: dict[str, LearnedRange]) -> Plan:
+    """The plan with the ranges as they stand; those that were trained are marked as learned."""
+    params: dict[str, QParams] = {}
+    algorithm: dict[str, str] = {}
+    for point in plan.points:
+        found = ranges[point.name]
+        if found.trainable:
+            params[point.name], algorithm[point.name] = found.qparams(), "learned"
+    return plan.with_params(params, algorithm)

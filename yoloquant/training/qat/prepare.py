@@ -1,0 +1,173 @@
+"""Put learned ranges into a live model, and take them out again."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ...errors import PlanError
+from ...graph.trace import Graph
+from ...quantization.plan import Plan
+from .function_hooks import NAME, Quantizers, Recorder
+from .hook_plan import Wiring, wire
+from .lsq import LearnedRange, learned_plan, learned_ranges
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = 1e-3  # relative; folded and unfolded convolutions differ by rounding only
+
+
+def attach(model: nn.Module, graph: Graph, plan: Plan, *, offset: bool = False, heads: bool = False) -> Quantizers:
+    """Make a live model compute what ``simulate(graph, plan)`` computes, with trainable ranges.
+
+    Args:
+        model: A live Ultralytics ``BaseModel``, not fused; re-parametrizable blocks in it are merged.
+        graph: Its canonical graph.
+        plan: A calibrated plan of that graph.
+        offset: Learn zero_points of affine points too.
+        heads: Learn the ranges of raw head outputs too.
+
+    Returns:
+        The ranges, also found as the model's ``quantizers``.
+
+    Raises:
+        PlanError: The model does not run an operation that the plan names, or computes something else there.
+    """
+    detach(model)
+    merge_branches(model)
+    quantizers = Quantizers(model, learned_ranges(plan, offset=offset, heads=heads), _renamed(model, graph))
+    try:
+        recorder = _record(model, quantizers, graph)
+        wiring = wire(graph, plan, recorder.silus)
+        _check(graph, wiring, recorder)
+        unfolded = {op.name for op in graph.ops.values() if op.name in recorder.folded and "transpose" in op.name}
+        if unfolded:
+            raise PlanError(f"{unfolded.pop()} is a transposed convolution with BatchNorm, which cannot be trained")
+    except BaseException:
+        quantizers.remove()
+        raise
+    quantizers.connect(wiring, recorder.folded)
+    device = next(model.parameters()).device
+    model.add_module(NAME, quantizers.to(device))
+    return quantizers
+
+
+def detach(model: nn.Module) -> None:
+    """Turn a model back into the plain one, in place; nothing happens if it is plain."""
+    quantizers = getattr(model, NAME, None)
+    if isinstance(quantizers, Quantizers):
+        quantizers.remove()
+        delattr(model, NAME)
+
+
+def ranges_of(model: nn.Module) -> dict[str, LearnedRange]:
+    """A model's ranges by point name."""
+    return quantizers_of(model).by_name()
+
+
+def quantizers_of(model: nn.Module) -> Quantizers:
+    """What ``attach`` put into a model."""
+    found = getattr(model, NAME, None)
+    if not isinstance(found, Quantizers):
+        raise PlanError("this model carries no quantizers; attach a plan first")
+    return found
+
+
+def current_plan(model: nn.Module, plan: Plan) -> Plan:
+    """The plan with the model's ranges as they stand."""
+    return learned_plan(plan, ranges_of(model))
+
+
+def merge_branches(model: nn.Module) -> None:
+    """Merge re-parametrizable blocks (RepConv, RepVGGDW, Conv2) in place, as exports do, into one convolution each."""
+    block: Any
+    for block in list(model.modules()):
+        kind = type(block).__name__
+        if kind in {"RepConv", "RepVGGDW"} and (hasattr(block, "conv1") or hasattr(block, "conv2")):
+            block.fuse_convs() if hasattr(block, "fuse_convs") else block.fuse()
+            block.forward = block.forward_fuse
+        elif kind == "Conv2" and hasattr(block, "cv2"):
+            block.fuse_convs()
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+
+
+def _renamed(model: nn.Module, graph: Graph) -> dict[str, str]:
+    """Live prefixes that the graph calls otherwise; an empty name for a branch that the graph lacks.
+
+    Fusing an end-to-end head drops its one-to-many branch, and recent releases give the one-to-one branch its name.
+    """
+    layers: Any = model.model
+    head = layers[-1]
+    base = f"model.{len(layers) - 1}"
+    traced = {op.module for op in graph.ops.values()}
+    names: dict[str, str] = {}
+    for name, child in head.named_children():
+        if not name.startswith("one2one_") or child is None:
+            continue
+        plain = name.removeprefix("one2one_")
+        if any(m.startswith(f"{base}.{name}.") for m in traced):
+            continue
+        if graph.info.end2end:
+            names[f"{base}.{name}"], names[f"{base}.{plain}"] = f"{base}.{plain}", ""
+        else:
+            names[f"{base}.{name}"] = ""
+    return names
+
+
+def _record(model: nn.Module, quantizers: Quantizers, graph: Graph) -> Recorder:
+    recorder = quantizers.recorder = Recorder()
+    quantizers.enabled = False
+    training = model.training
+    model.eval()
+    layers: Any = model.model
+    layers[-1].training = True  # raw outputs: the decode is not trained
+    try:
+        with torch.no_grad():
+            device = next(model.parameters()).device
+            model(_probe(graph).to(device))
+    finally:
+        model.train(training)
+        quantizers.recorder, quantizers.enabled = None, True
+    return recorder
+
+
+def _probe(graph: Graph) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(1, graph.info.channels, *graph.info.imgsz, generator=generator)
+
+
+class _Values(fx.Interpreter):
+    def __init__(self, graph: Graph, wanted: frozenset[str]) -> None:
+        super().__init__(graph.module)
+        self.names = {graph.fx_name(n): n for n in wanted}
+        self.values: dict[str, Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n.name in self.names:
+            self.values[self.names[n.name]] = result
+        return result
+
+
+def _check(graph: Graph, wiring: Wiring, recorder: Recorder) -> None:
+    """Every place of the wiring must exist in the live model and hold the value that the graph has there."""
+    wanted = wiring.operations() - {"images"}
+    missing = sorted(wanted - set(recorder.values))
+    if missing:
+        raise PlanError(
+            f"the live model never calls {missing[0]} ({len(missing)} such operations), so it cannot be trained with "
+            "this plan; this layer's forward differs between training and export"
+        )
+    traced = _Values(graph, wanted)
+    with torch.no_grad():
+        traced.run(_probe(graph))
+    for name, value in traced.values.items():
+        live = recorder.values[name].float().cpu()
+        if live.shape != value.shape or not torch.allclose(
+            live, value, rtol=TOLERANCE, atol=TOLERANCE * max(float(value.abs().max()), 1e-6)
+        ):
+            raise PlanError(f"{name} holds other values in the live model than in its graph; the names do not match")

@@ -1,0 +1,75 @@
+"""One training run from plain arguments: what ``yoloquant.train`` and the command do."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Any
+
+from ultralytics.cfg import DEFAULT_CFG_DICT
+
+from ...api import default_imgsz
+from ...bridge import checkpoint as host
+from ...errors import DataError, ModelError, TrainingError, UsageError, YoloquantError
+from ...quantization.artifact import Artifact
+from .qat_options import QATOptions, parse
+from .trainer import QATTrainer
+
+_OURS = frozenset({"model", "data", "task", "mode", "qat", "trainer"})
+
+
+def run(model: Any, data: Any, qat: Any, arguments: dict[str, Any]) -> tuple[Path, Path, float, float]:
+    """Train, and return the best checkpoint, the run folder, its score and the calibrated model's.
+
+    Raises:
+        UsageError: An argument is unknown to Ultralytics, or does not fit.
+    """
+    options = parse(dict(qat) if isinstance(qat, dict) else qat)
+    check_arguments(arguments)
+    resume = bool(arguments.get("resume"))
+    if data is None and not resume:
+        raise UsageError("training needs data=<data yaml or folder of images>")
+    trainer = _trainer(model, data, options, arguments, resume)
+    try:
+        trainer.train()
+    except YoloquantError:
+        raise
+    except (RuntimeError, ValueError, AssertionError, FileNotFoundError) as exc:
+        raise TrainingError(f"training stopped: {exc}") from exc
+    provenance = Artifact.load(trainer.best).provenance["qat"]
+    return trainer.best, trainer.save_dir, float(provenance["score"]), float(provenance["score_calibrated"])
+
+
+def _trainer(model: Any, data: Any, options: QATOptions, arguments: dict[str, Any], resume: bool) -> Any:
+    path = str(model) if isinstance(model, (str, os.PathLike)) else str(getattr(model, "ckpt_path", None) or "")
+    source = host.load_model(model, allow_unsafe=options.allow_unsafe)
+    overrides = {**arguments, "model": path or source.source, "task": source.task.value, "mode": "train"}
+    if data is not None:
+        overrides["data"] = str(data)
+    if resume:
+        overrides["resume"] = path
+    else:
+        overrides["qat"] = options
+        overrides.setdefault("imgsz", max(source.imgsz) if source.imgsz else default_imgsz(source.task))
+    try:
+        trainer = QATTrainer(overrides=overrides)
+        if not resume:
+            trainer.start_from(source)
+        return trainer
+    except YoloquantError:
+        raise
+    except (RuntimeError, FileNotFoundError) as exc:  # how Ultralytics reports data that it cannot read
+        kind = DataError if "ataset" in str(exc) or "images" in str(exc) else ModelError
+        raise kind(str(exc).strip()) from exc
+    except (SyntaxError, TypeError, ValueError) as exc:  # how Ultralytics reports arguments
+        raise UsageError(str(exc).strip()) from exc
+
+
+def check_arguments(arguments: dict[str, Any]) -> None:
+    """Raise UsageError for an argument that neither we nor Ultralytics know, with the nearest one."""
+    for name in arguments:
+        if name in _OURS or name not in DEFAULT_CFG_DICT:
+            close = difflib.get_close_matches(name, DEFAULT_CFG_DICT, n=1)
+            hint = f"; did you mean '{close[0]}'?" if close else ""
+            raise UsageError(f"unknown training argument '{name}'{hint}")

@@ -1,0 +1,450 @@
+"""Ultralytics trainers with learned ranges: the one place that subclasses them.
+
+Only stable extension points are used: ``get_model``, ``setup_model``, ``build_optimizer``, ``preprocess_batch``,
+``validate``, ``save_model``, ``resume_training``, ``final_eval`` and callbacks. Nothing is patched.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from ultralytics.models.yolo.classify import ClassificationTrainer
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.models.yolo.obb import OBBTrainer
+from ultralytics.models.yolo.pose import PoseTrainer
+from ultralytics.models.yolo.segment import SegmentationTrainer
+from ultralytics.utils import LOGGER, RANK
+
+from ...bridge import checkpoint as host
+from ...errors import TrainingError, UsageError
+from ...pruning.make_sparse import is_sparse
+from ...quantization.artifact import Artifact
+from ...types import Task
+
+try:
+    from ultralytics.utils.torch_utils import unwrap_model
+except ImportError as exc:
+    raise TrainingError(
+        f"training needs a later Ultralytics than {host.ultralytics_version()}; it is tested with 8.4.190: "
+        'pip install "ultralytics>=8.4.190"'
+    ) from exc
+
+from .. import distributed as ranks
+from .. import unlabelled
+from ..callbacks import CALLBACKS
+from ..distillation.criterion import NoLoss
+from ..prune.masks import Masks, MaskSpec, Pattern
+from ..state import Accumulation, random_state
+from . import calibrate_start as start
+from . import checkpoint
+from .function_hooks import disabled
+from .history import History, Scores
+from .lsq import LearnedRange
+from .prepare import attach, current_plan, merge_branches, quantizers_of
+from .qat_options import QATOptions, Select, host_defaults, norm_ratio, parse, range_learning_rate
+from .scores import CapturingValidator, fidelity
+
+logger = logging.getLogger(__name__)
+
+SETTINGS = "qat.json"  # in the run folder: the settings, for people and for other processes of the same run
+
+
+class QATTrainer:
+    """Quantization-aware training of any YOLO, as ``YOLO(...).train(trainer=yoloquant.QATTrainer, ...)``.
+
+    It becomes the trainer of the model's task. Every argument of Ultralytics' training works as it does there; ``qat``
+    adds a preset's name, a mapping, or ``QATOptions``.
+    """
+
+    if TYPE_CHECKING:  # what the classes below inherit from Ultralytics
+        amp: Any
+        best_fitness: Any
+        _reference_detections: Any
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    def __new__(cls, cfg: Any = None, overrides: dict[str, Any] | None = None, _callbacks: Any = None) -> Any:
+        """Choose the trainer of the task."""
+        if cls is QATTrainer:
+            task = (overrides or {}).get("task") or "detect"
+            if task not in _TRAINERS:
+                raise UsageError(f"task '{task}' cannot be trained here; allowed are {', '.join(_TRAINERS)}")
+            return super().__new__(_TRAINERS[task])
+        return super().__new__(cls)
+
+    def __init__(self, cfg: Any = None, overrides: dict[str, Any] | None = None, _callbacks: Any = None) -> None:
+        given = dict(overrides or {})
+        wanted = given.pop("qat", None)
+        self.qat: QATOptions = _settings(given) if wanted is None else parse(wanted)
+        self._source: host.HostModel | None = None
+        self._unlabelled = False
+        self.history = History()
+        self.accumulation = Accumulation()
+        self.masks: Masks | None = None  # of a sparse model, whose zeros stay
+        self.random_states: list[Any] = []  # of every process, at the end of the last epoch
+        if not given.get("resume"):
+            given.update(host_defaults(self.qat, given))
+            _refuse(given)
+        elif isinstance(given["resume"], (str, Path)):
+            checkpoint.stored_options(given["resume"])  # a clear error before Ultralytics looks at its data
+        arguments = {} if cfg is None else {"cfg": cfg}
+        super().__init__(**arguments, overrides=given, _callbacks=_callbacks)  # type: ignore[call-arg]
+        if self.resume:
+            self.qat = checkpoint.stored_options(self.args.model)
+        if RANK in {-1, 0}:
+            (self.save_dir / SETTINGS).write_text(json.dumps(self.qat.to_dict(), indent=2), encoding="utf-8")
+        for event, callback in CALLBACKS.items():
+            if callback not in self.callbacks[event]:  # workers of a distributed run are given their parent's
+                self.add_callback(event, callback)
+
+    def train(self) -> Any:
+        """Train; the workers of a distributed run are given the settings, and the model where it is a live one."""
+        if not self.ddp:
+            return super().train()  # type: ignore[misc]
+        self.args.qat = self.qat.to_dict()
+        if self._source is not None:
+            self.model = self._source.module
+        with ranks.launching(self):
+            return super().train()  # type: ignore[misc]
+
+    # -- data and model
+
+    def get_dataset(self) -> Any:
+        """Ultralytics' data sets, and plain folders of images without labels."""
+        folder = Path(str(self.args.data))
+        self._unlabelled = unlabelled.is_written(folder)  # for a resumed run, or by the parent of this process
+        if unlabelled.is_folder_of_images(folder) and self.args.task != Task.CLASSIFY.value:
+            if self.qat.needs_labels:
+                raise UsageError(
+                    f"data='{folder}' is a folder of images without labels; loss={self.qat.loss.value} needs labels: "
+                    "give a data yaml, or loss=distill"
+                )
+            self._unlabelled = True
+            names = self._load().names
+            self.args.data = str(unlabelled.write_data(folder, names, self.save_dir, seed=self.args.seed))
+        return super().get_dataset()  # type: ignore[misc]
+
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
+        """The trained float model itself: it is never rebuilt from its yaml, so that pruned shapes stay."""
+        if weights is None:
+            raise UsageError(
+                f"quantization-aware training starts from a trained checkpoint, got '{self.args.model}'; train the "
+                "float model first, then give its best.pt"
+            )
+        return self.start_from(host.load_model(weights))
+
+    def start_from(self, source: host.HostModel) -> nn.Module:
+        """Train this model; a live one takes over the plan of the checkpoint that it came from."""
+        self._source = source if source.state else self._stored(source)
+        return self._source.module
+
+    def _stored(self, live: host.HostModel) -> host.HostModel:
+        """The checkpoint that a live model came from, with the plan beside it, unless its weights changed since."""
+        path = Path(str(self.args.model))
+        if path.suffix != ".pt" or not path.is_file():
+            return live
+        stored = host.load_model(path, allow_unsafe=self.qat.allow_unsafe)
+        ours, theirs = live.module.state_dict(), stored.module.state_dict()
+        same = list(ours) == list(theirs) and all(torch.equal(ours[k].cpu(), v) for k, v in theirs.items())
+        return stored if same else live
+
+    def setup_model(self) -> Any:
+        """Put the plan's ranges into the model, calibrated, or as a checkpoint holds them."""
+        found = checkpoint.read(self.args.model) if self.resume else None
+        if found is None and self._source is None and isinstance(self.model, nn.Module):
+            self.start_from(host.load_model(self.model))  # a live model that the parent of this process was given
+        source = self._load() if found is None else found.source
+        self._check_classes(source)
+        self.artifact, self.plan = start.calibrated(source, self.qat, self._calibration_data(), self.args.imgsz)
+        module = copy.deepcopy(source.module).requires_grad_(True)
+        module.args = self.args
+        self._float = copy.deepcopy(module)
+        merge_branches(self._float)
+        attach(module, self.artifact.graph, self.plan, offset=self.qat.learn_offset, heads=self.qat.learn_heads)
+        if is_sparse(module):
+            self.masks = Masks.start(module, MaskSpec(Pattern.KEEP))
+        quantizers_of(module).keeps_distance = self.qat.damping > 0
+        quantizers_of(module).keeps_errors = self.qat.local_weight > 0
+        self.model = module
+        self._found = found
+        return None if found is None else {"epoch": found.run["epoch"]}
+
+    def _load(self) -> host.HostModel:
+        if self._source is None:
+            self._source = host.load_model(self.args.model, allow_unsafe=self.qat.allow_unsafe)
+        return self._source
+
+    def _check_classes(self, source: host.HostModel) -> None:
+        names = self.data["names"]
+        if len(names) != len(source.names):
+            raise UsageError(
+                f"the model knows {len(source.names)} classes, data='{self.args.data}' has {len(names)}; fine-tune the "
+                "float model on these data first, then train it here"
+            )
+
+    def _calibration_data(self) -> str:
+        """A classifier's data set is a folder of splits, of which the training images calibrate."""
+        return str(self.data["train"] if self.args.task == Task.CLASSIFY.value else self.args.data)
+
+    def data_sha256(self) -> str:
+        """Hash over names and sizes of the training images."""
+        files = sorted(str(f) for f in getattr(self.train_loader.dataset, "im_files", []))
+        files = files or sorted(str(s[0]) for s in getattr(self.train_loader.dataset, "samples", []))
+        digest = hashlib.sha256()
+        for file in files:
+            digest.update(f"{Path(file).name}:{Path(file).stat().st_size}\n".encode())
+        return digest.hexdigest()
+
+    def set_class_weights(self) -> None:
+        """As Ultralytics does, where there are labels."""
+        if not self._unlabelled:
+            super().set_class_weights()  # type: ignore[misc]
+
+    def plot_training_labels(self) -> None:
+        """As Ultralytics does, where there are labels."""
+        if not self._unlabelled:
+            super().plot_training_labels()  # type: ignore[misc]
+
+    # -- steps
+
+    def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Ultralytics' optimizer, with the ranges in a group of their own: no weight decay, their own learning rate."""
+        optimizer: torch.optim.Optimizer = super().build_optimizer(model, *args, **kwargs)  # type: ignore[misc]
+        ranges = [p for m in model.modules() if isinstance(m, LearnedRange) for p in m.parameters()]
+        chosen = {id(p) for p in ranges}
+        for group in optimizer.param_groups:
+            if group.get("param_group") in {"bn", "bias"}:
+                group["lr"] *= norm_ratio(self.qat)
+            group["params"] = [p for p in group["params"] if id(p) not in chosen]
+        rate = range_learning_rate(self.qat)
+        template = {k: v for k, v in optimizer.param_groups[-1].items() if k not in {"params", "use_muon"}}
+        optimizer.add_param_group(
+            {**template, "params": ranges, "lr": rate, "weight_decay": 0.0, "param_group": "range"}
+        )
+        return optimizer
+
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Ultralytics' preprocessing; BatchNorm statistics stay frozen."""
+        for module in self.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        prepared: dict[str, Any] = super().preprocess_batch(batch)  # type: ignore[misc]
+        self.accumulation.batches += 1
+        return prepared
+
+    def optimizer_step(self) -> None:
+        """Ultralytics' step; a resumed run's first one may have come early in an epoch, and zeros of a mask stay."""
+        if self.masks is not None:
+            self.masks.before_step(self)
+        super().optimizer_step()  # type: ignore[misc]
+        if self.masks is not None:
+            self.masks.after_step(self)
+        self.accumulation.stepped(self)
+
+    # -- scores
+
+    def get_validator(self) -> Any:
+        """Ultralytics' validator; for detectors one that also keeps the detections."""
+        validator = super().get_validator()  # type: ignore[misc]
+        if self.args.task == Task.DETECT.value:
+            names = validator.loss_names if hasattr(validator, "loss_names") else None
+            validator = CapturingValidator(
+                self.test_loader, save_dir=self.save_dir, args=copy.copy(self.args), _callbacks=self.callbacks
+            )
+            if names is not None:
+                validator.loss_names = names
+        if getattr(unwrap_model(self.model).model[-1], "one2one_cv2", None) is not None:
+            # recent releases let this argument choose the branch, and write the choice into the model they score
+            validator.args.nms = False if self.artifact.info.end2end else None
+        return validator
+
+    def validate(self) -> Any:
+        """Score the quantized model, and the float weights beside it; the quantized score decides."""
+        self._require_finite(self.epoch)
+        scores = self._score(epoch=self.epoch + 1)
+        if scores is None:
+            return None, None
+        self.history.add(scores, current_plan(self.ema.ema, self.plan))
+        if self.best_fitness is None or self.best_fitness < scores.fitness:
+            self.best_fitness = scores.fitness
+        LOGGER.info(scores.line(self.history.start))
+        return scores.metrics(), scores.fitness
+
+    def _score(self, epoch: int) -> Scores | None:
+        plain_metrics = None
+        if self.qat.float_val or epoch == 0:
+            with disabled(self.ema.ema):
+                plain_metrics = self._run_validator()
+        metrics = self._run_validator()
+        pair = (self._detections(), self._reference()) if self._has_fidelity else None
+        if metrics is None:  # another process of the run has the scores of them all
+            return None
+        found = None if pair is None else fidelity(*pair)
+        fitness = float(metrics.pop("fitness", 0.0))
+        if plain_metrics is not None:
+            plain_metrics.pop("fitness", None)
+        chosen = found if found is not None and self._selects_fidelity else fitness
+        return Scores(epoch, metrics, plain_metrics, found, chosen)
+
+    def _run_validator(self) -> dict[str, float] | None:
+        """One pass over the held-back images in float32, however training computes."""
+        amp, self.amp = self.amp, False
+        plots = self.validator.args.plots
+        self.validator.captured = []
+        try:
+            self.ema.ema.criterion = NoLoss()
+            found: dict[str, float] | None = self.validator(self)
+            return found
+        finally:
+            self.amp = amp
+            self.validator.args.plots = plots
+
+    def _detections(self) -> list[Any]:
+        """Of the last pass; on the first process those of every process, in order."""
+        return [found for part in ranks.gathered(self.validator.captured) for found in part]
+
+    def _reference(self) -> Any:
+        """Detections of the float model that training started from, on the held-back images."""
+        if self._reference_detections is None:
+            found = self.validator.captured
+            with self._scored(self._float):
+                self._run_validator()
+                self._reference_detections = self._detections()
+            self.validator.captured = found
+        return self._reference_detections
+
+    @contextmanager
+    def _scored(self, model: nn.Module) -> Iterator[None]:
+        before, self.ema.ema = self.ema.ema, model.to(self.device)
+        try:
+            yield
+        finally:
+            self.ema.ema = before
+
+    @property
+    def _has_fidelity(self) -> bool:
+        return isinstance(self.validator, CapturingValidator)
+
+    @property
+    def _selects_fidelity(self) -> bool:
+        if self.qat.select is not Select.AUTO:
+            return self.qat.select is Select.FIDELITY and self._has_fidelity
+        return self._has_fidelity and not self.qat.needs_labels and self.qat.teacher is None
+
+    # -- checkpoints
+
+    def save_model(self) -> bool:
+        """Write best.pt where the quantized model has never scored better, then last.pt.
+
+        In this order a kill in between costs nothing. A tie, and an epoch that was not scored, leave best.pt as it is.
+        With the last epoch the run is over.
+        """
+        plan = current_plan(self.ema.ema, self.plan)
+        if self.history.best().epoch == self.epoch + 1:
+            checkpoint.write(self, self.best, plan)
+        checkpoint.write(self, self.last, plan, run=None if self.stop else checkpoint.run_state(self))
+        if self.save_period > 0 and self.epoch % self.save_period == 0:
+            checkpoint.write(self, self.wdir / f"epoch{self.epoch}.pt", plan)
+        return True
+
+    def resume_training(self, ckpt: Any) -> None:
+        """Go on where last.pt stopped: weights, ranges, averages, optimizer and schedule."""
+        if self._found is not None:
+            checkpoint.restore(self, self._found)
+
+    def _handle_nan_recovery(self, epoch: int) -> bool:
+        """What every process calls between validation and checkpoint; the first one is told where the others stand."""
+        self._require_finite(epoch)
+        if ranks.world_size() > 1:
+            self.random_states = ranks.gathered(random_state(self.train_loader))
+        return False
+
+    def _require_finite(self, epoch: int) -> None:
+        """A loss or a weight that is not finite ends the run; the best checkpoint so far stays."""
+        values = [v for v in self.ema.ema.state_dict().values() if v.is_floating_point()]
+        values += [] if self.loss is None else [self.loss]
+        if not ranks.everywhere(all(bool(torch.isfinite(v).all()) for v in values)):
+            raise TrainingError(
+                f"the loss or a weight became NaN or infinite in epoch {epoch + 1}; lower lr0 or range_lr. {self.best} "
+                "holds the best model so far, and resume=true goes on from the last good epoch"
+            )
+
+    def final_eval(self) -> None:
+        """Score best.pt as it was written, and say whether training helped."""
+        artifact = Artifact.load(self.best)
+        model = copy.deepcopy(artifact.model.module)
+        attach(model, artifact.graph, artifact.plans[self.plan.scheme], heads=True)
+        with self._scored(model):
+            scores = self._score(epoch=self.epoch + 2)
+        if scores is None:
+            return
+        self._compare_with_stored(artifact, scores)
+        self.metrics = scores.metrics()
+        if self.args.plots:
+            self.history.write(self, artifact)
+        LOGGER.info(self.history.verdict(self.best))
+
+    def _compare_with_stored(self, artifact: Artifact, scores: Scores) -> None:
+        stored = artifact.provenance["qat"]["score"]
+        if abs(stored - scores.fitness) > checkpoint.TOLERANCE:
+            logger.warning(
+                "%s scores %.4f after reading it back, %.4f when it was written", self.best, scores.fitness, stored
+            )
+
+
+def _settings(given: dict[str, Any]) -> QATOptions:
+    """Settings that another process of the same run left in its folder."""
+    path = Path(str(given.get("save_dir") or "")) / SETTINGS
+    return (
+        parse(json.loads(path.read_text(encoding="utf-8"))) if given.get("save_dir") and path.is_file() else parse(None)
+    )
+
+
+def _refuse(given: dict[str, Any]) -> None:
+    """Arguments of Ultralytics that contradict what is trained here."""
+    if given.get("compile"):
+        raise UsageError("compile is not supported with learned ranges; leave it out")
+    if given.get("quantize"):
+        raise UsageError("quantize is Ultralytics' own QAT; leave it out, or train without yoloquant's trainer")
+    if given.get("distill_model"):
+        raise UsageError("distill_model is Ultralytics' own distillation; give qat=dict(teacher=...) instead")
+    if given.get("data") is not None and isinstance(given["data"], (list, tuple)):
+        raise UsageError("data must be one data set")
+
+
+class DetectQATTrainer(QATTrainer, DetectionTrainer):  # type: ignore[misc]
+    """Quantization-aware training of detectors."""
+
+
+class SegmentQATTrainer(QATTrainer, SegmentationTrainer):  # type: ignore[misc]
+    """Quantization-aware training of instance segmentation."""
+
+
+class PoseQATTrainer(QATTrainer, PoseTrainer):  # type: ignore[misc]
+    """Quantization-aware training of pose estimation."""
+
+
+class OBBQATTrainer(QATTrainer, OBBTrainer):  # type: ignore[misc]
+    """Quantization-aware training of oriented boxes."""
+
+
+class ClassifyQATTrainer(QATTrainer, ClassificationTrainer):  # type: ignore[misc]
+    """Quantization-aware training of classifiers."""
+
+
+_TRAINERS: dict[str, type[QATTrainer]] = {
+    Task.DETECT.value: DetectQATTrainer,
+    Task.SEGMENT.value: SegmentQATTrainer,
+    Task.POSE.value: PoseQATTrainer,
+    Task.OBB.value: OBBQATTrainer,
+    Task.CLASSIFY.value: ClassifyQATTrainer,
+}
