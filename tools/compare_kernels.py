@@ -115,7 +115,7 @@ def report(exported: ExportedModel, data: str | None, count: int) -> Iterator[st
     alone = partial(outcomes, exported, first_options(exported))
     images = [image for _, image in candidates(data, exported.info.imgsz)]
     found = alone(images)
-    order = sorted(range(len(images)), key=lambda i: -int((found[i].detections.scores >= TOLERANCES.conf).sum()))
+    order = sorted(range(len(images)), key=lambda i: -int((found[i].detections.confidence >= TOLERANCES.conf).sum()))
     chosen, expected = [images[i] for i in order[:count]], [found[i] for i in order[:count]]
     for name, again in kernels(exported):
         yield f"{exported.target:<12} {name:<36} {compare(expected, again(chosen), exported.info.layout)}"

@@ -34,7 +34,7 @@ def of_package(exported: ExportedModel, image: np.ndarray) -> Detections:
         found = select(runner(tensor), runner.layout, len(exported.info.names), SELECTION)
     finally:
         runner.close()
-    return Detections(where.to_original(found.boxes), found.scores, found.classes)
+    return Detections(where.to_original(found.xyxy), found.confidence, found.class_id)
 
 
 def of_ultralytics(exported: ExportedModel, image: np.ndarray) -> Detections:
@@ -60,7 +60,7 @@ def check(artifact: Artifact, exported: ExportedModel, device: str, folder: Path
         for path in host_pictures():
             image = cv2.imread(str(path))
             ours = detector(image)
-            objects += int((ours.scores >= EXACT.conf).sum())
+            objects += int((ours.confidence >= EXACT.conf).sum())
             assert share(ours, of_package(exported, image), EXACT) == 1.0, f"{path.name}: package"
             if exported.drop_in:
                 assert share(ours, of_ultralytics(exported, image), limits) >= limits.agreement, f"{path.name}: YOLO"

@@ -39,7 +39,7 @@ def test_a_bundle_is_written_detects_and_is_measured(
     found = tmp_path / "found.jsonl"
     assert main(["predict", f"model={folder}", f"source={images}", f"output={found}", "conf=0.25"]) == 0
     frames = [json.loads(line) for line in found.read_text().splitlines()]
-    assert len(frames) == 4 and any(frame["boxes"] for frame in frames)
+    assert len(frames) == 4 and any(frame["xyxy"] for frame in frames)
     measured = tmp_path / "bench.json"
     assert main(["bench", f"model={folder}", "rounds=2", "runs=2", "warmup=1", f"output={measured}"]) == 0
     assert "p99" in capsys.readouterr().out.lower() and json.loads(measured.read_text())

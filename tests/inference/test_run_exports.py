@@ -76,7 +76,7 @@ def test_an_artifact_detects_as_its_detector_does(exports: Path, images: Path, t
     with live.ArtifactOpener(str(exports), running)() as detector:  # the only one that runs
         for line in lines:
             found = detector(cv2.imread(str(images / line["file"])))
-            assert np.allclose(line["boxes"], found.boxes, atol=1e-3) and line["classes"] == found.classes.tolist()
+            assert np.allclose(line["xyxy"], found.xyxy, atol=1e-3) and line["class_id"] == found.class_id.tolist()
     assert summary.outcome.frames == len(lines) == 3 and sum(summary.found.values()) > 0
     shared = tmp_path / "shared.jsonl"
     options = replace(options, outputs=(str(shared),), workers=2)

@@ -115,10 +115,10 @@ def labelled(images: Images, model: TorchRunner) -> Images:
     items = []
     for item, seen, (_, where) in zip(images.data.images, found, images.inputs, strict=True):
         sure = seen.above(0.25)
-        corners = (sure.boxes - np.array([where.left, where.top] * 2)) / np.array([*where.extent[::-1]] * 2)
+        corners = (sure.xyxy - np.array([where.left, where.top] * 2)) / np.array([*where.extent[::-1]] * 2)
         low, high = corners[:, :2], corners[:, 2:]
         boxes = np.concatenate([(low + high) / 2, high - low], axis=1).astype(np.float32)
-        items.append(LabelledImage(item.path, sure.classes, boxes))
+        items.append(LabelledImage(item.path, sure.class_id, boxes))
     data = images.data
     return Images(ValidationSet(tuple(items), data.names, data.source), images.imgsz)
 

@@ -110,7 +110,7 @@ def _choose(
     found = [(name, image, run(detector, image)) for name, image in candidates(options.data, imgsz)]
     if not found:
         raise DataError("there is no image that could become a golden input; give data=<data yaml or folder>")
-    found.sort(key=lambda item: -int((item[2].detections.scores >= 0.25).sum()))
+    found.sort(key=lambda item: -int((item[2].detections.confidence >= 0.25).sum()))
     return [(f"{index}_{name}", image, outcome) for index, (name, image, outcome) in enumerate(found)][
         : options.golden_images
     ]
@@ -138,7 +138,7 @@ def _tensors(backend: Backend, outcome: Outcome) -> tuple[Tensor, ...]:
 
 
 def _notes(chosen: list[tuple[str, np.ndarray, Outcome]], golden: Golden) -> tuple[str, ...]:
-    sure = sum(int((o.detections.scores >= golden.tolerances.conf).sum()) for _, _, o in chosen)
+    sure = sum(int((o.detections.confidence >= golden.tolerances.conf).sum()) for _, _, o in chosen)
     if sure:
         return ()
     return (

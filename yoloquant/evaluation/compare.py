@@ -178,8 +178,8 @@ class Comparer:
         for i, (found, matches) in enumerate(zip(record.detections, record.reference_matches, strict=True)):
             pairs = matches.partner >= 0
             # References are the baseline's first detections, so their indices are its own.
-            before = self.evaluation.baseline.detections[i].scores[matches.partner[pairs]]
-            shift[i] = (found.scores[pairs] - before).sum(dtype=np.float64)
+            before = self.evaluation.baseline.detections[i].confidence[matches.partner[pairs]]
+            shift[i] = (found.confidence[pairs] - before).sum(dtype=np.float64)
             count[i] = pairs.sum()
         total = weights @ count
         return np.divide(weights @ shift, total, out=np.zeros(len(weights)), where=total > 0)

@@ -182,7 +182,7 @@ class _Pass:
         boxes = where.to_input(item.boxes)
         truth = Truth(boxes, item.classes, size_index(boxes, where.area_scale))
         sure = self.records[self.options.baseline].detections[index].above(self.options.reference_conf)
-        reference = Truth(sure.boxes, sure.classes, size_index(sure.boxes, where.area_scale))
+        reference = Truth(sure.xyxy, sure.class_id, size_index(sure.xyxy, where.area_scale))
         self.letterboxes.append(where)
         self.labels.append(truth)
         self.references.append(reference)

@@ -23,11 +23,11 @@ def disagreement(evaluation: Evaluation, name: str) -> np.ndarray:
     sure = evaluation.options.reference_conf
     result = np.zeros(len(evaluation.data))
     for i, (found, matches) in enumerate(zip(record.detections, record.reference_matches, strict=True)):
-        confident = found.scores > sure
+        confident = found.confidence > sure
         both = confident & (matches.partner >= 0)
         lost = len(evaluation.references[i].classes) - both.sum()
         new = confident.sum() - both.sum()
-        change = np.abs(found.scores[both] - baseline.detections[i].scores[matches.partner[both]]).sum()
+        change = np.abs(found.confidence[both] - baseline.detections[i].confidence[matches.partner[both]]).sum()
         result[i] = lost + new + change
     return result
 
@@ -62,7 +62,7 @@ def _example(evaluation: Evaluation, name: str, index: int) -> Example:
 
 
 def _rows(found: Detections, where: Letterbox) -> tuple[tuple[float, ...], ...]:
-    boxes = where.to_original(found.boxes).round(2).tolist()
-    scores = found.scores.round(4).tolist()
-    classes = found.classes.tolist()
+    boxes = where.to_original(found.xyxy).round(2).tolist()
+    scores = found.confidence.round(4).tolist()
+    classes = found.class_id.tolist()
     return tuple((*box, score, float(cls)) for box, score, cls in zip(boxes, scores, classes, strict=True))

@@ -53,5 +53,5 @@ class Scorer:
         found = []
         for item, (_, where) in zip(self.detections(reference), self.images.inputs, strict=True):
             sure = item.above(self._options.reference_conf)
-            found.append(Truth(sure.boxes, sure.classes, size_index(sure.boxes, where.area_scale)))
+            found.append(Truth(sure.xyxy, sure.class_id, size_index(sure.xyxy, where.area_scale)))
         return found

@@ -48,12 +48,12 @@ def test_detections_agree_with_themselves_in_any_order(seed: int, count: int) ->
     boxes = np.concatenate([low, low + rng.uniform(5, 60, (count, 2))], axis=1).astype(np.float32)
     first = Detections(boxes, rng.uniform(0.1, 1, count).astype(np.float32), rng.integers(0, 3, count))
     order = rng.permutation(count)
-    second = Detections(boxes[order], first.scores[order], first.classes[order])
+    second = Detections(boxes[order], first.confidence[order], first.class_id[order])
     agreement = compare_detections(first, second, LIMITS)
-    assert agreement.same == agreement.total == 2 * int((first.scores >= LIMITS.conf).sum())
+    assert agreement.same == agreement.total == 2 * int((first.confidence >= LIMITS.conf).sum())
     assert not agreement.missing and not agreement.unexpected
     back = from_rows(rows(first))
-    assert np.abs(back.boxes - first.boxes).max() <= 0.006 and (back.classes == first.classes).all()
+    assert np.abs(back.xyxy - first.xyxy).max() <= 0.006 and (back.class_id == first.class_id).all()
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_every_frame_of_a_file_gets_its_own_result_in_order(make: Maker) -> None
     outcome = make(source, results.append).run()
     assert (outcome.ending, outcome.frames, outcome.dropped) == (Ending.END, 60, 0)
     assert [r.frame.index for r in results] == list(range(60))
-    assert [pictured(r.detections.boxes) for r in results if GREYS[r.frame.index]] == [g for g in GREYS if g]
+    assert [pictured(r.detections.xyxy) for r in results if GREYS[r.frame.index]] == [g for g in GREYS if g]
     assert source.closed
 
 
@@ -91,7 +91,7 @@ def test_results_belong_to_their_frames_whoever_is_slow(slow: str, make: Maker) 
     def consume(result: Result) -> None:
         if slow == "consumer":
             time.sleep(0.004)
-        seen.append((round(float(result.frame.image.mean())), pictured(result.detections.boxes)))
+        seen.append((round(float(result.frame.image.mean())), pictured(result.detections.xyxy)))
 
     values = [5 + 13 * i % 53 for i in range(40)]
     source = ListSource(pictures(values), pause=0.004 * (slow == "source"))
@@ -107,7 +107,7 @@ def test_a_live_source_drops_the_oldest_frames_and_counts_them(make: Maker) -> N
     indices = [r.frame.index for r in results]
     assert indices == sorted(set(indices)) and indices[-1] == 49, "the newest frame must win"
     assert outcome.dropped > 0 and outcome.frames + outcome.dropped == 50
-    assert all(pictured(r.detections.boxes) == values[r.frame.index] for r in results)
+    assert all(pictured(r.detections.xyxy) == values[r.frame.index] for r in results)
 
 
 def test_a_failing_source_ends_the_run_after_what_was_read(make: Maker) -> None:
@@ -232,7 +232,7 @@ def test_a_worker_that_is_held_up_changes_no_order(make: Maker, workers: int) ->
 
     make(ListSource(pictures([5 + i % 50 for i in range(40)])), results.append, held).run()
     assert [r.frame.index for r in results] == list(range(40))
-    assert [pictured(r.detections.boxes) for r in results] == [5 + i % 50 for i in range(40)]
+    assert [pictured(r.detections.xyxy) for r in results] == [5 + i % 50 for i in range(40)]
 
 
 def test_an_error_of_the_network_on_the_way_ends_every_worker(make: Maker) -> None:

@@ -51,7 +51,7 @@ def test_a_folder_to_json_lines_video_and_images_at_once(tmp_path: Path, workers
     summary = predict([grey_detector() for _ in range(workers)], options)
     found = lines(out / "a.jsonl")
     assert [line["index"] for line in found] == list(range(12))
-    assert [pictured(np.array(line["boxes"])) for line in found] == GREYS
+    assert [pictured(np.array(line["xyxy"])) for line in found] == GREYS
     assert {name for line in found for name in line["names"]} == {"hund"}  # type: ignore[attr-defined]
     assert cv2.VideoCapture(str(out / "b.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 12
     drawn = cv2.imread(str(out / "pictures" / "11.png"))

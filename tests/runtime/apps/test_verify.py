@@ -215,7 +215,7 @@ def test_load_opens_a_proven_bundle_only(bundle: Path) -> None:
     image[8:16, 16:24, 2] = 250
     with load(bundle) as detector:
         found = detector(image)
-    assert found.boxes.tolist() == [[16, 8, 24, 16]] and found.classes.tolist() == [0]
+    assert found.xyxy.tolist() == [[16, 8, 24, 16]] and found.class_id.tolist() == [0]
     (bundle / "labels.txt").write_text("blue\n")
     with pytest.raises(BundleError, match=r"labels\.txt"):
         load(bundle)

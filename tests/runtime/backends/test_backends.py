@@ -58,9 +58,9 @@ def test_detector_gives_what_validation_gives(exported: ExportedModel) -> None:
             tensor, again = detector.preprocess(image)
             found = detector.select(detector.infer(tensor), selection)
             assert where == again
-            np.testing.assert_array_equal(found.scores, wanted.scores)
-            np.testing.assert_array_equal(found.classes, wanted.classes)
-            np.testing.assert_allclose(found.boxes, wanted.boxes, atol=1e-4)
+            np.testing.assert_array_equal(found.confidence, wanted.confidence)
+            np.testing.assert_array_equal(found.class_id, wanted.class_id)
+            np.testing.assert_allclose(found.xyxy, wanted.xyxy, atol=1e-4)
             counts.append(len(found))
     assert max(counts) > 10
     detector.close()
@@ -79,7 +79,7 @@ def test_several_side_by_side_find_what_one_finds(exported: ExportedModel) -> No
         halves = pool.map(lambda i: [two[i](p) for p in pictures[i::2]], range(2))
     for index, half in enumerate(halves):
         for found, expected in zip(half, wanted[index::2], strict=True):
-            for part in ("boxes", "scores", "classes"):
+            for part in ("xyxy", "confidence", "class_id"):
                 np.testing.assert_array_equal(getattr(found, part), getattr(expected, part))
     assert sum(map(len, wanted)) > 10
     for detector in (alone, *two):

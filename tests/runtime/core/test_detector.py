@@ -26,9 +26,9 @@ def test_boxes_come_back_in_pixels_of_the_image() -> None:
     with Detector(backend) as detector:
         found = detector(np.zeros((100, 200, 3), np.uint8))
     assert backend.closed
-    np.testing.assert_allclose(found.boxes, [[75, 37.5, 125, 62.5], [125, 0, 200, 75]])
-    np.testing.assert_array_equal(found.classes, [1, 0])
-    np.testing.assert_array_equal(found.scores, np.array([0.9, 0.4], np.float32))
+    np.testing.assert_allclose(found.xyxy, [[75, 37.5, 125, 62.5], [125, 0, 200, 75]])
+    np.testing.assert_array_equal(found.class_id, [1, 0])
+    np.testing.assert_array_equal(found.confidence, np.array([0.9, 0.4], np.float32))
 
 
 def test_one_class_per_box_unless_asked() -> None:
@@ -59,7 +59,7 @@ def test_boxes_make_the_round_trip(size: tuple[int, int], imgsz: tuple[int, int]
 def test_an_end_to_end_head_is_only_thresholded() -> None:
     rows = np.array([[[0, 0, 10, 10, 0.9, 2], [0, 0, 10, 10, 0.8, 2], [0, 0, 5, 5, 0.1, 1]]], np.float32)
     found = select((rows,), HeadLayout.END2END, 3, PREDICT)
-    np.testing.assert_array_equal(found.scores, np.array([0.9, 0.8], np.float32))
+    np.testing.assert_array_equal(found.confidence, np.array([0.9, 0.8], np.float32))
 
 
 @pytest.mark.parametrize(

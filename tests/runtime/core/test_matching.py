@@ -40,11 +40,11 @@ def test_equals_ultralytics(seed: int, found: int, truths: int) -> None:
     from ultralytics.utils import metrics
 
     detections, truth = _case(seed, found, truths)
-    iou = metrics.box_iou(torch.from_numpy(truth.boxes), torch.from_numpy(detections.boxes))
-    np.testing.assert_allclose(box_iou(truth.boxes, detections.boxes), iou.numpy(), atol=1e-6)
+    iou = metrics.box_iou(torch.from_numpy(truth.boxes), torch.from_numpy(detections.xyxy))
+    np.testing.assert_allclose(box_iou(truth.boxes, detections.xyxy), iou.numpy(), atol=1e-6)
     host = SimpleNamespace(iouv=torch.linspace(0.5, 0.95, 10))
     expected = BaseValidator.match_predictions(
-        host, torch.from_numpy(detections.classes), torch.from_numpy(truth.classes), iou
+        host, torch.from_numpy(detections.class_id), torch.from_numpy(truth.classes), iou
     )
     got = match(detections, truth, 1.0)
     np.testing.assert_array_equal(got.status[:, 0] == RIGHT, expected.numpy())
@@ -58,7 +58,7 @@ def test_each_truth_is_taken_once(seed: int, found: int, truths: int) -> None:
     got = match(detections, truth, 1.0)
     taken = got.partner[got.partner >= 0]
     assert len(set(taken.tolist())) == len(taken)
-    assert (detections.classes[got.partner >= 0] == truth.classes[taken]).all()
+    assert (detections.class_id[got.partner >= 0] == truth.classes[taken]).all()
     assert (got.overlap[got.partner >= 0] >= IOU_THRESHOLDS[0]).all()
     for size in range(3):
         right = (got.status[:, 1 + size] == RIGHT).sum(axis=0)
@@ -69,14 +69,14 @@ def _coco_reference(found: Detections, truth: Truth, size: int, threshold: float
     """COCOeval.evaluateImg written out for one size range and one threshold."""
     outside = truth.sizes != size
     order = sorted(range(len(truth.classes)), key=lambda g: bool(outside[g]))
-    iou = box_iou(found.boxes, truth.boxes)
-    sizes = size_index(found.boxes, 1.0)
+    iou = box_iou(found.xyxy, truth.boxes)
+    sizes = size_index(found.xyxy, 1.0)
     used: set[int] = set()
     result = []
     for d in range(len(found)):
         best, chosen = min(threshold, 1 - 1e-10), -1
         for g in order:
-            if g in used or truth.classes[g] != found.classes[d]:
+            if g in used or truth.classes[g] != found.class_id[d]:
                 continue
             if chosen > -1 and not outside[chosen] and outside[g]:
                 break

@@ -20,8 +20,8 @@ def _ultralytics_ap(
 
     result = ap_per_class(
         np.concatenate([m.status[:, 0] == RIGHT for m in matches]),
-        np.concatenate([f.scores for f in found]),
-        np.concatenate([f.classes for f in found]),
+        np.concatenate([f.confidence for f in found]),
+        np.concatenate([f.class_id for f in found]),
         np.concatenate([t.classes for t in truths]),
     )
     return result[6], result[5]

@@ -36,13 +36,13 @@ def test_json_lines_hold_one_object_per_frame(tmp_path: Path) -> None:
     assert first == {
         "index": 0,
         "time": 0.0,
-        "boxes": [[1.25, 2.0, 30.5, 40.0]],
-        "scores": [0.5],
-        "classes": [1],
+        "xyxy": [[1.25, 2.0, 30.5, 40.0]],
+        "confidence": [0.5],
+        "class_id": [1],
         "names": ["dög"],
         "latency_ms": 12.3,
     }
-    assert (second["index"], second["time"], second["file"], second["boxes"]) == (7, 0.7, "a.png", [])
+    assert (second["index"], second["time"], second["file"], second["xyxy"]) == (7, 0.7, "a.png", [])
 
 
 def test_lines_can_be_said() -> None:

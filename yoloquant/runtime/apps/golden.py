@@ -138,7 +138,7 @@ def rows(detections: Detections) -> tuple[tuple[float, ...], ...]:
     """Detections as plain rows, rounded to what matters."""
     return tuple(
         (*(round(float(value), 2) for value in box), round(float(score), 5), float(label))
-        for box, score, label in zip(detections.boxes, detections.scores, detections.classes)
+        for box, score, label in zip(detections.xyxy, detections.confidence, detections.class_id)
     )
 
 
@@ -232,15 +232,15 @@ def compare_detections(expected: Detections, got: Detections, tolerances: Tolera
     A detection above ``conf`` may be matched with one below it, so that scores beside the threshold do not count.
     """
     ours, theirs = _matched(expected, got, tolerances)
-    missing = (expected.scores >= tolerances.conf) & ~theirs
-    unexpected = (got.scores >= tolerances.conf) & ~ours
-    total = int((expected.scores >= tolerances.conf).sum() + (got.scores >= tolerances.conf).sum())
+    missing = (expected.confidence >= tolerances.conf) & ~theirs
+    unexpected = (got.confidence >= tolerances.conf) & ~ours
+    total = int((expected.confidence >= tolerances.conf).sum() + (got.confidence >= tolerances.conf).sum())
     lost = int(missing.sum() + unexpected.sum())
     return Agreement(total - lost, total, rows(_only(expected, missing)), rows(_only(got, unexpected)))
 
 
 def _only(found: Detections, keep: np.ndarray) -> Detections:
-    return Detections(found.boxes[keep], found.scores[keep], found.classes[keep])
+    return Detections(found.xyxy[keep], found.confidence[keep], found.class_id[keep])
 
 
 def _matched(expected: Detections, got: Detections, tolerances: Tolerances) -> tuple[np.ndarray, np.ndarray]:
@@ -248,9 +248,9 @@ def _matched(expected: Detections, got: Detections, tolerances: Tolerances) -> t
     ours, theirs = np.zeros(len(got), dtype=bool), np.zeros(len(expected), dtype=bool)
     if not len(got) or not len(expected):
         return ours, theirs
-    overlap = box_iou(expected.boxes, got.boxes)
-    overlap[expected.classes[:, None] != got.classes[None]] = 0
-    overlap[np.abs(expected.scores[:, None] - got.scores[None]) > tolerances.score] = 0
+    overlap = box_iou(expected.xyxy, got.xyxy)
+    overlap[expected.class_id[:, None] != got.class_id[None]] = 0
+    overlap[np.abs(expected.confidence[:, None] - got.confidence[None]) > tolerances.score] = 0
     for flat in np.argsort(-overlap, axis=None, kind="stable"):
         their, our = divmod(int(flat), len(got))
         if overlap[their, our] < tolerances.iou:

@@ -109,7 +109,7 @@ class Consumer:
             if self._overlay:
                 text = f"{rate:.1f} FPS  {result.age * 1e3:.0f} ms  network {times.inference * 1e3:.1f} ms"
                 self._painter.text(result.frame.image, [text])
-        self.found.update(result.detections.classes.tolist())
+        self.found.update(result.detections.class_id.tolist())
         self.ages.append(result.age)
         self.steps.append(times)
         for sink in self._sinks:

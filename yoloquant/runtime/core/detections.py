@@ -13,25 +13,25 @@ from .nms import non_max_suppression
 
 @dataclass(frozen=True)
 class Detections:
-    """Detections of one model on one image, by falling score.
+    """Detections of one model on one image, by falling confidence; the fields are called as in ``supervision``.
 
     Attributes:
-        boxes: float32 (n, 4), xyxy in input pixels, or in pixels of the image where it says so.
-        scores: float32 (n,).
-        classes: int64 (n,).
+        xyxy: float32 (n, 4), left, top, right, bottom in input pixels, or in pixels of the image where it says so.
+        confidence: float32 (n,).
+        class_id: int64 (n,).
     """
 
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
+    xyxy: np.ndarray
+    confidence: np.ndarray
+    class_id: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.scores)
+        return len(self.confidence)
 
-    def above(self, score: float) -> Detections:
-        """The detections with a higher score."""
-        keep = self.scores > score
-        return Detections(self.boxes[keep], self.scores[keep], self.classes[keep])
+    def above(self, confidence: float) -> Detections:
+        """The detections with a higher confidence."""
+        keep = self.confidence > confidence
+        return Detections(self.xyxy[keep], self.confidence[keep], self.class_id[keep])
 
 
 @dataclass(frozen=True)

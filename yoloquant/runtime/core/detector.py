@@ -68,7 +68,7 @@ class Detector:
             TargetError: The outputs have another shape than the model's, or hold NaN or infinity.
         """
         found = self.select(outputs, self.selection)
-        return Detections(where.to_original(found.boxes), found.scores, found.classes)
+        return Detections(where.to_original(found.xyxy), found.confidence, found.class_id)
 
     def select(self, outputs: tuple[np.ndarray, ...], selection: Selection) -> Detections:
         """Select detections with other thresholds; boxes stay in pixels of the network's input."""

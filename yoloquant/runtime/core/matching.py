@@ -85,11 +85,11 @@ def match(found: Detections, truth: Truth, area_scale: float) -> Matches:
     ranges = 1 + len(SIZES)
     status = np.zeros((n, ranges, steps), dtype=np.uint8)
     partner, overlap = np.full(n, -1, dtype=np.int64), np.zeros(n, dtype=np.float32)
-    outside = size_index(found.boxes, area_scale)[:, None] != np.arange(len(SIZES))
+    outside = size_index(found.xyxy, area_scale)[:, None] != np.arange(len(SIZES))
     status[:, 1:, :] = np.where(outside, IGNORED, WRONG)[:, :, None]
     if n == 0 or len(truth.classes) == 0:
         return Matches(status, partner, overlap)
-    iou = box_iou(truth.boxes, found.boxes) * (truth.classes[:, None] == found.classes)
+    iou = box_iou(truth.boxes, found.xyxy) * (truth.classes[:, None] == found.class_id)
     ignored = np.zeros((len(truth.classes), ranges), dtype=bool)
     ignored[:, 1:] = truth.sizes[:, None] != np.arange(len(SIZES))
     claimed = np.zeros((len(truth.classes), ranges, steps), dtype=bool)

@@ -51,8 +51,8 @@ def class_scores(
     index = 0 if size is None else size + 1
     lengths = [len(item) for item in found]
     image = np.repeat(np.arange(len(found)), lengths)
-    score = np.concatenate([item.scores for item in found]) if found else np.zeros(0)
-    label = np.concatenate([item.classes for item in found]) if found else np.zeros(0, dtype=np.int64)
+    score = np.concatenate([item.confidence for item in found]) if found else np.zeros(0)
+    label = np.concatenate([item.class_id for item in found]) if found else np.zeros(0, dtype=np.int64)
     steps = len(IOU_THRESHOLDS)
     status = np.concatenate([m.status[:, index] for m in matches]) if matches else np.zeros((0, steps), dtype=np.uint8)
     # The host's own sort, on the same array: int8 scores are full of ties, and their order is worth up to a point.

@@ -50,9 +50,9 @@ class Painter:
             detections: In its pixels.
         """
         width = self._width or line_width(image)
-        corners = np.rint(detections.boxes).astype(np.int64)[::-1].tolist()
-        scores = np.rint(detections.scores * 100).astype(np.int64)[::-1].tolist()
-        classes = detections.classes[::-1].tolist()
+        corners = np.rint(detections.xyxy).astype(np.int64)[::-1].tolist()
+        scores = np.rint(detections.confidence * 100).astype(np.int64)[::-1].tolist()
+        classes = detections.class_id[::-1].tolist()
         for (left, top, right, bottom), score, kind in zip(corners, scores, classes):
             cv2.rectangle(image, (left, top), (right, bottom), colour_of_cached(kind), width)
             label = self._label(kind, score, width)

@@ -57,17 +57,17 @@ def record(result: Result, names: Sequence[str]) -> dict[str, Any]:
     """A result as plain data.
 
     Returns:
-        ``index``, ``time`` in seconds, ``boxes`` (xyxy in pixels of the frame), ``scores``, ``classes``, ``names``,
+        ``index``, ``time`` in seconds, ``xyxy`` in pixels of the frame, ``confidence``, ``class_id``, ``names``,
         ``latency_ms`` since the frame was captured, and ``file`` for images.
     """
     found = result.detections
-    classes = [int(c) for c in found.classes]
+    classes = [int(c) for c in found.class_id]
     data: dict[str, Any] = {
         "index": result.frame.index,
         "time": round(result.frame.time, 6),
-        "boxes": [[round(float(v), 3) for v in box] for box in found.boxes],
-        "scores": [round(float(s), 6) for s in found.scores],
-        "classes": classes,
+        "xyxy": [[round(float(v), 3) for v in box] for box in found.xyxy],
+        "confidence": [round(float(s), 6) for s in found.confidence],
+        "class_id": classes,
         "names": [names[c] if c < len(names) else str(c) for c in classes],
         "latency_ms": round(result.age * 1e3, 3),
     }

@@ -49,7 +49,7 @@ def fidelity(found: Sequence[Detections], reference: Sequence[Detections]) -> fl
     truths = []
     for item in reference:
         sure = item.above(EvaluateOptions.reference_conf)
-        truths.append(Truth(sure.boxes, sure.classes, size_index(sure.boxes, 1.0)))
+        truths.append(Truth(sure.xyxy, sure.class_id, size_index(sure.xyxy, 1.0)))
     matches = [match(f, t, 1.0) for f, t in zip(found, truths, strict=True)]
     scores = class_scores(list(found), matches, truths)
     if not scores:
