@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from yoloquant.api import QuantizeOptions, ValidateOptions
+from yoloquant import QuantizeOptions, ValidateOptions
 from yoloquant.data.calibration import CalibrationOptions
 from yoloquant.errors import UsageError
 from yoloquant.quantization.observers import Algorithm, CalibrationRecipe

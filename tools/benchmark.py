@@ -27,6 +27,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from yoloquant import QuantizeOptions
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads crawl on a busy machine
@@ -136,7 +138,7 @@ def _known(names: Sequence[str]) -> tuple[str, ...]:
 
 def quantize(settings: Settings) -> Artifact:
     """Plans for every runtime and the portable one, from one pass over training images."""
-    options = api.QuantizeOptions(imgsz=settings.imgsz, calibration=CalibrationOptions(images=settings.images))
+    options = QuantizeOptions(imgsz=settings.imgsz, calibration=CalibrationOptions(images=settings.images))
     return api.quantize(settings.model, data=settings.data, options=options, progress=_progress)
 
 

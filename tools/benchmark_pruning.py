@@ -30,6 +30,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from yoloquant import QuantizeOptions
+from yoloquant.graph.traced_model import TracedModel
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads crawl on a busy machine
@@ -122,7 +125,7 @@ class Settings:
             qat=None if values["qat"] == "none" else values["qat"],
             threads=positive(values["threads"]),
             rounds=positive(values["rounds"]),
-            targets=tuple(t.name for t in api.resolve_targets(values["targets"])),
+            targets=tuple(t.name for t in targets.resolve(values["targets"])),
             bootstrap=positive(values["bootstrap"]),
             stage=_stage(values["stage"]),
             time_imgsz=positive(values["time_imgsz"] or values["imgsz"]),
@@ -226,7 +229,7 @@ def enter(settings: Settings, best: Mapping[Variant, Path], exports: Exports) ->
 
 def _quantized(settings: Settings, best: Mapping[Variant, Path]) -> dict[str, Artifact]:
     """The unpruned and the pruned models with plans: calibrated, and trained where that is asked for."""
-    options = api.QuantizeOptions(imgsz=settings.imgsz)
+    options = QuantizeOptions(imgsz=settings.imgsz)
     models = {"unpruned": settings.job.model}
     models |= {v.name: p for v, p in best.items() if v.method == settings.methods[0] and v.share in settings.int8}
     found = {f"{n}, INT8": api.quantize(p, data=settings.job.data, options=options) for n, p in models.items()}
@@ -248,7 +251,7 @@ def _folder(settings: Settings, label: str) -> Path:
 
 def _float(path: Path, settings: Settings) -> Runner:
     source = host.load_model(path)
-    artifact = Artifact(replace(source, state={}), host.model_info(source, (settings.imgsz, settings.imgsz)), {})
+    artifact = Artifact(TracedModel.of(replace(source, state={}), settings.imgsz))
     return TorchRunner(artifact.graph.module, artifact.info, settings.threads)
 
 
@@ -269,7 +272,7 @@ def times(
         runners: dict[str, Runner] = {}
         for label, path in models.items():
             source = host.load_model(path)
-            artifact = Artifact(replace(source, state={}), host.model_info(source, size), {})
+            artifact = Artifact(TracedModel.of(replace(source, state={}), size))
             plain = target.export_float(artifact, _folder(settings, f"{label}, fp32"), label)
             runners[f"{name}: {label}"] = target.load(plain, settings.threads)
             integers = exports.get(f"{label}, INT8", {}).get(name)

@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from yoloquant import QuantizeOptions
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads crawl on a busy machine
@@ -120,7 +122,7 @@ class Settings:
             train=extras([t for t in values["train"].split(",") if t]),
             qat=extras([t for t in values["qat"].split(",") if t]),
             output=Path(values["output"]),
-            targets=tuple(t.name for t in api.resolve_targets(values["targets"])),
+            targets=tuple(t.name for t in targets.resolve(values["targets"])),
             limit=None if values["limit"] == "none" else positive(values["limit"]),
             skip_ultralytics=boolean(values["skip_ultralytics"]),
             **{key: positive(values[key]) for key in numbers},
@@ -137,7 +139,7 @@ def trained(settings: Settings) -> Artifact:
 
 def calibrate(settings: Settings) -> dict[str, Artifact]:
     """Our calibration alone: every runtime's own plan, and the one that is trained."""
-    own = api.quantize(settings.model, data=settings.data, options=api.QuantizeOptions(imgsz=settings.imgsz))
+    own = api.quantize(settings.model, data=settings.data, options=QuantizeOptions(imgsz=settings.imgsz))
     return {OWN: own, settings.calibrated: only(own, settings.scheme)}
 
 

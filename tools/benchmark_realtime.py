@@ -27,6 +27,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from yoloquant import QuantizeOptions
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ["YOLO_VERBOSE"] = "false"
@@ -128,7 +130,7 @@ def artifacts(settings: Settings, data: str) -> dict[str, Path]:
     if settings.exports:
         found = {e.target: e.path for e in load_exports(settings.exports)}
     else:
-        options = api.QuantizeOptions(imgsz=settings.imgsz, calibration=CalibrationOptions(images=settings.images))
+        options = QuantizeOptions(imgsz=settings.imgsz, calibration=CalibrationOptions(images=settings.images))
         artifact = api.quantize(settings.model, data=data, options=options)
         exported = api.export(artifact, targets=settings.targets, folder=settings.output / "exports")
         found = {e.target: e.path for e in exported.exports}

@@ -27,6 +27,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from yoloquant import QuantizeOptions
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads crawl on a busy machine
@@ -112,7 +114,7 @@ def calibrated(settings: Settings) -> Path:
     from yoloquant.data.calibration import CalibrationOptions
 
     schemes = dict.fromkeys((VARIANTS[n].qat or {"scheme": "portable"})["scheme"] for n in settings.variants)
-    options = api.QuantizeOptions(imgsz=settings.imgsz, calibration=CalibrationOptions(images=settings.images))
+    options = QuantizeOptions(imgsz=settings.imgsz, calibration=CalibrationOptions(images=settings.images))
     artifact = api.quantize(settings.model, data=settings.data, scheme=list(schemes), options=options)
     return artifact.save(settings.output / f"{settings.model.stem}_calibrated.pt")
 

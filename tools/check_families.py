@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from yoloquant import QuantizeOptions, ValidateOptions, targets
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads crawl on a busy machine
@@ -92,7 +94,7 @@ class Settings:
             UsageError: A target is unknown.
         """
         numbers = {key: positive(values[key]) for key in ("imgsz", "scenes", "epochs", "batch", "threads")}
-        api.resolve_targets(values["targets"])
+        targets.resolve(values["targets"])
         return cls(
             families=tuple(filter(None, (name.strip() for name in values["families"].split(",")))),
             targets=values["targets"],
@@ -122,14 +124,14 @@ def check(family: str, settings: Settings, data: Path) -> list[Row]:
     checkpoint = trained(family, settings.training, data, output_folder(settings.work / "checkpoints"))
     kept = settings.work / "results" / settings.scheme / checkpoint.stem
     logger.info("%s: quantizing %s", family, checkpoint.name)
-    options = api.QuantizeOptions(imgsz=settings.training.imgsz, calibration=CalibrationOptions(images=settings.images))
+    options = QuantizeOptions(imgsz=settings.training.imgsz, calibration=CalibrationOptions(images=settings.images))
     artifact = api.quantize(checkpoint, data=data, scheme=settings.scheme, options=options)
     exported = api.export(artifact, targets=settings.targets, folder=kept, keep_going=True)
     judged = api.validate(
         artifact,
         exported,
         data=data,
-        options=api.ValidateOptions(
+        options=ValidateOptions(
             threads=settings.training.threads, latency=False, memory=False, bootstrap=settings.bootstrap
         ),
     )

@@ -17,7 +17,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from itertools import islice
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -30,14 +29,12 @@ from yoloquant.data.calibration import CalibrationOptions, calibration_set
 from yoloquant.errors import UsageError
 from yoloquant.evaluation.bootstrap import BootstrapOptions
 from yoloquant.evaluation.compare import Comparer
-from yoloquant.quantization.bias_correction import correct_bias
 from yoloquant.quantization.calibrate import observe, solve_plan
 from yoloquant.quantization.observers import Algorithm, CalibrationRecipe
 from yoloquant.quantization.scheme import Scheme, derive
 
 DEFAULT = "default"
 DEFAULTS = {**simulated.DEFAULTS, "scheme": "litert", "recipes": "all"}
-CORRECTED = f"{DEFAULT}, bias correction"
 REPAIR_IMAGES = 16
 EVERYWHERE = (Algorithm.MINMAX, Algorithm.PERCENTILE, Algorithm.ENTROPY, Algorithm.MSE)
 AFTER = {"pre_activation": (Algorithm.MSE_SILU,), "score": (Algorithm.MSE_SIGMOID,)}
@@ -63,7 +60,6 @@ def recipes() -> dict[str, CalibrationRecipe]:
         for algorithm in choices:
             if algorithm is not getattr(default, role):
                 found[f"{DEFAULT}, {role} {algorithm.value}"] = replace(default, **{role: algorithm})  # type: ignore[arg-type]
-    found[CORRECTED] = default
     return found
 
 
@@ -97,8 +93,7 @@ def solve_all(subject: Subject, scheme: Scheme, wanted: Mapping[str, Calibration
     plans: dict[str, Variant] = {}
     for index, (name, recipe) in enumerate(wanted.items(), start=1):
         solved = solve_plan(graph, plan, seen, recipe)
-        few = islice(sample.tensors(imgsz), REPAIR_IMAGES)
-        plans[name] = Variant(solved, correct_bias(graph, solved, few) if name == CORRECTED else {})
+        plans[name] = Variant(solved)
         progress(index, len(wanted), f"solved {name}")
     return plans
 

@@ -11,33 +11,28 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .api import (
-        ExportResult,
-        QuantizeOptions,
-        TrainResult,
-        ValidateOptions,
-        export,
-        plan,
-        quantize,
-        train,
-        validate,
-        write_report,
-    )
+    from .api import export, plan, prune, quantize, run, train, validate, write_report
     from .data.calibration import CalibrationOptions
     from .errors import YoloquantError
     from .evaluation.results import ValidationResult
+    from .evaluation.sensitivity import Sensitivity
+    from .evaluation.validate import ValidateOptions
+    from .pipeline import RunResult
     from .pruning.plan import PrunePlan
-    from .pruning.prune import PruneResult, prune
+    from .pruning.prune import PruneResult
     from .pruning.prune_options import PruneOptions
     from .quantization.artifact import Artifact
     from .quantization.observers import Algorithm, CalibrationRecipe
     from .quantization.plan import Plan
+    from .quantization.quantize_options import QuantizeOptions
+    from .recipe import Recipe
     from .sensitivity.analyze import analyze
     from .sensitivity.analyze_options import AnalyzeOptions
-    from .sensitivity.result import Sensitivity
+    from .targets.exports import ExportResult
     from .training.prune.trainer import PruneTrainer
     from .training.qat.qat_options import QATOptions
     from .training.qat.trainer import QATTrainer
+    from .training.train import TrainResult
     from .types import ExportedModel, Task, Verdict
 
 _WHERE = {
@@ -46,7 +41,7 @@ _WHERE = {
     "Artifact": "quantization.artifact",
     "CalibrationOptions": "data.calibration",
     "CalibrationRecipe": "quantization.observers",
-    "ExportResult": "api",
+    "ExportResult": "targets.exports",
     "ExportedModel": "types",
     "Plan": "quantization.plan",
     "PruneOptions": "pruning.prune_options",
@@ -55,19 +50,22 @@ _WHERE = {
     "PruneTrainer": "training.prune.trainer",
     "QATOptions": "training.qat.qat_options",
     "QATTrainer": "training.qat.trainer",
-    "QuantizeOptions": "api",
-    "Sensitivity": "sensitivity.result",
+    "Recipe": "recipe",
+    "RunResult": "pipeline",
+    "QuantizeOptions": "quantization.quantize_options",
+    "Sensitivity": "evaluation.sensitivity",
     "Task": "types",
-    "TrainResult": "api",
-    "ValidateOptions": "api",
+    "TrainResult": "training.train",
+    "ValidateOptions": "evaluation.validate",
     "ValidationResult": "evaluation.results",
     "Verdict": "types",
     "YoloquantError": "errors",
     "analyze": "sensitivity.analyze",
     "export": "api",
     "plan": "api",
-    "prune": "pruning.prune",
+    "prune": "api",
     "quantize": "api",
+    "run": "api",
     "train": "api",
     "validate": "api",
     "write_report": "api",
@@ -89,6 +87,8 @@ __all__ = [
     "QATOptions",
     "QATTrainer",
     "QuantizeOptions",
+    "Recipe",
+    "RunResult",
     "Sensitivity",
     "Task",
     "TrainResult",
@@ -102,6 +102,7 @@ __all__ = [
     "plan",
     "prune",
     "quantize",
+    "run",
     "train",
     "validate",
     "write_report",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from .api import QuantizeOptions, ValidateOptions
 from .data.calibration import DEFAULT_IMAGES, MIN_IMAGES, CalibrationOptions
 from .errors import UsageError
+from .evaluation.validate import ValidateOptions
 from .pruning.prune_options import parse as parse_prune
 from .quantization.observers import Algorithm, CalibrationRecipe
+from .quantization.quantize_options import QuantizeOptions
 from .training.qat.qat_options import parse
 
 
@@ -118,7 +121,6 @@ class Recipe(_Strict):
         output: Folder for checkpoint, exports and report.
         calibration: Which images calibrate.
         ranges: Which algorithm finds which range.
-        bias_correction: Correct biases, see ``QuantizeOptions``.
         prune: Pruning and fine-tuning, first of all; none if None.
         train: Quantization-aware training before the export; calibration alone if None.
         validation: How artifacts are judged.
@@ -134,7 +136,6 @@ class Recipe(_Strict):
     output: str | None = None
     calibration: CalibrationPart = CalibrationPart()
     ranges: RangesPart = RangesPart()
-    bias_correction: bool = False
     prune: PrunePart | None = None
     train: TrainPart | None = None
     validation: ValidationPart = ValidationPart()
@@ -167,7 +168,6 @@ class Recipe(_Strict):
             imgsz=self.imgsz,
             calibration=self.calibration_options,
             ranges=CalibrationRecipe(**self.ranges.model_dump()),
-            bias_correction=self.bias_correction,
             allow_unsafe=self.allow_unsafe,
         )
 
@@ -190,6 +190,18 @@ def load_recipe(path: str | Path) -> Recipe:
     except (yaml.YAMLError, UnicodeDecodeError) as exc:
         raise UsageError(f"recipe '{path}' is not readable YAML: {exc}") from exc
     return make_recipe(content, str(path))
+
+
+def as_recipe(recipe: Recipe | str | os.PathLike[str] | None, keys: Mapping[str, Any]) -> Recipe:
+    """Combine a recipe, or the path of one, with keys that override its own.
+
+    Raises:
+        UsageError: The file is not a recipe, or a key is unknown or has a bad value.
+    """
+    if recipe is None:
+        return make_recipe(dict(keys), "arguments")
+    known = recipe if isinstance(recipe, Recipe) else load_recipe(Path(recipe))
+    return make_recipe({**known.model_dump(exclude_unset=True), **keys}, "recipe") if keys else known
 
 
 def make_recipe(content: Any, where: str = "recipe") -> Recipe:

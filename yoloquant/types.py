@@ -5,14 +5,35 @@ Nothing here imports torch, Ultralytics or a runtime.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .runtime.core.model_info import HeadLayout, ModelInfo, Task
 
-__all__ = ["ExportedModel", "HeadLayout", "ModelInfo", "Task", "Verdict"]
+if TYPE_CHECKING:
+    from .targets.exports import ExportResult
+
+__all__ = ["ExportedModel", "HeadLayout", "Listener", "ModelInfo", "Progress", "Task", "Verdict"]
+
+Progress = Callable[[int, int, str], None]
+"""Called with steps done, steps in all, and what is being done."""
+
+
+class Listener(Protocol):
+    """What a run tells while it works."""
+
+    def stage(self, name: str) -> AbstractContextManager[Progress | None]:
+        """Surround a stage that takes a while; its progress is reported to what this yields."""
+
+    def note(self, text: str) -> None:
+        """Take a line about what a stage made."""
+
+    def exported(self, exports: ExportResult) -> None:
+        """Take the list of artifacts, before they are judged."""
 
 
 class Verdict(str, Enum):

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from once import once
 
+from yoloquant import QuantizeOptions
+
 os.environ["YOLO_AUTOINSTALL"] = "false"
 
 from yoloquant import api
@@ -31,7 +33,7 @@ def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def demo_artifact(demo_data: Path) -> Artifact:
     """The demonstration model with a plan for every runtime."""
-    options = api.QuantizeOptions(imgsz=IMGSZ, calibration=CalibrationOptions(images=8))
+    options = QuantizeOptions(imgsz=IMGSZ, calibration=CalibrationOptions(images=8))
     return api.quantize(str(resource("datasets", "demo.pt")), data=demo_data, options=options)
 
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from yoloquant import api, targets
+from yoloquant import QuantizeOptions, api, targets
 from yoloquant.bundle import BundleOptions, device_named, write
 from yoloquant.bundle.images import host_pictures
 from yoloquant.data.calibration import CalibrationOptions
@@ -81,7 +81,7 @@ def test_yolo11n(tmp_path: Path) -> None:
     weights, data = SHARED / "weights" / "yolo11n.pt", SHARED / "data" / "coco256" / "coco256.yaml"
     if not (weights.is_file() and data.is_file()):
         pytest.skip("needs ../shared/weights/yolo11n.pt and ../shared/data/coco256")
-    options = api.QuantizeOptions(imgsz=320, calibration=CalibrationOptions(images=16))
+    options = QuantizeOptions(imgsz=320, calibration=CalibrationOptions(images=16))
     schemes = ["onnxruntime", "openvino", "litert"]
     artifact = api.quantize(str(weights), data=data, scheme=schemes, options=options)
     for device in ("onnx", "intel", "raspberrypi"):

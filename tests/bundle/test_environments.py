@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from yoloquant import api
+from yoloquant import ValidateOptions, api
 from yoloquant.bundle import BundleOptions, device_named, write
 from yoloquant.evaluation.results import ValidationResult
 from yoloquant.quantization.artifact import Artifact
@@ -70,7 +70,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Pa
 def validated(demo_artifact: Artifact, exported: Callable[[str], ExportedModel], demo_data: Path) -> ValidationResult:
     """The package's own validation of every artifact."""
     exports = [exported(device_named(name).target) for name in DEVICES]
-    options = api.ValidateOptions(latency=False, memory=False, bootstrap=100, threads=1)
+    options = ValidateOptions(latency=False, memory=False, bootstrap=100, threads=1)
     return api.validate(demo_artifact, exports, data=demo_data, options=options)
 
 

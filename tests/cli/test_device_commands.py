@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from core_models import checkpoint, write_images
 
-from yoloquant import api
+from yoloquant import QuantizeOptions, api
 from yoloquant.cli.main import main
 from yoloquant.data.calibration import CalibrationOptions
 from yoloquant.data.demo import IMGSZ, generator
@@ -20,7 +20,7 @@ from yoloquant.runtime.core.bundle_manifest import read
 def quantized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("device")
     data = Path(generator().write_demo_set(folder / "data", train=8, val=4, imgsz=IMGSZ))
-    options = api.QuantizeOptions(imgsz=IMGSZ, calibration=CalibrationOptions(images=8))
+    options = QuantizeOptions(imgsz=IMGSZ, calibration=CalibrationOptions(images=8))
     artifact = api.quantize(str(resource("datasets", "demo.pt")), data=data, scheme="onnxruntime", options=options)
     return artifact.save(folder / "demo_int8.pt"), data
 

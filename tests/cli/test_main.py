@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from core_models import checkpoint, tiny_artifact
 
-from yoloquant import api
+from yoloquant import ExportResult, ValidateOptions, api, pipeline
 from yoloquant.cli import main as cli
 from yoloquant.errors import (
     ArtifactError,
@@ -39,6 +39,10 @@ class Calls:
     def __getitem__(self, name: str) -> dict[str, Any]:
         return next(kwargs for n, _, kwargs in self.seen if n == name)
 
+    def targets(self) -> list[str]:
+        """Names of the targets that were exported to."""
+        return next([t.name for t in args[1]] for n, args, _ in self.seen if n == "export")
+
     def take(self, name: str, result: Any) -> Any:
         """A function that records its call."""
 
@@ -63,8 +67,12 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
 
     saved = SimpleNamespace(save=found.take("save", None), plans={"portable": None})
     monkeypatch.setattr(api, "quantize", found.take("quantize", saved))
-    monkeypatch.setattr(api, "export", found.take("export", lambda: api.ExportResult(tmp_path / "out", ())))
+    monkeypatch.setattr(api, "export", found.take("export", lambda: ExportResult(tmp_path / "out", ())))
     monkeypatch.setattr(api, "validate", found.take("validate", result))
+    monkeypatch.setattr(pipeline, "quantize", found.take("quantize", saved))
+    monkeypatch.setattr(pipeline, "export", found.take("export", lambda: ExportResult(tmp_path / "out", ())))
+    monkeypatch.setattr(pipeline, "validate", found.take("validate", result))
+    monkeypatch.setattr(pipeline, "write_report", found.take("report", None))
     monkeypatch.setattr(api, "plan", found.take("plan", lambda: tiny_artifact().plans["portable"]))
     return found
 
@@ -221,8 +229,8 @@ def test_run_a_recipe(calls: Calls, tmp_path: Path) -> None:
     assert cli.main(["run", "r.yaml"]) == 0
     options = calls["quantize"]["options"]
     assert (options.imgsz, options.calibration.images, options.calibration.seed) == (64, 16, 5)
-    assert options.ranges.score.value == "minmax" and calls["quantize"]["scheme"] == ("portable",)
-    assert calls["export"]["targets"] == ["onnxruntime"] and calls["export"]["keep_going"] is True
+    assert options.ranges.score.value == "minmax" and [s.name for s in calls["quantize"]["schemes"]] == ["portable"]
+    assert calls.targets() == ["onnxruntime"] and calls["export"]["keep_going"] is True
     assert calls["export"]["folder"] == Path("out")
     given = calls["validate"]
     assert given["data"] == "other.yaml" and given["options"].gate == "strict" and given["options"].limit == 7
@@ -238,7 +246,7 @@ def test_arguments_override_the_recipe(calls: Calls, tmp_path: Path) -> None:
     options = calls["quantize"]["options"]
     assert (options.imgsz, options.calibration.images, options.calibration.seed) == (96, 8, 5)
     assert options.calibration.scored_split == "minival"
-    assert calls["export"]["targets"] == ["openvino"]
+    assert calls.targets() == ["openvino"]
     assert calls["validate"]["options"].gate == "default" and calls["validate"]["options"].limit == 7
 
 
@@ -260,7 +268,7 @@ def test_validate_passes_everything_on(calls: Calls) -> None:
     assert cli.main([*VALIDATE, *arguments.split()]) == 0
     _, positional, given = calls.seen[0]
     assert positional == ("m.pt", "out") and given["data"] == "d.yaml" and given["source"] is None
-    assert given["options"] == api.ValidateOptions(
+    assert given["options"] == ValidateOptions(
         gate="strict",
         split="test",
         limit=3,
@@ -326,8 +334,8 @@ def test_targets_lists_every_target(capsys: pytest.CaptureFixture[str], monkeypa
 def test_failed_exports_are_shown(
     calls: Calls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    outcome = api.ExportResult(tmp_path, (), {"litert": "no luck"})
-    monkeypatch.setattr(api, "export", lambda *a, **k: outcome)
+    outcome = ExportResult(tmp_path, (), {"litert": "no luck"})
+    monkeypatch.setattr(pipeline, "export", lambda *a, **k: outcome)
     calls.verdict = Verdict.ERROR
     assert cli.main(["run", "model=m.pt", "data=d.yaml", "targets=litert"]) == 4
     assert "failed litert: no luck" in capsys.readouterr().err

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from yoloquant import targets
-from yoloquant.bridge.checkpoint import HostModel, load_model, model_info
+from yoloquant.bridge.checkpoint import HostModel, load_model
+from yoloquant.graph.traced_model import TracedModel
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.calibrate import observe, solve_plan
 from yoloquant.quantization.scheme import PORTABLE, derive
@@ -69,12 +71,11 @@ def calibrated(host: HostModel) -> Artifact:
     for name in targets.names():
         scheme = targets.get(name).scheme
         schemes.setdefault(scheme.name, scheme)
-    artifact = Artifact(host, model_info(host, IMGSZ), {}, provenance={"calibration": {"sha256": "0" * 64}})
+    artifact = Artifact(TracedModel.of(host, IMGSZ), {}, provenance={"calibration": {"sha256": "0" * 64}})
     plans = [derive(artifact.graph, s) for s in schemes.values()]
     seen = observe(artifact.graph, plans, sample_images(16))
     solved = {p.scheme: solve_plan(artifact.graph, p, seen) for p in plans}
-    result = Artifact(host, artifact.info, solved, provenance=artifact.provenance)
-    result.__dict__["graph"] = artifact.graph
+    result = replace(artifact, plans=solved)
     return result
 
 

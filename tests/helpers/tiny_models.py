@@ -5,8 +5,11 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from yoloquant.graph.traced_model import TracedModel
 
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")
 
@@ -89,20 +92,19 @@ def _enliven(module: Any) -> None:
 
 def tiny_export_artifact(family: str = "yolo11", task: str = "detect", schemes: Any = ()) -> Any:
     """An ``Artifact`` of such a model at 64 pixels, with a calibrated plan for each scheme."""
-    from yoloquant.bridge.checkpoint import load_model, model_info
+    from yoloquant.bridge.checkpoint import load_model
     from yoloquant.quantization.artifact import Artifact
     from yoloquant.quantization.calibrate import observe, solve_plan
     from yoloquant.quantization.observers import Algorithm, CalibrationRecipe
     from yoloquant.quantization.scheme import derive
 
     host = load_model(tiny_yolo(family, task))
-    artifact = Artifact(host, model_info(host, (64, 64)), {})
+    artifact = Artifact(TracedModel.of(host, (64, 64)), {})
     plans = [derive(artifact.graph, scheme) for scheme in schemes]
     seen = observe(artifact.graph, plans, tiny_images(8))
     recipe = CalibrationRecipe(*[Algorithm.MINMAX] * 5)
     solved = {plan.scheme: solve_plan(artifact.graph, plan, seen, recipe) for plan in plans}
-    result = Artifact(host, artifact.info, solved)
-    result.__dict__["graph"] = artifact.graph  # traced once is enough
+    result = replace(artifact, plans=solved)
     return result
 
 

@@ -13,13 +13,14 @@ import torch
 from core_models import write_images
 from tiny_models import tiny_checkpoint, tiny_images, tiny_yolo
 
-from yoloquant import api
-from yoloquant.bridge.checkpoint import load_model, model_info
+from yoloquant.bridge.checkpoint import load_model
+from yoloquant.graph.traced_model import TracedModel
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.calibrate import observe, solve_plan
 from yoloquant.quantization.observers import Algorithm, CalibrationRecipe
 from yoloquant.quantization.plan import Plan
 from yoloquant.quantization.scheme import derive
+from yoloquant.targets.schemes import resolve_schemes
 
 __all__ = ["calibrated_plans", "live", "planned", "raw_outputs", "run", "task_data", "tiny_checkpoint", "write_images"]
 
@@ -35,8 +36,8 @@ def calibrated_plans(family: str, task: str = "detect") -> tuple[Artifact, dict[
         norm.weight.data.uniform_(0.8, 1.6, generator=generator)
         norm.bias.data.normal_(0, 0.1, generator=generator)
     host = load_model(model)
-    artifact = Artifact(host, model_info(host, IMGSZ), {})
-    plans = [derive(artifact.graph, s) for s in api._schemes("auto")]
+    artifact = Artifact(TracedModel.of(host, IMGSZ), {})
+    plans = [derive(artifact.graph, s) for s in resolve_schemes("auto")]
     seen = observe(artifact.graph, plans, tiny_images(8))
     recipe = CalibrationRecipe(*[Algorithm.MINMAX] * 5)
     return artifact, {p.scheme: solve_plan(artifact.graph, p, seen, recipe) for p in plans}

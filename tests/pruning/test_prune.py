@@ -9,7 +9,7 @@ import torch
 from core_models import checkpoint, write_images
 from ultralytics import YOLO
 
-from yoloquant import api
+from yoloquant import QuantizeOptions, api
 from yoloquant.bridge import checkpoint as host
 from yoloquant.cli.main import main
 from yoloquant.errors import DataError, PruneError, TargetError, UsageError
@@ -103,10 +103,10 @@ def test_the_command_prints_the_plan_and_writes_the_checkpoint(
 @pytest.mark.slow
 def test_a_24_model_is_24_in_the_file_that_tensorrt_reads(source: tuple[Path, Path], tmp_path: Path) -> None:
     path = prune(source[0], options={"kind": "2:4"}, imgsz=64, output=tmp_path / "sparse.pt").path
-    artifact = api.quantize(path, data=source[1], scheme="tensorrt", options=api.QuantizeOptions(imgsz=64))
+    artifact = api.quantize(path, data=source[1], scheme="tensorrt", options=QuantizeOptions(imgsz=64))
     exported = TensorRTTarget(compile_check=False, engine=False).export(artifact, tmp_path, "sparse")
     assert len(exported.metadata["sparse_24"]) > 20
-    dense = api.quantize(source[0], data=source[1], scheme="tensorrt", options=api.QuantizeOptions(imgsz=64))
+    dense = api.quantize(source[0], data=source[1], scheme="tensorrt", options=QuantizeOptions(imgsz=64))
     setattr(dense.model.module, RECORD, {"kind": "2:4", "amount": 0.5})
     with pytest.raises(TargetError, match="not 2:4 any more"):
         TensorRTTarget(compile_check=False, engine=False).export(dense, tmp_path, "dense")

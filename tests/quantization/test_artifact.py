@@ -72,7 +72,7 @@ def test_plain_ultralytics_loads_the_float_model(tmp_path: Path) -> None:
 def test_float16_only_where_nothing_is_lost(tmp_path: Path, exact_half: bool) -> None:
     module = copy.deepcopy(tiny_host().module)
     host = replace(tiny_host(), module=module.half().float() if exact_half else module)
-    path = replace(artifact(), model=host).save(tmp_path / "a.pt")
+    path = replace(artifact(), traced=replace(artifact().traced, model=host)).save(tmp_path / "a.pt")
     stored = torch.load(path, weights_only=False)["model"]
     assert next(stored.parameters()).dtype == (torch.float16 if exact_half else torch.float32)
     loaded = Artifact.load(path).model.module.state_dict()
@@ -184,7 +184,6 @@ def test_every_scheme_finds_a_plan(scheme: str) -> None:
     made = tiny_artifact()
     assert made.plan_for(rules) is made.plans[rules.name]
     alone = replace(made, plans={"portable": made.plans["portable"]})
-    alone.__dict__["graph"] = made.graph
     adapted = alone.plan_for(rules)
     assert adapted.scheme == rules.name and adapted.calibrated
     known = made.plans["portable"].by_name
@@ -198,7 +197,6 @@ def test_no_plan_and_missing_ranges() -> None:
         empty.plan_for(PORTABLE)
     tensorrt = get("tensorrt").scheme
     narrow = replace(made, plans={"tensorrt": made.plans["tensorrt"]})
-    narrow.__dict__["graph"] = made.graph
     assert narrow.plan_for(tensorrt).calibrated
     with pytest.raises(PlanError, match=r"has no range for .* points that 'portable' needs"):
         narrow.plan_for(PORTABLE)

@@ -13,12 +13,13 @@ import torch
 from core_models import tiny_host, write_images
 from tiny_models import tiny_yolo
 
-from yoloquant.bridge.checkpoint import load_model, model_info
+from yoloquant.bridge.checkpoint import load_model
 from yoloquant.data.dataset import LabelledImage, ValidationSet
 from yoloquant.errors import DataError, PruneError, UsageError, YoloquantError
 from yoloquant.evaluation.compare import Comparer
 from yoloquant.evaluation.evaluate import evaluate
 from yoloquant.evaluation.torch_runner import TorchRunner
+from yoloquant.graph.traced_model import TracedModel
 from yoloquant.pruning.groups import Atom, Group
 from yoloquant.pruning.remove_channels import cut
 from yoloquant.quantization.artifact import Artifact
@@ -50,7 +51,7 @@ def options(**changes: Any) -> AnalyzeOptions:
 @pytest.fixture(scope="module")
 def artifact(model: Any) -> Artifact:
     host = load_model(model)
-    return Artifact(host, model_info(host, (64, 64)), {})
+    return Artifact(TracedModel.of(host, (64, 64)), {})
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_where_closing_is_not_exact_channels_are_cut(artifact: Artifact, images:
     module = copy.deepcopy(artifact.model.module)
     module.model[0].act = torch.nn.Sigmoid()  # type: ignore[index]
     host = load_model(module)
-    odd = Artifact(host, artifact.info, {})
+    odd = Artifact(TracedModel(host, artifact.info))
     found = PruneSubject(odd, images, (), options(only=ONLY[:2]))
     ways = {p.name: found.measure(p) for p in found.parts}
     assert ways["model.0"][1] == CUT and ways["model.4.cv1"][1] == MASK
@@ -126,7 +127,7 @@ def labelled(images: Images, model: TorchRunner) -> Images:
 @pytest.mark.parametrize("metric", ["map", "fidelity"])
 def test_scores_are_those_of_validation(data: Path, metric: str) -> None:
     host = tiny_host()
-    artifact = Artifact(host, model_info(host, (64, 64)), {})
+    artifact = Artifact(TracedModel.of(host, (64, 64)), {})
     other = copy.deepcopy(artifact.graph.module)
     with torch.no_grad():
         for parameter in other.parameters():

@@ -18,8 +18,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from yoloquant import api
-from yoloquant.bridge.checkpoint import load_model, model_info
+from yoloquant.bridge.checkpoint import load_model
 from yoloquant.errors import ModelError, PruneError, UsageError
+from yoloquant.graph.traced_model import TracedModel
 from yoloquant.pruning import permute_channels as nm_permute
 from yoloquant.pruning.permute_channels import Permutation, permute_channels, sparsify_24
 from yoloquant.quantization.artifact import Artifact
@@ -249,7 +250,7 @@ def test_one_weight_too_many_in_a_file_is_seen(exported: tuple[Path, list[str]],
 def test_a_dense_export_is_not_2_4(exported: tuple[Path, list[str]], tmp_path: Path) -> None:
     _, planned = exported
     host = load_model(live())
-    dense = TensorRTTarget().export_float(Artifact(host, model_info(host, (64, 64)), {}), tmp_path, "dense")
+    dense = TensorRTTarget().export_float(Artifact(TracedModel.of(host, (64, 64)), {}), tmp_path, "dense")
     found = check_onnx_24(dense.path, planned)
     assert set(found.broken) == set(planned) and found.quantized == ()
 
@@ -261,7 +262,7 @@ def test_an_export_holds_one_branch_of_an_end_to_end_head(end2end: bool, tmp_pat
     masks = masks_24(module).masks
     apply_masks(module, masks)
     host = load_model(module)
-    artifact = Artifact(host, model_info(host, (64, 64)), {})
+    artifact = Artifact(TracedModel.of(host, (64, 64)), {})
     found = check_onnx_24(TensorRTTarget().export_float(artifact, tmp_path, "e2e").path, masks)
     head = f"model.{len(module.model) - 1}."
     branches = {n for n in masks if n.startswith(f"{head}one2one_cv")}, {n for n in masks if n.startswith(f"{head}cv")}

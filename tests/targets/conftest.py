@@ -14,6 +14,7 @@ from once import once
 os.environ["YOLO_AUTOINSTALL"] = "false"
 if TYPE_CHECKING:
     from yoloquant.graph.trace import Graph
+    from yoloquant.graph.traced_model import TracedModel
     from yoloquant.quantization.artifact import Artifact
     from yoloquant.quantization.plan import Plan
     from yoloquant.types import ExportedModel
@@ -44,14 +45,22 @@ class Tiny:
     """A traced and calibrated tiny detector.
 
     Attributes:
-        graph: Its canonical graph.
+        traced: The float model.
         plan: Its calibrated plan.
-        host: The float model that it comes from.
     """
 
-    graph: Graph
+    traced: TracedModel
     plan: Plan
-    host: Any
+
+    @property
+    def graph(self) -> Graph:
+        """Its canonical graph."""
+        return self.traced.graph
+
+    @property
+    def host(self) -> Any:
+        """The float model as Ultralytics holds it."""
+        return self.traced.model
 
     def image(self, seed: int) -> np.ndarray:
         """A random image of whole 8-bit steps, NCHW, 0 to 1."""
@@ -62,8 +71,7 @@ class Tiny:
         """What targets export."""
         from yoloquant.quantization.artifact import Artifact
 
-        artifact = Artifact(self.host, self.graph.info, {"litert": self.plan})
-        artifact.__dict__["graph"] = self.graph  # a cached property; spares a second trace
+        artifact = Artifact(self.traced, {"litert": self.plan})
         return replace(artifact, **changes) if changes else artifact
 
 
@@ -78,7 +86,7 @@ def make_tiny(*, reg_max: int, end2end: bool, attention_heads: int) -> Tiny:
     from ultralytics.nn.tasks import DetectionModel
 
     from yoloquant.bridge import checkpoint as host
-    from yoloquant.graph.trace import trace
+    from yoloquant.graph.traced_model import TracedModel
     from yoloquant.quantization.calibrate import observe, solve_plan
     from yoloquant.quantization.scheme import derive
     from yoloquant.targets.litert.scheme import SCHEME
@@ -97,9 +105,9 @@ def make_tiny(*, reg_max: int, end2end: bool, attention_heads: int) -> Tiny:
         branch[-1].weight.data.normal_(0, 0.3)
         branch[-1].bias.data.normal_(-1, 0.5)
     loaded = host.load_model(model)
-    info = host.model_info(loaded, IMGSZ)
-    graph = trace(host.exportable(loaded, info), info)
-    tiny = Tiny(graph, derive(graph, SCHEME), loaded)
+    traced = TracedModel.of(loaded, IMGSZ)
+    graph = traced.graph
+    tiny = Tiny(traced, derive(graph, SCHEME))
     images = (tiny.image(seed) for seed in range(8))
     tiny.plan = solve_plan(graph, tiny.plan, observe(graph, [tiny.plan], images))
     return tiny

@@ -13,6 +13,7 @@ from tiny_models import tiny_yolo
 
 from yoloquant import targets
 from yoloquant.bridge import checkpoint as host
+from yoloquant.graph.traced_model import TracedModel
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.targets.layer_times import WARMUP, attributed
 
@@ -24,7 +25,7 @@ SIZE = 64, 64
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_every_convolution_has_a_time(family: str, runtime: str, tmp_path: Path) -> None:
     source = host.load_model(tiny_yolo(family))
-    artifact = Artifact(replace(source, state={}), host.model_info(source, SIZE), {})
+    artifact = Artifact(TracedModel.of(replace(source, state={}), SIZE))
     target = targets.get(runtime)
     exported = target.export_float(artifact, tmp_path, "model")
     times = target.layer_times(exported, np.zeros((1, 3, *SIZE), np.float32), 1)
@@ -36,7 +37,7 @@ def test_every_convolution_has_a_time(family: str, runtime: str, tmp_path: Path)
 @pytest.mark.slow
 def test_a_runtime_without_a_profiler_says_nothing(tmp_path: Path) -> None:
     source = host.load_model(tiny_yolo("yolov8"))
-    artifact = Artifact(replace(source, state={}), host.model_info(source, SIZE), {})
+    artifact = Artifact(TracedModel.of(replace(source, state={}), SIZE))
     target = targets.get("tensorrt")
     exported = target.export_float(artifact, tmp_path, "model")
     assert target.layer_times(exported, np.zeros((1, 3, *SIZE), np.float32)) == {}

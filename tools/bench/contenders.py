@@ -108,9 +108,7 @@ class Field:
 
 def only(artifact: Artifact, scheme: str) -> Artifact:
     """The same model with one plan alone, so that every runtime has to adapt that one."""
-    single = replace(artifact, plans={scheme: artifact.plans[scheme]})
-    single.__dict__["graph"] = artifact.graph  # traced already
-    return single
+    return replace(artifact, plans={scheme: artifact.plans[scheme]})
 
 
 def add_ours(entered: Field, artifact: Artifact, names: Iterable[str], folder: Path, threads: int) -> None:

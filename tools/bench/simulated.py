@@ -13,13 +13,14 @@ import numpy as np
 from tools.bench.table import table
 from tools.options import parse_options
 from yoloquant import targets
-from yoloquant.bridge.checkpoint import check_imgsz, load_model, model_info
+from yoloquant.bridge.checkpoint import load_model
 from yoloquant.cli.parser import positive
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import UsageError, YoloquantError
 from yoloquant.evaluation.compare import Comparer
 from yoloquant.evaluation.evaluate import Evaluation, evaluate
 from yoloquant.evaluation.torch_runner import TorchRunner
+from yoloquant.graph.traced_model import TracedModel
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.plan import Plan
 from yoloquant.quantization.scheme import PORTABLE, Scheme
@@ -89,7 +90,7 @@ class Subject:
         imgsz = positive(options["imgsz"])
         torch.set_num_threads(threads)
         model = load_model(options["model"])
-        artifact = Artifact(model, model_info(model, check_imgsz(imgsz, model.stride)), {})
+        artifact = Artifact(TracedModel.of(model, imgsz))
         data = ValidationSet.from_yaml(options["data"], split=options["split"]).take(limit)
         return cls(artifact, data, options["data"], images, threads, bootstrap)
 

@@ -11,6 +11,7 @@ import inspect
 import logging
 import os
 import zipfile
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 MAX_IMGSZ = 8192
 STATE_KEY = "yoloquant"
 NATIVE_KEY = "modelopt"
+DEFAULT_IMGSZ = {task: 224 if task is Task.CLASSIFY else 640 for task in Task}
+"""Ultralytics' own defaults: square side in pixels by task."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,20 @@ class HostModel:
     state: dict[str, Any] = field(default_factory=dict)
     unsafe: bool = False
     native: dict[str, Any] = field(default_factory=dict)
+
+    def resolve_imgsz(self, imgsz: int | Sequence[int] | None = None) -> tuple[int, int]:
+        """Choose the input size: the one asked for, else the one trained at, else the task's usual one.
+
+        Args:
+            imgsz: One number for a square, or height and width, in pixels.
+
+        Returns:
+            Height and width in pixels.
+
+        Raises:
+            UsageError: It is not a positive multiple of the stride.
+        """
+        return check_imgsz(imgsz or self.imgsz or DEFAULT_IMGSZ[self.task], self.stride)
 
 
 def file_sha256(path: Path) -> str:

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..io import output_folder
+from ..targets import resolve
+from ..targets.export import export
 from .bundle_options import Bundle, BundleOptions
-from .devices import Device, resolve
+from .devices import Device
+from .devices import resolve as resolve_devices
 from .writer import write
 
 if TYPE_CHECKING:
@@ -42,12 +45,10 @@ def make(
         TargetError: A target cannot be built, or its model cannot be run here.
         OutputError: The folder cannot be written.
     """
-    from .. import api
-
-    chosen = resolve(devices)
+    chosen = resolve_devices(devices)
     out = output_folder(folder or _beside(artifact))
     targets = list(dict.fromkeys(device.wanted for device in chosen))
-    for target in api.resolve_targets(targets):  # everything that can be refused is refused before any work starts
+    for target in resolve(targets):  # everything that can be refused is refused before any work starts
         target.require()
         target.check(artifact)
     with tempfile.TemporaryDirectory(prefix="yoloquant-") as scratch:
@@ -68,7 +69,5 @@ def _beside(artifact: Artifact) -> Path:
 
 
 def _one(artifact: Artifact, device: Device, out: Path, options: BundleOptions | None, scratch: Path) -> Bundle:
-    from .. import api
-
-    (exported,) = api.export(artifact, targets=device.wanted, folder=scratch / device.name).exports
+    (exported,) = export(artifact, resolve(device.wanted), folder=scratch / device.name).exports
     return write(artifact, exported, device=device, folder=out / f"{artifact.stem}-{device.name}", options=options)

@@ -20,12 +20,13 @@ from .verbs import QAT, VERBS
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from contextlib import AbstractContextManager
 
     from ..evaluation.results import TargetResult, ValidationResult
     from ..quantization.artifact import Artifact
     from ..recipe import Recipe
-    from ..targets.base import Target
     from ..targets.exports import ExportResult
+    from ..types import Progress
 
 EXIT_USAGE, EXIT_TARGET, EXIT_INTERRUPTED = 2, 4, 130
 
@@ -97,7 +98,6 @@ def _recipe(values: dict[str, Any], named: Callable[[str], bool]) -> Recipe:
                     "scheme",
                     "imgsz",
                     "output",
-                    "bias_correction",
                     "allow_unsafe",
                     "prune",
                     "train",
@@ -162,17 +162,18 @@ def _train(options: Namespace) -> int:
 
 
 def _export(options: Namespace) -> int:
-    from .. import api, bundle
+    from .. import api, bundle, targets
     from ..bridge.checkpoint import load_model
     from ..io import output_folder
     from ..quantization.artifact import Artifact
+    from ..targets.export import complete
 
     values = _given(options, "export")
     alone = [name for name in ("archive", "report", "golden_images") if getattr(options, name)]
     if alone and not values["bundle"]:
         raise UsageError(f"{alone[0]}= is for bundles; pass bundle=true as well, or leave it out")
     names = values["targets"] if not values["bundle"] else [d.wanted for d in bundle.resolve(values["targets"])]
-    chosen = api.resolve_targets(names)
+    chosen = targets.resolve(names)
     if values["output"]:
         output_folder(values["output"])  # before calibration, not after it
     if load_model(values["model"], allow_unsafe=values["allow_unsafe"]).state:
@@ -180,7 +181,7 @@ def _export(options: Namespace) -> int:
         if values["data"] is not None:
             given = _recipe(values, lambda key: getattr(options, key, None) is not None)
             with bar("calibrating what was not trained") as progress:
-                artifact = api.complete(
+                artifact = complete(
                     artifact, chosen, data=given.data, options=given.quantize_options, progress=progress
                 )
     else:
@@ -224,6 +225,7 @@ def _bundles(artifact: Artifact, values: dict[str, Any]) -> int:
 def _validate(options: Namespace) -> int:
     from .. import api
     from ..evaluation.gate import exit_code
+    from ..evaluation.validate import ValidateOptions
 
     values = _given(options, "validate")
     folder = Path(values["exports"])
@@ -234,7 +236,7 @@ def _validate(options: Namespace) -> int:
             values["exports"],
             data=values["data"],
             source=values["source"],
-            options=api.ValidateOptions(
+            options=ValidateOptions(
                 **{
                     k: values[k]
                     for k in ("gate", "split", "limit", "threads", "latency", "memory", "bootstrap", "manifest")
@@ -255,84 +257,27 @@ def _run(options: Namespace) -> int:
 
 def _whole_job(recipe: Recipe, inconclusive: int) -> int:
     from .. import api
-    from ..evaluation.gate import exit_code, load_gate
-    from ..io import output_folder
+    from ..evaluation.gate import exit_code
 
-    chosen = api.resolve_targets(recipe.targets)
-    load_gate(recipe.validation.gate)
-    folder = output_folder(recipe.output or Path(recipe.model).parent / f"{Path(recipe.model).stem}_exports")
-    baseline = recipe.model
-    if recipe.prune:
-        recipe = recipe.model_copy(update={"model": str(_pruned(recipe, folder))})
-    if recipe.attention != "keep":
-        recipe = recipe.model_copy(update={"model": str(_refitted(recipe, folder))})
-    artifact = _trained(recipe, folder, chosen) if recipe.train else _calibrated(recipe, folder)
-    with bar("exporting") as progress:
-        outcome = api.export(
-            artifact, targets=[t.wanted for t in chosen], folder=folder, keep_going=True, progress=progress
-        )
-    _print_exports(outcome)
-    data = None if recipe.validation.source else recipe.validation.data or recipe.data
-    with bar("validating") as progress:
-        result = api.validate(
-            baseline if recipe.train or recipe.model != baseline else artifact,
-            outcome,
-            data=data,
-            source=recipe.validation.source,
-            options=recipe.validate_options(folder / "report"),
-            progress=progress,
-        )
-    _print_result(result, folder / "report")
-    return exit_code(result, inconclusive)
+    result = api.run(recipe, listener=_Console())
+    _print_result(result.validation, result.folder / "report")
+    return exit_code(result.validation, inconclusive)
 
 
-def _pruned(recipe: Recipe, folder: Path) -> Path:
-    from .. import api
+class _Console:
+    """Shows a run in the terminal."""
 
-    assert recipe.prune is not None
-    arguments = {"project": str(folder), "name": "prune", "exist_ok": True, **recipe.prune.arguments}
-    if recipe.imgsz is not None:
-        arguments["imgsz"] = recipe.imgsz
-    result = api.train(recipe.model, data=recipe.data, prune=recipe.prune.options, **arguments)
-    print(f"pruned and fine-tuned {result.best}: fitness {result.score:.4f}, unpruned {result.score_calibrated:.4f}")
-    return result.best
+    def stage(self, name: str) -> AbstractContextManager[Progress | None]:
+        """A progress bar for a stage."""
+        return bar(name)
 
+    def note(self, text: str) -> None:
+        """A line about what a stage made."""
+        print(text)
 
-def _refitted(recipe: Recipe, folder: Path) -> Path:
-    from ..targets.edgetpu.fit_attention import fit_attention
-
-    path = folder / f"{Path(recipe.model).stem}_fitted.pt"
-    options = recipe.calibration_options
-    result = fit_attention(recipe.model, path, data=recipe.data, imgsz=recipe.imgsz, calibration=options)
-    print("\n".join((*result.summary(), f"wrote {path}")))
-    return path
-
-
-def _calibrated(recipe: Recipe, folder: Path) -> Artifact:
-    from .. import api
-
-    with bar("calibrating") as progress:
-        artifact = api.quantize(
-            recipe.model, data=recipe.data, scheme=recipe.scheme, options=recipe.quantize_options, progress=progress
-        )
-    artifact.save(folder / f"{Path(recipe.model).stem}_int8.pt")
-    return artifact
-
-
-def _trained(recipe: Recipe, folder: Path, targets: Sequence[Target]) -> Artifact:
-    from .. import api
-
-    assert recipe.train is not None
-    arguments = {"project": str(folder), "name": "train", "exist_ok": True, **recipe.train.arguments}
-    if recipe.imgsz is not None:
-        arguments["imgsz"] = recipe.imgsz
-    result = api.train(recipe.model, data=recipe.data, qat=recipe.train.qat, **arguments)
-    word = "trained" if result.improved else "training did not help; kept the calibrated ranges in"
-    print(f"{word} {result.best}")
-    with bar("calibrating what was not trained") as progress:
-        return api.complete(
-            result.artifact, targets, data=recipe.data, options=recipe.quantize_options, progress=progress
-        )
+    def exported(self, exports: ExportResult) -> None:
+        """The list of artifacts."""
+        _print_exports(exports)
 
 
 def _plan(options: Namespace) -> int:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..evaluation.validate import Progress
+    from ..types import Progress
 
 
 @contextmanager

@@ -18,9 +18,8 @@ _IMAGES = Option("images", "how many training images calibrate", positive, 128)
 _SPLIT = Option("calibration_split", "split that calibrates", str, "train")
 _SEED = Option("seed", "chooses the calibration images", int, 0)
 _ALLOW_SCORED = Option("allow_scored", "calibrate even on images that will be scored", boolean, False)
-_BIAS = Option("bias_correction", "take the measured shift of each channel's mean out of the biases", boolean, False)
 _UNSAFE = Option("allow_unsafe", "read a checkpoint that can run code; only for files you trust", boolean, False)
-_QUANTIZE = (_IMGSZ, _SCHEME, _IMAGES, _SPLIT, _SEED, _ALLOW_SCORED, _BIAS, _UNSAFE)
+_QUANTIZE = (_IMGSZ, _SCHEME, _IMAGES, _SPLIT, _SEED, _ALLOW_SCORED, _UNSAFE)
 _VALIDATE = (
     Option("gate", "name of a gate, or a path to one", str, "default"),
     Option("split", "split that is scored", str, "val"),

@@ -5,21 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..bridge.checkpoint import check_imgsz, load_model, model_info
+from ..bridge.checkpoint import load_model
 from ..errors import UsageError, YoloquantError
+from ..graph.traced_model import TracedModel
 from ..io import output_folder
 from ..quantization.artifact import Artifact, versions
 from ..targets.exports import ExportResult, load_exports
-from ..types import ExportedModel, Task
+from ..types import ExportedModel, Progress, Task
 from .memory import peak_memory
 
 if TYPE_CHECKING:
-    from ..report import ReportPaths
     from ..targets.base import Runner
     from .gate import Gate
     from .results import ValidationResult
@@ -27,11 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int, str], None]
-"""Called with steps done, steps in all, and what is being done."""
-
 BASELINE = "fp32"
-DEFAULT_IMGSZ = 640
 TIMED_IMAGES = 64  # inferences of the float model that a target's latency is compared with
 
 
@@ -48,7 +44,7 @@ class ValidateOptions:
         memory: Measure peak memory of every artifact in a process of its own.
         bootstrap: Replicates of the paired bootstrap.
         manifest: Manifest that the images are held against.
-        report: Folder for the report; none is written if None.
+        report: Folder that the report will be written to; none if None.
     """
 
     gate: str | Path | Mapping[str, Any] | Gate = "default"
@@ -127,7 +123,7 @@ def validate(
     finally:
         for runner in runners.values():
             runner.close()
-    result = judge(
+    return judge(
         evaluation,
         gate,
         facts,
@@ -137,16 +133,6 @@ def validate(
             environment={**_environment(artifact), "latency": options.latency},
         ),
     )
-    if options.report is not None:
-        write_report(result, options.report)
-    return result
-
-
-def write_report(result: ValidationResult, folder: str | os.PathLike[str]) -> ReportPaths:
-    """Write the JSON, JUnit, Markdown and HTML reports of a validation into a folder."""
-    from .. import report
-
-    return report.write_report(result, output_folder(folder))
 
 
 def _outcome(exports: ExportResult | Iterable[ExportedModel] | str | os.PathLike[str]) -> ExportResult:
@@ -167,8 +153,8 @@ def _float_artifact(model: Any, outcome: ExportResult) -> Artifact:
     sizes = {e.info.imgsz for e in outcome.exports}
     if len(sizes) > 1:
         raise UsageError(f"the artifacts have different input sizes ({sorted(sizes)}); validate them separately")
-    size = next(iter(sizes)) if sizes else check_imgsz(host_model.imgsz or DEFAULT_IMGSZ, host_model.stride)
-    return Artifact(host_model, model_info(host_model, size), {})
+    size = next(iter(sizes)) if sizes else None
+    return Artifact(TracedModel.of(host_model, size))
 
 
 def _open(

@@ -56,6 +56,6 @@ def channel_multiple(runtime: str) -> int:
 def _protected(options: PruneOptions) -> dict[str, float] | None:
     if options.sensitivity is None:
         return None
-    from ..sensitivity import Sensitivity
+    from ..evaluation.sensitivity import Sensitivity
 
     return dict(Sensitivity.load(options.sensitivity).protected(options.tolerance))

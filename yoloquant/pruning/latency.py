@@ -103,12 +103,11 @@ class Stopwatch:
         return replace(plan, layers=tuple(layers))
 
     def _export(self, module: nn.Module, stem: str) -> ExportedModel:
-        from ..bridge import checkpoint as host
+        from ..graph.traced_model import TracedModel
         from ..quantization.artifact import Artifact
 
         model = replace(self._source, module=module, state={})
-        artifact = Artifact(model, host.model_info(model, self._imgsz), {})
-        return self._target.export_float(artifact, Path(self._folder.name), stem)
+        return self._target.export_float(Artifact(TracedModel.of(model, self._imgsz)), Path(self._folder.name), stem)
 
     def close(self) -> None:
         """Free the runtime and the files."""

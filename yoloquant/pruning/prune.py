@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,6 @@ from ..data.calibration import CalibrationOptions, calibration_set
 from ..errors import PruneError, UsageError
 from ..io import output_folder
 from ..quantization.artifact import plain_arguments, save_checkpoint
-from ..types import Task
 from .blocks import without_blocks
 from .choose_plan import choose
 from .criteria import Criterion, Kind
@@ -25,7 +24,11 @@ from .recalibrate_bn import reestimate, stacked
 from .remove_channels import pruned
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+
+GradientSource = Callable[[host.HostModel, str, "tuple[int, int]", PruneOptions], "dict[str, Tensor]"]
+"""From a model, its data yaml, an input size and options to the change of the loss by channel."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ def prune(
     output: str | os.PathLike[str] | None = None,
     dry_run: bool = False,
     latency: bool = False,
+    gradients: GradientSource | None = None,
 ) -> PruneResult:
     """Prune a trained model in one shot, without training.
 
@@ -64,6 +68,7 @@ def prune(
         output: The ``.pt`` file to write; ``<checkpoint>_pruned.pt`` by default.
         dry_run: Only plan: ``result.plan`` can be printed, saved, edited, and applied with ``PruneOptions(plan=...)``.
         latency: Measure the plan's latency in ``options.runtime``, beside the unpruned model's.
+        gradients: Where ``taylor`` takes its gradients from: they need a trainer's data and loss.
 
     Returns:
         The plan, and where the pruned checkpoint is: an ordinary one, with smaller layers.
@@ -76,7 +81,7 @@ def prune(
     """
     chosen = PruneOptions() if options is None else parse(options)
     source = host.load_model(model, allow_unsafe=chosen.allow_unsafe)
-    size = host.check_imgsz(imgsz or source.imgsz or (224 if source.task is Task.CLASSIFY else 640), source.stride)
+    size = source.resolve_imgsz(imgsz)
     target = _output(source, output)
     images = None if data is None else _images(data, chosen, size)
     if chosen.kind is not Kind.STRUCTURED:
@@ -88,17 +93,17 @@ def prune(
         module, gone = without_blocks(module, chosen.blocks, images, size, source.channels)
         lines = [f"took out {b.path}, which changes its input by {b.change:.0%}" for b in gone]
         source = replace(source, module=module)
-    gradients = None
+    products = None
     if chosen.plan is None and chosen.measured_by(_labelled(data)) is Criterion.TAYLOR:
         if not _labelled(data):
             raise PruneError(
                 f"criterion=taylor takes gradients of the loss and needs labelled data: data=<data yaml>, got {data}; "
                 "or use criterion=l2"
             )
-        from ..training.prune.start import standalone_products
-
-        gradients = standalone_products(source, str(data), size, chosen)
-    analysis = weigh(module, chosen, size, channels=source.channels, gradients=gradients)
+        if gradients is None:
+            raise PruneError("criterion=taylor needs a source of gradients; use yoloquant.prune, or criterion=l2")
+        products = gradients(source, str(data), size, chosen)
+    analysis = weigh(module, chosen, size, channels=source.channels, gradients=products)
     plan = choose(analysis, source, chosen, size, full=unpruned_cost(module))
     if latency and chosen.runtime not in plan.latency:
         from .latency import with_latency

@@ -13,7 +13,6 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,8 @@ import numpy as np
 from .. import __version__
 from ..bridge import checkpoint as host
 from ..errors import ArtifactError, PlanError, UsageError
-from ..graph.trace import Graph, trace
+from ..graph.trace import Graph
+from ..graph.traced_model import TracedModel
 from ..io import atomic_path
 from ..types import ModelInfo
 from .plan import Plan
@@ -107,23 +107,31 @@ class Artifact:
     """A model with its quantization plans.
 
     Attributes:
-        model: The float model.
-        info: Its description at the input size of the plans.
+        traced: The float model at the input size of the plans.
         plans: Calibrated plans by scheme name; the first is the one that exports fall back to.
         bias: Bias corrections by scheme and module path, float32 (channels,).
         provenance: Recipe, hashes of model and data, versions; plain data.
     """
 
-    model: host.HostModel
-    info: ModelInfo
-    plans: Mapping[str, Plan]
+    traced: TracedModel
+    plans: Mapping[str, Plan] = field(default_factory=dict)
     bias: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
-    @cached_property
+    @property
+    def model(self) -> host.HostModel:
+        """The float model."""
+        return self.traced.model
+
+    @property
+    def info(self) -> ModelInfo:
+        """What a runtime must know about the model at the input size of the plans."""
+        return self.traced.info
+
+    @property
     def graph(self) -> Graph:
         """The canonical graph; traced on first use."""
-        return trace(host.exportable(self.model, self.info), self.info)
+        return self.traced.graph
 
     @property
     def stem(self) -> str:
@@ -234,7 +242,7 @@ class Artifact:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, PlanError, UsageError) as exc:
             raise ArtifactError(f"the plans in '{model.source}' are damaged: {exc!r}") from exc
-        return cls(model, host.model_info(model, imgsz), plans, bias, provenance)
+        return cls(TracedModel.of(model, imgsz), plans, bias, provenance)
 
 
 def plain_arguments(module: Any, info: ModelInfo) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..evaluation.sensitivity import Measured, Sensitivity
 from .analyze import analyze
 from .analyze_options import AnalyzeOptions, Kind, Metric, Per
-from .result import Measured, Sensitivity
 
 __all__ = ["AnalyzeOptions", "Kind", "Measured", "Metric", "Per", "Sensitivity", "analyze"]

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..evaluation.sensitivity import Measured, Sensitivity
 from .analyze_options import AnalyzeOptions, Kind, Metric
 from .eta import Eta
 from .journal import Entry, Journal
-from .result import Measured, Sensitivity
 
 if TYPE_CHECKING:
     from ..quantization.artifact import Artifact
@@ -71,8 +71,8 @@ def analyze(
 
 
 def _artifact(model: Any, options: AnalyzeOptions) -> Artifact:
-    from ..api import default_imgsz
-    from ..bridge.checkpoint import check_imgsz, load_model, model_info
+    from ..bridge.checkpoint import check_imgsz, load_model
+    from ..graph.traced_model import TracedModel
     from ..quantization.artifact import Artifact
 
     host = load_model(model, allow_unsafe=options.allow_unsafe)
@@ -83,8 +83,7 @@ def _artifact(model: Any, options: AnalyzeOptions) -> Artifact:
                 f"'{host.source}' was quantized at imgsz={artifact.info.imgsz}, got {options.imgsz}; leave imgsz out"
             )
         return artifact
-    imgsz = check_imgsz(options.imgsz or host.imgsz or default_imgsz(host.task), host.stride)
-    return Artifact(host, model_info(host, imgsz), {})
+    return Artifact(TracedModel.of(host, options.imgsz))
 
 
 def _prune(
@@ -104,11 +103,11 @@ def _prune(
 def _quant(
     artifact: Artifact, images: Images, data: str | os.PathLike[str], options: AnalyzeOptions
 ) -> tuple[Subject, dict[str, Any]]:
-    from ..api import _schemes
+    from ..targets.schemes import resolve_schemes
     from .images import training_images
     from .quantization_points import QuantSubject, calibrated
 
-    schemes = _schemes(options.scheme)
+    schemes = resolve_schemes(options.scheme)
     if len(schemes) != 1:
         raise UsageError(f"scheme='{options.scheme}' names {len(schemes)} schemes; analyse one at a time")
     if artifact.plans:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..evaluation.sensitivity import Sensitivity
 from ..io import output_folder
 from ..training.qat.plots import _INK, _MUTED, _SIZE, BLUE, RED, _decorate, _figure, _save, _short, _text
-from .result import Sensitivity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

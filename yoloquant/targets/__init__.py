@@ -13,7 +13,7 @@ import importlib.util
 import inspect
 import logging
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from importlib import metadata
 from typing import TypeGuard
@@ -21,7 +21,7 @@ from typing import TypeGuard
 from ..errors import UsageError
 from .base import Target
 
-__all__ = ["ENTRY_POINT_GROUP", "available", "devices", "get", "names"]
+__all__ = ["ENTRY_POINT_GROUP", "available", "devices", "get", "names", "resolve"]
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +80,25 @@ def _named(name: str) -> type[Target]:
 def available() -> tuple[Target, ...]:
     """The targets whose packages are all installed, by name; importing none of those packages."""
     return tuple(target() for target in _known().values() if not target.missing())
+
+
+def resolve(wanted: str | Iterable[str]) -> tuple[Target, ...]:
+    """Find targets by name, device or ``all`` (every installed one), each once.
+
+    Args:
+        wanted: Names, or one text with commas between them.
+
+    Raises:
+        UsageError: A name is unknown, or nothing is named.
+    """
+    words = [n.strip() for n in (wanted.split(",") if isinstance(wanted, str) else wanted) if n.strip()]
+    if not words:
+        raise UsageError(f"name at least one target: {', '.join(names())}, or all")
+    chosen: dict[str, Target] = {}
+    for word in words:
+        for target in available() if word == "all" else (get(word),):
+            chosen.setdefault(target.name, target)
+    return tuple(chosen.values())
 
 
 @lru_cache(maxsize=1)

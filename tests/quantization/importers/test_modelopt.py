@@ -18,7 +18,7 @@ from core_models import IMGSZ, checkpoint, family_model, sample_images, tiny_hos
 from native_models import IMAGES, native_checkpoint, native_state
 from torch import fx
 
-from yoloquant import api, targets
+from yoloquant import QuantizeOptions, api, targets
 from yoloquant.bridge.checkpoint import HostModel, exportable, load_model, model_info
 from yoloquant.data.calibration import CalibrationOptions
 from yoloquant.errors import ModelError
@@ -41,7 +41,7 @@ NATIVE_PLACEMENT = Scheme(
     ),
     activation=SYMMETRIC,
 )
-OPTIONS = api.QuantizeOptions(calibration=CalibrationOptions(images=8))
+OPTIONS = QuantizeOptions(calibration=CalibrationOptions(images=8))
 
 
 def batches() -> list[np.ndarray]:

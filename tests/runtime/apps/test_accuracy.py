@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from core_fakes import FakeBackend
 
-from yoloquant.bridge.checkpoint import load_model, model_info
+from yoloquant.bridge.checkpoint import load_model
 from yoloquant.data import demo
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.evaluation.bootstrap import BootstrapOptions
 from yoloquant.evaluation.compare import Comparer
 from yoloquant.evaluation.evaluate import EvaluateOptions, evaluate
+from yoloquant.graph.traced_model import TracedModel
 from yoloquant.io import resource
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.runtime.apps.accuracy import find_images, label_path, measure, read_image
@@ -37,7 +38,7 @@ def test_equals_validation(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     host = load_model(resource("datasets", "demo.pt"))
     target = get("onnxruntime")
-    exported = target.export_float(Artifact(host, model_info(host, (160, 160)), {}), tmp_path, "demo")
+    exported = target.export_float(Artifact(TracedModel.of(host, (160, 160)), {}), tmp_path, "demo")
     runner = target.load(exported, threads=1)
     evaluation = evaluate({"fp32": runner}, ValidationSet.from_yaml(data), EvaluateOptions(warmup=0))
     wanted = Comparer(evaluation, BootstrapOptions(replicates=2)).accuracy("fp32")

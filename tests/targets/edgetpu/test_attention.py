@@ -149,7 +149,7 @@ def test_with_fitted_attention_every_operator_maps_and_the_notes_say_so(tmp_path
     from core_models import write_images
     from tiny_models import tiny_checkpoint
 
-    from yoloquant.api import QuantizeOptions, quantize
+    from yoloquant import QuantizeOptions, quantize
     from yoloquant.data.calibration import CalibrationOptions
     from yoloquant.targets.edgetpu.companions import KEY
     from yoloquant.targets.litert import EdgeTPUTarget

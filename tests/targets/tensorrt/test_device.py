@@ -112,7 +112,6 @@ def test_scales_are_the_plans(tiny: Artifact, written: Sources) -> None:
 
 def test_affine_range_is_covered(tiny: Artifact) -> None:
     artifact = replace(tiny, plans={"litert": tiny.plans["litert"]})
-    artifact.__dict__["graph"] = tiny.graph
     plan, affine = dla_plan(artifact), tiny.plans["litert"].by_name
     shifted = 0
     for point in plan.points:
@@ -137,7 +136,6 @@ def test_without_ranges_there_is_no_dla_model(
     tiny: Artifact, exported: ExportedModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     artifact = replace(tiny, plans={"tensorrt": tiny.plans["tensorrt"]})
-    artifact.__dict__["graph"] = tiny.graph
     with pytest.raises(PlanError, match="quantize with scheme=auto or scheme=portable"):
         dla_plan(artifact)
     copy = tmp_path / "model.onnx"

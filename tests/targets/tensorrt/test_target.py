@@ -11,11 +11,13 @@ import numpy as np
 import onnx
 import pytest
 
+from yoloquant.graph.traced_model import TracedModel
+
 os.environ["YOLO_AUTOINSTALL"] = "false"
 
 from conformance_models import calibrated, tiny_host_model
 
-from yoloquant.bridge.checkpoint import load_model, model_info
+from yoloquant.bridge.checkpoint import load_model
 from yoloquant.errors import PlanError, TargetError
 from yoloquant.graph.ops import OpKind, OpNode
 from yoloquant.graph.trace import Graph
@@ -194,7 +196,6 @@ def prebuilt(emitted: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> onnx.
 @pytest.mark.parametrize("scheme", ["tensorrt", "portable"])
 def test_export_is_clean_and_really_int8(tiny: Artifact, tmp_path: Path, scheme: str) -> None:
     artifact = replace(tiny, plans={scheme: tiny.plans[scheme]})
-    artifact.__dict__["graph"] = tiny.graph
     exported = TensorRTTarget().export(artifact, tmp_path, "tiny")
     assert exported.metadata["lint"] == {"errors": 0, "warnings": []}
     planned = exported.metadata["planned_convs"]
@@ -278,7 +279,7 @@ def test_families_follow_every_rule(name: str) -> None:
     from ultralytics import YOLO
 
     host = load_model(YOLO(f"{name}.yaml"))
-    artifact = Artifact(host, model_info(host, (64, 64)), {})
+    artifact = Artifact(TracedModel.of(host, (64, 64)), {})
     graph = artifact.graph
     portable = _with_some_ranges(graph, derive(graph, PORTABLE))
     for plan in (_with_some_ranges(graph, derive(graph, SCHEME)), adapt(graph, portable, SCHEME)):

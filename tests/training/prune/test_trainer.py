@@ -17,11 +17,11 @@ from ultralytics import YOLO
 from yoloquant import api
 from yoloquant.bridge import checkpoint as host
 from yoloquant.errors import PruneError, UsageError
+from yoloquant.graph.traced_model import TracedModel
 from yoloquant.pruning.make_sparse import make_sparse
 from yoloquant.pruning.metadata import RECORD, is_pruned
 from yoloquant.pruning.prune_options import parse
 from yoloquant.pruning.remove_channels import pruned
-from yoloquant.quantization.artifact import Artifact
 from yoloquant.sparsity.unstructured import masks_of, sparsity_report
 from yoloquant.training.distillation.distill import Tap, Teacher, feature_loss, head_outputs
 from yoloquant.training.prune.finetune import fine_tune
@@ -177,7 +177,7 @@ def test_blocks_are_compared_whatever_branches_run(family: str, task: str, plan:
     found = case(family, task)
     student: Any = pruned(found.module, plan(found))
     source = host.load_model(found.module)
-    outputs = head_outputs(student, Artifact(source, host.model_info(source, SIZE), {}).graph)
+    outputs = head_outputs(student, TracedModel.of(source, SIZE).graph)
     features = comparable(student, found.module, torch.device("cpu"))
     teacher = Teacher(copy.deepcopy(found.module), outputs, student, features)
     tap = Tap(student, outputs, dict.fromkeys(features))

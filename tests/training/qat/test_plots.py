@@ -214,8 +214,7 @@ def test_a_run_starts_from_the_float_weights_even_if_it_was_resumed(resumed: boo
         with torch.no_grad():
             for parameter in plain.parameters():
                 parameter.mul_(1.25)
-    best = Artifact(start.model, start.info, start.plans, {}, {"qat": {"epoch": 4}})
-    best.__dict__["graph"] = start.graph
+    best = Artifact(start.traced, start.plans, {}, {"qat": {"epoch": 4}})
     trainer = SimpleNamespace(
         artifact=start,
         plan=start.plans["portable"],

@@ -10,12 +10,13 @@ import pytest
 from core_models import checkpoint, write_images
 
 import yoloquant
-from yoloquant import api
+from yoloquant import QuantizeOptions, TrainResult, api
 from yoloquant.cli import main as cli
 from yoloquant.errors import PlanError, UsageError
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.plan import Plan
 from yoloquant.targets import get
+from yoloquant.targets.export import complete
 
 QUICK = {"epochs": 1, "imgsz": 64, "batch": 4, "device": "cpu", "plots": False, "workers": 0}
 
@@ -26,7 +27,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> api.TrainResult:
+def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> TrainResult:
     """A run that learned TensorRT's plan, in which LiteRT lacks points."""
     folder = tmp_path_factory.mktemp("train")
     model = checkpoint(folder / "m.pt")
@@ -40,24 +41,24 @@ def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> api.TrainRe
     return result
 
 
-def test_the_result_says_what_happened(trained: api.TrainResult) -> None:
+def test_the_result_says_what_happened(trained: TrainResult) -> None:
     assert trained.best.is_file() and trained.best.name == "best.pt"
     assert trained.improved == (trained.score > trained.score_calibrated)
     assert set(trained.artifact.plans) == {"tensorrt"}
     assert (trained.folder / "results.csv").is_file()
 
 
-def test_a_target_that_lacks_points_says_so_before_any_work(trained: api.TrainResult, tmp_path: Path) -> None:
+def test_a_target_that_lacks_points_says_so_before_any_work(trained: TrainResult, tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="give data="):
         api.export(trained.artifact, targets="litert", folder=tmp_path)
     assert not list(tmp_path.glob("*.tflite"))
 
 
-def test_what_was_not_trained_is_calibrated_and_listed(trained: api.TrainResult, data: Path, tmp_path: Path) -> None:
+def test_what_was_not_trained_is_calibrated_and_listed(trained: TrainResult, data: Path, tmp_path: Path) -> None:
     before = trained.artifact.plans["tensorrt"]
     target = get("onnxruntime")
-    options = api.QuantizeOptions(calibration=yoloquant.CalibrationOptions(images=8))
-    artifact = api.complete(trained.artifact, [target, get("tensorrt")], data=data, options=options)
+    options = QuantizeOptions(calibration=yoloquant.CalibrationOptions(images=8))
+    artifact = complete(trained.artifact, [target, get("tensorrt")], data=data, options=options)
     assert artifact.plans["tensorrt"].to_json() == before.to_json()
     plan = artifact.plan_for(target.scheme)
     added = artifact.provenance["calibrated_after_training"]["onnxruntime"]
@@ -73,9 +74,9 @@ def test_what_was_not_trained_is_calibrated_and_listed(trained: api.TrainResult,
             assert np.array_equal(np.ravel(scales[p.name][0]), np.ravel(p.params.scale))
 
 
-def test_nothing_is_calibrated_where_nothing_is_missing(trained: api.TrainResult) -> None:
+def test_nothing_is_calibrated_where_nothing_is_missing(trained: TrainResult) -> None:
     artifact = trained.artifact
-    assert api.complete(artifact, [get("tensorrt")], data="does-not-exist.yaml") is artifact
+    assert complete(artifact, [get("tensorrt")], data="does-not-exist.yaml") is artifact
 
 
 @pytest.mark.parametrize(
@@ -97,9 +98,9 @@ def test_wrong_arguments_stop_before_the_model_is_read(arguments: dict[str, obje
 def test_the_command_hands_arguments_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     seen: dict[str, object] = {}
 
-    def train(model: str, **arguments: object) -> api.TrainResult:
+    def train(model: str, **arguments: object) -> TrainResult:
         seen.update(arguments, model=model)
-        return api.TrainResult(Path("w/best.pt"), Path("w"), 0.9, 0.9)
+        return TrainResult(Path("w/best.pt"), Path("w"), 0.9, 0.9)
 
     monkeypatch.setattr(api, "train", train)
     code = cli.main(["train", "m.pt".join(["model=", ""]), "data=d.yaml", "preset=fast", "epochs=3", "lr0=1e-4",
@@ -115,17 +116,17 @@ def test_the_command_hands_arguments_on(monkeypatch: pytest.MonkeyPatch, capsys:
 
 
 def test_a_recipe_trains_before_it_exports(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: Path, trained: api.TrainResult
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: Path, trained: TrainResult
 ) -> None:
     """``run`` with ``train`` validates against the checkpoint that it was given, not against the trained weights."""
     seen: dict[str, object] = {}
-    monkeypatch.setattr(api, "train", lambda model, **kw: (seen.update(train=kw), trained)[1])
+    monkeypatch.setattr("yoloquant.training.train.train", lambda model, **kw: (seen.update(train=kw), trained)[1])
 
     def validate(model: object, *args: object, **kwargs: object) -> None:
         seen["validated"] = model
         raise UsageError("enough")
 
-    monkeypatch.setattr(api, "validate", validate)
+    monkeypatch.setattr("yoloquant.pipeline.validate", validate)
     model = checkpoint(tmp_path / "m.pt")
     code = cli.main(["run", f"model={model}", f"data={data}", "train=fast", "targets=tensorrt", "imgsz=64", "images=8",
                      f"output={tmp_path / 'out'}"])  # fmt: skip
@@ -135,6 +136,6 @@ def test_a_recipe_trains_before_it_exports(
     assert list((tmp_path / "out").glob("*tensorrt*.onnx"))
 
 
-def test_the_trained_checkpoint_is_an_artifact(trained: api.TrainResult) -> None:
+def test_the_trained_checkpoint_is_an_artifact(trained: TrainResult) -> None:
     artifact = Artifact.load(trained.best)
     assert artifact.provenance["qat"]["preset"] == "fast" and len(artifact.provenance["qat"]["data_sha256"]) == 64

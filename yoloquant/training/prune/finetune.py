@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import nn
 
-from ...api import default_imgsz
 from ...bridge import checkpoint as host
 from ...errors import DataError, ModelError, TrainingError, UsageError, YoloquantError
 from ...pruning.criteria import Kind
@@ -60,7 +59,7 @@ def fine_tune(model: Any, data: Any, options: PruneOptions, arguments: dict[str,
     source = host.load_model(model, allow_unsafe=options.allow_unsafe)
     path = str(model) if isinstance(model, (str, os.PathLike)) else str(getattr(model, "ckpt_path", None) or "")
     common = {"model": path or source.source, "task": source.task.value, **arguments}
-    common.setdefault("imgsz", max(source.imgsz) if source.imgsz else default_imgsz(source.task))
+    common.setdefault("imgsz", max(source.resolve_imgsz()))
     total = int(arguments.get("epochs", EPOCHS))
     if options.steps > total:
         raise UsageError(f"steps={options.steps} need as many epochs at least, got epochs={total}")

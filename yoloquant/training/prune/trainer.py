@@ -22,12 +22,13 @@ from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 
 from ...bridge import checkpoint as host
 from ...errors import TrainingError, UsageError
+from ...graph.traced_model import TracedModel
 from ...io import atomic_path
 from ...pruning.criteria import Kind
 from ...pruning.make_sparse import is_permuted, is_sparse
 from ...pruning.metadata import gone, is_pruned, kept_channels
 from ...pruning.prune_options import PruneOptions, parse
-from ...quantization.artifact import Artifact, save_checkpoint
+from ...quantization.artifact import save_checkpoint
 from ...types import Task
 from .. import distributed as ranks
 from .. import unlabelled
@@ -277,8 +278,7 @@ def _hang_in_loss(trainer: Any) -> None:
     teacher, tap = None, None
     if trainer.teacher is not None:
         source = host.load_model(student)
-        artifact = Artifact(source, host.model_info(source, (_TRACED, _TRACED)), {})
-        outputs = head_outputs(student, artifact.graph)
+        outputs = head_outputs(student, TracedModel.of(source, _TRACED).graph)
         model = without_criterion(copy.deepcopy(trainer.teacher)).to(trainer.device)
         features = comparable(student, model, trainer.device) if trainer.prune.feature_weight else {}
         teacher = Teacher(model, outputs, student, features)

@@ -8,17 +8,20 @@ from typing import Any
 
 from ultralytics.utils import LOGGER
 
-from ...api import QuantizeOptions, quantize
 from ...bridge import checkpoint as host
 from ...data.calibration import CalibrationOptions
 from ...errors import UsageError
 from ...graph.ops import INPUT
 from ...graph.trace import Graph
+from ...graph.traced_model import TracedModel
 from ...quantization.artifact import Artifact
 from ...quantization.observers import Algorithm, CalibrationRecipe
 from ...quantization.plan import Plan, Point, PointKind, Role
+from ...quantization.ptq import quantize
 from ...quantization.qparams import QuantSpec
+from ...quantization.quantize_options import QuantizeOptions
 from ...quantization.scheme import weight_point_name
+from ...targets.schemes import resolve_schemes
 from .. import distributed as ranks
 from . import checkpoint
 from .prepare import current_plan
@@ -62,7 +65,7 @@ def calibrated(source: host.HostModel, options: QATOptions, data: str, imgsz: An
         nothing: tuple[str, dict[str, Any]] = ("", {})
         text, provenance = ranks.from_first(nothing)
         plan = Plan.from_json(text)
-        return Artifact(source, host.model_info(source, size), {plan.scheme: plan}, {}, provenance), plan
+        return Artifact(TracedModel.of(source, size), {plan.scheme: plan}, {}, provenance), plan
     artifact = _calibrate(source, options, data, size)
     plan = artifact.plans[options.scheme]
     ranks.from_first((plan.to_json(), dict(artifact.provenance)))
@@ -74,7 +77,7 @@ def _calibrate(source: host.HostModel, options: QATOptions, data: str, size: tup
     artifact = quantize(
         source.module,
         data=data,
-        scheme=options.scheme,
+        schemes=resolve_schemes(options.scheme),
         options=QuantizeOptions(
             imgsz=size,
             calibration=CalibrationOptions(images=options.images),
@@ -82,10 +85,7 @@ def _calibrate(source: host.HostModel, options: QATOptions, data: str, size: tup
             points=None if options.weight_bits == options.activation_bits == 8 else _Bits(options),
         ),
     )
-    graph = artifact.graph
-    artifact = replace(artifact, model=source)
-    artifact.__dict__["graph"] = graph
-    return artifact
+    return replace(artifact, traced=artifact.traced.described_as(source))
 
 
 def _stored(source: host.HostModel, options: QATOptions, size: tuple[int, int]) -> tuple[Artifact, Plan]:

@@ -18,6 +18,7 @@ from ultralytics.utils.torch_utils import init_seeds, unwrap_model
 
 from ...bridge import checkpoint as host
 from ...errors import ArtifactError, PlanError, UsageError
+from ...graph.traced_model import TracedModel
 from ...io import atomic_path
 from ...quantization.artifact import Artifact, versions
 from ...quantization.plan import Plan
@@ -84,7 +85,7 @@ def artifact_of(trainer: Any, plan: Plan) -> Artifact:
     provenance = {**trainer.artifact.provenance, "versions": versions(), "qat": _provenance(trainer)}
     module = module.cpu().float().to(memory_format=torch.contiguous_format)  # CUDA trains on channels-last weights
     model = replace(trainer.artifact.model, module=module)
-    return Artifact(model, trainer.artifact.info, {plan.scheme: plan}, {}, provenance)
+    return Artifact(TracedModel(model, trainer.artifact.info), {plan.scheme: plan}, {}, provenance)
 
 
 def _provenance(trainer: Any) -> dict[str, Any]:

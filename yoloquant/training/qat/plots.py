@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...graph.traced_model import TracedModel
 from ...io import atomic_path
 from ...quantization.artifact import Artifact
 from ...quantization.plan import PointKind
@@ -67,7 +68,7 @@ def run_of(trainer: Any, artifact: Artifact) -> Run:
     graph = start.graph
     if trainer._found is not None:  # a resumed run was set up with half-trained weights
         module = copy.deepcopy(trainer._float)
-        graph = Artifact(replace(start.model, module=module), start.info, {}).graph
+        graph = TracedModel(replace(start.model, module=module), start.info).graph
     dataset = trainer.test_loader.dataset
     files = getattr(dataset, "im_files", None) or [sample[0] for sample in getattr(dataset, "samples", ())]
     return Run(

@@ -9,7 +9,6 @@ from typing import Any
 
 from ultralytics.cfg import DEFAULT_CFG_DICT
 
-from ...api import default_imgsz
 from ...bridge import checkpoint as host
 from ...errors import DataError, ModelError, TrainingError, UsageError, YoloquantError
 from ...quantization.artifact import Artifact
@@ -51,7 +50,7 @@ def _trainer(model: Any, data: Any, options: QATOptions, arguments: dict[str, An
         overrides["resume"] = path
     else:
         overrides["qat"] = options
-        overrides.setdefault("imgsz", max(source.imgsz) if source.imgsz else default_imgsz(source.task))
+        overrides.setdefault("imgsz", max(source.resolve_imgsz()))
     try:
         trainer = QATTrainer(overrides=overrides)
         if not resume:

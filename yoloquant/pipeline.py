@@ -1,0 +1,158 @@
+"""The whole job in order: prune -> train or calibrate -> export -> validate -> report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .evaluation.gate import load_gate
+from .evaluation.results import ValidationResult
+from .evaluation.validate import validate
+from .io import output_folder
+from .quantization.artifact import Artifact
+from .quantization.ptq import quantize
+from .recipe import Recipe
+from .report import ReportPaths, write_report
+from .targets import resolve
+from .targets.base import Target
+from .targets.export import complete, export
+from .targets.exports import ExportResult
+from .targets.schemes import resolve_schemes
+from .types import Listener, Progress, Verdict
+
+
+class _Silent:
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Progress | None]:
+        yield None
+
+    def note(self, text: str) -> None:
+        pass
+
+    def exported(self, exports: ExportResult) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run made.
+
+    Attributes:
+        folder: Where everything lies.
+        artifact: The quantized model.
+        exports: One artifact for each target, and the targets that could not be built.
+        validation: The verdict and every figure behind it.
+        report: The report's files.
+    """
+
+    folder: Path
+    artifact: Artifact
+    exports: ExportResult
+    validation: ValidationResult
+    report: ReportPaths
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict on the whole run."""
+        return self.validation.verdict
+
+
+def run(recipe: Recipe, listener: Listener | None = None) -> RunResult:
+    """Run a recipe from the trained checkpoint to the verdict.
+
+    Args:
+        recipe: What to do.
+        listener: Told of every stage and its progress.
+
+    Returns:
+        Everything that was made. A target that could not be built is in it as an error, never as a pass.
+
+    Raises:
+        YoloquantError: The recipe, the model or the data cannot be used; see the single stages.
+    """
+    listener = listener or _Silent()
+    targets = resolve(recipe.targets)  # what can be refused is refused before hours of work
+    load_gate(recipe.validation.gate)
+    folder = output_folder(output_of(recipe))
+    model = _prepared(recipe, folder, listener)
+    work = recipe.model_copy(update={"model": str(model)})
+    artifact = _trained(work, folder, targets, listener) if recipe.train else _calibrated(work, folder, listener)
+    with listener.stage("exporting") as progress:
+        exports = export(artifact, targets, folder=folder, keep_going=True, progress=progress)
+    listener.exported(exports)
+    # what was trained, pruned or rebuilt is held against the model that the user gave
+    baseline: Any = artifact if model == Path(recipe.model) and not recipe.train else recipe.model
+    with listener.stage("validating") as progress:
+        result = validate(
+            baseline,
+            exports,
+            data=None if recipe.validation.source else recipe.validation.data or recipe.data,
+            source=recipe.validation.source,
+            options=recipe.validate_options(folder / "report"),
+            progress=progress,
+        )
+    return RunResult(folder, artifact, exports, result, write_report(result, output_folder(folder / "report")))
+
+
+def output_of(recipe: Recipe) -> Path:
+    """Folder that a recipe writes to: the one it names, or one beside the checkpoint."""
+    model = Path(recipe.model)
+    return Path(recipe.output) if recipe.output else model.parent / f"{model.stem}_exports"
+
+
+def _prepared(recipe: Recipe, folder: Path, listener: Listener) -> Path:
+    """The checkpoint to quantize: the user's own, pruned or with its attention replaced if the recipe says so."""
+    model = Path(recipe.model)
+    if recipe.prune is not None:
+        from .training.train import train
+
+        arguments = _training_arguments(recipe, folder, "prune", recipe.prune.arguments)
+        result = train(model, data=recipe.data, prune=recipe.prune.options, **arguments)
+        listener.note(
+            f"pruned and fine-tuned {result.best}: fitness {result.score:.4f}, unpruned {result.score_calibrated:.4f}"
+        )
+        model = result.best
+    if recipe.attention != "keep":
+        from .targets.edgetpu.fit_attention import fit_attention
+
+        path = folder / f"{model.stem}_fitted.pt"
+        fitted = fit_attention(
+            model, path, data=recipe.data, imgsz=recipe.imgsz, calibration=recipe.calibration_options
+        )
+        listener.note("\n".join((*fitted.summary(), f"wrote {path}")))
+        model = path
+    return model
+
+
+def _calibrated(recipe: Recipe, folder: Path, listener: Listener) -> Artifact:
+    with listener.stage("calibrating") as progress:
+        artifact = quantize(
+            recipe.model,
+            data=recipe.data,
+            schemes=resolve_schemes(recipe.scheme),
+            options=recipe.quantize_options,
+            progress=progress,
+        )
+    artifact.save(folder / f"{Path(recipe.model).stem}_int8.pt")
+    return artifact
+
+
+def _trained(recipe: Recipe, folder: Path, targets: Sequence[Target], listener: Listener) -> Artifact:
+    from .training.train import train
+
+    assert recipe.train is not None
+    arguments = _training_arguments(recipe, folder, "train", recipe.train.arguments)
+    result = train(recipe.model, data=recipe.data, qat=recipe.train.qat, **arguments)
+    word = "trained" if result.improved else "training did not help; kept the calibrated ranges in"
+    listener.note(f"{word} {result.best}")
+    with listener.stage("calibrating what was not trained") as progress:
+        return complete(result.artifact, targets, data=recipe.data, options=recipe.quantize_options, progress=progress)
+
+
+def _training_arguments(recipe: Recipe, folder: Path, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Ultralytics' arguments: a run folder inside ours, and the recipe's input size unless it names another."""
+    size = {} if recipe.imgsz is None else {"imgsz": recipe.imgsz}
+    return {"project": str(folder), "name": name, "exist_ok": True, **arguments, **size}

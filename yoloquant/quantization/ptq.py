@@ -1,0 +1,154 @@
+"""Post-training quantization: plan a model, calibrate it on images, and keep what training has learned already."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..bridge.checkpoint import HostModel, check_imgsz, load_model
+from ..data.calibration import CalibrationSet, calibration_set
+from ..errors import UsageError
+from ..graph.trace import Graph
+from ..graph.traced_model import TracedModel
+from ..types import Progress
+from .artifact import Artifact, versions
+from .bias_overflow import with_bias_room
+from .calibrate import Solver, observe, solve_plan
+from .importers.modelopt import take_over
+from .plan import Plan
+from .quantize_options import QuantizeOptions
+from .scheme import Scheme, adapt, derive
+
+
+def quantize(
+    model: Any,
+    *,
+    data: str | os.PathLike[str],
+    schemes: Sequence[Scheme],
+    options: QuantizeOptions | None = None,
+    progress: Progress | None = None,
+) -> Artifact:
+    """Quantize a trained model: one plan for each scheme, all calibrated in one pass over the images.
+
+    Args:
+        model: Path of an Ultralytics checkpoint, or a live ``ultralytics.YOLO``.
+        data: Data yaml whose train split calibrates, or a folder of images.
+        schemes: Where each runtime wants quantization placed.
+        options: Input size, images and algorithms.
+        progress: Called after every calibration image.
+
+    Returns:
+        The artifact, to be saved, exported or trained further.
+
+    Raises:
+        ModelError: The model cannot be read or traced.
+        DataError: The data are missing, or are the ones that will be scored.
+        CalibrationError: There are too few images, or NaN activations.
+        UsageError: The model does not take this input size.
+    """
+    options = options or QuantizeOptions()
+    host_model = load_model(model, allow_unsafe=options.allow_unsafe)
+    imgsz = host_model.resolve_imgsz(options.imgsz)  # before the images are read and hashed
+    images = calibration_set(data, options.calibration)
+    traced = TracedModel.of(host_model, imgsz)
+    plans, known = _plans(traced, schemes, options)
+    calibrated = _calibrated(traced.graph, plans, images, imgsz, options, progress)
+    return Artifact(traced, calibrated, provenance={**_provenance(data, images, options), **known})
+
+
+def derive_plan(model: Any, scheme: Scheme, imgsz: int | Sequence[int] | None = None) -> Plan:
+    """Make the plan of one scheme: without ranges for a plain checkpoint, with them for a quantized one.
+
+    A checkpoint of Ultralytics' own QAT has the ranges of that training where the scheme needs them.
+
+    Raises:
+        ModelError: The model cannot be read or traced.
+        UsageError: Another input size is asked for than a quantized checkpoint's own.
+    """
+    host_model = load_model(model)
+    if host_model.state:
+        artifact = Artifact.from_host(host_model)
+        if imgsz is not None and check_imgsz(imgsz, host_model.stride) != artifact.info.imgsz:
+            raise UsageError(
+                f"'{host_model.source}' was quantized at imgsz={artifact.info.imgsz}, got {imgsz}; leave imgsz out, or "
+                "quantize the original checkpoint at that size"
+            )
+        return artifact.plan_for(scheme)
+    graph = TracedModel.of(host_model, imgsz).graph
+    (derived,), _ = take_over(graph, host_model, [derive(graph, scheme)])
+    return derived
+
+
+def _plans(
+    traced: TracedModel, schemes: Sequence[Scheme], options: QuantizeOptions
+) -> tuple[tuple[Plan, ...], dict[str, Any]]:
+    """Every scheme's plan with the ranges that some training left, and what provenance says of those."""
+    graph, model = traced.graph, traced.model
+    plans = tuple(derive(graph, s) for s in schemes)
+    known: dict[str, Any] = {}
+    if options.native_ranges:
+        plans, native = take_over(graph, model, plans)
+        known |= {"native_qat": native} if native else {}
+    plans, added = _with_learned(graph, model, schemes, plans)
+    if added:
+        known |= {"qat": model.state["provenance"].get("qat", {}), "calibrated_after_training": added}
+    if options.points is not None:
+        choose = partial(options.points, graph)
+        plans = tuple(p.with_specs(choose) for p in plans)
+    return plans, known
+
+
+def _calibrated(
+    graph: Graph,
+    plans: Sequence[Plan],
+    images: CalibrationSet,
+    imgsz: tuple[int, int],
+    options: QuantizeOptions,
+    progress: Progress | None,
+) -> dict[str, Plan]:
+    total = len(images)
+    tick = None if progress is None else (lambda done, what: progress(done, total, what))
+    seen = observe(graph, plans, images.tensors(imgsz), progress=tick)
+    solver = Solver(seen, options.ranges)
+    return {p.scheme: with_bias_room(graph, solve_plan(graph, p, seen, solver=solver)) for p in plans}
+
+
+def _provenance(data: str | os.PathLike[str], images: CalibrationSet, options: QuantizeOptions) -> dict[str, Any]:
+    return {
+        "calibration": {
+            "data": Path(str(data)).name,
+            "split": images.split,
+            "images": len(images),
+            "seed": options.calibration.seed,
+            "sha256": images.sha256,
+            "allow_scored": options.calibration.allow_scored,
+        },
+        "ranges": {k: getattr(v, "value", v) for k, v in vars(options.ranges).items()},
+        "versions": versions(),
+    }
+
+
+def _with_learned(
+    graph: Graph, host_model: HostModel, schemes: Sequence[Scheme], plans: tuple[Plan, ...]
+) -> tuple[tuple[Plan, ...], dict[str, list[str]]]:
+    """Ranges that training learned, wherever a plan has their points; and the names of those left to calibrate."""
+    if not host_model.state.get("plans"):
+        return plans, {}
+    trained = Artifact.from_host(host_model)
+    if not any(p.algorithm == "learned" for stored in trained.plans.values() for p in stored.points):
+        return plans, {}
+    adapted = tuple(adapt(graph, trained.source_plan(s), s) for s in schemes)
+    added = {p.scheme: [q.name for q in p.points if q.params is None] for p in adapted}
+    return tuple(_noted(p, added[p.scheme]) for p in adapted), added
+
+
+def _noted(plan: Plan, added: list[str]) -> Plan:
+    if not added:
+        return plan
+    few = ", ".join(added[:3]) + (" ..." if len(added) > 3 else "")
+    note = f"{len(added)} points were not trained and are calibrated: {few} (all under calibrated_after_training)"
+    return replace(plan, notes=(*plan.notes, note))

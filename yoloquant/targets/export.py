@@ -1,0 +1,133 @@
+"""From a quantized model to artifacts on disk, one for every target."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import PlanError, TargetError, YoloquantError
+from ..io import output_folder
+from ..types import ExportedModel, Progress
+from .base import Target
+from .exports import ExportResult, save_exports
+
+if TYPE_CHECKING:  # listing targets imports this module, and must load no torch
+    from ..quantization.artifact import Artifact
+    from ..quantization.quantize_options import QuantizeOptions
+    from ..quantization.scheme import Scheme
+
+logger = logging.getLogger(__name__)
+
+
+def export(
+    artifact: Artifact,
+    targets: Sequence[Target],
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    keep_going: bool = False,
+    progress: Progress | None = None,
+) -> ExportResult:
+    """Write an artifact for every target.
+
+    Args:
+        artifact: A quantized model with the ranges that the targets need, see ``complete``.
+        targets: What to export to.
+        folder: Where to write; ``<checkpoint>_exports`` beside the checkpoint by default.
+        keep_going: Report a target that cannot be built in the result instead of raising.
+        progress: Called before and after every target.
+
+    Returns:
+        The exported models; their list is also written to ``exports.json`` in the folder.
+
+    Raises:
+        PlanError: The artifact lacks ranges that a target needs.
+        TargetError: A target cannot be built.
+        OutputError: The folder cannot be written.
+    """
+    out = output_folder(folder or _beside(artifact, "exports"))
+    stem = artifact.stem
+    for target in targets:  # everything that can be refused is refused before any work starts
+        if not keep_going:
+            target.require()
+            target.check(artifact)
+    done: list[ExportedModel] = []
+    errors: dict[str, str] = {}
+    try:
+        for index, target in enumerate(targets):
+            if progress:
+                progress(index, len(targets), target.name)
+            try:
+                done.append(_build(target, artifact, out, stem))
+            except YoloquantError as exc:
+                if not keep_going:
+                    raise
+                logger.error("target '%s' could not be built: %s", target.name, exc)
+                errors[target.name] = str(exc)
+            if progress:
+                progress(index + 1, len(targets), target.name)
+    finally:  # what was built before an error or an interruption stays usable
+        if done:
+            save_exports(out, done)
+    return ExportResult(out, tuple(done), errors)
+
+
+def complete(
+    artifact: Artifact,
+    targets: Sequence[Target],
+    *,
+    data: str | os.PathLike[str],
+    options: QuantizeOptions | None = None,
+    progress: Progress | None = None,
+) -> Artifact:
+    """Calibrate the points that targets need and an artifact lacks; ranges that it has stay as they are.
+
+    Args:
+        artifact: What was quantized or trained for other runtimes.
+        targets: What it will be exported to.
+        data: Data yaml or folder whose images calibrate.
+        options: How; the input size is the artifact's.
+        progress: Called after every calibration image.
+
+    Returns:
+        The artifact, with a plan for every scheme that needed one.
+    """
+    from ..quantization.ptq import quantize
+    from ..quantization.quantize_options import QuantizeOptions
+
+    lacking = [s for s in {t.scheme.name: t.scheme for t in targets}.values() if not _serves(artifact, s)]
+    if not lacking:
+        return artifact
+    options = replace(options or QuantizeOptions(), imgsz=artifact.info.imgsz)
+    source = artifact.model.source if Path(artifact.model.source).is_file() else artifact.model.module
+    more = quantize(source, data=data, schemes=lacking, options=options, progress=progress)
+    provenance = {**more.provenance, **artifact.provenance}
+    return replace(artifact, plans={**artifact.plans, **more.plans}, provenance=provenance)
+
+
+def _serves(artifact: Artifact, scheme: Scheme) -> bool:
+    try:
+        artifact.plan_for(scheme)
+    except PlanError:
+        return False
+    return True
+
+
+def _build(target: Target, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
+    target.require()
+    target.check(artifact)
+    try:
+        return target.export(artifact, folder, stem)
+    except YoloquantError:
+        raise
+    except Exception as exc:  # a converter may raise anything
+        raise TargetError(f"target '{target.name}' could not build {stem}: {type(exc).__name__}: {exc}") from exc
+
+
+def _beside(artifact: Artifact, what: str) -> Path:
+    source = Path(artifact.model.source)
+    parent = source.parent if source.suffix == ".pt" and source.is_file() else Path.cwd()
+    return parent / f"{artifact.stem}_{what}"

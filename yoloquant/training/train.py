@@ -1,0 +1,87 @@
+"""Training for a device: pruning with fine-tuning, quantization-aware training, or one after the other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..bridge.checkpoint import offline
+from ..pruning.prune_options import PruneOptions, parse
+from ..quantization.artifact import Artifact
+from .prune.finetune import fine_tune, quantization_arguments
+from .qat.qat_options import QATOptions
+from .qat.run import run
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training left behind.
+
+    Attributes:
+        best: Checkpoint of the best model; of quantization-aware training the calibrated one if that was not beaten.
+        folder: The run folder with plots and results.csv.
+        score: Its score on the held-back images.
+        score_calibrated: What it is measured against: the calibrated model's; of pruning alone the unpruned model's.
+        quantized: Whether ranges were learned; False for pruning alone, whose result is a float model.
+    """
+
+    best: Path
+    folder: Path
+    score: float
+    score_calibrated: float
+    quantized: bool = True
+
+    @property
+    def improved(self) -> bool:
+        """Whether training beat what it is measured against."""
+        return self.score > self.score_calibrated
+
+    @property
+    def artifact(self) -> Artifact:
+        """The result, to be exported."""
+        return Artifact.load(self.best)
+
+
+def train(
+    model: Any,
+    *,
+    data: str | os.PathLike[str] | None = None,
+    qat: QATOptions | Mapping[str, Any] | str | None = None,
+    prune: PruneOptions | Mapping[str, Any] | float | None = None,
+    **arguments: Any,
+) -> TrainResult:
+    """Train a model for its device: prune it, learn quantization ranges, or one after the other.
+
+    Pruning comes first: the pruned model is fine-tuned for ``epochs``, taught by the unpruned one. Quantization-aware
+    training then learns the ranges, and the weights that suit them; beside ``prune`` it runs only if ``qat`` is given,
+    for as long as its preset says.
+
+    Args:
+        model: Path of a trained Ultralytics checkpoint, or a live ``ultralytics.YOLO``.
+        data: Data yaml, or a folder of images without labels.
+        qat: A preset (``fast``, ``standard``, ``long``), ``QATOptions``, or a mapping of its fields.
+        prune: A share of the multiplications to remove, ``PruneOptions``, or a mapping of its fields.
+        **arguments: Any argument of Ultralytics' training: ``epochs``, ``imgsz``, ``batch``, ``device`` ...; with
+            ``resume=True`` the model is the last.pt of an interrupted run.
+
+    Returns:
+        Where the result is, and whether training beat what it started from.
+
+    Raises:
+        UsageError: An argument is unknown or does not fit.
+        ModelError: The model cannot be read or traced.
+        PruneError: So much cannot be removed; the message states the most that can.
+        TrainingError: The loss is not finite.
+    """
+    with offline():
+        pruned = None
+        if prune is not None:
+            pruned = fine_tune(model, data, parse(prune), arguments)
+            if qat is None:
+                return TrainResult(pruned.best, pruned.folder, pruned.score, pruned.score_unpruned, quantized=False)
+            model, arguments = pruned.best, quantization_arguments(pruned, arguments)
+        best, folder, score, start = run(model, data, qat, arguments)
+    return TrainResult(best, folder, score, start)
