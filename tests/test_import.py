@@ -28,7 +28,7 @@ def loaded_after(code: str) -> list[str]:
     [
         "import yoloquant",
         "import yoloquant; dir(yoloquant); yoloquant.Task; yoloquant.YoloquantError; yoloquant.ExportedModel",
-        "import yoloquant.cli, yoloquant.options, yoloquant.errors, yoloquant.types",
+        "import yoloquant.cli.main, yoloquant.cli.parser, yoloquant.errors, yoloquant.types",
         "import yoloquant.targets as t; [t.get(n).missing() for n in t.names()]; t.devices(); t.available()",
     ],
 )
@@ -42,13 +42,13 @@ def test_command_line_is_light(arguments: list[str]) -> None:
         "import runpy, contextlib, io\n"
         f"sys.argv = ['yoloquant', *{arguments!r}]\n"
         "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
-        "    runpy.run_module('yoloquant.cli', run_name='__main__')"
+        "    runpy.run_module('yoloquant.cli.main', run_name='__main__')"
     )
     assert loaded_after(code) == []
 
 
 def test_running_the_module_prints_help() -> None:
-    command = [sys.executable, "-m", "yoloquant.cli", "--help"]
+    command = [sys.executable, "-m", "yoloquant", "--help"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "quantize" in result.stdout and "Exit codes" in result.stdout and not result.stderr
 
