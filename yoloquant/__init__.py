@@ -12,19 +12,19 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .api import export, plan, prune, quantize, run, train, validate, write_report
-    from .data.calibration import CalibrationOptions
+    from .data.calibration_options import CalibrationOptions
     from .errors import YoloquantError
     from .evaluation.results import ValidationResult
     from .evaluation.sensitivity import Sensitivity
-    from .evaluation.validate import ValidateOptions
+    from .evaluation.validate_options import ValidateOptions
     from .pipeline import RunResult
     from .pruning.plan import PrunePlan
     from .pruning.prune import PruneResult
     from .pruning.prune_options import PruneOptions
     from .quantization.artifact import Artifact
-    from .quantization.observers import Algorithm, CalibrationRecipe
     from .quantization.plan import Plan
     from .quantization.quantize_options import QuantizeOptions
+    from .quantization.range_options import Algorithm, CalibrationRecipe
     from .recipe import Recipe
     from .sensitivity.analyze import analyze
     from .sensitivity.analyze_options import AnalyzeOptions
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from .types import ExportedModel, Task, Verdict
 
 _WHERE = {
-    "Algorithm": "quantization.observers",
+    "Algorithm": "quantization.range_options",
     "AnalyzeOptions": "sensitivity.analyze_options",
     "Artifact": "quantization.artifact",
-    "CalibrationOptions": "data.calibration",
-    "CalibrationRecipe": "quantization.observers",
+    "CalibrationOptions": "data.calibration_options",
+    "CalibrationRecipe": "quantization.range_options",
     "ExportResult": "targets.exports",
     "ExportedModel": "types",
     "Plan": "quantization.plan",
@@ -56,7 +56,7 @@ _WHERE = {
     "Sensitivity": "evaluation.sensitivity",
     "Task": "types",
     "TrainResult": "training.train",
-    "ValidateOptions": "evaluation.validate",
+    "ValidateOptions": "evaluation.validate_options",
     "ValidationResult": "evaluation.results",
     "Verdict": "types",
     "YoloquantError": "errors",

@@ -11,7 +11,7 @@ from .types import Progress
 
 if TYPE_CHECKING:
     from .evaluation.results import ValidationResult
-    from .evaluation.validate import ValidateOptions
+    from .evaluation.validate_options import ValidateOptions
     from .pipeline import RunResult
     from .pruning.prune import PruneResult
     from .pruning.prune_options import PruneOptions

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from .data.calibration import DEFAULT_IMAGES, MIN_IMAGES, CalibrationOptions
+from .data.calibration_options import DEFAULT_IMAGES, MIN_IMAGES, CalibrationOptions
 from .errors import UsageError
-from .evaluation.validate import ValidateOptions
+from .evaluation.validate_options import ValidateOptions
 from .pruning.prune_options import parse as parse_prune
-from .quantization.observers import Algorithm, CalibrationRecipe
 from .quantization.quantize_options import QuantizeOptions
+from .quantization.range_options import Algorithm, CalibrationRecipe
 from .training.qat.qat_options import parse
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from yoloquant.data.calibration import MIN_IMAGES, CalibrationOptions, calibration_set
-from yoloquant.errors import CalibrationError, DataError
+from yoloquant.errors import CalibrationError, DataError, UsageError
 
 TEN = CalibrationOptions(images=10)
 
@@ -117,7 +117,7 @@ def test_a_set_without_val_can_calibrate(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, MIN_IMAGES - 1])
 def test_too_few_are_asked_for(tmp_path: Path, count: int) -> None:
-    with pytest.raises(CalibrationError, match="at least 8"):
+    with pytest.raises(UsageError, match="a whole number from 8"):
         calibration_set(tmp_path, CalibrationOptions(images=count))
 
 

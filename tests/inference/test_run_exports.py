@@ -133,5 +133,5 @@ def test_every_running_artifact_of_a_folder_is_measured(exports: Path) -> None:
 
 def test_the_command_knows_exactly_the_arguments_of_the_verbs() -> None:
     for verb, keys in ((live_verbs.PREDICT, predict.KEYS), (live_verbs.BENCH, bench.KEYS)):
-        assert sorted(option.name for option in verb.options) == sorted(keys)
+        assert sorted(option.name for option in verb.options) == sorted(key.name for key in keys)
         assert all(option.default is None and option.type is str for option in verb.options)

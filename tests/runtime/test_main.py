@@ -121,7 +121,7 @@ def test_expected_id_is_asked_for(bundle: Path, capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize(
     ("verb", "module", "key"),
-    [("predict", "predict", "model"), ("bench", "bench", "model"), ("build_engine", "tensorrt", "bundle")],
+    [("predict", "apps.predict", "model"), ("bench", "apps.bench", "model"), ("build_engine", "tensorrt", "bundle")],
 )
 @pytest.mark.parametrize(
     ("answer", "code"),
@@ -164,7 +164,7 @@ def test_predict_and_bench_take_other_models(bundle: Path, monkeypatch: pytest.M
         return 0
 
     for verb in ("predict", "bench"):
-        stand_in = ModuleType(f"yoloquant.runtime.{verb}")
+        stand_in = ModuleType(f"yoloquant.runtime.apps.{verb}")
         stand_in.main = fake  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
         assert command.main([verb, "model=a,b"]) == 0

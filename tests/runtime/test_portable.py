@@ -56,7 +56,9 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_is_something_to_check() -> None:
-    assert {"detector.py", "nms.py", "backends/litert.py", "backends/openvino.py"} <= {name_of(f) for f in FILES}
+    assert {"core/detector.py", "core/nms.py", "backends/litert.py", "backends/openvino.py"} <= {
+        name_of(f) for f in FILES
+    }
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)

@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError
+from ..options import PathOrNone, option, option_model
 
 if TYPE_CHECKING:
-    from ..evaluation.results import ValidationResult
     from ..runtime.core.bundle_manifest import Manifest
 
 
-@dataclass(frozen=True)
+@option_model
 class BundleOptions:
-    """What goes into a bundle besides the model.
+    """What goes into a bundle besides the model."""
 
-    Attributes:
-        archive: Whether to write ``<folder>.tar.gz`` too.
-        report: Result of a validation, or the path of its ``report.json``, whose accuracy the bundle is held to.
-        data: Data yaml (its val split), or folder of images, that golden inputs are taken from; without a report, the
-            accuracy on its labels is measured as well. Nothing else than golden inputs enters the bundle.
-        limit: Measure accuracy on so many images only; all by default.
-        golden_images: Number of golden inputs.
-        threads: Threads of the runtime while expected results are made; all cores by default.
-
-    Raises:
-        UsageError: A number is out of range.
-    """
-
-    archive: bool = False
-    report: ValidationResult | str | os.PathLike[str] | None = None
-    data: str | os.PathLike[str] | None = None
-    limit: int | None = None
-    golden_images: int = 3
-    threads: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.golden_images <= 16:
-            raise UsageError(f"golden_images={self.golden_images} is out of range; a bundle holds 1 to 16")
+    archive: bool = option(default=False, help="write the bundle as .tar.gz too")
+    report: Any = option(
+        default=None, help="report.json of a validation (or its result) whose accuracy the bundle is held to"
+    )
+    data: PathOrNone = option(
+        default=None,
+        help="data yaml (its val split), or folder of images, that golden inputs are taken from; without a report, the "
+        "accuracy on its labels is measured as well. Nothing else than golden inputs enters the bundle",
+    )
+    limit: int | None = option(default=None, ge=1, help="measure accuracy on so many images only; all if not given")
+    golden_images: int = option(default=3, ge=1, le=16, help="number of inputs with expected outputs")
+    threads: int | None = option(
+        default=None, ge=1, help="threads of the runtime while expected results are made; all cores if not given"
+    )
 
 
 @dataclass(frozen=True)

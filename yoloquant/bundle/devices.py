@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from ..errors import UsageError
 from ..runtime.core.bundle_manifest import Requirement
+from ..runtime.core.nearest import closest
 
 # The lowest versions in which a bundle of yolo11n was seen to verify (x86-64, Python 3.11); TensorRT's is JetPack 5's.
 # tflite-runtime 2.14 needs numpy below 2.
@@ -106,7 +106,7 @@ def device_named(name: str) -> Device:
     by_target = {device.target: device.name for device in DEVICES.values()} | {"cpu": "onnx"} | _PREFERRED
     key = by_target.get(key, key)
     if key not in DEVICES:
-        near = difflib.get_close_matches(key, DEVICES, n=1)
-        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        near = closest(key, DEVICES)
+        hint = f" (did you mean '{near}'?)" if near else ""
         raise UsageError(f"there is no bundle for '{name}'{hint}; there are bundles for {', '.join(DEVICES)}")
     return replace(DEVICES[key], variant=variant) if variant else DEVICES[key]

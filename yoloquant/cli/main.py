@@ -225,7 +225,7 @@ def _bundles(artifact: Artifact, values: dict[str, Any]) -> int:
 def _validate(options: Namespace) -> int:
     from .. import api
     from ..evaluation.gate import exit_code
-    from ..evaluation.validate import ValidateOptions
+    from ..evaluation.validate_options import ValidateOptions
 
     values = _given(options, "validate")
     folder = Path(values["exports"])

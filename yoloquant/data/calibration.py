@@ -16,31 +16,12 @@ from ..bridge import val as host_val
 from ..bridge.checkpoint import file_sha256
 from ..errors import CalibrationError, DataError
 from ..runtime.core.letterbox import letterbox
+from .calibration_options import MIN_IMAGES, CalibrationOptions
 from .dataset import list_images, load_yaml, split_paths
 
+__all__ = ["MIN_IMAGES", "CalibrationOptions", "CalibrationSet", "calibration_set"]
+
 logger = logging.getLogger(__name__)
-
-DEFAULT_IMAGES = 128
-MIN_IMAGES = 8
-
-
-@dataclass(frozen=True)
-class CalibrationOptions:
-    """Which images calibrate.
-
-    Attributes:
-        images: How many; all there are if fewer.
-        split: Split of the data yaml that they are drawn from.
-        scored_split: Split that exports will be scored on; none of its images is used.
-        seed: Chooses the sample.
-        allow_scored: Permit images of the scored split after all; the scores then flatter the model.
-    """
-
-    images: int = DEFAULT_IMAGES
-    split: str = "train"
-    scored_split: str = "val"
-    seed: int = 0
-    allow_scored: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,8 +74,6 @@ def calibration_set(data: str | os.PathLike[str], options: CalibrationOptions | 
         CalibrationError: There are too few images.
     """
     options = options or CalibrationOptions()
-    if options.images < MIN_IMAGES:
-        raise CalibrationError(f"calibration images={options.images}; at least {MIN_IMAGES} are needed, 128 are usual")
     path = Path(data)
     if path.is_dir() and not any(path.glob("*.y*ml")):
         pool, scored, split = list_images([path.resolve()], str(data)), [], ""

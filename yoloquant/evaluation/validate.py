@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,10 @@ from ..quantization.artifact import Artifact, versions
 from ..targets.exports import ExportResult, load_exports
 from ..types import ExportedModel, Progress, Task
 from .memory import peak_memory
+from .validate_options import ValidateOptions
 
 if TYPE_CHECKING:
     from ..targets.base import Runner
-    from .gate import Gate
     from .results import ValidationResult
     from .verdict import ArtifactFacts
 
@@ -29,33 +29,6 @@ logger = logging.getLogger(__name__)
 
 BASELINE = "fp32"
 TIMED_IMAGES = 64  # inferences of the float model that a target's latency is compared with
-
-
-@dataclass(frozen=True)
-class ValidateOptions:
-    """How artifacts are judged.
-
-    Attributes:
-        gate: Name of a gate in ``configs/gates``, a path, or the limits themselves.
-        split: Split of the data yaml that is scored.
-        limit: Score only so many images; all by default.
-        threads: Threads of every runtime; all cores by default.
-        latency: Compare latency with a float model in the same runtime, which has to be built for that.
-        memory: Measure peak memory of every artifact in a process of its own.
-        bootstrap: Replicates of the paired bootstrap.
-        manifest: Manifest that the images are held against.
-        report: Folder that the report will be written to; none if None.
-    """
-
-    gate: str | Path | Mapping[str, Any] | Gate = "default"
-    split: str = "val"
-    limit: int | None = None
-    threads: int | None = None
-    latency: bool = True
-    memory: bool = True
-    bootstrap: int = 1000
-    manifest: str | Path | None = None
-    report: Path | None = None
 
 
 def validate(

@@ -193,7 +193,8 @@ def predict_main(arguments: dict[str, str], say: Callable[[str], None]) -> int:
     Returns:
         The exit code.
     """
-    from ..runtime.apps.predict import KEYS, PredictOptions
+    from ..runtime.apps.keys import PREDICT as KEYS
+    from ..runtime.apps.predict import PredictOptions
     from ..runtime.apps.predict_summary import report
     from ..runtime.apps.settings import Settings
 
@@ -212,8 +213,9 @@ def bench_main(arguments: dict[str, str], say: Callable[[str], None]) -> int:
     Returns:
         The exit code.
     """
-    from ..runtime.apps.bench import GOLDEN, KEYS, finish, parse_options, pictures_of
+    from ..runtime.apps.bench import GOLDEN, finish, parse_options, pictures_of
     from ..runtime.apps.bench import bench as run
+    from ..runtime.apps.keys import BENCH as KEYS
     from ..runtime.apps.settings import Settings
 
     settings = Settings(arguments, KEYS, "bench")

@@ -53,6 +53,13 @@ class Measure(str, Enum):
     LATENCY = "latency"
 
 
+class Permutation(str, Enum):
+    """Whether channels are reordered before 2:4 pruning, so that the pattern keeps more magnitude."""
+
+    NONE = "none"
+    CHANNEL = "channel"
+
+
 @dataclass(frozen=True)
 class Limits:
     """What must stay.

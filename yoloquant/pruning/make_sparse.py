@@ -11,7 +11,7 @@ from ..bridge.checkpoint import HostModel
 from ..sparsity.two_four import masks_24
 from ..sparsity.unstructured import Scope as Among
 from ..sparsity.unstructured import Sparsity, apply_masks, magnitude_masks, sparsity_report
-from .criteria import Kind, Scope
+from .criteria import Kind, Permutation, Scope
 from .permute_channels import permute_channels
 from .prune_options import PruneOptions
 
@@ -45,7 +45,7 @@ def make_sparse(source: HostModel, options: PruneOptions) -> tuple[nn.Module, li
 
 def reordered(module: Any, options: PruneOptions, channels: int) -> list[str]:
     """Reorder channels in place so that 2:4 loses less, if that is asked for."""
-    if options.kind is not Kind.NM or options.permutation == "none":
+    if options.kind is not Kind.NM or options.permutation is Permutation.NONE:
         return []
     moved = permute_channels(module, channels=channels, ignored=options.ignored)
     better = [m for m in moved if m.after > m.before]
@@ -64,4 +64,6 @@ def is_permuted(module: nn.Module) -> bool:
 
 def note(module: nn.Module, options: PruneOptions) -> None:
     """Leave word in the model that its zeros are meant."""
-    setattr(module, RECORD, {"kind": options.kind.value, "amount": options.amount, "permutation": options.permutation})
+    setattr(
+        module, RECORD, {"kind": options.kind.value, "amount": options.amount, "permutation": options.permutation.value}
+    )

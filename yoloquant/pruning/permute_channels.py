@@ -11,7 +11,6 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from ..sparsity.sparse_layers import sparse_layers
 from ..sparsity.two_four import GROUP, Masks24, masks_24, unfit
 from ..sparsity.unstructured import apply_masks
 from .channel_graph import follow
+from .criteria import Permutation
 from .groups import Groups, find_groups
 from .network import by_parameter
 
@@ -31,13 +31,6 @@ logger = logging.getLogger(__name__)
 _Axes = dict[str, dict[int, tuple[int, ...]]]  # labels of every axis of every parameter
 
 TOLERANCE = 1e-9  # relative, in double precision: sums in another order differ by rounding only
-
-
-class Permutation(str, Enum):
-    """Whether channels are reordered before 2:4 pruning."""
-
-    NONE = "none"
-    CHANNEL = "channel"
 
 
 @dataclass(frozen=True)

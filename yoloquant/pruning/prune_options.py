@@ -2,88 +2,78 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from enum import Enum
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from ..errors import UsageError
-from .criteria import Criterion, FineTune, Kind, Limits, Measure, Scope
+from ..options import UNSAFE, Names, TextOrNone, build, option, option_model
+from .criteria import Criterion, FineTune, Kind, Limits, Measure, Permutation, Scope
+
+SHARE = "the share to remove, between 0 and 1, for instance 0.5"
 
 
-@dataclass(frozen=True)
+@option_model
 class PruneOptions:
-    """Pruning, and the training that follows it.
+    """Pruning, and the training that follows it."""
 
-    Attributes:
-        amount: Share of ``target`` that goes, between 0 and 1.
-        target: What the share is of: multiplications (``flops``), parameters, channels, or latency measured in
-            ``runtime``. Sparse kinds count weights and take no other target.
-        kind: Whole channels, single weights, or two of four.
-        criterion: How importance is measured; by default ``taylor`` where there are labelled data, else ``l2``.
-        scope: The least important channels of the whole network, or the same share everywhere.
-        round_to: Pruned layers keep a multiple of so many channels; the runtime's own by default.
-        max_ratio: Largest share of a layer that may go.
-        ignored: Layers that stay: names or patterns, comma-separated in a command.
-        steps: Prune in so many steps, each followed by its share of the epochs.
-        blocks: Whole residual bottlenecks to take out before channels go.
-        runtime: Target whose latency is measured, and whose channel multiple is the default.
-        plan: A saved plan to apply instead of making one.
-        sensitivity: A saved analysis whose sensitive layers are protected.
-        tolerance: Drop that the analysis allows a single layer.
-        permutation: For 2:4, permute channels so that more magnitude stays: ``none`` or ``channel``.
-        images: Training images that importance and BatchNorm statistics are measured on.
-        seed: Of random choices.
-        loss: What the pruned model is trained on.
-        teacher: Checkpoint to distil from; the unpruned model by default.
-        distill_weight: Weight of the distillation loss.
-        detect_weight: Weight of the model's own loss.
-        feature_weight: Weight of distilling what every block computes, in the channels that are left; 0 for a teacher
-            that is another training of the same model, whose channels mean something else.
-        freeze_bn: Fine-tune with the BatchNorm statistics that were measured after pruning, as they are: for sets so
-            small that a batch's own statistics mislead.
-        allow_unsafe: Read checkpoints that can run code.
-    """
-
-    amount: float = 0.5
-    target: Measure = Measure.FLOPS
-    kind: Kind = Kind.STRUCTURED
-    criterion: Criterion | None = None
-    scope: Scope = Scope.GLOBAL
-    round_to: int | None = None
-    max_ratio: float = 0.8
-    ignored: tuple[str, ...] = ()
-    steps: int = 1
-    blocks: int = 0
-    runtime: str = "openvino"
-    plan: str | None = None
-    sensitivity: str | None = None
-    tolerance: float = 0.05
-    permutation: str = "none"
-    images: int = 64
-    seed: int = 0
-    loss: FineTune = FineTune.BOTH
-    teacher: str | None = None
-    distill_weight: float = 1.0
-    detect_weight: float = 1.0
-    feature_weight: float = 4.0
-    freeze_bn: bool = False
-    allow_unsafe: bool = False
+    amount: float = option(default=0.5, gt=0, lt=1, help="share of target to remove, between 0 and 1", allowed=SHARE)
+    target: Measure = option(
+        default=Measure.FLOPS,
+        help="what the share is of: flops (multiplications), parameters, channels, or latency measured in runtime=; "
+        "the sparse kinds count weights",
+    )
+    kind: Kind = option(
+        default=Kind.STRUCTURED, help="structured (whole channels), unstructured (single weights) or 2:4 (two of four)"
+    )
+    criterion: Criterion | None = option(
+        default=None,
+        help="how importance is measured: l1, l2, bn, lamp, taylor or random; taylor where data have labels, else l2, "
+        "if not given",
+    )
+    scope: Scope = option(
+        default=Scope.GLOBAL, help="global (least important of the network) or uniform (the same share everywhere)"
+    )
+    round_to: int | None = option(
+        default=None, ge=1, help="pruned layers keep a multiple of so many channels; the runtime's own if not given"
+    )
+    max_ratio: float = option(default=0.8, gt=0, lt=1, help="largest share of a layer that may go")
+    ignored: Names = option(default=(), help="layers that stay, separated by commas; patterns with * are allowed")
+    steps: int = option(default=1, ge=1, help="prune in so many steps, each followed by its share of the epochs")
+    blocks: int = option(default=0, ge=0, help="whole residual bottlenecks to take out first")
+    runtime: str = option(default="openvino", help="target whose latency and channel multiple count")
+    plan: TextOrNone = option(default=None, help="saved plan to apply instead of making one")
+    sensitivity: TextOrNone = option(default=None, help="saved analysis whose sensitive layers are protected")
+    tolerance: float = option(default=0.05, ge=0, help="drop that the analysis allows a single layer")
+    permutation: Permutation = option(
+        default=Permutation.NONE, help="for 2:4, permute channels so that more magnitude stays: none or channel"
+    )
+    images: int = option(
+        default=64, ge=1, help="training images that importance and BatchNorm statistics are measured on"
+    )
+    seed: int = option(default=0, help="of random choices")
+    loss: FineTune = option(
+        default=FineTune.BOTH,
+        help="what the pruned model is fine-tuned on: both (labels and the unpruned model), distill or detect",
+    )
+    teacher: TextOrNone = option(default=None, help="checkpoint to distil from; the unpruned model if not given")
+    distill_weight: float = option(default=1.0, ge=0, help="weight of the distillation loss")
+    detect_weight: float = option(default=1.0, ge=0, help="weight of the model's own loss")
+    feature_weight: float = option(
+        default=4.0,
+        ge=0,
+        help="weight of distilling what every block computes, in the channels that are left; 0 for a teacher that is "
+        "another training of the same model, whose channels mean something else",
+    )
+    freeze_bn: bool = option(
+        default=False,
+        help="fine-tune with the BatchNorm statistics measured after pruning: a small set's own batches mislead",
+    )
+    allow_unsafe: bool = option(default=False, help=UNSAFE)
 
     def __post_init__(self) -> None:
-        if not 0 < self.amount < 1:
-            raise UsageError(
-                f"amount={self.amount} is not supported; it is the share to remove, between 0 and 1, for instance 0.5"
-            )
-        if self.steps < 1 or self.blocks < 0 or self.images < 1:
-            raise UsageError("steps and images must be 1 or more, blocks 0 or more")
-        if self.permutation not in {"none", "channel"}:
-            raise UsageError(f"permutation='{self.permutation}' is unknown; allowed are none and channel")
         if self.kind is not Kind.STRUCTURED and (self.target is not Measure.FLOPS or self.blocks):
             raise UsageError(f"kind={self.kind.value} counts weights; target and blocks belong to kind=structured")
-        for name in ("distill_weight", "detect_weight", "feature_weight"):
-            if not getattr(self, name) >= 0:
-                raise UsageError(f"{name}={getattr(self, name)} is not supported; it must be 0 or more")
-        self.limits()
 
     def limits(self, default: int = 8, protected: dict[str, float] | None = None) -> Limits:
         """What must stay."""
@@ -118,15 +108,6 @@ class PruneOptions:
         return {k: getattr(v, "value", list(v) if isinstance(v, tuple) else v) for k, v in asdict(self).items()}
 
 
-_KINDS: dict[str, type[Enum]] = {
-    "target": Measure,
-    "kind": Kind,
-    "criterion": Criterion,
-    "scope": Scope,
-    "loss": FineTune,
-}
-
-
 def parse(value: Any) -> PruneOptions:
     """Options from what a caller may give: an amount, a mapping or options.
 
@@ -137,25 +118,10 @@ def parse(value: Any) -> PruneOptions:
         return value
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
-            return PruneOptions(amount=float(value))
+            share = float(value)
         except ValueError:
-            raise UsageError(f"prune='{value}' is not supported; give the share to remove, for instance 0.5") from None
-    if not isinstance(value, dict):
+            raise UsageError(f"prune='{value}' is not supported; allowed is {SHARE}") from None
+        return PruneOptions(amount=share)
+    if not isinstance(value, Mapping):
         raise UsageError(f"prune={value!r} is not supported; give a share, a mapping or PruneOptions")
-    known = [f.name for f in fields(PruneOptions)]
-    unknown = sorted(set(value) - set(known))
-    if unknown:
-        raise UsageError(f"prune has no option '{unknown[0]}'; allowed are {', '.join(known)}")
-    values = dict(value)
-    for name, kind in _KINDS.items():
-        if values.get(name) is not None:
-            try:
-                values[name] = kind(values[name])
-            except ValueError:
-                allowed = ", ".join(str(k.value) for k in kind)
-                raise UsageError(f"{name}='{values[name]}' is unknown; allowed are {allowed}") from None
-    ignored = values.get("ignored", ())
-    if isinstance(ignored, str):
-        ignored = [part.strip() for part in ignored.split(",") if part.strip()]
-    values["ignored"] = tuple(ignored)
-    return PruneOptions(**values)
+    return build(PruneOptions, value, "prune")

@@ -12,9 +12,10 @@ from torch import fx
 
 from ..errors import CalibrationError
 from ..graph.trace import Graph
-from .observers import CalibrationRecipe, Histogram, solve, solve_weight
+from .observers import Histogram, solve, solve_weight
 from .plan import Plan, Point
 from .qparams import QParams
+from .range_options import CalibrationRecipe
 
 logger = logging.getLogger(__name__)
 

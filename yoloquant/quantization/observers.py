@@ -5,70 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from ..errors import CalibrationError
-from .plan import Role
 from .qparams import UNIT_QPARAMS, QParams, QuantSpec, fake_quantize, from_range
+from .range_options import FOR_WEIGHTS, Algorithm, CalibrationRecipe  # noqa: F401 - told beside the algorithms too
 
 BINS = 1 << 14
 SAMPLE = 1 << 16
 Floats = npt.NDArray[np.float64]
-
-
-class Algorithm(str, Enum):
-    """How a range is chosen."""
-
-    MINMAX = "minmax"  # everything seen
-    PERCENTILE = "percentile"  # all but the rarest values
-    MSE = "mse"  # least squared error of the values
-    MSE_SILU = "mse_silu"  # least squared error after the SiLU that follows
-    MSE_SIGMOID = "mse_sigmoid"  # least squared error after the sigmoid that follows; large values are never clipped
-    ENTROPY = "entropy"  # least Kullback-Leibler divergence, as TensorRT's calibrator
-
-
-_FOR_WEIGHTS = frozenset({Algorithm.MINMAX, Algorithm.MSE})
-
-
-@dataclass(frozen=True)
-class CalibrationRecipe:
-    """Which algorithm finds the range of which kind of point.
-
-    Attributes:
-        activation: For activations without a choice of their own.
-        pre_activation: For results that go into a SiLU.
-        score: For raw class scores.
-        head: For other raw head outputs.
-        weight: For weights, per channel; only MINMAX and MSE.
-        percentile: Share of values kept by PERCENTILE, in percent.
-    """
-
-    activation: Algorithm = Algorithm.MSE
-    pre_activation: Algorithm = Algorithm.MSE_SILU
-    score: Algorithm = Algorithm.MSE_SIGMOID
-    head: Algorithm = Algorithm.MSE
-    weight: Algorithm = Algorithm.MSE
-    percentile: float = 99.99
-
-    def __post_init__(self) -> None:
-        if self.weight not in _FOR_WEIGHTS:
-            raise CalibrationError(f"weights cannot use '{self.weight.value}'; allowed are minmax and mse")
-        if not 50 < self.percentile <= 100:
-            raise CalibrationError(f"percentile={self.percentile}; it must be above 50 and at most 100")
-
-    def algorithm(self, role: Role) -> Algorithm:
-        """The algorithm for a role."""
-        return {
-            Role.PRE_ACTIVATION: self.pre_activation,
-            Role.SCORE: self.score,
-            Role.HEAD: self.head,
-            Role.WEIGHT: self.weight,
-            Role.INPUT: Algorithm.MINMAX,
-        }.get(role, self.activation)
 
 
 @dataclass
@@ -278,7 +226,7 @@ def solve_weight(weight: npt.NDArray[np.float32], spec: QuantSpec, algorithm: Al
     Raises:
         CalibrationError: Another algorithm was asked for.
     """
-    if algorithm not in _FOR_WEIGHTS:
+    if algorithm not in FOR_WEIGHTS:
         raise CalibrationError(f"weights cannot use '{algorithm.value}'; allowed are minmax and mse")
     rows = (
         weight.reshape(1, -1)

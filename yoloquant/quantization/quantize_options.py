@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
-from ..data.calibration import CalibrationOptions
-from .observers import CalibrationRecipe
-
-if TYPE_CHECKING:
-    from ..graph.trace import Graph
-    from .plan import Point
-    from .qparams import QuantSpec
+from ..data.calibration_options import CalibrationOptions
+from ..options import IMGSZ, UNSAFE, ImageSize, option, option_model
+from .range_options import CalibrationRecipe
 
 
-@dataclass(frozen=True)
+@option_model
 class QuantizeOptions:
-    """How a model is quantized.
+    """How a model is quantized."""
 
-    Attributes:
-        imgsz: Input size in pixels, one number or height and width; the checkpoint's own by default.
-        calibration: Which images calibrate.
-        ranges: Which algorithm finds which range.
-        allow_unsafe: Read checkpoints that can run code.
-        native_ranges: Take over the ranges of a checkpoint that Ultralytics' own QAT made; without this it is
-            calibrated like any other.
-        points: Representation of each point where it is to differ from the scheme's, for instance fewer bits.
-    """
-
-    imgsz: int | Sequence[int] | None = None
-    calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
-    ranges: CalibrationRecipe = field(default_factory=CalibrationRecipe)
-    allow_unsafe: bool = False
-    native_ranges: bool = True
-    points: Callable[[Graph, Point], QuantSpec] | None = None
+    imgsz: ImageSize = option(default=None, help=IMGSZ)
+    calibration: CalibrationOptions = option(default_factory=CalibrationOptions, help="which images calibrate")
+    ranges: CalibrationRecipe = option(default_factory=CalibrationRecipe, help="which algorithm finds which range")
+    allow_unsafe: bool = option(default=False, help=UNSAFE)
+    native_ranges: bool = option(
+        default=True,
+        help="take over the ranges of a checkpoint that Ultralytics' own QAT made; without this it is calibrated anew",
+    )
+    points: Any = option(
+        default=None,
+        help="function of graph and point that gives the representation of a point where it is to differ from the "
+        "scheme's, for instance fewer bits",
+        python_only=True,
+    )

@@ -17,7 +17,9 @@ if not __package__:  # run by the path of its folder: python /media/bundle/yoloq
     runpy.run_module(_HERE.name, run_name="__main__", alter_sys=True)
     sys.exit()
 
-from .apps.settings import Settings
+from .apps.keys import INFO, VERIFY
+from .apps.settings import Settings, parse
+from .core.nearest import nearest
 from .errors import OutputError, SourceError, TargetError, UsageError, YoloquantError
 
 if TYPE_CHECKING:
@@ -39,7 +41,6 @@ Every verb takes bundle=<folder>; without it, the bundle is the folder that hold
 Keys are written key=value or --key value. Exit codes: 0 pass, 1 fail, 2 wrong input or damaged bundle,
 3 inconclusive, 4 the model could not be run here.
 """
-_VERIFY_KEYS = ("bundle", "data", "limit", "threads", "device", "hint", "expect", "json")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if given else EXIT_USAGE
     try:
         if given[0] not in _VERBS:
-            raise UsageError(f"there is no verb '{given[0]}'; there are {', '.join(_VERBS)}")
+            raise UsageError(f"there is no verb '{given[0]}'{nearest(given[0], _VERBS)}")
         return _VERBS[given[0]](parse(given[1:]))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -74,28 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception:  # a runtime may raise anything; Python's own exit code 1 would say that a limit was missed
         traceback.print_exc()
         return EXIT_COULD_NOT_RUN
-
-
-def parse(words: Sequence[str]) -> dict[str, str]:
-    """Read ``key=value``, ``--key=value`` and ``--key value``.
-
-    Raises:
-        UsageError: A word is none of these, or a key comes twice.
-    """
-    found: dict[str, str] = {}
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        key, equals, value = word.lstrip("-").partition("=")
-        if not equals and word.startswith("--") and rest:
-            equals, value = "=", rest.pop(0)
-        key = key.replace("-", "_")
-        if not equals or not key:
-            raise UsageError(f"argument '{word}' is not key=value or --key value")
-        if key in found:
-            raise UsageError(f"argument '{key}' is given twice")
-        found[key] = value
-    return found
 
 
 def _folder(arguments: dict[str, str]) -> Path:
@@ -116,7 +95,7 @@ def _checked(arguments: dict[str, str]) -> Path:
 
 
 def _verify(arguments: dict[str, str]) -> int:
-    settings = Settings(arguments, _VERIFY_KEYS, "verify")
+    settings = Settings(arguments, VERIFY, "verify")
     folder = _checked(arguments)
     from .apps.verify import VerifyOptions, verify
     from .backends import BackendOptions
@@ -149,7 +128,7 @@ def _print(outcome: Verification) -> None:
 def _info(arguments: dict[str, str]) -> int:
     from .core.bundle_manifest import read
 
-    settings = Settings(arguments, ("bundle", "json"), "info")
+    settings = Settings(arguments, INFO, "info")
     manifest = read(_folder(arguments))
     if settings.text("json"):
         _write(settings.text("json"), manifest.text())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from ..errors import UsageError
+from pydantic import PlainValidator
+
+from ..options import IMGSZ, UNSAFE, ImageSize, Names, PathOrNone, option, option_model
 from ..pruning.criteria import Criterion
 
 if TYPE_CHECKING:
@@ -38,66 +38,62 @@ class Per(str, Enum):
     POINT = "point"
 
 
-@dataclass(frozen=True)
+def _shares(values: Any) -> tuple[float, ...]:
+    given = values.split(",") if isinstance(values, str) else values
+    try:
+        ratios = tuple(sorted({float(v) for v in ([given] if isinstance(given, (int, float)) else given)}))
+    except (TypeError, ValueError):
+        ratios = ()
+    if not ratios or not all(0 < r < 1 for r in ratios):
+        raise ValueError("each is a share of channels to prune, above 0 and below 1, for instance 0.25,0.5,0.75")
+    return ratios
+
+
+Shares = Annotated[tuple[float, ...], PlainValidator(_shares)]
+
+
+@option_model
 class AnalyzeOptions:
-    """A sensitivity analysis.
+    """A sensitivity analysis."""
 
-    Attributes:
-        kind: Pruning groups, or quantization points.
-        metric: What is measured.
-        ratios: Shares of every group that are pruned, between 0 and 1; each is rounded to what the group allows.
-        images: Images that are measured on, the first of the split; their float outputs are held in memory.
-        split: Split of the data yaml that they come from.
-        imgsz: Input height and width in pixels, or one number; the checkpoint's own by default.
-        only: Names or patterns with ``*`` of the parts that are analysed.
-        criterion: Which channels of a group go first.
-        gradients: What ``training.gradients`` returns, for ``criterion=taylor``.
-        round_to: Every pruned layer keeps a multiple of so many channels.
-        reestimate: Take BatchNorm statistics anew after pruning; None for where it is worth its time: all metrics but
-            ``distill``.
-        training_images: Images of the train split that BatchNorm statistics or ranges come from.
-        scheme: Quantization scheme whose points are analysed; a quantized checkpoint's own ranges are used.
-        per: Whether a layer or a single point is quantized at a time.
-        weight_bits: Bits of weights.
-        activation_bits: Bits of activations.
-        seed: Chooses training images, and channels for ``criterion=random``.
-        folder: Where finished measurements are kept; a second start with the same model, data and options goes on from
-            there. None keeps none.
-        allow_unsafe: Read checkpoints that can run code.
-    """
-
-    kind: Kind = Kind.PRUNE
-    metric: Metric = Metric.DISTILL
-    ratios: tuple[float, ...] = (0.25, 0.5, 0.75)
-    images: int = 16
-    split: str = "val"
-    imgsz: int | Sequence[int] | None = None
-    only: tuple[str, ...] = ("*",)
-    criterion: Criterion = Criterion.L2
-    gradients: Mapping[str, torch.Tensor] | None = field(default=None, repr=False, compare=False)
-    round_to: int = 8
-    reestimate: bool | None = None
-    training_images: int = 64
-    scheme: str = "portable"
-    per: Per = Per.LAYER
-    weight_bits: int = 8
-    activation_bits: int = 8
-    seed: int = 0
-    folder: str | os.PathLike[str] | None = None
-    allow_unsafe: bool = False
-
-    def __post_init__(self) -> None:
-        closed: dict[str, type[Enum]] = {"kind": Kind, "metric": Metric, "criterion": Criterion, "per": Per}
-        for name, allowed in closed.items():
-            object.__setattr__(self, name, _member(name, getattr(self, name), allowed))
-        object.__setattr__(self, "ratios", _ratios(self.ratios))
-        object.__setattr__(self, "only", tuple([self.only] if isinstance(self.only, str) else self.only))
-        for name in ("images", "round_to", "training_images"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name}={getattr(self, name)} is not supported; it must be 1 or more")
-        for name in ("weight_bits", "activation_bits"):
-            if not 2 <= getattr(self, name) <= 16:
-                raise UsageError(f"{name}={getattr(self, name)} is not supported; allowed are 2 to 16")
+    kind: Kind = option(default=Kind.PRUNE, help="prune (channels of each group) or quant (points of each layer)")
+    metric: Metric = option(default=Metric.DISTILL, help="distill (raw outputs, needs no labels), fidelity or map")
+    ratios: Shares = option(
+        default=(0.25, 0.5, 0.75),
+        help="shares of every group that are pruned, separated by commas; each is rounded to what the group allows",
+    )
+    images: int = option(default=16, ge=1, help="images that are measured on; their float outputs are held in memory")
+    split: str = option(default="val", help="split of the data yaml that they come from")
+    imgsz: ImageSize = option(default=None, help=IMGSZ)
+    only: Names = option(default=("*",), help="layers to analyse, separated by commas; patterns with * are allowed")
+    criterion: Criterion = option(
+        default=Criterion.L2, help="which channels of a group go first: l1, l2, bn, lamp, taylor or random"
+    )
+    gradients: Any = option(
+        default=None, help="what ``training.gradients`` returns, for criterion=taylor", python_only=True
+    )
+    round_to: int = option(default=8, ge=1, help="every pruned layer keeps a multiple of so many channels")
+    reestimate: bool | None = option(
+        default=None,
+        help="take BatchNorm statistics anew after pruning; for all metrics but distill if not given",
+    )
+    training_images: int = option(
+        default=64, ge=1, help="training images that BatchNorm statistics or ranges come from"
+    )
+    scheme: str = option(
+        default="portable",
+        help="quantization scheme whose points are analysed; a quantized checkpoint's own ranges are used",
+    )
+    per: Per = option(default=Per.LAYER, help="quantize a layer or a single point at a time")
+    weight_bits: int = option(default=8, ge=2, le=16, help="bits of weights")
+    activation_bits: int = option(default=8, ge=2, le=16, help="bits of activations")
+    seed: int = option(default=0, help="chooses training images, and channels for criterion=random")
+    folder: PathOrNone = option(
+        default=None,
+        help="where finished measurements are kept: a second start with the same model, data and options goes on there",
+        python_only=True,
+    )
+    allow_unsafe: bool = option(default=False, help=UNSAFE)
 
     @property
     def reestimates(self) -> bool:
@@ -124,27 +120,6 @@ class AnalyzeOptions:
 
     def _training(self, used: bool) -> dict[str, Any]:
         return {"training_images": self.training_images, "seed": self.seed} if used else {}
-
-
-def _member(name: str, value: Any, allowed: type[Enum]) -> Enum:
-    try:
-        return allowed(value)
-    except ValueError:
-        known = ", ".join(str(m.value) for m in allowed)
-        raise UsageError(f"{name}='{value}' is unknown; allowed are {known}") from None
-
-
-def _ratios(values: Any) -> tuple[float, ...]:
-    try:
-        ratios = tuple(sorted({float(v) for v in ([values] if isinstance(values, (int, float)) else values)}))
-    except (TypeError, ValueError):
-        ratios = ()
-    if not ratios or not all(0 < r < 1 for r in ratios):
-        raise UsageError(
-            f"ratios={values} is not supported; each is a share of channels to prune, above 0 and below 1, for "
-            "instance 0.25,0.5,0.75"
-        )
-    return ratios
 
 
 def _digest(gradients: Mapping[str, torch.Tensor]) -> str:

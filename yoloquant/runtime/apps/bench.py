@@ -26,13 +26,12 @@ from ..errors import DataError, OutputError, UsageError
 from ..io.open_source import IMAGE_SUFFIXES, open_source
 from .bench_report import PERCENTILES, STEPS, Measured, Report
 from .bench_worker import Opener, Turn, Worker
-from .running import KEYS as RUNNING_KEYS
+from .keys import BENCH as KEYS
 from .running import BundleOpener, Running, own_bundle
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
-KEYS = (*("model", "source", "images", "rounds", "runs", "warmup", "affinity", "seed", "output", *RUNNING_KEYS),)
 GOLDEN = "golden"
 """Folder of a bundle that holds real pictures."""
 _SHAPE = (480, 640)

@@ -20,18 +20,14 @@ from ..io.open_source import open_source
 from ..io.sources import Source, SourceOptions
 from ..io.window import Window, has_display
 from ..io.writers import VIDEO_SUFFIXES, ImageFolder, JsonLines, SaidLines, Sink, VideoFile
+from .keys import PREDICT as KEYS
 from .predict_summary import STANDARD_OUTPUT, Consumer, Summary, report, summarize
-from .running import KEYS as RUNNING_KEYS
 from .running import BundleOpener, Network, Running, own_bundle
 from .settings import Settings
 from .workers import open_workers, pipeline_of, shares
 
 logger = logging.getLogger(__name__)
 
-KEYS = (
-    *("model", "source", "labels", "output", "show", "overlay", "line", "limit", "workers"),
-    *("timeout", "reconnect", "size", "fps", *RUNNING_KEYS),
-)
 _STILL_MS = 500
 
 

@@ -12,8 +12,6 @@ from ..core.detector import Detector
 from ..core.model_info import ModelInfo
 from .settings import Settings
 
-KEYS = ("threads", "device", "hint", "precision", "conf", "iou", "max_det")
-
 
 @dataclass(frozen=True)
 class Network:

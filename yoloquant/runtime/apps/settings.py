@@ -2,13 +2,54 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Mapping, Sequence
+from typing import Dict, Iterable, Mapping, NamedTuple, Sequence
 
+from ..core.nearest import nearest
 from ..errors import UsageError
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+class Key(NamedTuple):
+    """An argument of a verb: its name, and one line for people."""
+
+    name: str
+    help: str
+
+
+def parse(words: Sequence[str], first: str = "") -> Dict[str, str]:
+    """Read ``key=value``, ``--key=value`` and ``--key value``; every command of this project reads it here.
+
+    Args:
+        words: What follows the verb.
+        first: Key that a bare first word stands for, as in ``quantize best.pt``; none if empty.
+
+    Raises:
+        UsageError: A word is none of these, or a key comes twice.
+    """
+    found: Dict[str, str] = {}
+    rest = list(words)
+    if first and rest and not rest[0].startswith("-") and not _is_pair(rest[0]):
+        rest[0] = f"{first}={rest[0]}"
+    while rest:
+        word = rest.pop(0)
+        key, equals, value = word.lstrip("-").partition("=")
+        if not equals and word.startswith("--") and rest:
+            equals, value = "=", rest.pop(0)
+        key = key.replace("-", "_")
+        if not equals or not key:
+            raise UsageError(f"argument '{word}' is not key=value or --key value")
+        if key in found:
+            raise UsageError(f"argument '{key}' is given twice")
+        found[key] = value
+    return found
+
+
+def _is_pair(word: str) -> bool:
+    """Whether it is ``key=value``, and not a path that holds an equals sign."""
+    key, equals, _ = word.partition("=")
+    return bool(equals) and key.replace("-", "_").isidentifier()
 
 
 class Settings:
@@ -23,13 +64,12 @@ class Settings:
         UsageError: A key is unknown.
     """
 
-    def __init__(self, given: Mapping[str, str], allowed: Sequence[str], verb: str) -> None:
+    def __init__(self, given: Mapping[str, str], allowed: Iterable[Key], verb: str) -> None:
         self._given = dict(given)
+        names = [key.name for key in allowed]
         for key in self._given:
-            if key not in allowed:
-                close = difflib.get_close_matches(key, allowed, n=1)
-                hint = f"did you mean '{close[0]}'?" if close else f"allowed are {', '.join(allowed)}"
-                raise UsageError(f"unknown argument '{key}' of '{verb}'; {hint}")
+            if key not in names:
+                raise UsageError(f"unknown argument '{key}' of '{verb}'{nearest(key, names)}")
 
     def text(self, key: str, default: str = "") -> str:
         """The text itself."""

@@ -15,11 +15,11 @@ from ...graph.ops import INPUT
 from ...graph.trace import Graph
 from ...graph.traced_model import TracedModel
 from ...quantization.artifact import Artifact
-from ...quantization.observers import Algorithm, CalibrationRecipe
 from ...quantization.plan import Plan, Point, PointKind, Role
 from ...quantization.ptq import quantize
 from ...quantization.qparams import QuantSpec
 from ...quantization.quantize_options import QuantizeOptions
+from ...quantization.range_options import Algorithm, CalibrationRecipe
 from ...quantization.scheme import weight_point_name
 from ...targets.schemes import resolve_schemes
 from .. import distributed as ranks

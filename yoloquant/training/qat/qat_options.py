@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict
 from enum import Enum
 from types import MappingProxyType
 from typing import Any
 
 from ...errors import UsageError
+from ...options import UNSAFE, TextOrNone, build, option, option_model
 
 
 class Loss(str, Enum):
@@ -26,68 +28,73 @@ class Select(str, Enum):
     FITNESS = "fitness"
 
 
-@dataclass(frozen=True)
+class Preset(str, Enum):
+    """How long training is; learning rates follow from the bits."""
+
+    FAST = "fast"
+    STANDARD = "standard"
+    LONG = "long"
+
+
+@option_model
 class QATOptions:
-    """Quantization-aware training.
+    """Quantization-aware training."""
 
-    Attributes:
-        preset: ``fast``, ``standard`` or ``long``: epochs; learning rates follow from the bits.
-        scheme: Scheme whose plan is trained; ``portable`` serves every runtime.
-        weight_bits: Bits of weights.
-        activation_bits: Bits of activations; the network's input and raw head outputs keep eight.
-        loss: Distillation from the float model, the model's own loss, or both.
-        teacher: Checkpoint to distil from; the float model itself if None.
-        distill_weight: Weight of the distillation loss.
-        detect_weight: Weight of the model's own loss.
-        feature_weight: Weight of the distillation of every layer's feature map; needs a teacher of the student's own
-            width. None for 12 below eight bits, where a few hundred images teach little through the head alone, and 0
-            otherwise or with another teacher.
-        range_lr: Learning rate of the ranges: their relative change per step.
-        learn_offset: Learn the two ends of affine ranges apart, and so their zero_points too.
-        learn_heads: Learn the ranges of raw head outputs too.
-        damping: Weight of the pull towards grid points that keeps weights from oscillating; it grows from 0.
-        local_weight: Weight of the error that each range makes by itself, for that range alone: it repairs ranges that
-            were calibrated badly, which the loss behind the network hardly does.
-        images: How many training images calibrate the ranges that training starts from.
-        select: By what the best checkpoint is chosen; ``auto`` is fidelity to the float model where a detector is
-            distilled from itself, else Ultralytics' fitness.
-        float_val: Score the float weights too after every epoch.
-        minmax: Start from min-max ranges instead of the best calibration; to show what training can repair.
-        allow_unsafe: Read checkpoints that can run code.
-    """
-
-    preset: str = "standard"
-    scheme: str = "portable"
-    weight_bits: int = 8
-    activation_bits: int = 8
-    loss: Loss = Loss.DISTILL
-    teacher: str | None = None
-    distill_weight: float = 1.0
-    detect_weight: float = 1.0
-    feature_weight: float | None = None
-    range_lr: float | None = None
-    learn_offset: bool = False
-    learn_heads: bool = False
-    damping: float = 0.0
-    local_weight: float = 0.0
-    images: int = 128
-    select: Select = Select.AUTO
-    float_val: bool = True
-    minmax: bool = False
-    allow_unsafe: bool = False
+    preset: Preset = option(
+        default=Preset.STANDARD, help="how long: fast (minutes), standard or long", aliases=("qat",)
+    )
+    scheme: str = option(default="portable", help="scheme whose plan is trained; portable serves every runtime")
+    weight_bits: int = option(default=8, ge=2, le=8, help="bits of weights")
+    activation_bits: int = option(
+        default=8, ge=2, le=8, help="bits of activations; the network's input and raw head outputs keep eight"
+    )
+    loss: Loss = option(
+        default=Loss.DISTILL, help="distill (from the float model, needs no labels), detect (the model's own) or both"
+    )
+    teacher: TextOrNone = option(default=None, help="checkpoint to distil from; the float model itself if not given")
+    distill_weight: float = option(default=1.0, ge=0, help="weight of the distillation loss")
+    detect_weight: float = option(default=1.0, ge=0, help="weight of the model's own loss")
+    feature_weight: float | None = option(
+        default=None,
+        ge=0,
+        help="weight of distilling every layer's feature map, for a teacher of the student's own width; if not given "
+        "12 below eight bits, where a few hundred images teach little through the head alone, else 0",
+    )
+    range_lr: float | None = option(
+        default=None, gt=0, help="learning rate of the ranges, their relative change per step; 0.001 if not given"
+    )
+    learn_offset: bool = option(
+        default=False, help="learn the two ends of affine ranges apart, and so their zero_points too"
+    )
+    learn_heads: bool = option(default=False, help="learn the ranges of raw head outputs too")
+    damping: float = option(
+        default=0.0,
+        ge=0,
+        help="weight of the pull towards grid points that keeps weights from oscillating; it grows from 0",
+    )
+    local_weight: float = option(
+        default=0.0,
+        ge=0,
+        help="weight of the error that each range makes by itself, for that range alone: repairs badly calibrated ones",
+    )
+    images: int = option(
+        default=128, ge=1, help="how many training images calibrate the ranges that training starts from"
+    )
+    select: Select = option(
+        default=Select.AUTO,
+        help="what chooses the best checkpoint: fidelity to the float model, Ultralytics' fitness, or auto: fidelity "
+        "where a detector is distilled from itself",
+    )
+    float_val: bool = option(default=True, help="score the float weights too after every epoch")
+    minmax: bool = option(
+        default=False, help="start from min-max ranges, to show what training can repair", python_only=True
+    )
+    allow_unsafe: bool = option(default=False, help=UNSAFE)
 
     def __post_init__(self) -> None:
         if self.feature_weight is None:
             helps = self.missing_bits > 0 and self.distils and self.teacher is None
             object.__setattr__(self, "feature_weight", _FEATURES if helps else 0.0)
-        if self.preset not in PRESETS:
-            raise UsageError(f"preset='{self.preset}' is unknown; allowed are {', '.join(PRESETS)}")
-        for name in ("weight_bits", "activation_bits"):
-            if not 2 <= getattr(self, name) <= 8:
-                raise UsageError(f"{name}={getattr(self, name)} is not supported; allowed are 2 to 8")
-        for name in ("distill_weight", "detect_weight", "feature_weight", "damping", "local_weight"):
-            if not getattr(self, name) >= 0:
-                raise UsageError(f"{name}={getattr(self, name)} is not supported; it must be 0 or more")
 
     @property
     def distils(self) -> bool:
@@ -109,18 +116,8 @@ class QATOptions:
         return {k: getattr(v, "value", v) for k, v in asdict(self).items()}
 
 
-@dataclass(frozen=True)
-class Preset:
-    """Defaults for Ultralytics' arguments, used where the caller names none.
-
-    Attributes:
-        epochs: Passes over the training images.
-    """
-
-    epochs: int
-
-
-PRESETS = MappingProxyType({"fast": Preset(3), "standard": Preset(10), "long": Preset(50)})
+EPOCHS = MappingProxyType({Preset.FAST: 3, Preset.STANDARD: 10, Preset.LONG: 50})
+"""Passes over the training images, where the caller names no number."""
 
 # Measured on YOLO11n: at eight bits a step of 1e-5 already costs more than it can win, since an optimizer that moves
 # every weight by its learning rate adds as much noise as rounding does; at four bits 5e-5 gives after 7 epochs what
@@ -133,7 +130,7 @@ _FEATURES = 12.0
 def host_defaults(options: QATOptions, given: dict[str, Any]) -> dict[str, Any]:
     """Ultralytics arguments that quantization-aware training wants, for those that the caller left open."""
     batch = given.get("batch", 16)
-    epochs = int(given.get("epochs", PRESETS[options.preset].epochs))
+    epochs = int(given.get("epochs", EPOCHS[options.preset]))
     defaults = {
         "epochs": epochs,
         "optimizer": "AdamW",
@@ -172,22 +169,9 @@ def parse(value: Any) -> QATOptions:
     if isinstance(value, QATOptions):
         return value
     if isinstance(value, str):
-        return QATOptions(preset=value)
-    if not isinstance(value, dict):
+        return build(QATOptions, {"preset": value}, "qat")
+    if not isinstance(value, Mapping):
         raise UsageError(
-            f"qat={value!r} is not supported; give a preset ({', '.join(PRESETS)}), a mapping or QATOptions"
+            f"qat={value!r} is not supported; give a preset ({', '.join(Preset)}), a mapping or QATOptions"
         )
-    known = {f.name: f for f in fields(QATOptions)}
-    unknown = sorted(set(value) - set(known))
-    if unknown:
-        raise UsageError(f"qat has no option '{unknown[0]}'; allowed are {', '.join(known)}")
-    kinds: dict[str, type[Enum]] = {"loss": Loss, "select": Select}
-    values = dict(value)
-    for name, kind in kinds.items():
-        if name in values:
-            try:
-                values[name] = kind(values[name])
-            except ValueError:
-                allowed = ", ".join(str(k.value) for k in kind)
-                raise UsageError(f"{name}='{values[name]}' is unknown; allowed are {allowed}") from None
-    return QATOptions(**values)
+    return build(QATOptions, value, "qat")

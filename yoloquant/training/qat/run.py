@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from ultralytics.cfg import DEFAULT_CFG_DICT
 from ...bridge import checkpoint as host
 from ...errors import DataError, ModelError, TrainingError, UsageError, YoloquantError
 from ...quantization.artifact import Artifact
+from ...runtime.core.nearest import nearest
 from .qat_options import QATOptions, parse
 from .trainer import QATTrainer
 
@@ -69,6 +69,4 @@ def check_arguments(arguments: dict[str, Any]) -> None:
     """Raise UsageError for an argument that neither we nor Ultralytics know, with the nearest one."""
     for name in arguments:
         if name in _OURS or name not in DEFAULT_CFG_DICT:
-            close = difflib.get_close_matches(name, DEFAULT_CFG_DICT, n=1)
-            hint = f"; did you mean '{close[0]}'?" if close else ""
-            raise UsageError(f"unknown training argument '{name}'{hint}")
+            raise UsageError(f"unknown training argument '{name}'{nearest(name, DEFAULT_CFG_DICT)}")

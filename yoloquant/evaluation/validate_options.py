@@ -1,0 +1,23 @@
+"""How artifacts are judged; light enough for recipes and the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..options import option, option_model
+
+
+@option_model
+class ValidateOptions:
+    """How artifacts are judged."""
+
+    gate: Any = option(default="default", help="name of a gate, or a path to one; in Python also the limits themselves")
+    split: str = option(default="val", help="split of the data yaml that is scored")
+    limit: int | None = option(default=None, ge=1, help="score only so many images")
+    threads: int | None = option(default=None, ge=1, help="threads of every runtime; all cores if not given")
+    latency: bool = option(default=True, help="time a float model in the same runtime beside each target")
+    memory: bool = option(default=True, help="measure peak memory of every artifact in a process of its own")
+    bootstrap: int = option(default=1000, ge=100, help="replicates of the paired bootstrap")
+    manifest: str | Path | None = option(default=None, help="manifest (json) that the images are held against")
+    report: Path | None = option(default=None, help="folder that the report is written to", python_only=True)

@@ -1,0 +1,29 @@
+"""How options are defined: once, as a frozen model beside the code that they configure.
+
+A field's description is the help text of the command and of the reference, its constraints are the checks, and its type
+is what the command, a recipe and a Python caller may give.
+"""
+
+from __future__ import annotations
+
+from .flat import FlatOption, build, flatten
+from .kinds import ImageSize, Names, PathOrNone, Text, TextOrNone
+from .model import option, option_model
+
+IMGSZ = "input size in pixels: 640 or height,width; the checkpoint's own if not given"
+UNSAFE = "read a checkpoint that can run code; only for files you trust"
+
+__all__ = [
+    "IMGSZ",
+    "UNSAFE",
+    "FlatOption",
+    "ImageSize",
+    "Names",
+    "PathOrNone",
+    "Text",
+    "TextOrNone",
+    "build",
+    "flatten",
+    "option",
+    "option_model",
+]

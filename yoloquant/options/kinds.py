@@ -1,0 +1,58 @@
+"""Types of options that are given in more than one form: ``640`` or ``480,640``, a path or a text, names in a list."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainValidator
+
+SIZE = "one number or height,width, for instance 640"
+
+
+def _size(value: Any) -> int | tuple[int, int] | None:
+    if value is None or value == "":
+        return None
+    parts = value
+    if isinstance(value, str):
+        parts = value.strip("[]()").replace("x", ",").split(",")
+    if isinstance(parts, (int, float)):
+        parts = [parts]
+    try:
+        sides = [int(part) for part in parts]
+    except (TypeError, ValueError):
+        sides = []
+    if len(sides) not in (1, 2) or isinstance(value, bool):
+        raise ValueError(f"allowed is {SIZE}")
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+def _text(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _names(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _none(value: Any) -> Any:
+    return None if isinstance(value, str) and value.lower() in {"", "none", "null"} else _text(value)
+
+
+ImageSize = Annotated[int | Sequence[int] | None, PlainValidator(_size)]
+"""Input size in pixels: one number, or height and width."""
+
+Text = Annotated[str, BeforeValidator(_text)]
+"""A text, or a path."""
+
+TextOrNone = Annotated[str | None, BeforeValidator(_none)]
+"""The same where it may be left out."""
+
+PathOrNone = Annotated[str | os.PathLike[str] | None, BeforeValidator(_none)]
+"""A path, kept as a text, that may be left out."""
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+"""Names in a list, or separated by commas."""

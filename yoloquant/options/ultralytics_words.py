@@ -1,0 +1,60 @@
+"""Ultralytics' words for what this project calls otherwise: the same where it means the same, else an answer.
+
+People come from ``yolo export model=best.pt format=engine half=True int8=True``. Source of the words: Ultralytics 8.4's
+``cfg/default.yaml`` and its export table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import Any
+
+_SAME = {"format": "targets", "weights": "model"}
+
+_ANSWERS = {
+    "half": "every export is INT8, with in float what cannot be; leave half= out",
+    "nms": "exports hold no NMS, which few runtimes can run; predict, bench and bundles do it on the host",
+    "dynamic": "exports have one fixed input size, which INT8 kernels want: imgsz=<pixels> or imgsz=<height,width>",
+    "simplify": "graphs are always simplified; leave simplify= out",
+    "opset": "the target chooses the opset that its runtimes read; leave opset= out",
+    "workspace": "the engine is built on the device: bundle=true, then build_engine there",
+    "fraction": "images=<number> says how many training images calibrate, instead of fraction=",
+    "batch": "exports take one image at a time, which is what a camera gives; leave batch= out",
+    "device": "export, calibration and validation run on the CPU; device= is for train and predict",
+    "val": "scoring is a verb of its own: yoloquant validate model=... exports=... data=...",
+    "project": "output=<folder> says where results go, instead of project=, name= and exist_ok=",
+    "name": "output=<folder> says where results go, instead of project=, name= and exist_ok=",
+    "exist_ok": "results are replaced as a whole, so exist_ok= is not needed; output=<folder> says where they go",
+    "epochs": "epochs= belongs to train: yoloquant train model=... data=... epochs=...",
+    "tflite": "targets=litert is what writes .tflite",
+    "engine": "targets=tensorrt is what an engine is built from, on its device",
+    "rpi": "targets=rpi is what a Raspberry Pi runs",
+}
+_VERBS = {"quantize", "export", "validate", "run", "analyze", "bundle", "plan", "prune", "demo"}
+_NEEDLESS = {"int8": True, "quantize": 8}
+
+
+def same_word(key: str) -> str:
+    """Our word for one of Ultralytics'; the word itself where there is none."""
+    return _SAME.get(key, key)
+
+
+def answer(key: str, value: Any, verb: str, known: Container[str]) -> str | None:
+    """Reply to an option that is not ours.
+
+    Args:
+        key: Its name.
+        value: Its value.
+        verb: The command.
+        known: What the verb knows.
+
+    Returns:
+        What to tell; empty for nothing; None where it asks for what happens anyway (``int8=True``).
+    """
+    if verb not in _VERBS or key in known:
+        return ""
+    if key in _NEEDLESS:
+        if str(value).lower() in {str(_NEEDLESS[key]).lower(), "1"}:
+            return None
+        return f"{key}={value} is not supported: exports are INT8; weight_bits= and activation_bits= of train go lower"
+    return _ANSWERS.get(key, "")

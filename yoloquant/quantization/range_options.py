@@ -1,0 +1,48 @@
+"""Which algorithm finds which range."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from ..options import option, option_model
+from .plan import Role
+
+
+class Algorithm(str, Enum):
+    """How a range is chosen."""
+
+    MINMAX = "minmax"  # everything seen
+    PERCENTILE = "percentile"  # all but the rarest values
+    MSE = "mse"  # least squared error of the values
+    MSE_SILU = "mse_silu"  # least squared error after the SiLU that follows
+    MSE_SIGMOID = "mse_sigmoid"  # least squared error after the sigmoid that follows; large values are never clipped
+    ENTROPY = "entropy"  # least Kullback-Leibler divergence, as TensorRT's calibrator
+
+
+FOR_WEIGHTS = frozenset({Algorithm.MINMAX, Algorithm.MSE})
+
+
+@option_model
+class CalibrationRecipe:
+    """Which algorithm finds the range of which kind of point."""
+
+    activation: Algorithm = option(default=Algorithm.MSE, help="for activations without a choice of their own")
+    pre_activation: Algorithm = option(default=Algorithm.MSE_SILU, help="for results that go into a SiLU")
+    score: Algorithm = option(default=Algorithm.MSE_SIGMOID, help="for raw class scores")
+    head: Algorithm = option(default=Algorithm.MSE, help="for other raw head outputs")
+    weight: Algorithm = option(default=Algorithm.MSE, help="for weights, per channel: mse or minmax")
+    percentile: float = option(default=99.99, gt=50, le=100, help="share of values that percentile keeps, in percent")
+
+    def __post_init__(self) -> None:
+        if self.weight not in FOR_WEIGHTS:
+            raise ValueError(f"weight={self.weight.value} is not supported; weights can only use minmax and mse")
+
+    def algorithm(self, role: Role) -> Algorithm:
+        """The algorithm for a role."""
+        return {
+            Role.PRE_ACTIVATION: self.pre_activation,
+            Role.SCORE: self.score,
+            Role.HEAD: self.head,
+            Role.WEIGHT: self.weight,
+            Role.INPUT: Algorithm.MINMAX,
+        }.get(role, self.activation)
