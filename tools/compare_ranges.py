@@ -35,7 +35,6 @@ from yoloquant.quantization.scheme import Scheme, derive
 
 DEFAULT = "default"
 DEFAULTS = {**simulated.DEFAULTS, "scheme": "litert", "recipes": "all"}
-REPAIR_IMAGES = 16
 EVERYWHERE = (Algorithm.MINMAX, Algorithm.PERCENTILE, Algorithm.ENTROPY, Algorithm.MSE)
 AFTER = {"pre_activation": (Algorithm.MSE_SILU,), "score": (Algorithm.MSE_SIGMOID,)}
 """Algorithms that only make sense for one role: they know which function follows."""

@@ -33,7 +33,6 @@ FOUND = prune(a=[0.0, 0.01, 0.02], b=[0.5, 1.0, 2.0], c=[0.01, 0.2, 0.1], d=[0.0
 def test_protection_stops_at_the_first_ratio_that_loses_too_much() -> None:
     assert FOUND.protected(0.1) == {"a": 0.75, "b": 0.0, "c": 0.25, "d": 0.25}
     assert FOUND.protected(0.0) == {"a": 0.25, "b": 0.0, "c": 0.0, "d": 0.25}
-    assert FOUND.sensitive(0.1) == ("d", "b", "c")
     limits = Limits(protected=FOUND.protected(0.1))
     assert [limits.share(n) for n in "abc"] == [0.75, 0.0, 0.25]
 
@@ -56,15 +55,12 @@ def test_protection_never_allows_what_was_not_measured_within_the_limit(
 def test_a_limit_that_is_none(limit: float) -> None:
     with pytest.raises(UsageError, match="limit="):
         FOUND.protected(limit)
-    with pytest.raises(UsageError, match="limit="):
-        FOUND.sensitive(limit)
 
 
 def test_quantization_protects_no_group() -> None:
     found = Sensitivity("quant", "map", 0.4, (Measured("model.0", None, (), 0.3, 0.1, "quantize"),))
     with pytest.raises(UsageError, match="kind=prune"):
         found.protected(0.1)
-    assert found.sensitive(0.05) == ("model.0",) and found.sensitive(0.1) == ()
     assert found.table()[1:] == ["layer or point    drop", "model.0         0.1000"]
 
 

@@ -54,17 +54,6 @@ def test_the_least_important_go_first() -> None:
     assert plan.dropped(found.groups) == frozenset()
 
 
-def test_other_numbers_have_other_costs() -> None:
-    found = case(FAMILY)
-    plan = whole_plan(found)
-    name = found.groups.groups[0].name
-    less = plan.with_left(found.groups, found.costs, {name: 2})
-    assert less.left[name] == 2
-    assert less.after == found.costs(less.left) != plan.after
-    assert less.before == plan.before
-    assert less.layers[0].outputs == (found.groups[name].count, 2)
-
-
 def test_it_prints_what_changes() -> None:
     plan = plan_for(case(FAMILY), Choice(0.5))
     text = str(plan)

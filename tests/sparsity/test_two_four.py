@@ -22,7 +22,7 @@ from yoloquant.bridge.checkpoint import load_model
 from yoloquant.errors import ModelError, PruneError, UsageError
 from yoloquant.graph.traced_model import TracedModel
 from yoloquant.pruning import permute_channels as nm_permute
-from yoloquant.pruning.permute_channels import Permutation, permute_channels, sparsify_24
+from yoloquant.pruning.permute_channels import permute_channels
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.sparsity.permutation_search import Search, best_order, retained
 from yoloquant.sparsity.two_four import check_24, mask_24, masks_24
@@ -93,11 +93,11 @@ def test_layers_without_whole_groups_are_named() -> None:
 
 def test_without_reordering_only_the_masks_are_applied() -> None:
     module, before = live(), live()
-    done = sparsify_24(module, Permutation.NONE)
-    assert done.reordered == () and done.found.retained == done.plain
+    found = masks_24(module)
+    apply_masks(module, found.masks)
     for name, value in module.state_dict().items():
         old = before.state_dict()[name]
-        assert torch.equal(value, old * done.found.masks[name] if name in done.found.masks else old)
+        assert torch.equal(value, old * found.masks[name] if name in found.masks else old)
 
 
 # -- the order of channels
@@ -215,9 +215,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]
     """A 2:4 model, quantized and exported for TensorRT, and the layers that were planned."""
     folder = tmp_path_factory.mktemp("exported")
     module = live()
-    done = sparsify_24(module)
-    masks = done.found.masks
-    assert done.reordered and done.found.retained > done.plain
+    plain = masks_24(module)
+    assert permute_channels(module)
+    found = masks_24(module)
+    assert found.retained > plain.retained
+    masks = found.masks
+    apply_masks(module, masks)
     artifact = api.quantize(
         checkpoint(folder / "sparse.pt", module), data=str(write_images(folder / "data")), scheme="tensorrt"
     )

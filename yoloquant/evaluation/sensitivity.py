@@ -114,15 +114,6 @@ class Sensitivity:
             share = point.ratio or 0.0
         return share
 
-    def sensitive(self, limit: float) -> tuple[str, ...]:
-        """Parts that lose more than a limit somewhere, the most sensitive first.
-
-        Raises:
-            UsageError: The limit is negative or no number.
-        """
-        _check_limit(limit)
-        return tuple(name for name, _ in self.ranking() if any(p.loss > limit for p in self.parts[name]))
-
     # -- files
 
     def to_dict(self) -> dict[str, Any]:

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from ..errors import PruneError
 from ..sparsity.permutation_search import Search, best_order, retained
 from ..sparsity.sparse_layers import sparse_layers
-from ..sparsity.two_four import GROUP, Masks24, masks_24, unfit
-from ..sparsity.unstructured import apply_masks
+from ..sparsity.two_four import GROUP, unfit
 from .channel_graph import follow
 from .criteria import Permutation
 from .groups import Groups, find_groups
@@ -59,54 +58,6 @@ class _Tie:
     name: str
     labels: tuple[int, ...]
     readers: tuple[tuple[str, int], ...]  # weight, and the place of the first of them along its axis 1
-
-
-@dataclass(frozen=True)
-class Sparsified24:
-    """What 2:4 pruning did to a model.
-
-    Attributes:
-        found: The masks that were applied, the layers that stay dense, and the share of magnitude that was kept.
-        plain: The share that would have been kept without reordering.
-        reordered: What was reordered.
-    """
-
-    found: Masks24
-    plain: float
-    reordered: tuple[Reordered, ...] = ()
-
-
-def sparsify_24(
-    module: nn.Module,
-    permutation: Permutation = Permutation.CHANNEL,
-    *,
-    channels: int = 3,
-    ignored: tuple[str, ...] = (),
-    search: Search | None = None,
-) -> Sparsified24:
-    """Make a live model 2:4, in place.
-
-    Args:
-        module: A live, unfused Ultralytics model.
-        permutation: Whether channels are reordered first, which keeps more of the weights and costs seconds.
-        channels: Input channels.
-        ignored: Patterns of layers or parameters that stay dense, besides those that always do.
-        search: Bounds of the search for an order.
-
-    Returns:
-        What was done.
-
-    Raises:
-        ModelError: The model cannot be traced.
-        PruneError: No layer can be 2:4, or reordering would change outputs; the model is then as it was.
-    """
-    plain = found = masks_24(module, ignored)
-    reordered: tuple[Reordered, ...] = ()
-    if permutation is Permutation.CHANNEL:
-        reordered = permute_channels(module, channels=channels, ignored=ignored, search=search)
-        found = masks_24(module, ignored)
-    apply_masks(module, found.masks)
-    return Sparsified24(found, plain.retained, reordered)
 
 
 def permute_channels(

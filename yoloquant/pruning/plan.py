@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import PruneError
 from ..io import atomic_path
-from .cost import Cost, CostModel, LayerCost
+from .cost import Cost, LayerCost
 from .groups import Group, Groups
 
 FORMAT = 1
@@ -77,12 +77,6 @@ class PrunePlan:
         for entry in self.entries:
             found |= _dropped(entry, groups[entry.group])
         return frozenset(found)
-
-    def with_left(self, groups: Groups, model: CostModel, left: Mapping[str, int]) -> PrunePlan:
-        """The plan with other numbers of units left."""
-        entries = tuple(replace(e, after=left.get(e.group, e.after)) for e in self.entries)
-        everything = {e.group: e.after for e in entries}
-        return replace(self, entries=entries, after=model(everything), layers=model.layers(everything))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""

@@ -100,26 +100,43 @@ def _bare(
 
 
 def _cut_module(layer: nn.Module, path: str, axes: dict[int, list[int]]) -> None:
-    import torch_pruning as tp
-
+    """Remove output channels (axis 0) and input channels (axis 1; transposed convolutions the other way round)."""
     if isinstance(layer, nn.BatchNorm2d):
-        tp.prune_batchnorm_out_channels(layer, axes[0])
+        layer.num_features = _slice(layer, ("weight", "bias", "running_mean", "running_var"), axes[0])
     elif isinstance(layer, nn.Linear):
         if 0 in axes:
-            tp.prune_linear_out_channels(layer, axes[0])
+            layer.out_features = _slice(layer, ("weight", "bias"), axes[0])
         if 1 in axes:
-            tp.prune_linear_in_channels(layer, axes[1])
+            layer.in_features = _slice(layer, ("weight",), axes[1], axis=1)
     elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-        out, inner = (1, 0) if isinstance(layer, nn.ConvTranspose2d) else (0, 1)
-        if layer.groups > 1:
-            tp.prune_depthwise_conv_out_channels(layer, axes[0])
-            return
-        if out in axes:
-            tp.prune_conv_out_channels(layer, axes[out])
-        if inner in axes:
-            tp.prune_conv_in_channels(layer, axes[inner])
+        _cut_convolution(layer, axes)
     elif hasattr(layer, "weight") and isinstance(layer.weight, nn.Module):
         raise PruneError(f"the layer {path} ({type(layer).__name__}) cannot be pruned")
+
+
+def _cut_convolution(layer: nn.Conv2d | nn.ConvTranspose2d, axes: dict[int, list[int]]) -> None:
+    out, inner = (1, 0) if isinstance(layer, nn.ConvTranspose2d) else (0, 1)
+    if layer.groups > 1:  # depthwise: a channel is its own input, output and group
+        left = _slice(layer, ("weight", "bias"), axes[0])
+        layer.in_channels = layer.out_channels = layer.groups = left
+        return
+    if out in axes:
+        layer.out_channels = _slice(layer, ("weight",), axes[out], axis=out)
+        _slice(layer, ("bias",), axes[out])
+    if inner in axes:
+        layer.in_channels = _slice(layer, ("weight",), axes[inner], axis=inner)
+
+
+def _slice(layer: nn.Module, names: tuple[str, ...], gone: list[int], axis: int = 0) -> int:
+    """Remove positions from tensors of a layer where it has them, and return how many are left."""
+    left = 0
+    for name in names:
+        old = getattr(layer, name)
+        if old is not None:
+            keep = _keep(old.shape[axis], gone)
+            setattr(layer, name, _selected(old, axis, keep))
+            left = len(keep)
+    return left
 
 
 def _keep(size: int, gone: list[int]) -> list[int]:

@@ -21,7 +21,7 @@ from ultralytics.models.yolo.segment import SegmentationTrainer
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 
 from ...bridge import checkpoint as host
-from ...errors import TrainingError, UsageError
+from ...errors import UsageError
 from ...graph.traced_model import TracedModel
 from ...io import atomic_path
 from ...pruning.criteria import Kind
@@ -29,22 +29,12 @@ from ...pruning.make_sparse import is_permuted, is_sparse
 from ...pruning.metadata import gone, is_pruned, kept_channels
 from ...pruning.prune_options import PruneOptions, parse
 from ...quantization.artifact import save_checkpoint
-from ...types import Task
 from .. import distributed as ranks
-from .. import unlabelled
 from ..callbacks import Average, host_criterion
 from ..distillation.criterion import Criterion, NoLoss, without_criterion
 from ..distillation.distill import Tap, Teacher, head_outputs
-from .masks import Masks
+from ..task_trainer import TaskTrainer, unwrap_model
 from .start import make_sparse_for, masks_for, prune_for
-
-try:
-    from ultralytics.utils.torch_utils import unwrap_model
-except ImportError as exc:
-    raise TrainingError(
-        f"training needs a later Ultralytics than {host.ultralytics_version()}; it is tested with 8.4.190: "
-        'pip install "ultralytics>=8.4.190"'
-    ) from exc
 
 SETTINGS = "prune.json"  # in the run folder, for people and for other processes of the same run
 START = "pruned.pt"  # beside last.pt: what training starts from
@@ -53,35 +43,24 @@ SCORES = "scores.json"  # in the run folder of a distributed run, for the proces
 MASKS = "masks.pt"  # beside last.pt: which weights are zero, and which become so when
 
 
-class PruneTrainer:
+class PruneTrainer(TaskTrainer):
     """Fine-tunes a pruned YOLO, as ``YOLO("pruned.pt").train(trainer=yoloquant.PruneTrainer, ...)``.
 
     It becomes the trainer of the model's task. ``prune`` adds a mapping or ``PruneOptions``: a model that is not pruned
     yet is pruned first, and then teaches its smaller self.
     """
 
+    fix = "fine-tune the unpruned model on these data first, then prune it"
+
     if TYPE_CHECKING:  # what the classes below inherit from Ultralytics
         model: Any
-
-        def __getattr__(self, name: str) -> Any: ...
-
-    def __new__(cls, cfg: Any = None, overrides: dict[str, Any] | None = None, _callbacks: Any = None) -> Any:
-        """Choose the trainer of the task."""
-        if cls is PruneTrainer:
-            task = (overrides or {}).get("task") or "detect"
-            if task not in _TRAINERS:
-                raise UsageError(f"task '{task}' cannot be trained here; allowed are {', '.join(_TRAINERS)}")
-            return super().__new__(_TRAINERS[task])
-        return super().__new__(cls)
 
     def __init__(self, cfg: Any = None, overrides: dict[str, Any] | None = None, _callbacks: Any = None) -> None:
         given = dict(overrides or {})
         wanted = given.pop("prune", None)
-        self.masks: Masks | None = None
         self._prepared = False
         self.teacher: nn.Module | None = None
         self.taught_by: nn.Module | None = None  # who teaches, if not what the options say
-        self._unlabelled = False
         # workers of a distributed run are given every argument, also those that their user left open
         self._may_step = "nbs" not in given or (RANK != -1 and given["nbs"] == DEFAULT_CFG.nbs)
         self.unpruned_fitness = float("nan")
@@ -97,6 +76,11 @@ class PruneTrainer:
         if _hang_in_loss not in self.callbacks["on_pretrain_routine_end"]:  # workers are given their parent's
             self.add_callback("on_pretrain_routine_end", _hang_in_loss)
             self.add_callback("on_train_batch_start", _hold_statistics)
+
+    @property
+    def settings(self) -> PruneOptions:
+        """What is pruned, and how what is left is trained."""
+        return self.prune
 
     def train(self) -> Any:
         """Prune, then train; workers of a distributed run are given the pruned checkpoint and the settings."""
@@ -126,7 +110,7 @@ class PruneTrainer:
         """
         given = self.model if source is None else source
         module: Any = host.load_model(given, allow_unsafe=self.prune.allow_unsafe).module.cpu()
-        self._check_classes(module)
+        self.check_classes(module.names)
         teacher = self._teacher(module)
         if teacher is not None:
             self._write(teacher, TEACHER)
@@ -142,31 +126,6 @@ class PruneTrainer:
         arguments = {"imgsz": self.args.imgsz, "task": self.args.task}
         save_checkpoint(path, without_criterion(copy.deepcopy(module)).cpu(), arguments)
         return path
-
-    def get_dataset(self) -> Any:
-        """Ultralytics' data sets, and plain folders of images without labels."""
-        folder = Path(str(self.args.data))
-        self._unlabelled = unlabelled.is_written(folder)  # for a resumed run, or by the parent of this process
-        if unlabelled.is_folder_of_images(folder) and self.args.task != Task.CLASSIFY.value:
-            if self.prune.needs_labels:
-                raise UsageError(
-                    f"data='{folder}' is a folder of images without labels; loss={self.prune.loss.value} needs labels: "
-                    "give a data yaml, or loss=distill"
-                )
-            self._unlabelled = True
-            names = host.load_model(self.args.model, allow_unsafe=self.prune.allow_unsafe).names
-            self.args.data = str(unlabelled.write_data(folder, names, self.save_dir, seed=self.args.seed))
-        return super().get_dataset()  # type: ignore[misc]
-
-    def set_class_weights(self) -> None:
-        """As Ultralytics does, where there are labels."""
-        if not self._unlabelled:
-            super().set_class_weights()  # type: ignore[misc]
-
-    def plot_training_labels(self) -> None:
-        """As Ultralytics does, where there are labels."""
-        if not self._unlabelled:
-            super().plot_training_labels()  # type: ignore[misc]
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
         """The trained model itself, never rebuilt from its yaml, so that pruned shapes stay."""
@@ -186,14 +145,6 @@ class PruneTrainer:
         if self.prune.distils and stored.is_file():
             self.teacher = host.load_model(stored, allow_unsafe=self.prune.allow_unsafe).module
         return checkpoint
-
-    def _check_classes(self, module: Any) -> None:
-        names = self.data["names"]
-        if len(module.names) != len(names):
-            raise UsageError(
-                f"the model knows {len(module.names)} classes, data='{self.args.data}' has {len(names)}; fine-tune the "
-                "unpruned model on these data first, then prune it"
-            )
 
     def _pruned(self, module: nn.Module) -> nn.Module:
         if not self._asked:
@@ -224,14 +175,6 @@ class PruneTrainer:
             LOGGER.info(f"{iterations:.0f} steps of nbs={self.args.nbs} images are few: nbs={self.batch_size}")
             self.args.nbs, self.accumulate = self.batch_size, 1
         return super().build_optimizer(model, *args, iterations=iterations, **kwargs)  # type: ignore[misc]
-
-    def optimizer_step(self) -> None:
-        """Ultralytics' step; masked weights stay zero."""
-        if self.masks is not None:
-            self.masks.before_step(self)
-        super().optimizer_step()  # type: ignore[misc]
-        if self.masks is not None:
-            self.masks.after_step(self)
 
     def validate(self) -> Any:
         """Ultralytics' validation; while weights are still being removed, no checkpoint is the best."""
@@ -364,12 +307,3 @@ class OBBPruneTrainer(PruneTrainer, OBBTrainer):  # type: ignore[misc]
 
 class ClassifyPruneTrainer(PruneTrainer, ClassificationTrainer):  # type: ignore[misc]
     """Fine-tunes pruned classifiers."""
-
-
-_TRAINERS: dict[str, type[PruneTrainer]] = {
-    Task.DETECT.value: DetectPruneTrainer,
-    Task.SEGMENT.value: SegmentPruneTrainer,
-    Task.POSE.value: PosePruneTrainer,
-    Task.OBB.value: OBBPruneTrainer,
-    Task.CLASSIFY.value: ClassifyPruneTrainer,
-}

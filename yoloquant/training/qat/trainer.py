@@ -29,21 +29,12 @@ from ...errors import TrainingError, UsageError
 from ...pruning.make_sparse import is_sparse
 from ...quantization.artifact import Artifact
 from ...types import Task
-
-try:
-    from ultralytics.utils.torch_utils import unwrap_model
-except ImportError as exc:
-    raise TrainingError(
-        f"training needs a later Ultralytics than {host.ultralytics_version()}; it is tested with 8.4.190: "
-        'pip install "ultralytics>=8.4.190"'
-    ) from exc
-
 from .. import distributed as ranks
-from .. import unlabelled
 from ..callbacks import CALLBACKS
 from ..distillation.criterion import NoLoss
 from ..prune.masks import Masks, MaskSpec, Pattern
 from ..state import Accumulation, random_state
+from ..task_trainer import TaskTrainer, unwrap_model
 from . import calibrate_start as start
 from . import checkpoint
 from .function_hooks import disabled
@@ -58,38 +49,27 @@ logger = logging.getLogger(__name__)
 SETTINGS = "qat.json"  # in the run folder: the settings, for people and for other processes of the same run
 
 
-class QATTrainer:
+class QATTrainer(TaskTrainer):
     """Quantization-aware training of any YOLO, as ``YOLO(...).train(trainer=yoloquant.QATTrainer, ...)``.
 
     It becomes the trainer of the model's task. Every argument of Ultralytics' training works as it does there; ``qat``
     adds a preset's name, a mapping, or ``QATOptions``.
     """
 
+    fix = "fine-tune the float model on these data first, then train it here"
+
     if TYPE_CHECKING:  # what the classes below inherit from Ultralytics
         amp: Any
         best_fitness: Any
         _reference_detections: Any
-
-        def __getattr__(self, name: str) -> Any: ...
-
-    def __new__(cls, cfg: Any = None, overrides: dict[str, Any] | None = None, _callbacks: Any = None) -> Any:
-        """Choose the trainer of the task."""
-        if cls is QATTrainer:
-            task = (overrides or {}).get("task") or "detect"
-            if task not in _TRAINERS:
-                raise UsageError(f"task '{task}' cannot be trained here; allowed are {', '.join(_TRAINERS)}")
-            return super().__new__(_TRAINERS[task])
-        return super().__new__(cls)
 
     def __init__(self, cfg: Any = None, overrides: dict[str, Any] | None = None, _callbacks: Any = None) -> None:
         given = dict(overrides or {})
         wanted = given.pop("qat", None)
         self.qat: QATOptions = _settings(given) if wanted is None else parse(wanted)
         self._source: host.HostModel | None = None
-        self._unlabelled = False
         self.history = History()
         self.accumulation = Accumulation()
-        self.masks: Masks | None = None  # of a sparse model, whose zeros stay
         self.random_states: list[Any] = []  # of every process, at the end of the last epoch
         if not given.get("resume"):
             given.update(host_defaults(self.qat, given))
@@ -106,6 +86,15 @@ class QATTrainer:
             if callback not in self.callbacks[event]:  # workers of a distributed run are given their parent's
                 self.add_callback(event, callback)
 
+    @property
+    def settings(self) -> QATOptions:
+        """How ranges are learned."""
+        return self.qat
+
+    def source_names(self) -> tuple[str, ...]:
+        """Class names of the model that training starts from."""
+        return self._load().names
+
     def train(self) -> Any:
         """Train; the workers of a distributed run are given the settings, and the model where it is a live one."""
         if not self.ddp:
@@ -117,21 +106,6 @@ class QATTrainer:
             return super().train()  # type: ignore[misc]
 
     # -- data and model
-
-    def get_dataset(self) -> Any:
-        """Ultralytics' data sets, and plain folders of images without labels."""
-        folder = Path(str(self.args.data))
-        self._unlabelled = unlabelled.is_written(folder)  # for a resumed run, or by the parent of this process
-        if unlabelled.is_folder_of_images(folder) and self.args.task != Task.CLASSIFY.value:
-            if self.qat.needs_labels:
-                raise UsageError(
-                    f"data='{folder}' is a folder of images without labels; loss={self.qat.loss.value} needs labels: "
-                    "give a data yaml, or loss=distill"
-                )
-            self._unlabelled = True
-            names = self._load().names
-            self.args.data = str(unlabelled.write_data(folder, names, self.save_dir, seed=self.args.seed))
-        return super().get_dataset()  # type: ignore[misc]
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
         """The trained float model itself: it is never rebuilt from its yaml, so that pruned shapes stay."""
@@ -163,7 +137,7 @@ class QATTrainer:
         if found is None and self._source is None and isinstance(self.model, nn.Module):
             self.start_from(host.load_model(self.model))  # a live model that the parent of this process was given
         source = self._load() if found is None else found.source
-        self._check_classes(source)
+        self.check_classes(source.names)
         self.artifact, self.plan = start.calibrated(source, self.qat, self._calibration_data(), self.args.imgsz)
         module = copy.deepcopy(source.module).requires_grad_(True)
         module.args = self.args
@@ -183,14 +157,6 @@ class QATTrainer:
             self._source = host.load_model(self.args.model, allow_unsafe=self.qat.allow_unsafe)
         return self._source
 
-    def _check_classes(self, source: host.HostModel) -> None:
-        names = self.data["names"]
-        if len(names) != len(source.names):
-            raise UsageError(
-                f"the model knows {len(source.names)} classes, data='{self.args.data}' has {len(names)}; fine-tune the "
-                "float model on these data first, then train it here"
-            )
-
     def _calibration_data(self) -> str:
         """A classifier's data set is a folder of splits, of which the training images calibrate."""
         return str(self.data["train"] if self.args.task == Task.CLASSIFY.value else self.args.data)
@@ -203,16 +169,6 @@ class QATTrainer:
         for file in files:
             digest.update(f"{Path(file).name}:{Path(file).stat().st_size}\n".encode())
         return digest.hexdigest()
-
-    def set_class_weights(self) -> None:
-        """As Ultralytics does, where there are labels."""
-        if not self._unlabelled:
-            super().set_class_weights()  # type: ignore[misc]
-
-    def plot_training_labels(self) -> None:
-        """As Ultralytics does, where there are labels."""
-        if not self._unlabelled:
-            super().plot_training_labels()  # type: ignore[misc]
 
     # -- steps
 
@@ -242,12 +198,8 @@ class QATTrainer:
         return prepared
 
     def optimizer_step(self) -> None:
-        """Ultralytics' step; a resumed run's first one may have come early in an epoch, and zeros of a mask stay."""
-        if self.masks is not None:
-            self.masks.before_step(self)
-        super().optimizer_step()  # type: ignore[misc]
-        if self.masks is not None:
-            self.masks.after_step(self)
+        """Take Ultralytics' step; a resumed run's first one may have come early in an epoch."""
+        super().optimizer_step()
         self.accumulation.stepped(self)
 
     # -- scores
@@ -439,12 +391,3 @@ class OBBQATTrainer(QATTrainer, OBBTrainer):  # type: ignore[misc]
 
 class ClassifyQATTrainer(QATTrainer, ClassificationTrainer):  # type: ignore[misc]
     """Quantization-aware training of classifiers."""
-
-
-_TRAINERS: dict[str, type[QATTrainer]] = {
-    Task.DETECT.value: DetectQATTrainer,
-    Task.SEGMENT.value: SegmentQATTrainer,
-    Task.POSE.value: PoseQATTrainer,
-    Task.OBB.value: OBBQATTrainer,
-    Task.CLASSIFY.value: ClassifyQATTrainer,
-}

@@ -1,0 +1,149 @@
+"""What every trainer of ours adds to Ultralytics': a class for each task, images without labels, zeros that stay.
+
+Only stable extension points of Ultralytics 8.3 and 8.4 are used (``get_dataset``, ``optimizer_step`` and the like).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from ultralytics.models.yolo.classify import ClassificationTrainer
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.models.yolo.obb import OBBTrainer
+from ultralytics.models.yolo.pose import PoseTrainer
+from ultralytics.models.yolo.segment import SegmentationTrainer
+
+from ..bridge import checkpoint as host
+from ..errors import TrainingError, UsageError
+from ..types import Task
+from . import unlabelled
+
+try:
+    from ultralytics.utils.torch_utils import unwrap_model
+except ImportError as exc:
+    raise TrainingError(
+        f"training needs a later Ultralytics than {host.ultralytics_version()}; it is tested with 8.4.190: "
+        'pip install "ultralytics>=8.4.190"'
+    ) from exc
+
+if TYPE_CHECKING:
+    from enum import Enum
+
+    from .prune.masks import Masks
+
+__all__ = ["HOSTS", "TaskTrainer", "unwrap_model"]
+
+HOSTS: dict[str, type] = {
+    Task.DETECT.value: DetectionTrainer,
+    Task.SEGMENT.value: SegmentationTrainer,
+    Task.POSE.value: PoseTrainer,
+    Task.OBB.value: OBBTrainer,
+    Task.CLASSIFY.value: ClassificationTrainer,
+}
+"""Ultralytics' trainer of every task."""
+
+
+class Settings(Protocol):
+    """What the options of every kind of training say."""
+
+    @property
+    def loss(self) -> Enum:
+        """What is minimised."""
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether that takes labels."""
+
+    @property
+    def allow_unsafe(self) -> bool:
+        """Whether checkpoints may run code when they are read."""
+
+
+class TaskTrainer:
+    """A kind of training that becomes the trainer of the model's task.
+
+    A kind subclasses this; for each task a class of its own inherits from the kind and from Ultralytics' trainer of the
+    task. They are classes of their own, at the top of a module, because the processes of a distributed run import them
+    by name.
+    """
+
+    fix: ClassVar[str] = "fine-tune the float model on these data first"  # ends the message about foreign classes
+    by_task: ClassVar[dict[str, type]]
+    masks: Masks | None = None  # of a sparse model, whose zeros stay
+    _unlabelled = False
+
+    if TYPE_CHECKING:  # what the classes of the tasks inherit from Ultralytics
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    def __init_subclass__(cls) -> None:
+        """Note which task a class is for."""
+        super().__init_subclass__()
+        if TaskTrainer in cls.__bases__:
+            cls.by_task = {}
+        else:
+            cls.by_task.update({task: cls for task, trainer in HOSTS.items() if trainer in cls.__bases__})
+
+    def __new__(cls, cfg: Any = None, overrides: dict[str, Any] | None = None, _callbacks: Any = None) -> Any:
+        """Choose the trainer of the task."""
+        if TaskTrainer not in cls.__bases__:
+            return super().__new__(cls)
+        task = (overrides or {}).get("task") or Task.DETECT.value
+        if task not in cls.by_task:
+            raise UsageError(f"task '{task}' cannot be trained here; allowed are {', '.join(cls.by_task)}")
+        return super().__new__(cls.by_task[task])
+
+    @property
+    def settings(self) -> Settings:
+        """The options of this kind of training."""
+        raise NotImplementedError
+
+    def source_names(self) -> tuple[str, ...]:
+        """Class names of the model that training starts from."""
+        return host.load_model(self.args.model, allow_unsafe=self.settings.allow_unsafe).names
+
+    def get_dataset(self) -> Any:
+        """Read Ultralytics' data sets, and plain folders of images without labels."""
+        folder = Path(str(self.args.data))
+        self._unlabelled = unlabelled.is_written(folder)  # for a resumed run, or by the parent of this process
+        if unlabelled.is_folder_of_images(folder) and self.args.task != Task.CLASSIFY.value:
+            if self.settings.needs_labels:
+                raise UsageError(
+                    f"data='{folder}' is a folder of images without labels; loss={self.settings.loss.value} needs "
+                    "labels: give a data yaml, or loss=distill"
+                )
+            self._unlabelled = True
+            written = unlabelled.write_data(folder, self.source_names(), self.save_dir, seed=self.args.seed)
+            self.args.data = str(written)
+        return super().get_dataset()  # type: ignore[misc]
+
+    def check_classes(self, names: Any) -> None:
+        """Refuse data whose number of classes is not the model's.
+
+        Raises:
+            UsageError: They differ; Ultralytics would train a new head.
+        """
+        known = self.data["names"]
+        if len(known) != len(names):
+            raise UsageError(
+                f"the model knows {len(names)} classes, data='{self.args.data}' has {len(known)}; {self.fix}"
+            )
+
+    def set_class_weights(self) -> None:
+        """Weigh classes as Ultralytics does, where there are labels."""
+        if not self._unlabelled:
+            super().set_class_weights()  # type: ignore[misc]
+
+    def plot_training_labels(self) -> None:
+        """Plot labels as Ultralytics does, where there are any."""
+        if not self._unlabelled:
+            super().plot_training_labels()  # type: ignore[misc]
+
+    def optimizer_step(self) -> None:
+        """Take Ultralytics' step; masked weights stay zero."""
+        if self.masks is not None:
+            self.masks.before_step(self)
+        super().optimizer_step()  # type: ignore[misc]
+        if self.masks is not None:
+            self.masks.after_step(self)
