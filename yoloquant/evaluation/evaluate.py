@@ -11,9 +11,10 @@ import numpy as np
 
 from ..data.dataset import ValidationSet
 from ..errors import DataError, TargetError, YoloquantError
-from ..runtime.core.detections import Detections, Selection, select
-from ..runtime.core.letterbox import Letterbox, letterbox
-from ..runtime.core.matching import Matches, Truth, match, size_index
+from ..runtime.core.detections import Detections, Selection
+from ..runtime.core.letterbox import Letterbox
+from ..runtime.core.matching import Matches, Truth
+from ..runtime.tasks import TaskSpec, spec_of
 from ..targets.base import Runner
 
 logger = logging.getLogger(__name__)
@@ -47,8 +48,10 @@ class RunnerRecord:
 
     Attributes:
         detections: Its detections.
-        label_matches: Matched with the labels.
-        reference_matches: Matched with the baseline's detections.
+        label_matches: Matched with the labels, by the main similarity of the task.
+        reference_matches: Matched with the baseline's detections, likewise.
+        further_label_matches: The same by every further similarity, by its prefix (masks, keypoints).
+        further_reference_matches: The same.
         infer_ms: Time of each inference alone, by index of the image.
         select_ms: Time of decode and NMS over all images.
     """
@@ -56,6 +59,8 @@ class RunnerRecord:
     detections: list[Detections] = field(default_factory=list)
     label_matches: list[Matches] = field(default_factory=list)
     reference_matches: list[Matches] = field(default_factory=list)
+    further_label_matches: dict[str, list[Matches]] = field(default_factory=dict)
+    further_reference_matches: dict[str, list[Matches]] = field(default_factory=dict)
     infer_ms: dict[int, float] = field(default_factory=dict)
     select_ms: list[float] = field(default_factory=list)
 
@@ -66,6 +71,7 @@ class Evaluation:
 
     Attributes:
         data: The images.
+        task: The rules of the model's task.
         names: Class names of the model.
         imgsz: Input height and width.
         options: How the models were run.
@@ -78,6 +84,7 @@ class Evaluation:
     """
 
     data: ValidationSet
+    task: TaskSpec
     names: tuple[str, ...]
     imgsz: tuple[int, int]
     options: EvaluateOptions
@@ -142,6 +149,8 @@ class _Pass:
     def __init__(self, runners: Mapping[str, Runner], data: ValidationSet, options: EvaluateOptions) -> None:
         self.runners, self.data, self.options = dict(runners), data, options
         self.info = runners[options.baseline].info
+        self.task = spec_of(self.info.task)
+        self.found: dict[str, Detections] = {}
         self.records = {name: RunnerRecord() for name in runners}
         self.errors: dict[str, str] = {}
         self.letterboxes: list[Letterbox] = []
@@ -155,12 +164,13 @@ class _Pass:
                 got, want = runner.info.imgsz, self.info.imgsz
                 self._drop(name, TargetError(f"its input is {got}, the baseline's {want}; export both with one imgsz"))
         for index in range(len(self.data)):
-            image, where = letterbox(self.data.read(index), self.info.imgsz)
+            image, where = self.task.prepare(self.data.read(index), self.info.imgsz)
             self._one_image(index, image, where)
             if progress is not None:
                 progress(index + 1, len(self.data), self.data.images[index].path.name)
         return Evaluation(
             data=self.data,
+            task=self.task,
             names=self.info.names,
             imgsz=self.info.imgsz,
             options=self.options,
@@ -178,22 +188,24 @@ class _Pass:
                 self._guarded(name, index, lambda n=name: self._warm_up(n, image))  # type: ignore[misc]
         for name in self._order(index):
             self._guarded(name, index, lambda n=name: self._infer(n, index, image))  # type: ignore[misc]
-        item = self.data.images[index]
-        boxes = where.to_input(item.boxes)
-        truth = Truth(boxes, item.classes, size_index(boxes, where.area_scale))
-        sure = self.records[self.options.baseline].detections[index].above(self.options.reference_conf)
-        reference = Truth(sure.xyxy, sure.class_id, size_index(sure.xyxy, where.area_scale))
+        truth = self.task.truth(self.data.images[index].labels, where, self.info)
+        reference = self.task.reference(self.found[self.options.baseline], self.options.reference_conf, where)
         self.letterboxes.append(where)
-        self.labels.append(truth)
-        self.references.append(reference)
+        self.labels.append(self.task.kept(truth))
+        self.references.append(self.task.kept(reference))
         for name in self.runners:
-            if name in self.options.timing_only:
-                continue
-            record = self.records[name]
-            if self.data.labelled:
-                record.label_matches.append(match(record.detections[index], truth, where.area_scale))
-            if name != self.options.baseline:
-                record.reference_matches.append(match(record.detections[index], reference, where.area_scale))
+            if name not in self.options.timing_only:
+                self._match(name, truth, reference, where.area_scale)
+
+    def _match(self, name: str, truth: Truth, reference: Truth, area_scale: float) -> None:
+        """Match a runner's detections with labels and with the baseline's, and keep what is needed of them."""
+        record, found = self.records[name], self.found.pop(name)
+        if self.data.labelled:
+            _keep(self.task.match(found, truth, area_scale), record.label_matches, record.further_label_matches)
+        if name != self.options.baseline:
+            matches = self.task.match(found, reference, area_scale)
+            _keep(matches, record.reference_matches, record.further_reference_matches)
+        record.detections.append(self.task.compact(found, self.options.reference_conf))
 
     def _order(self, index: int) -> Iterator[str]:
         """Runners in an order that rotates from image to image, so that none always follows the same other."""
@@ -213,9 +225,8 @@ class _Pass:
         outputs = runner.infer(image)
         done = time.perf_counter()
         if name not in self.options.timing_only:
-            classes = len(self.info.names)
-            found = select(runner.decode(outputs), runner.layout, classes, self.options.selection)
-            record.detections.append(found)
+            decoded = runner.decode(outputs)
+            self.found[name] = self.task.select(decoded, runner.layout, self.info, self.options.selection)
             record.select_ms.append((time.perf_counter() - done) * 1e3)
         record.infer_ms[index] = (done - start) * 1e3
 
@@ -234,4 +245,13 @@ class _Pass:
             raise TargetError(f"the FP32 baseline '{name}' failed, so nothing can be compared: {text}") from exc
         logger.error("target '%s' failed and is left out: %s", name, text, exc_info=exc)
         self.errors[name] = text
+        self.found.pop(name, None)
         del self.runners[name], self.records[name]
+
+
+def _keep(matches: Mapping[str, Matches], main: list[Matches], further: dict[str, list[Matches]]) -> None:
+    """File matches by their similarity; the first is the main one."""
+    first, *others = matches.items()
+    main.append(first[1])
+    for prefix, found in others:
+        further.setdefault(prefix, []).append(found)

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ..core.decode import decode_levels
-from ..core.model_info import HeadLayout, ModelInfo
+from ..core.model_info import ModelInfo
 from ..errors import ArtifactError, MissingRuntimeError, TargetError, UsageError
+from ..tasks import spec_of
 from .base import Backend, BackendOptions
 
 LIBRARIES = ("ai_edge_litert", "tflite_runtime")
@@ -86,16 +86,8 @@ class LiteRTBackend(Backend):
 
     def decode(self, outputs: tuple[np.ndarray, ...], conf: float = 0.0) -> tuple[np.ndarray, ...]:
         """Raw levels to the drop-in layout, and fractions of the image to pixels."""
-        if self._raw:
-            half = len(outputs) // 2
-            return (decode_levels(outputs[:half], outputs[half:], self.info, conf),)
-        if self.layout is HeadLayout.END2END:
-            return outputs
-        height, width = self.info.imgsz
-        below = outputs[0][0, 4:].max(axis=0) <= np.float32(conf) if conf > 0 else None  # NaN stays, to be reported
-        decoded = outputs[0].copy() if below is None else outputs[0][:, :, ~below]
-        decoded[:, :4] *= np.array([width, height, width, height], np.float32)[None, :, None]
-        return (decoded,)
+        task = spec_of(self.info.task)
+        return task.decode_raw(outputs, self.info, conf) if self._raw else task.to_pixels(outputs, self.info, conf)
 
     def close(self) -> None:
         """Free the interpreter."""

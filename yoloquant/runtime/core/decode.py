@@ -7,6 +7,8 @@ focal loss, https://arxiv.org/abs/2006.04388).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float32]
     Array = npt.NDArray[Any]
+    Levels = Sequence[Floats]  # one tensor per level, (1, height, width, channels)
 
 MARGIN = 1e-3
 """How far below a threshold a logit may lie and still be decoded, so that rounding never loses a detection."""
@@ -72,7 +75,31 @@ def anchor_points(imgsz: tuple[int, int], strides: Sequence[int]) -> tuple[Float
     return np.concatenate(points).astype(np.float32), np.concatenate(steps).astype(np.float32)
 
 
-def decode_levels(boxes: Sequence[Floats], scores: Sequence[Floats], info: ModelInfo, conf: float = 0.0) -> Floats:
+@dataclass(frozen=True)
+class Anchors:
+    """Raw head outputs at some anchors, which a task decodes further.
+
+    Attributes:
+        points: Centres of their cells, (anchors, 2), in units of the stride.
+        steps: Strides in pixels, (anchors,).
+        further: Raw values of every further branch, each (anchors, channels).
+    """
+
+    points: Floats
+    steps: Floats
+    further: tuple[Floats, ...]
+
+
+def decode_levels(
+    boxes: Levels,
+    scores: Levels,
+    info: ModelInfo,
+    conf: float = 0.0,
+    *,
+    further: Sequence[Levels] = (),
+    extend: Callable[[Anchors], Floats] | None = None,
+    rotated: bool = False,
+) -> Floats:
     """Decode the last head convolutions' outputs into the layout of a drop-in export.
 
     Args:
@@ -80,29 +107,49 @@ def decode_levels(boxes: Sequence[Floats], scores: Sequence[Floats], info: Model
         scores: One tensor of class logits per level, (1, height, width, classes).
         info: The model.
         conf: Anchors without any score above it are left out, so that only few have to be decoded; all stay for 0.
+        further: The levels of every further branch of the task.
+        extend: Decodes those at some anchors, to (anchors, values).
+        rotated: Whether the first value that ``extend`` returns is an angle that boxes are rotated by.
 
     Returns:
-        (1, 4 + classes, anchors) with x, y, w, h in pixels and scores 0 to 1; for end-to-end models
-        (1, max_det, 6) with x1, y1, x2, y2, score, class.
+        (1, 4 + classes + values, anchors) with x, y, w, h in pixels, scores 0 to 1 and what ``extend`` returned; for
+        end-to-end models (1, max_det, 6 + values) with x1, y1, x2, y2 (rotated boxes: x, y, w, h), score, class.
 
     Raises:
         ArtifactError: The shapes do not fit the model.
     """
-    _check(boxes, scores, info)
+    _check("box", boxes, info, 4 * info.reg_max)
+    _check("score", scores, info, len(info.names))
+    for index, levels in enumerate(further):
+        _check(f"further ({index})", levels, info, None)
     points, steps = _grid(info.imgsz, info.strides)
     count = min(info.max_det, len(points))
-    sides, logits = _flatten(boxes), _flatten(scores)
+    sides, logits, rest = _flatten(boxes), _flatten(scores), [_flatten(levels) for levels in further]
     if conf > 0:
         chosen = _possible(logits, conf)
         points, steps, sides, logits = points[chosen], steps[chosen], _rows(sides, chosen), _rows(logits, chosen)
+        rest = [_rows(levels, chosen) for levels in rest]
     distances = _expectation(np.concatenate(sides).reshape(-1, 4, info.reg_max))
-    probabilities = _sigmoid(np.concatenate(logits))
-    low, high = points - distances[:, :2], points + distances[:, 2:]
+    probabilities = sigmoid(np.concatenate(logits))
+    anchors = Anchors(points, steps, tuple(np.concatenate(levels) for levels in rest))
+    values = extend(anchors) if extend is not None else np.zeros((len(points), 0), np.float32)
+    geometry = _geometry(points, distances, info.end2end, values[:, :1] if rotated else None) * steps[:, None]
     if info.end2end:
-        corners = np.concatenate([low, high], axis=1) * steps[:, None]
-        return _select(corners, probabilities, count)[None]
-    xywh = np.concatenate([(low + high) / 2, high - low], axis=1) * steps[:, None]
-    return np.ascontiguousarray(np.concatenate([xywh, probabilities], axis=1).T[None])
+        return _select(geometry, probabilities, values, count)[None]
+    return np.ascontiguousarray(np.concatenate([geometry, probabilities, values], axis=1).T[None])
+
+
+def _geometry(points: Floats, distances: Floats, corners: bool, angle: Floats | None) -> Floats:
+    """Boxes in units of the stride: xywh, or corners; a rotated box keeps its sides and turns about its anchor."""
+    if angle is not None:
+        half = (distances[:, 2:] - distances[:, :2]) / 2
+        cos, sin = np.cos(angle), np.sin(angle)
+        turned = np.concatenate([half[:, :1] * cos - half[:, 1:] * sin, half[:, :1] * sin + half[:, 1:] * cos], axis=1)
+        return np.concatenate([turned + points, distances[:, :2] + distances[:, 2:]], axis=1)
+    low, high = points - distances[:, :2], points + distances[:, 2:]
+    if corners:
+        return np.concatenate([low, high], axis=1)
+    return np.concatenate([(low + high) / 2, high - low], axis=1)
 
 
 @lru_cache(maxsize=8)
@@ -110,16 +157,15 @@ def _grid(imgsz: tuple[int, int], strides: tuple[int, ...]) -> tuple[Floats, Flo
     return anchor_points(imgsz, strides)
 
 
-def _check(boxes: Sequence[Floats], scores: Sequence[Floats], info: ModelInfo) -> None:
-    expected = [(info.imgsz[0] // s, info.imgsz[1] // s) for s in info.strides]
-    for kind, levels, channels in (("box", boxes, 4 * info.reg_max), ("score", scores, len(info.names))):
-        wanted = [(1, h, w, channels) for h, w in expected]
-        got = [tuple(level.shape) for level in levels]
-        if got != wanted:
-            raise ArtifactError(
-                f"raw {kind} outputs have shapes {got}, but a model with imgsz={info.imgsz}, strides={info.strides} "
-                f"and {channels} {kind} channels returns {wanted}; export the artifact again"
-            )
+def _check(kind: str, levels: Levels, info: ModelInfo, channels: int | None) -> None:
+    wanted = [(1, info.imgsz[0] // s, info.imgsz[1] // s) for s in info.strides]
+    got = [tuple(level.shape) for level in levels]
+    if [shape[:3] for shape in got] != wanted or any(channels not in (None, shape[-1]) for shape in got):
+        per_cell = "the same" if channels is None else channels
+        raise ArtifactError(
+            f"raw {kind} outputs have shapes {got}, but a model with imgsz={info.imgsz}, strides={info.strides} "
+            f"and {per_cell} {kind} channels returns {wanted} times these channels; export the artifact again"
+        )
 
 
 def _flatten(levels: Sequence[Floats]) -> list[Floats]:
@@ -151,18 +197,19 @@ def _expectation(bins: Floats) -> Floats:
     return np.asarray((weights @ projection) / weights.sum(axis=-1), dtype=np.float32)
 
 
-def _sigmoid(logits: Floats) -> Floats:
+def sigmoid(logits: Floats) -> Floats:
+    """Logistic function, element by element."""
     with np.errstate(over="ignore"):  # exp overflows to inf for very negative logits, and 1 / inf is the right 0
         return np.asarray(1 / (1 + np.exp(-logits)), dtype=np.float32)
 
 
-def _select(boxes: Floats, scores: Floats, count: int) -> Floats:
+def _select(boxes: Floats, scores: Floats, values: Floats, count: int) -> Floats:
     """Best detections as Ultralytics' end-to-end heads choose them: best anchors first, then best classes of those."""
     anchors = _top(scores.max(axis=1), count)
     chosen = scores[anchors]
     flat = _top(chosen.ravel(), count)
     rows, classes = np.divmod(flat, scores.shape[1])
-    found = [boxes[anchors[rows]], chosen.ravel()[flat][:, None], classes[:, None]]
+    found = [boxes[anchors[rows]], chosen.ravel()[flat][:, None], classes[:, None], values[anchors[rows]]]
     return np.concatenate(found, axis=1).astype(np.float32)
 
 

@@ -1,14 +1,13 @@
-"""From a network's outputs to detections, the same way for every artifact."""
+"""What a model found in one image, and how detections are selected."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..errors import TargetError, UsageError
-from .model_info import HeadLayout
-from .nms import non_max_suppression
+from ..errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -19,19 +18,29 @@ class Detections:
         xyxy: float32 (n, 4), left, top, right, bottom in input pixels, or in pixels of the image where it says so.
         confidence: float32 (n,).
         class_id: int64 (n,).
+        parts: What a task predicts besides, each with n rows: masks, keypoints, rotated boxes; see the task's file.
     """
 
     xyxy: np.ndarray
     confidence: np.ndarray
     class_id: np.ndarray
+    parts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.confidence)
 
+    def take(self, chosen: np.ndarray | slice) -> Detections:
+        """The chosen detections, given by index, slice or mask."""
+        parts = {name: values[chosen] for name, values in self.parts.items()}
+        return Detections(self.xyxy[chosen], self.confidence[chosen], self.class_id[chosen], parts)
+
     def above(self, confidence: float) -> Detections:
         """The detections with a higher confidence."""
-        keep = self.confidence > confidence
-        return Detections(self.xyxy[keep], self.confidence[keep], self.class_id[keep])
+        return self.take(self.confidence > confidence)
+
+    def with_parts(self, **parts: np.ndarray) -> Detections:
+        """The same boxes, scores and classes with other parts."""
+        return replace(self, parts=parts)
 
 
 @dataclass(frozen=True)
@@ -64,43 +73,3 @@ class Selection:
 PREDICT = Selection(conf=0.25, multi_label=False)
 """The defaults of Ultralytics' ``predict``."""
 
-
-def select(outputs: tuple[np.ndarray, ...], layout: HeadLayout, classes: int, selection: Selection) -> Detections:
-    """Turn drop-in outputs into detections.
-
-    Args:
-        outputs: What ``decode`` of a backend or runner returned; the first array counts.
-        layout: DECODED or END2END.
-        classes: Number of classes of the model.
-        selection: Thresholds.
-
-    Raises:
-        TargetError: The output has another shape, or holds NaN or infinity.
-    """
-    array = _checked(outputs, layout, classes)
-    if layout is HeadLayout.END2END:
-        rows = array[0]
-        rows = rows[rows[:, 4] > selection.conf][: selection.max_det].astype(np.float32)
-        rows = rows[np.argsort(-rows[:, 4], kind="stable")]
-    else:
-        array = np.asarray(array, dtype=np.float32)
-        s = selection
-        rows = non_max_suppression(array, s.conf, s.iou, s.max_det, multi_label=s.multi_label)
-    return Detections(rows[:, :4].copy(), rows[:, 4].copy(), rows[:, 5].astype(np.int64))
-
-
-def _checked(outputs: tuple[np.ndarray, ...], layout: HeadLayout, classes: int) -> np.ndarray:
-    if layout is HeadLayout.RAW:
-        raise TargetError("the runner returned a raw head; its decode() must turn it into the drop-in layout")
-    array: np.ndarray = np.asarray(outputs[0]) if outputs else np.zeros((0, 0, 0))
-    wanted = "(1, max_det, 6)" if layout is HeadLayout.END2END else f"(1, {4 + classes}, anchors)"
-    fits = array.ndim == 3 and array.shape[0] == 1
-    fits = fits and (array.shape[2] == 6 if layout is HeadLayout.END2END else array.shape[1] == 4 + classes)
-    if not fits:
-        raise TargetError(
-            f"the runner returned an output of shape {array.shape}, but {layout.value} needs {wanted}; "
-            "was it exported with another task or number of classes?"
-        )
-    if not np.isfinite(array.sum()):
-        raise TargetError("the runner returned NaN or infinite outputs; the artifact is numerically broken")
-    return array

@@ -7,7 +7,8 @@ from types import TracebackType
 import numpy as np
 
 from ..backends.base import Backend
-from .detections import PREDICT, Detections, Selection, select
+from ..tasks import spec_of
+from .detections import PREDICT, Detections, Selection
 from .letterbox import Letterbox
 from .preprocess import Preprocessor
 
@@ -28,22 +29,24 @@ class Detector:
         info: The model.
         backend: The network.
         selection: Thresholds of detection.
+        task: The rules of the model's task.
     """
 
     def __init__(self, backend: Backend, selection: Selection = PREDICT, *, depth: int = 3) -> None:
         self.info, self.backend, self.selection = backend.info, backend, selection
+        self.task = spec_of(backend.info.task)
         self._preprocessor = Preprocessor(backend, depth)
 
     def preprocess(self, image: np.ndarray, into: np.ndarray | None = None) -> tuple[np.ndarray, Letterbox]:
-        """Letterbox an image into the network's input.
+        """Turn an image into the network's input: letterboxed, or cropped for a classifier.
 
         Args:
             image: BGR uint8 (height, width, 3).
             into: A tensor from ``backend.new_input`` to fill; the next one of its own if None.
 
         Returns:
-            What ``infer`` takes, equal bit by bit to ``letterbox(image)`` (quantized for an integer input); and where
-            the image lies in it.
+            What ``infer`` takes, equal bit by bit to the task's ``prepare(image)`` (quantized for an integer input);
+            and where the image lies in it.
 
         Raises:
             DataError: It is not such an image.
@@ -62,18 +65,18 @@ class Detector:
             where: What ``preprocess`` returned.
 
         Returns:
-            Detections by falling score, boxes xyxy in pixels of the original image, clipped to it.
+            Detections by falling score, in pixels of the original image, clipped to it.
 
         Raises:
             TargetError: The outputs have another shape than the model's, or hold NaN or infinity.
         """
         found = self.select(outputs, self.selection)
-        return Detections(where.to_original(found.xyxy), found.confidence, found.class_id)
+        return self.task.to_original(found, where)
 
     def select(self, outputs: tuple[np.ndarray, ...], selection: Selection) -> Detections:
         """Select detections with other thresholds; boxes stay in pixels of the network's input."""
         decoded = self.backend.decode(outputs, selection.conf)
-        return select(decoded, self.backend.layout, len(self.info.names), selection)
+        return self.task.select(decoded, self.backend.layout, self.info, selection)
 
     def __call__(self, image: np.ndarray) -> Detections:
         """Detections of one BGR image, in its own pixels."""

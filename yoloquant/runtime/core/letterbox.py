@@ -44,6 +44,18 @@ class Letterbox:
         corners = np.concatenate([xywh[:, :2] - half, xywh[:, :2] + half], axis=1)
         return np.asarray(corners + np.array([self.left, self.top] * 2, dtype=np.float32), dtype=np.float32)
 
+    def points_to_input(self, points: np.ndarray) -> np.ndarray:
+        """Map normalised x, y (..., 2) to input pixels."""
+        height, width = self.extent
+        moved = points.astype(np.float32) * np.array([width, height], np.float32)
+        return np.asarray(moved + np.array([self.left, self.top], np.float32), dtype=np.float32)
+
+    def points_to_original(self, points: np.ndarray) -> np.ndarray:
+        """Map x, y (..., 2) in input pixels to original pixels; points outside the image stay there."""
+        (height, width), (new_height, new_width) = self.original, self.extent
+        moved = points - np.array([self.left, self.top], np.float32)
+        return np.asarray(moved * np.array([width / new_width, height / new_height], np.float32), dtype=np.float32)
+
     def to_original(self, boxes: np.ndarray) -> np.ndarray:
         """Map xyxy in input pixels (n, 4) to xyxy in original pixels, clipped to the image."""
         (height, width), (new_height, new_width) = self.original, self.extent
@@ -121,5 +133,10 @@ def letterbox(image: np.ndarray, imgsz: tuple[int, int]) -> tuple[np.ndarray, Le
     """
     canvas = Canvas((image.shape[0], image.shape[1]), imgsz)
     canvas.fill(image)
-    chw = np.ascontiguousarray(canvas.pixels[..., ::-1].transpose(2, 0, 1))
-    return np.asarray(np.divide(chw[None], 255.0, dtype=np.float32)), canvas.where
+    return to_tensor(canvas.pixels), canvas.where
+
+
+def to_tensor(pixels: np.ndarray) -> np.ndarray:
+    """A network's float input, (1, 3, height, width) RGB 0 to 1, from its pixels, (height, width, 3) BGR."""
+    chw = np.ascontiguousarray(pixels[..., ::-1].transpose(2, 0, 1))
+    return np.asarray(np.divide(chw[None], 255.0, dtype=np.float32))

@@ -8,7 +8,8 @@ counts neither as right nor as wrong.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -30,11 +31,13 @@ class Truth:
         boxes: float32 (m, 4), xyxy in input pixels.
         classes: int64 (m,).
         sizes: int64 (m,), index into SIZES.
+        parts: What a task compares besides boxes, each with m rows; see the task's file.
     """
 
     boxes: np.ndarray
     classes: np.ndarray
     sizes: np.ndarray
+    parts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,13 +76,16 @@ def size_index(boxes: np.ndarray, area_scale: float) -> np.ndarray:
     return np.asarray(np.digitize(areas, (SMALL, LARGE)), dtype=np.int64)
 
 
-def match(found: Detections, truth: Truth, area_scale: float) -> Matches:
+def match(
+    found: Detections, truth: Truth, area_scale: float, similarity: np.ndarray | None = None
+) -> Matches:
     """Match one image's detections with its ground truth.
 
     Args:
         found: Detections by falling score.
         truth: Ground truth.
         area_scale: Factor from input to original square pixels, for the sizes of detections.
+        similarity: How similar each truth is to each detection, (m, n), 0 to 1; IoU of the boxes if None.
     """
     n, steps = len(found), len(IOU_THRESHOLDS)
     ranges = 1 + len(SIZES)
@@ -89,7 +95,8 @@ def match(found: Detections, truth: Truth, area_scale: float) -> Matches:
     status[:, 1:, :] = np.where(outside, IGNORED, WRONG)[:, :, None]
     if n == 0 or len(truth.classes) == 0:
         return Matches(status, partner, overlap)
-    iou = box_iou(truth.boxes, found.xyxy) * (truth.classes[:, None] == found.class_id)
+    alike = box_iou(truth.boxes, found.xyxy) if similarity is None else similarity
+    iou = alike * (truth.classes[:, None] == found.class_id)
     ignored = np.zeros((len(truth.classes), ranges), dtype=bool)
     ignored[:, 1:] = truth.sizes[:, None] != np.arange(len(SIZES))
     claimed = np.zeros((len(truth.classes), ranges, steps), dtype=bool)

@@ -19,9 +19,9 @@ class Task(str, Enum):
 class HeadLayout(str, Enum):
     """What the output tensors of an artifact hold."""
 
-    DECODED = "decoded"  # (1, 4 + nc, anchors): xywh in input pixels, sigmoid scores; needs NMS
-    END2END = "end2end"  # (1, max_det, 6): x1 y1 x2 y2 score class, already selected
-    RAW = "raw"  # one box and one score tensor per level, as the last head convolutions emit them
+    DECODED = "decoded"  # a detector's (1, 4 + nc, anchors): xywh in input pixels, sigmoid scores; needs NMS
+    END2END = "end2end"  # a detector's (1, max_det, 6): x1 y1 x2 y2 score class, already selected
+    RAW = "raw"  # what the last head convolutions emit: one tensor per level and branch
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class ModelInfo:
         max_det: Detections that an end-to-end head returns.
         channels: Input channels.
         kpt_shape: Keypoints and their dimensions, for pose models.
+        direct: Whether keypoints and angles are regressed as they are (YOLO26), without the scaling of earlier heads.
     """
 
     task: Task
@@ -51,6 +52,7 @@ class ModelInfo:
     max_det: int = 300
     channels: int = 3
     kpt_shape: tuple[int, int] | None = None
+    direct: bool = False
 
     @property
     def layout(self) -> HeadLayout:

@@ -1,4 +1,4 @@
-"""Non-maximum suppression in numpy, with the results of Ultralytics' ``non_max_suppression`` for detection.
+"""Non-maximum suppression in numpy, with the results of Ultralytics' ``non_max_suppression`` for upright boxes.
 
 It follows the same steps in the same precision: candidates above the threshold in the order of their anchors, boxes
 moved apart by class in float32, a stable sort by falling score, and torchvision's IoU. Only where scores tie at the
@@ -18,39 +18,69 @@ BLOCK = 64
 
 
 def non_max_suppression(
-    prediction: np.ndarray, conf: float, iou: float, max_det: int, *, multi_label: bool = False, max_nms: int = MAX_NMS
+    prediction: np.ndarray,
+    conf: float,
+    iou: float,
+    max_det: int,
+    *,
+    multi_label: bool = False,
+    classes: int | None = None,
+    max_nms: int = MAX_NMS,
 ) -> np.ndarray:
     """Select detections from a decoded head's output.
 
     Args:
-        prediction: float32 (1, 4 + classes, anchors): xywh in pixels and scores.
+        prediction: float32 (1, 4 + classes + further, anchors): xywh in pixels, scores, and what a task predicts
+            besides, which is handed through.
         conf: Scores must be above it.
         iou: Overlap above which the weaker box of one class is dropped.
         max_det: Detections kept.
         multi_label: Whether a box may be found once for each class, as in validation, or only for its best one.
+        classes: Number of classes; every row behind the boxes is one if None.
         max_nms: Candidates kept before suppression.
 
     Returns:
-        float32 (n, 6): x1, y1, x2, y2, score, class; by falling score.
+        float32 (n, 6 + further): x1, y1, x2, y2, score, class, further; by falling score.
     """
-    boxes, scores, classes = _candidates(prediction[0], np.float32(conf), multi_label)
-    order = np.argsort(-scores, kind="stable")[:max_nms]
-    boxes, scores, classes = _corners(boxes[:, order]), scores[order], classes[order]
-    keep = _suppress(boxes, classes, iou, max_det)
-    rows = np.empty((len(keep), 6), dtype=np.float32)
-    rows[:, :4], rows[:, 4], rows[:, 5] = boxes[:, keep].T, scores[keep], classes[keep]
-    return rows
+    table = prediction[0]
+    behind = len(table) if classes is None else 4 + classes
+    anchors, scores, labels = candidates(table[4:behind], conf, multi_label, max_nms)
+    boxes = _corners(table[:4, anchors])
+    keep = _suppress(boxes, labels, iou, max_det)
+    return rows_of(boxes[:, keep], scores[keep], labels[keep], table[behind:, anchors[keep]])
 
 
-def _candidates(table: np.ndarray, conf: np.float32, multi_label: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes (4, n) as xywh, scores (n,) and classes (n,) above a threshold, by anchor and then by class."""
-    anchors = np.flatnonzero(table[4:].max(axis=0) > conf)
-    scores = np.ascontiguousarray(table[4:, anchors].T)
+def candidates(
+    scores: np.ndarray, conf: float, multi_label: bool, max_nms: int = MAX_NMS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The best anchors above a threshold.
+
+    Args:
+        scores: (classes, anchors).
+        conf: Scores must be above it.
+        multi_label: Whether an anchor counts once for each class.
+        max_nms: Candidates kept.
+
+    Returns:
+        Index of the anchor, score and class of each, (n,), by falling score.
+    """
+    limit = np.float32(conf)
+    anchors = np.flatnonzero(scores.max(axis=0) > limit)
+    chosen = np.ascontiguousarray(scores[:, anchors].T)
     if multi_label:
-        rows, classes = np.nonzero(scores > conf)
-        return table[:4, anchors[rows]], scores[rows, classes], classes
-    classes = scores.argmax(axis=1)
-    return table[:4, anchors], scores[np.arange(len(anchors)), classes], classes
+        rows, classes = np.nonzero(chosen > limit)
+    else:
+        rows, classes = np.arange(len(anchors)), chosen.argmax(axis=1)
+    values = chosen[rows, classes]
+    order = np.argsort(-values, kind="stable")[:max_nms]
+    return anchors[rows[order]], values[order], classes[order]
+
+
+def rows_of(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, further: np.ndarray) -> np.ndarray:
+    """Rows of box, score, class and further values from boxes (4, n) and further (k, n): float32 (n, 6 + k)."""
+    rows = np.empty((len(scores), 6 + len(further)), dtype=np.float32)
+    rows[:, :4], rows[:, 4], rows[:, 5], rows[:, 6:] = boxes.T, scores, classes, further.T
+    return rows
 
 
 def _corners(xywh: np.ndarray) -> np.ndarray:

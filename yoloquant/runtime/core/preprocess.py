@@ -1,4 +1,4 @@
-"""Letterboxing straight into a network's input, without allocating anything once it has seen an image's size."""
+"""Preparing images straight into a network's input, without allocating anything once it has seen an image's size."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from ..backends.base import Backend
 from ..errors import DataError, TargetError
+from ..tasks import spec_of
 from .decode import quantize
 from .letterbox import Canvas, Letterbox
 
@@ -34,6 +35,7 @@ class Preprocessor:
                 f"the model takes an input of shape {backend.input_shape}, but images of imgsz={info.imgsz} with three "
                 f"channels make {planar} or its channels-last form; export it for images with imgsz={info.imgsz}"
             )
+        self._new_canvas = spec_of(info.task).canvas
         self._cv2, self._imgsz, self._channels_last = cv2, info.imgsz, backend.channels_last
         self._table = pixel_table(backend.input_dtype, backend.input_quantization)
         self._backend, self._depth = backend, depth
@@ -69,7 +71,7 @@ class Preprocessor:
         if found is None:
             if len(self._canvases) >= KNOWN_SIZES:
                 self._canvases.clear()
-            found = self._canvases[size] = Canvas(size, self._imgsz)
+            found = self._canvases[size] = self._new_canvas(size, self._imgsz)
         return found
 
     def _write(self, pixels: np.ndarray, tensor: np.ndarray) -> None:

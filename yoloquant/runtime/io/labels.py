@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import List, Tuple
 
 import numpy as np
 
@@ -12,7 +15,88 @@ TOLERANCE = 0.01
 """How far a coordinate may lie outside 0 to 1; Ultralytics allows the same."""
 
 
-def read_labels(path: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True)
+class Row:
+    """One line of a label file.
+
+    Attributes:
+        where: File and line, for messages.
+        label: Class index.
+        values: The numbers behind it, as they stand.
+    """
+
+    where: str
+    label: int
+    values: Tuple[float, ...]
+
+    def check_inside(self, coordinates: Sequence[float]) -> None:
+        """Raise DataError unless coordinates are normalised."""
+        if not all(-TOLERANCE <= value <= 1 + TOLERANCE for value in coordinates):
+            shown = " ".join(f"{value:g}" for value in coordinates[:4])
+            raise DataError(
+                f"{self.where}: coordinates {shown} are outside 0 to 1; they are normalised by the image size"
+            )
+
+    def check_size(self) -> None:
+        """Raise DataError if the box at the start has a negative side."""
+        if min(self.values[2:4]) < 0:
+            raise DataError(f"{self.where}: negative width or height {self.values[2]:g} {self.values[3]:g}")
+
+
+def read_rows(path: Path, classes: int, form: str) -> List[Row]:
+    """Read the lines of a label file.
+
+    Args:
+        path: The file; a missing one means an image without objects, as for Ultralytics.
+        classes: Number of classes.
+        form: What a line holds, for messages.
+
+    Raises:
+        DataError: The file cannot be read, a word is no number, or a class is out of range.
+    """
+    if not path.is_file():
+        return []
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise DataError(f"label file {path} cannot be read: {exc}; expected UTF-8 text") from exc
+    lines = ((number, line.split()) for number, line in enumerate(text.splitlines(), start=1))
+    return [_row(words, classes, f"{path}:{number}", form) for number, words in lines if words]
+
+
+def _row(words: List[str], classes: int, where: str, form: str) -> Row:
+    try:
+        values = [float(word) for word in words]
+    except ValueError as exc:
+        raise DataError(f"{where}: {exc}; a label line is {form}") from exc
+    label = values[0]
+    if label % 1 != 0 or not 0 <= label < classes:
+        raise DataError(
+            f"{where}: class {words[0]} is out of range; the data yaml names the classes 0 to {classes - 1}"
+        )
+    return Row(where, int(label), tuple(values[1:]))
+
+
+def first_of_each(table: np.ndarray) -> np.ndarray:
+    """Indices of the rows (n, k) that are no duplicate of an earlier one, in order."""
+    if not len(table):
+        return np.zeros(0, dtype=np.int64)
+    _, first = np.unique(table, axis=0, return_index=True)
+    return np.asarray(np.sort(first))
+
+
+def arrays(rows: Sequence[Row], boxes: Sequence[Sequence[float]]) -> Tuple[np.ndarray, np.ndarray]:
+    """Classes int64 (n,) and boxes float32 (n, 4)."""
+    return (
+        np.array([row.label for row in rows], dtype=np.int64),
+        np.array(boxes, dtype=np.float32).reshape(-1, 4),
+    )
+
+
+BOX_FORM = "'class x y width height', normalised to 0..1"
+
+
+def read_boxes(path: Path, classes: int) -> Tuple[np.ndarray, np.ndarray]:
     """Read one label file: ``class x y w h`` or ``class x1 y1 x2 y2 ...`` (a polygon, of which the box is taken).
 
     Args:
@@ -25,43 +109,27 @@ def read_labels(path: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         DataError: A line is malformed or out of range.
     """
-    if not path.is_file():
-        return np.zeros(0, dtype=np.int64), np.zeros((0, 4), dtype=np.float32)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise DataError(f"label file {path} cannot be read: {exc}; expected UTF-8 text") from exc
-    rows = [
-        _row(words, classes, f"{path}:{number}")
-        for number, line in enumerate(text.splitlines(), start=1)
-        if (words := line.split())
-    ]
-    if not rows:
-        return np.zeros(0, dtype=np.int64), np.zeros((0, 4), dtype=np.float32)
-    table = np.array(rows, dtype=np.float32)
-    _, first = np.unique(table, axis=0, return_index=True)
-    table = table[np.sort(first)]
-    return table[:, 0].astype(np.int64), table[:, 1:]
+    rows = read_rows(path, classes, BOX_FORM)
+    labels, boxes = arrays(rows, [_box(row) for row in rows])
+    keep = first_of_each(np.concatenate([labels[:, None], boxes], axis=1, dtype=np.float32))
+    return labels[keep], boxes[keep]
 
 
-def _row(words: list[str], classes: int, where: str) -> tuple[float, ...]:
-    try:
-        values = [float(word) for word in words]
-    except ValueError as exc:
-        raise DataError(f"{where}: {exc}; a label line is 'class x y width height', normalised to 0..1") from exc
-    polygon = len(values) > 5 and len(values) % 2 == 1
-    if len(values) != 5 and not polygon:
-        raise DataError(f"{where}: {len(values)} columns; a label line is 'class x y width height'")
-    label, points = values[0], values[1:]
-    if label % 1 != 0 or not 0 <= label < classes:
+def _box(row: Row) -> Sequence[float]:
+    count = len(row.values)
+    if count != 4 and (count < 6 or count % 2):
         raise DataError(
-            f"{where}: class {words[0]} is out of range; the data yaml names the classes 0 to {classes - 1}"
+            f"{row.where}: {count + 1} columns; a label line is 'class x y width height'; are these labels of another "
+            "task?"
         )
-    if not all(-TOLERANCE <= value <= 1 + TOLERANCE for value in points):
-        raise DataError(f"{where}: coordinates {words[1:5]} are outside 0 to 1; boxes are normalised by the image size")
-    if polygon:
-        x, y = points[0::2], points[1::2]
-        points = [(min(x) + max(x)) / 2, (min(y) + max(y)) / 2, max(x) - min(x), max(y) - min(y)]
-    elif min(points[2:]) < 0:
-        raise DataError(f"{where}: negative width or height {words[3:5]}")
-    return (label, *points)
+    row.check_inside(row.values)
+    if count > 4:
+        return polygon_box(row.values)
+    row.check_size()
+    return row.values
+
+
+def polygon_box(values: Sequence[float]) -> Tuple[float, float, float, float]:
+    """The box around a polygon x1 y1 x2 y2 ... as xywh."""
+    x, y = values[0::2], values[1::2]
+    return (min(x) + max(x)) / 2, (min(y) + max(y)) / 2, max(x) - min(x), max(y) - min(y)
