@@ -17,9 +17,10 @@ from yoloquant.data.calibration import CalibrationOptions
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.runtime import load
 from yoloquant.runtime.apps.golden import SELECTION, Tolerances, compare_detections
-from yoloquant.runtime.core.detections import Detections, select
+from yoloquant.runtime.core.detections import Detections
 from yoloquant.runtime.core.letterbox import letterbox
-from yoloquant.types import ExportedModel
+from yoloquant.runtime.tasks import spec_of
+from yoloquant.types import ExportedModel, Task
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 EXACT = Tolerances(boxes=0, scores=0, score=0.001, iou=0.99, agreement=1)
@@ -31,7 +32,7 @@ def of_package(exported: ExportedModel, image: np.ndarray) -> Detections:
     runner = targets.get(exported.target).load(exported, threads=1)
     try:
         tensor, where = letterbox(image, exported.info.imgsz)
-        found = select(runner(tensor), runner.layout, len(exported.info.names), SELECTION)
+        found = spec_of(exported.info.task).select(runner(tensor), runner.layout, exported.info, SELECTION)
     finally:
         runner.close()
     return Detections(where.to_original(found.xyxy), found.confidence, found.class_id)
@@ -47,7 +48,7 @@ def of_ultralytics(exported: ExportedModel, image: np.ndarray) -> Detections:
 
 
 def share(first: Detections, second: Detections, tolerances: Tolerances) -> float:
-    found = compare_detections(first, second, tolerances)
+    found = compare_detections(first, second, tolerances, spec_of(Task.DETECT))
     return found.same / found.total if found.total else 1.0
 
 

@@ -112,7 +112,7 @@ def test_an_unpacked_bundle_proves_itself_with_its_own_wheels(
     checks = {check["name"]: check["values"] for check in outcome["checks"]}
     (row,) = (row for row in validated.targets if row.target == target)
     assert row.accuracy is not None and row.accuracy.map50_95 > 0.2
-    assert abs(checks["accuracy"]["map50_95"] - row.accuracy.map50_95) <= 0.001, "0.1 point"
+    assert abs(checks["accuracy"]["metrics"]["map50_95"] - row.accuracy.map50_95) <= 0.001, "0.1 point"
     assert checks["accuracy"]["data_sha256"] == made.manifest.accuracy.data_sha256  # type: ignore[union-attr]
     assert checks["golden detections"]["total"] > 20
     assert outcome["bundle"] == made.manifest.id

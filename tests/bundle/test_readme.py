@@ -19,7 +19,7 @@ ONE = Golden((GoldenImage("golden/a.png", "golden/a.npz", "ab", ()),), TOLERANCE
 })  # fmt: skip
 EXPECTED = Expected(
     ONE,
-    Accuracy(0.4321, 0.6, 128),
+    Accuracy({"map50_95": 0.4321, "map50": 0.6}, 128),
     (Tensor("input", "int8", (1, 64, 96, 3), 0.0039, -128), Tensor("output_0", "float32", (1, 7, 96))),
     ("mind the gap",),
 )

@@ -116,7 +116,7 @@ def test_accuracy_on_labelled_data_goes_into_the_bundle(again: Callable[..., Bun
     data = draw_data(tmp_path / "data", 5)
     accuracy = again(data=data).manifest.accuracy
     assert accuracy is not None
-    assert accuracy.map50_95 == pytest.approx(0.995, abs=1e-6), "it finds every cell; 0.995 is full marks"
+    assert accuracy.metrics["map50_95"] == pytest.approx(0.995, abs=1e-6), "it finds every cell; 0.995 is full marks"
     assert (accuracy.images, accuracy.labels, accuracy.source) == (5, 30, "runtime")
     assert accuracy.data_sha256 == ValidationSet.from_yaml(data).data_hash
     limited = again(data=data, limit=2).manifest.accuracy
@@ -283,7 +283,12 @@ def test_a_reports_accuracy_is_what_devices_are_held_to(again: Callable[..., Bun
         made = again(report=given)
         accuracy = made.manifest.accuracy
         assert accuracy is not None
-        assert (accuracy.map50_95, accuracy.images, accuracy.labels, accuracy.source) == (0.4321, 5, 9, "report")
+        assert (accuracy.metrics["map50_95"], accuracy.images, accuracy.labels, accuracy.source) == (
+            0.4321,
+            5,
+            9,
+            "report",
+        )
         assert accuracy.data_sha256 == "ab" * 32
         assert json.loads((made.path / "report.json").read_text()) == json.loads(path.read_text())
         assert "mAP50-95 0.4321" in (made.path / "README.md").read_text()

@@ -30,7 +30,7 @@ def fake_manifest(folder: Path) -> Manifest:
         info=INFO,
         files=entries,
         requires=(Requirement("onnxruntime", "onnxruntime", "1.0"),),
-        accuracy=Accuracy(0.123456789, 0.5, 8, 20),
+        accuracy=Accuracy({"map50_95": 0.123456789, "map50": 0.5}, 8, 20),
         expected_int8=("conv_1", "conv_2"),
         plan={"scheme": "portable", "points": 3},
         versions={"python": "3.11"},

@@ -121,7 +121,7 @@ def labelled(images: Images, model: TorchRunner) -> Images:
         boxes = np.concatenate([(low + high) / 2, high - low], axis=1).astype(np.float32)
         items.append(LabelledImage(item.path, sure.class_id, boxes))
     data = images.data
-    return Images(ValidationSet(tuple(items), data.names, data.source), images.imgsz)
+    return Images(ValidationSet(tuple(items), data.names, data.source), images.info)
 
 
 @pytest.mark.parametrize("metric", ["map", "fidelity"])

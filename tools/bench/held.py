@@ -7,7 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from yoloquant.data.dataset import list_images, load_yaml, split_paths
+from yoloquant.data.dataset import load_yaml, split_paths
+from yoloquant.data.image_files import list_images
 
 
 def held_out(data: str, folder: Path, count: int) -> Path:

@@ -7,7 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from yoloquant.data.dataset import list_images, load_yaml, split_paths
+from yoloquant.data.dataset import load_yaml, split_paths
+from yoloquant.data.image_files import list_images
 from yoloquant.errors import DataError, OutputError
 
 PER_IMAGE = 5

@@ -146,7 +146,7 @@ def our_loop(detectors: Sequence[Any], video: Path) -> Found:
     from yoloquant.runtime.io.open_source import open_source
 
     source, names = open_source(str(video)), detectors[0].info.names
-    consumer = Consumer([], Painter(names), overlay=True)
+    consumer = Consumer([], Painter(names), True, detectors[0].task)
     summary = summarize(pipeline_of(source, list(detectors), consumer).run(), consumer, names, source, ())
     return summary.outcome.frames, sum(summary.found.values()), summary.steps_ms
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError, UsageError
 from ..runtime.device.environment import variable
+from ..runtime.tasks import spec_of
 from ..types import ModelInfo, Task
 from .restricted_load import read_restricted
 
@@ -30,7 +31,6 @@ logger = logging.getLogger(__name__)
 MAX_IMGSZ = 8192
 STATE_KEY = "yoloquant"
 NATIVE_KEY = "modelopt"
-DEFAULT_IMGSZ = {task: 224 if task is Task.CLASSIFY else 640 for task in Task}
 """Ultralytics' own defaults: square side in pixels by task."""
 
 
@@ -76,7 +76,7 @@ class HostModel:
         Raises:
             UsageError: It is not a positive multiple of the stride.
         """
-        return check_imgsz(imgsz or self.imgsz or DEFAULT_IMGSZ[self.task], self.stride)
+        return check_imgsz(imgsz or self.imgsz or spec_of(self.task).imgsz, self.stride)
 
 
 def file_sha256(path: Path) -> str:
@@ -336,6 +336,7 @@ def model_info(host: HostModel, imgsz: tuple[int, int]) -> ModelInfo:
         max_det=min(int(getattr(head, "max_det", 300)), anchors) if anchors else 0,
         channels=host.channels,
         kpt_shape=(int(kpt[0]), int(kpt[1])) if kpt is not None else None,
+        direct=any(kind.__name__ in {"Pose26", "OBB26"} for kind in type(head).__mro__),
     )
 
 

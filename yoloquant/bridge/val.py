@@ -47,6 +47,15 @@ def label_paths(images: list[Path]) -> list[Path]:
     return [Path(p) for p in img2label([str(p) for p in images])]
 
 
+def renamed_classes(folders: list[str]) -> dict[str, str]:
+    """Class names by the name of their folder where they differ: ImageNet's codes are read as the host reads them."""
+    if not folders:
+        return {}
+    check = _attribute("ultralytics.nn.autobackend:check_class_names")
+    names = check(list(folders)).values()
+    return {folder: name for folder, name in zip(folders, names, strict=True) if folder != name}
+
+
 def datasets_folder() -> Path:
     """The folder that relative data set paths are looked up in (``yolo settings datasets_dir``)."""
     return Path(_attribute("ultralytics.utils:DATASETS_DIR"))

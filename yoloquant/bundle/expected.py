@@ -165,7 +165,12 @@ def _reported(report: Any, target: str) -> Accuracy | None:
     if row.accuracy is None:
         return None  # validated without labels
     digest = str(report.environment.get("data_sha256", ""))
-    return Accuracy(row.accuracy.map50_95, row.accuracy.map50, report.images, report.labels, digest, source="report")
+    return Accuracy(_metrics(row.accuracy), report.images, report.labels, digest, source="report")
+
+
+def _metrics(found: Any) -> dict[str, float]:
+    """Every metric of a report's row."""
+    return dict(found.metrics) or {"map50_95": found.map50_95, "map50": found.map50}
 
 
 def _measured(detector: Detector, options: BundleOptions) -> Accuracy | None:
@@ -173,12 +178,12 @@ def _measured(detector: Detector, options: BundleOptions) -> Accuracy | None:
     assert options.data is not None
     with tempfile.TemporaryDirectory(prefix="yoloquant-") as scratch:
         source = _listed(Path(options.data), Path(scratch))
-        data = fingerprint(source, detector.info.names, options.limit)
+        data = fingerprint(source, detector.info, options.limit)
         if not data.labels:
             logger.warning("'%s' has no labels, so no accuracy goes into the bundle", options.data)
             return None
         found = measure(detector, source, limit=options.limit)
-    return Accuracy(found.map50_95, found.map50, found.images, data.labels, data.sha256)
+    return Accuracy(found.metrics, found.images, data.labels, data.sha256)
 
 
 def _listed(data: Path, scratch: Path) -> Path:

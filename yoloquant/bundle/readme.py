@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..runtime.tasks import spec_of
 from ..types import ExportedModel, HeadLayout
 from .devices import Device
 
@@ -34,6 +35,7 @@ def render(device: Device, exported: ExportedModel, expected: Expected, model: s
         planned=len(exported.metadata.get("planned_convs", ())),
         compiled=exported.metadata.get("edgetpu", {}).get("compiled", ""),
         expected=expected,
+        measured=spec_of(exported.info.task).named(expected.accuracy.metrics, every=True) if expected.accuracy else "",
         tolerances=expected.golden.tolerances,
         made_with=expected.golden.made_with,
         raw=exported.layout is HeadLayout.RAW,

@@ -15,7 +15,7 @@ from ..io import atomic_path
 from ..quantization.artifact import versions
 from ..runtime.core.bundle_manifest import FILE_NAME, Manifest, read
 from ..runtime.core.folder_check import FileEntry, file_sha256
-from ..types import ExportedModel, HeadLayout, Task
+from ..types import ExportedModel, HeadLayout
 from .archive import pack
 from .bundle_options import Bundle, BundleOptions
 from .devices import Device, device_named
@@ -53,7 +53,7 @@ def write(
         Where it lies, and its manifest.
 
     Raises:
-        UsageError: The device is unknown, is not served by the model's target, or the model is no detector.
+        UsageError: The device is unknown, is not served by the model's target.
         ArtifactError: The exported model is missing.
         DataError: The data are not usable.
         TargetError: The model cannot be run here, so there is nothing to expect from a device.
@@ -78,8 +78,6 @@ def _check(exported: ExportedModel, device: Device) -> None:
             f"a bundle for {device.name} holds a model of target '{device.target}', got one of '{exported.target}'; "
             f"export with targets={device.name}"
         )
-    if exported.info.task is not Task.DETECT:
-        raise UsageError(f"bundles hold detect models; this one is a {exported.info.task.value} model")
     if not exported.path.exists():
         raise ArtifactError(f"artifact '{exported.path}' does not exist; export it first")
 

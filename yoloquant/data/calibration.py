@@ -15,9 +15,12 @@ import numpy as np
 from ..bridge import val as host_val
 from ..bridge.checkpoint import file_sha256
 from ..errors import CalibrationError, DataError
-from ..runtime.core.letterbox import letterbox
+from ..runtime.core.model_info import Task
+from ..runtime.tasks import spec_of
 from .calibration_options import MIN_IMAGES, CalibrationOptions
-from .dataset import list_images, load_yaml, split_paths
+from .class_folders import is_split_root, split_folder
+from .dataset import load_yaml, split_paths
+from .image_files import list_images
 
 __all__ = ["MIN_IMAGES", "CalibrationOptions", "CalibrationSet", "calibration_set"]
 
@@ -43,17 +46,22 @@ class CalibrationSet:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def tensors(self, imgsz: tuple[int, int]) -> Iterator[np.ndarray]:
-        """Letterboxed images one by one: float32 (1, 3, height, width), RGB, 0 to 1.
+    def tensors(self, imgsz: tuple[int, int], task: Task = Task.DETECT) -> Iterator[np.ndarray]:
+        """Images one by one as inference sees them: float32 (1, 3, height, width), RGB, 0 to 1.
+
+        Args:
+            imgsz: Height and width of the model's input.
+            task: Its task: images are letterboxed, or cropped for a classifier.
 
         Raises:
             DataError: An image cannot be decoded.
         """
+        prepare = spec_of(task).prepare
         for path in self.paths:
             image = host_val.read_image(path)
             if image is None or image.ndim != 3:
                 raise DataError(f"calibration image {path} cannot be decoded; replace or remove it")
-            yield letterbox(image, imgsz)[0]
+            yield prepare(image, imgsz)[0]
 
 
 def calibration_set(data: str | os.PathLike[str], options: CalibrationOptions | None = None) -> CalibrationSet:
@@ -63,7 +71,8 @@ def calibration_set(data: str | os.PathLike[str], options: CalibrationOptions | 
     file system.
 
     Args:
-        data: An Ultralytics data yaml (a path, or a name such as ``coco8.yaml``), or a folder of images.
+        data: An Ultralytics data yaml (a path, or a name such as ``coco8.yaml``), the folder of a classifier's splits
+            (``train/<class>/*.jpg``), or a folder of images.
         options: How to draw.
 
     Returns:
@@ -76,7 +85,12 @@ def calibration_set(data: str | os.PathLike[str], options: CalibrationOptions | 
     options = options or CalibrationOptions()
     path = Path(data)
     if path.is_dir() and not any(path.glob("*.y*ml")):
-        pool, scored, split = list_images([path.resolve()], str(data)), [], ""
+        if is_split_root(path):
+            _refuse_scored_split(options, str(data))
+            pool, scored = list_images([split_folder(path, options.split)], str(data)), _scored_folder(path, options)
+            split = options.split
+        else:
+            pool, scored, split = list_images([path.resolve()], str(data)), [], ""
     else:
         file, content = load_yaml(str(data))
         _refuse_scored_split(options, str(data))
@@ -101,6 +115,15 @@ def _scored_images(content: dict[str, object], file: Path, options: CalibrationO
         return []
     try:
         return list_images(split_paths(content, file, options.scored_split), source)
+    except DataError:
+        return []  # nothing to score there, so nothing to keep apart
+
+
+def _scored_folder(root: Path, options: CalibrationOptions) -> list[Path]:
+    if options.allow_scored:
+        return []
+    try:
+        return list_images([split_folder(root, options.scored_split)], str(root))
     except DataError:
         return []  # nothing to score there, so nothing to keep apart
 

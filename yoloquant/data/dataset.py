@@ -6,8 +6,9 @@ Nothing is downloaded, and nothing is written next to the images.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,14 @@ import yaml
 
 from ..bridge import val as host
 from ..errors import DataError
-from ..runtime.io.labels import read_labels
+from ..runtime.core.model_info import ModelInfo, Task
+from ..runtime.tasks import spec_of
+from ..runtime.tasks.base import Labels, labels_bytes
+from .class_folders import check_class_folders, class_names, split_folder
+from .image_files import list_images
 from .manifest import check_manifest, file_sha256, read_manifest
+
+logger = logging.getLogger(__name__)
 
 MIN_SIDE = 10
 """Shortest side of an image in pixels; Ultralytics skips smaller ones."""
@@ -32,11 +39,18 @@ class LabelledImage:
         path: The image file.
         classes: int64 (n,).
         boxes: float32 (n, 4), normalised xywh.
+        parts: What the task labels besides: polygons, keypoints, corners; see the task's file.
     """
 
     path: Path
     classes: np.ndarray = field(repr=False)
     boxes: np.ndarray = field(repr=False)
+    parts: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+
+    @property
+    def labels(self) -> Labels:
+        """The labels alone."""
+        return Labels(self.classes, self.boxes, self.parts)
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,7 @@ class ValidationSet:
 
     @property
     def boxes(self) -> int:
-        """Number of labelled boxes."""
+        """Number of labelled objects; of labelled images for a classifier."""
         return sum(len(image.classes) for image in self.images)
 
     @property
@@ -74,7 +88,7 @@ class ValidationSet:
         digest = hashlib.sha256("\n".join(self.names).encode())
         for image in self.images:
             digest.update(image.path.name.encode() + b"\0" + file_sha256(image.path).encode())
-            digest.update(image.classes.astype("<i8").tobytes() + image.boxes.astype("<f4").tobytes())
+            digest.update(labels_bytes(image.labels))
         return digest.hexdigest()
 
     def take(self, count: int | None) -> ValidationSet:
@@ -94,13 +108,56 @@ class ValidationSet:
         return image
 
     @classmethod
-    def from_yaml(cls, data: str | Path, *, split: str = "val", manifest: str | Path | None = None) -> ValidationSet:
+    def open(
+        cls, data: str | Path, info: ModelInfo, *, split: str = "val", manifest: str | Path | None = None
+    ) -> ValidationSet:
+        """Open a data set of a model's task: a data yaml, or for a classifier the folder of its splits.
+
+        Raises:
+            DataError: See ``from_yaml`` and ``class_folders.split_folder``.
+        """
+        if spec_of(info.task).class_folders:
+            return cls.from_class_folders(data, info, split=split)
+        return cls.from_yaml(data, split=split, manifest=manifest, info=info)
+
+    @classmethod
+    def from_class_folders(cls, data: str | Path, info: ModelInfo, *, split: str = "val") -> ValidationSet:
+        """Open a classifier's data set, ``<split>/<class>/*.jpg``.
+
+        Args:
+            data: The folder of the splits.
+            info: The model, whose class names folders are matched with.
+            split: Which split to score on.
+
+        Raises:
+            DataError: A split is missing, a class folder holds nothing, or folders do not fit the model's classes.
+        """
+        folder = split_folder(data, split)
+        images = list_images([folder], str(data))
+        check_class_folders(folder, images)
+        labels = spec_of(info.task).labels_of(images, info, Path, host.renamed_classes(class_names(folder)))
+        known = [LabelledImage(i, n.classes, n.boxes) for i, n in zip(images, labels, strict=True) if len(n.classes)]
+        if len(known) < len(images):
+            logger.warning("%d images of '%s' are in folders of no class of the model", len(images) - len(known), data)
+        _check_images([image.path for image in known])
+        return cls(tuple(known), info.names, str(data), split)
+
+    @classmethod
+    def from_yaml(
+        cls,
+        data: str | Path,
+        *,
+        split: str = "val",
+        manifest: str | Path | None = None,
+        info: ModelInfo | None = None,
+    ) -> ValidationSet:
         """Open a data set as Ultralytics describes it.
 
         Args:
             data: Path of a data yaml, or the name of one that ships with Ultralytics (``coco8.yaml``).
             split: Which split to score on.
             manifest: Manifest to hold the images against; by default the one that the yaml's own ``manifest:`` names.
+            info: The model, whose task says how a label line reads; boxes are read if None.
 
         Raises:
             DataError: The yaml, the images or the labels are missing or malformed, or differ from the manifest.
@@ -109,10 +166,12 @@ class ValidationSet:
         names = _class_names(content, file)
         paths = split_paths(content, file, split)
         images = list_images(paths, str(data))
-        labels = host.label_paths(images)
-        items = tuple(
-            LabelledImage(image, *read_labels(label, len(names))) for image, label in zip(images, labels, strict=True)
-        )
+        described = replace(info, names=names) if info is not None else ModelInfo(Task.DETECT, names, (0, 0))
+        task = spec_of(described.task)
+        task.check_data(content, str(file), described)
+        places = dict(zip(images, host.label_paths(images), strict=True))
+        labels = task.labels_of(images, described, places.__getitem__)
+        items = tuple(LabelledImage(i, n.classes, n.boxes, n.parts) for i, n in zip(images, labels, strict=True))
         _check_images(images)
         named = manifest if manifest is not None else content.get("manifest")
         if named is not None:
@@ -209,25 +268,6 @@ def split_paths(content: dict[str, Any], file: Path, split: str) -> list[Path]:
             )
         paths.append(path)
     return paths
-
-
-def list_images(paths: Sequence[Path], source: str) -> list[Path]:
-    """List image files in Ultralytics' order (by path)."""
-    suffixes = host.image_suffixes()
-    files: list[str] = []
-    for path in paths:
-        if path.is_dir():
-            files += [str(p) for p in path.rglob("*.*")]
-        elif path.suffix == ".txt":
-            lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
-            files += [str(path.parent / line[2:]) if line.startswith("./") else line for line in lines if line]
-        else:
-            files.append(str(path))
-    images = [Path(f) for f in sorted(files) if f.rpartition(".")[-1].lower() in suffixes]
-    if not images:
-        looked = ", ".join(map(str, paths))
-        raise DataError(f"'{source}' holds no images: looked in {looked} for {', '.join(sorted(suffixes))}")
-    return images
 
 
 def _check_images(images: Sequence[Path]) -> None:

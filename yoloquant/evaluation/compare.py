@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..runtime.core.metrics import ApTable, ClassScores, ap_table, class_scores, per_size_map
+from ..runtime.core.matching import Matches
+from ..runtime.tasks.base import Scores
 from .bootstrap import BootstrapOptions, image_weights, interval
 from .evaluate import Evaluation, RunnerRecord
 from .results import Accuracy, Comparison, Interval, Latency
@@ -59,20 +60,21 @@ class Comparer:
         self.evaluation = evaluation
         self.options = options or BootstrapOptions()
         self.weights = image_weights(len(evaluation.data), self.options)
-        self._scores: dict[tuple[str, bool], dict[int, ClassScores]] = {}
-        self._baseline: tuple[np.ndarray, ApTable] | None = None
+        self._scores: dict[tuple[str, bool], Scores] = {}
 
     def accuracy(self, name: str) -> Accuracy | None:
         """Accuracy of one model; None without labels."""
-        record, evaluation = self.evaluation.records[name], self.evaluation
-        if not evaluation.data.labelled:
+        if not self.evaluation.data.labelled:
             return None
-        table = ap_table(self._label_scores(name), self.weights[:1])
+        scores, weights = self._label_scores(name), self.weights[:1]
+        values = {key: float(value[0]) for key, value in scores.values(weights).items()}
+        strict, loose = (metric.name for metric in self.evaluation.task.metrics[:2])
         return Accuracy(
-            map50_95=float(table.map50_95[0]),
-            map50=float(table.map50[0]),
-            per_class=self._by_name(table),
-            per_size=per_size_map(record.detections, record.label_matches, evaluation.labels),
+            map50_95=values[strict],
+            map50=values[loose],
+            per_class=self._by_name(*scores.per_class(weights)),
+            per_size=scores.per_size(),
+            metrics=values,
         )
 
     def resampled(self, name: str, weights: np.ndarray) -> Resampled:
@@ -83,21 +85,22 @@ class Comparer:
             weights: float64 (1 + replicates, images); row 0 is the sample, the others its resamples.
         """
         level = self.options.level
-        reference = ap_table(self._reference_scores(name), weights)
+        reference = self._reference_scores(name)
         shift = self._confidence_shift(self.evaluation.records[name], weights)
-        intervals = {
-            "fidelity": interval(reference.map50_95, level),
-            "confidence_shift": interval(shift, level),
-        }
+        intervals = {key: interval(values, level) for key, values in reference.values(weights).items()}
+        intervals["confidence_shift"] = interval(shift, level)
+        fidelity_per_class = self._by_name(*reference.per_class(weights))
         if not self.evaluation.data.labelled:
-            return Resampled(intervals, {}, self._by_name(reference))
-        base, table = self._baseline_table(weights), ap_table(self._label_scores(name), weights)
-        intervals["map_drop"] = interval(base.map50_95 - table.map50_95, level)
-        intervals["map50_drop"] = interval(base.map50 - table.map50, level)
-        drops = base.per_class - table.per_class
-        present = [(i, c) for i, c in enumerate(base.classes.tolist()) if np.isfinite(drops[0, i])]
+            return Resampled(intervals, {}, fidelity_per_class)
+        base, own = self._label_scores(self.evaluation.options.baseline), self._label_scores(name)
+        before, after = base.values(weights), own.values(weights)
+        for metric in self.evaluation.task.metrics:
+            intervals[metric.drop] = interval(before[metric.name] - after[metric.name], level)
+        classes, per_class = base.per_class(weights)
+        drops = per_class - own.per_class(weights)[1]
+        present = [(i, c) for i, c in enumerate(classes.tolist()) if np.isfinite(drops[0, i])]
         class_drops = {self._name(c): interval(drops[:, i], level) for i, c in present}
-        return Resampled(intervals, class_drops, self._by_name(reference))
+        return Resampled(intervals, class_drops, fidelity_per_class)
 
     def compare(
         self, name: str, *, timing_baseline: str | None = None, size_ratio: float | None = None
@@ -113,18 +116,19 @@ class Comparer:
         found = self.resampled(name, self.weights)
         overlaps = np.concatenate([m.overlap[m.partner >= 0] for m in record.reference_matches])
         comparison = Comparison(
-            map_drop=found.intervals.get("map_drop"),
-            map50_drop=found.intervals.get("map50_drop"),
+            map_drop=found.intervals.get(evaluation.task.metrics[0].drop),
+            map50_drop=found.intervals.get(evaluation.task.metrics[1].drop),
             fidelity=found.intervals["fidelity"],
             fidelity_per_class=dict(found.fidelity_per_class),
-            fidelity_per_size=per_size_map(record.detections, record.reference_matches, evaluation.references),
+            fidelity_per_size=self._reference_scores(name).per_size(),
             per_class_drop={key: value.value for key, value in found.class_drops.items()},
-            per_size_drop=self._size_drop(record) if evaluation.data.labelled else {},
+            per_size_drop=self._size_drop(name) if evaluation.data.labelled else {},
             confidence_shift=found.intervals["confidence_shift"].value,
             box_iou=float(overlaps.mean(dtype=np.float64)) if len(overlaps) else 0.0,
             matched=len(overlaps),
             latency_ratio=self._latency_ratio(name, timing_baseline),
             size_ratio=size_ratio,
+            intervals=dict(found.intervals),
         )
         boxes = self.class_boxes(self.weights[0])
         return Measurements(comparison, found.intervals, found.class_drops, boxes, len(evaluation.data))
@@ -143,29 +147,27 @@ class Comparer:
             return None
         return Latency(float(np.median(times)), float(np.percentile(times, 90)), len(times), threads)
 
-    def _label_scores(self, name: str) -> dict[int, ClassScores]:
+    def _label_scores(self, name: str) -> Scores:
         if (name, True) not in self._scores:
-            record = self.evaluation.records[name]
-            self._scores[name, True] = class_scores(record.detections, record.label_matches, self.evaluation.labels)
+            record, evaluation = self.evaluation.records[name], self.evaluation
+            matches = self._matches(record.label_matches, record.further_label_matches)
+            self._scores[name, True] = evaluation.task.scores(record.detections, matches, evaluation.labels)
         return self._scores[name, True]
 
-    def _reference_scores(self, name: str) -> dict[int, ClassScores]:
+    def _reference_scores(self, name: str) -> Scores:
         if (name, False) not in self._scores:
-            record, truths = self.evaluation.records[name], self.evaluation.references
-            self._scores[name, False] = class_scores(record.detections, record.reference_matches, truths)
+            record, evaluation = self.evaluation.records[name], self.evaluation
+            matches = self._matches(record.reference_matches, record.further_reference_matches)
+            self._scores[name, False] = evaluation.task.fidelity(record.detections, matches, evaluation.references)
         return self._scores[name, False]
 
-    def _baseline_table(self, weights: np.ndarray) -> ApTable:
-        """The baseline's AP under weights; the last one is kept, since every artifact asks for the same."""
-        if self._baseline is None or self._baseline[0] is not weights:
-            scores = self._label_scores(self.evaluation.options.baseline)
-            self._baseline = (weights, ap_table(scores, weights))
-        return self._baseline[1]
+    def _matches(self, main: list[Matches], further: Mapping[str, list[Matches]]) -> dict[str, list[Matches]]:
+        """Matches by the prefix of their similarity."""
+        return {self.evaluation.task.similarities[0].prefix: main, **further}
 
-    def _size_drop(self, record: RunnerRecord) -> dict[str, float | None]:
-        labels, base = self.evaluation.labels, self.evaluation.baseline
-        mine = per_size_map(record.detections, record.label_matches, labels)
-        theirs = per_size_map(base.detections, base.label_matches, labels)
+    def _size_drop(self, name: str) -> dict[str, float | None]:
+        mine = self._label_scores(name).per_size()
+        theirs = self._label_scores(self.evaluation.options.baseline).per_size()
         return {
             size: None if value is None or mine[size] is None else value - mine[size]  # type: ignore[operator]
             for size, value in theirs.items()
@@ -198,6 +200,6 @@ class Comparer:
         names = self.evaluation.names
         return names[index] if index < len(names) else f"class_{index}"
 
-    def _by_name(self, table: ApTable) -> dict[str, float]:
-        values = table.per_class[0].tolist()
-        return {self._name(c): v for c, v in zip(table.classes.tolist(), values, strict=True) if np.isfinite(v)}
+    def _by_name(self, classes: np.ndarray, per_class: np.ndarray) -> dict[str, float]:
+        values = zip(classes.tolist(), per_class[0].tolist(), strict=True)
+        return {self._name(c): v for c, v in values if np.isfinite(v)}

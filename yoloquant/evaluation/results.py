@@ -38,17 +38,20 @@ class Accuracy:
     """Accuracy of one model on one set of images.
 
     Attributes:
-        map50_95: Mean average precision over IoU 0.50:0.95, as Ultralytics computes it.
-        map50: Mean average precision at IoU 0.50.
+        map50_95: The task's main metric: mean average precision over IoU 0.50:0.95 as Ultralytics computes it (of
+            boxes, or rotated boxes); top-1 accuracy of a classifier.
+        map50: Its milder form: mean average precision at IoU 0.50; top-5 accuracy.
         per_class: mAP50-95 per class name, for classes that have labels.
         per_size: mAP50-95 for ``small``, ``medium`` and ``large`` objects (COCO areas in original pixels); None if
             there are no labels of that size.
+        metrics: Every metric of the task by its name, also those of masks or keypoints.
     """
 
     map50_95: float
     map50: float
     per_class: dict[str, float] = field(default_factory=dict)
     per_size: dict[str, float | None] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,10 @@ class Comparison:
     """One artifact held against the FP32 baseline on the same images.
 
     Attributes:
-        map_drop: Drop of mAP50-95; None when there are no labels.
-        map50_drop: Drop of mAP50; None when there are no labels.
-        fidelity: mAP50-95 of the artifact's detections scored against the baseline's own detections.
+        map_drop: Drop of the main metric; None when there are no labels.
+        map50_drop: Drop of its milder form; None when there are no labels.
+        fidelity: mAP50-95 of the artifact's detections scored against the baseline's own detections; of a classifier
+            the share of images with the same first class.
         fidelity_per_class: The same per class name.
         fidelity_per_size: The same for small, medium and large.
         per_class_drop: Drop of AP50-95 per class name.
@@ -99,6 +103,8 @@ class Comparison:
         matched: Number of matched detections.
         latency_ratio: Median latency divided by the baseline's *in the same runtime*; None if that was not measured.
         size_ratio: Size divided by the FP32 model's.
+        intervals: Everything that has an interval, by the name of its gate limit: drops of every metric of the task,
+            fidelity of masks or keypoints, divergence of a classifier's probabilities.
     """
 
     map_drop: Interval | None
@@ -113,6 +119,7 @@ class Comparison:
     matched: int = 0
     latency_ratio: float | None = None
     size_ratio: float | None = None
+    intervals: dict[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ..graph.traced_model import TracedModel
 from ..io import output_folder
 from ..quantization.artifact import Artifact, versions
 from ..targets.exports import ExportResult, load_exports
-from ..types import ExportedModel, Progress, Task
+from ..types import ExportedModel, Progress
 from .memory import peak_memory
 from .validate_options import ValidateOptions
 
@@ -70,12 +70,10 @@ def validate(
     gate = load_gate(options.gate)
     outcome = _outcome(exports)
     artifact = _float_artifact(model, outcome)
-    if artifact.info.task is not Task.DETECT:
-        raise UsageError(f"validation scores detect models; this one is a {artifact.info.task.value} model")
     if options.report is not None:
         output_folder(options.report)
     images = (
-        ValidationSet.from_yaml(str(data), split=options.split, manifest=options.manifest)
+        ValidationSet.open(str(data), artifact.info, split=options.split, manifest=options.manifest)
         if data is not None
         else ValidationSet.from_folder(str(source), artifact.info.names)
     ).take(options.limit)
@@ -191,6 +189,7 @@ def _environment(artifact: Artifact) -> dict[str, Any]:
     return {
         "model": Path(artifact.model.source).name,
         "model_sha256": artifact.model.sha256,
+        "task": artifact.info.task.value,
         "machine": platform.machine(),
         "system": platform.system(),
         "cores": os.cpu_count() or 1,

@@ -24,6 +24,7 @@ from .recalibrate_bn import reestimate, stacked
 from .remove_channels import pruned
 
 if TYPE_CHECKING:
+    from ..types import Task
     from torch import Tensor, nn
 
 
@@ -83,7 +84,7 @@ def prune(
     source = host.load_model(model, allow_unsafe=chosen.allow_unsafe)
     size = source.resolve_imgsz(imgsz)
     target = _output(source, output)
-    images = None if data is None else _images(data, chosen, size)
+    images = None if data is None else _images(data, chosen, size, source.task)
     if chosen.kind is not Kind.STRUCTURED:
         return _sparse(source, chosen, size, target, dry_run)
     module, lines = source.module, []
@@ -137,9 +138,9 @@ def _output(source: host.HostModel, output: str | os.PathLike[str] | None) -> Pa
     return path
 
 
-def _images(data: str | os.PathLike[str], options: PruneOptions, size: tuple[int, int]) -> Any:
+def _images(data: str | os.PathLike[str], options: PruneOptions, size: tuple[int, int], task: Task) -> Any:
     found = calibration_set(data, CalibrationOptions(images=options.images, seed=options.seed))
-    return list(found.tensors(size))
+    return list(found.tensors(size, task))
 
 
 def _save(module: nn.Module, source: host.HostModel, size: tuple[int, int], path: Path) -> None:

@@ -112,7 +112,7 @@ def _calibrated(
 ) -> dict[str, Plan]:
     total = len(images)
     tick = None if progress is None else (lambda done, what: progress(done, total, what))
-    seen = observe(graph, plans, images.tensors(imgsz), progress=tick)
+    seen = observe(graph, plans, images.tensors(imgsz, graph.info.task), progress=tick)
     solver = Solver(seen, options.ranges)
     return {p.scheme: with_bias_room(graph, solve_plan(graph, p, seen, solver=solver)) for p in plans}
 

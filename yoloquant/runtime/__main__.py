@@ -127,6 +127,7 @@ def _print(outcome: Verification) -> None:
 
 def _info(arguments: dict[str, str]) -> int:
     from .core.bundle_manifest import read
+    from .tasks import spec_of
 
     settings = Settings(arguments, INFO, "info")
     manifest = read(_folder(arguments))
@@ -138,7 +139,8 @@ def _info(arguments: dict[str, str]) -> int:
     print(f"model     {manifest.model} from {manifest.source.get('model', '?')}")
     print(f"input     {info.imgsz[0]} x {info.imgsz[1]} pixels, {len(info.names)} classes: {', '.join(info.names)}")
     if accuracy is not None:
-        print(f"accuracy  mAP50-95 {accuracy.map50_95:.4f} on {accuracy.images} images ({accuracy.source})")
+        measured = spec_of(info.task).named(accuracy.metrics)
+        print(f"accuracy  {measured} on {accuracy.images} images ({accuracy.source})")
     print(f"files     {len(manifest.files)}, all as exported")
     return 0
 

@@ -96,7 +96,7 @@ def _prune(
     if not options.reestimates:
         return PruneSubject(artifact, images, (), options), {}
     sample = training_images(data, options)
-    batches = tuple(b for b in stacked(sample.tensors(artifact.info.imgsz)) if len(b) > 1)
+    batches = tuple(b for b in stacked(sample.tensors(artifact.info.imgsz, artifact.info.task)) if len(b) > 1)
     return PruneSubject(artifact, images, batches, options), {"training": sample.sha256}
 
 
@@ -114,7 +114,7 @@ def _quant(
         plan, more = artifact.plan_for(schemes[0]), {}
     else:
         sample = training_images(data, options)
-        plan = calibrated(artifact, schemes[0], sample.tensors(artifact.info.imgsz), options)
+        plan = calibrated(artifact, schemes[0], sample.tensors(artifact.info.imgsz, artifact.info.task), options)
         more = {"training": sample.sha256}
     return QuantSubject(artifact, plan, images, options), {**more, "plan": plan.digest()}
 

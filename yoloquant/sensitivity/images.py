@@ -11,11 +11,13 @@ import numpy as np
 import torch
 
 from ..data.calibration import MIN_IMAGES, CalibrationOptions, CalibrationSet, calibration_set
+from ..data.class_folders import is_split_root
 from ..data.dataset import ValidationSet
 from ..errors import DataError, UsageError
 from ..pruning.recalibrate_bn import stacked
-from ..runtime.core.letterbox import Letterbox, letterbox
-from ..types import ModelInfo, Task
+from ..runtime.core.letterbox import Letterbox
+from ..runtime.tasks import spec_of
+from ..types import ModelInfo
 from .analyze_options import AnalyzeOptions, Metric
 
 
@@ -25,16 +27,17 @@ class Images:
 
     Attributes:
         data: The images and their labels.
-        imgsz: Input height and width in pixels.
+        info: The model that they are prepared for.
     """
 
     data: ValidationSet
-    imgsz: tuple[int, int]
+    info: ModelInfo
 
     @cached_property
     def inputs(self) -> tuple[tuple[np.ndarray, Letterbox], ...]:
         """float32 (1, channels, height, width), 0 to 1, and where the image lies in it."""
-        return tuple(letterbox(self.data.read(i), self.imgsz) for i in range(len(self.data)))
+        prepare = spec_of(self.info.task).prepare
+        return tuple(prepare(self.data.read(i), self.info.imgsz) for i in range(len(self.data)))
 
     @cached_property
     def batches(self) -> tuple[torch.Tensor, ...]:
@@ -56,25 +59,20 @@ def open_images(data: str | os.PathLike[str] | None, options: AnalyzeOptions, in
     """
     if data is None or not str(data):
         raise UsageError("an analysis needs data=<data yaml>, or a folder of images for metric=distill and fidelity")
-    if info.task is not Task.DETECT and options.metric is not Metric.DISTILL:
-        raise UsageError(
-            f"metric={options.metric.value} scores detect models; this one is a {info.task.value} model: "
-            "use metric=distill"
-        )
     if is_folder(data):
         found = ValidationSet.from_folder(str(data), info.names)
     else:
-        found = ValidationSet.from_yaml(str(data), split=options.split)
+        found = ValidationSet.open(str(data), info, split=options.split)
     found = found.take(options.images)
     if options.metric is Metric.MAP:
         _check_labels(found, info)
-    return Images(found, info.imgsz)
+    return Images(found, info)
 
 
 def is_folder(data: str | os.PathLike[str]) -> bool:
     """Whether data are a folder of images without a yaml."""
     path = Path(data)
-    return path.is_dir() and not any(path.glob("*.y*ml"))
+    return path.is_dir() and not any(path.glob("*.y*ml")) and not is_split_root(path)
 
 
 def _check_labels(found: ValidationSet, info: ModelInfo) -> None:

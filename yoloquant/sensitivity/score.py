@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..evaluation.evaluate import EvaluateOptions
-from ..runtime.core.detections import Detections, select
-from ..runtime.core.matching import Truth, match, size_index
-from ..runtime.core.metrics import ap_table, class_scores
+from ..runtime.core.detections import Detections
+from ..runtime.core.matching import Truth
+from ..runtime.tasks import spec_of
 from ..targets.base import Runner
 from .analyze_options import Metric
 from .images import Images
@@ -27,31 +27,31 @@ class Scorer:
     def __init__(self, images: Images, metric: Metric, reference: Runner) -> None:
         self.images = images
         self._options = EvaluateOptions()
+        self._task = spec_of(images.info.task)
+        self._against_model = metric is not Metric.MAP
         self._truths = self._labels() if metric is Metric.MAP else self._references(reference)
 
     def __call__(self, runner: Runner) -> float:
-        """mAP50-95 of a model, 0 to 1."""
+        """The task's main metric of a model, or its main fidelity, 0 to 1."""
         found = self.detections(runner)
         places = (where for _, where in self.images.inputs)
-        matches = [match(f, t, w.area_scale) for f, t, w in zip(found, self._truths, places, strict=True)]
-        scores = class_scores(found, matches, self._truths)
-        return float(ap_table(scores, np.ones((1, len(found)))).map50_95[0]) if scores else 0.0
+        matched = [self._task.match(f, t, w.area_scale) for f, t, w in zip(found, self._truths, places, strict=True)]
+        matches = {prefix: [m[prefix] for m in matched] for prefix in matched[0]}
+        score = self._task.fidelity if self._against_model else self._task.scores
+        values = score(found, matches, self._truths).values(np.ones((1, len(found))))
+        return float(next(iter(values.values()))[0])
 
     def detections(self, runner: Runner) -> list[Detections]:
         """What a model finds in every image."""
-        classes, selection = len(runner.info.names), self._options.selection
-        return [select(runner(image), runner.layout, classes, selection) for image, _ in self.images.inputs]
+        selection = self._options.selection
+        return [
+            self._task.select(runner(image), runner.layout, runner.info, selection) for image, _ in self.images.inputs
+        ]
 
     def _labels(self) -> Sequence[Truth]:
-        found = []
-        for item, (_, where) in zip(self.images.data.images, self.images.inputs, strict=True):
-            boxes = where.to_input(item.boxes)
-            found.append(Truth(boxes, item.classes, size_index(boxes, where.area_scale)))
-        return found
+        items = zip(self.images.data.images, self.images.inputs, strict=True)
+        return [self._task.truth(item.labels, where, self.images.info) for item, (_, where) in items]
 
     def _references(self, reference: Runner) -> Sequence[Truth]:
-        found = []
-        for item, (_, where) in zip(self.detections(reference), self.images.inputs, strict=True):
-            sure = item.above(self._options.reference_conf)
-            found.append(Truth(sure.xyxy, sure.class_id, size_index(sure.xyxy, where.area_scale)))
-        return found
+        items = zip(self.detections(reference), self.images.inputs, strict=True)
+        return [self._task.reference(found, self._options.reference_conf, where) for found, (_, where) in items]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from ..data.dataset import list_images
+from ..data.image_files import list_images
 from ..errors import DataError
 
 HELD_BACK = 0.15

@@ -46,8 +46,8 @@ def test_equals_validation(data: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     found = measure(Detector(backend), data, progress=lambda done, total: seen.append((done, total)))
     assert wanted is not None and 0.1 < wanted.map50_95 < 0.999
-    assert found.map50_95 == pytest.approx(wanted.map50_95, abs=1e-6)
-    assert found.map50 == pytest.approx(wanted.map50, abs=1e-6)
+    assert found.metrics["map50_95"] == pytest.approx(wanted.map50_95, abs=1e-6)
+    assert found.metrics["map50"] == pytest.approx(wanted.map50, abs=1e-6)
     assert found.images == 12 and seen == [(i, 12) for i in range(1, 13)]
     assert measure(Detector(backend), data.parent) == found
     assert measure(Detector(backend), data, limit=3).images == 3

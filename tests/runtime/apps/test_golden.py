@@ -21,10 +21,17 @@ from yoloquant.runtime.apps.golden import (
     write_outputs,
 )
 from yoloquant.runtime.core.detections import Detections
-from yoloquant.runtime.core.model_info import HeadLayout
+from yoloquant.runtime.core.model_info import HeadLayout, ModelInfo, Task
 from yoloquant.runtime.errors import BundleError
+from yoloquant.runtime.tasks import spec_of
 
 LIMITS = Tolerances(boxes=0.1, scores=0.1, score=0.1, iou=0.7, agreement=0.9)
+DETECT, END2END = spec_of(Task.DETECT), HeadLayout.END2END
+INFO = ModelInfo(Task.DETECT, ("a", "b"), (64, 64))
+
+
+def parts(array: np.ndarray, layout: HeadLayout = HeadLayout.DECODED) -> dict[str, np.ndarray]:
+    return DETECT.output_parts((array,), layout, INFO)
 
 
 def found(*table: tuple[float, ...]) -> Detections:
@@ -49,7 +56,7 @@ def test_detections_agree_with_themselves_in_any_order(seed: int, count: int) ->
     first = Detections(boxes, rng.uniform(0.1, 1, count).astype(np.float32), rng.integers(0, 3, count))
     order = rng.permutation(count)
     second = Detections(boxes[order], first.confidence[order], first.class_id[order])
-    agreement = compare_detections(first, second, LIMITS)
+    agreement = compare_detections(first, second, LIMITS, DETECT)
     assert agreement.same == agreement.total == 2 * int((first.confidence >= LIMITS.conf).sum())
     assert not agreement.missing and not agreement.unexpected
     back = from_rows(rows(first))
@@ -72,10 +79,10 @@ def test_detections_agree_with_themselves_in_any_order(seed: int, count: int) ->
     ],
 )
 def test_agreement(first: Detections, second: Detections, same: int, total: int) -> None:
-    agreement = compare_detections(first, second, LIMITS)
+    agreement = compare_detections(first, second, LIMITS, DETECT)
     assert (agreement.same, agreement.total) == (same, total)
     assert len(agreement.missing) + len(agreement.unexpected) == total - same
-    swapped = compare_detections(second, first, LIMITS)
+    swapped = compare_detections(second, first, LIMITS, DETECT)
     assert (swapped.same, swapped.total) == (same, total)
 
 
@@ -85,7 +92,7 @@ def test_output_differences_are_relative_to_what_was_expected() -> None:
     expected[:, :4] *= 100
     got = expected.copy()
     got[:, 4:] += np.float32(0.25)
-    values = pooled([output_errors(expected, got, HeadLayout.DECODED)] * 3)
+    values = pooled([output_errors(parts(expected), parts(got))] * 3)
     assert values["boxes"] == 0
     assert values["scores"] == pytest.approx(0.25 / expected[:, 4:].std(), rel=1e-4)
 
@@ -99,7 +106,7 @@ def test_pooling_weighs_images_by_their_spread() -> None:
 
 def test_end_to_end_rows_may_change_places() -> None:
     expected = np.random.default_rng(0).uniform(size=(1, 300, 6)).astype(np.float32)
-    assert pooled([output_errors(expected, expected[:, ::-1], HeadLayout.END2END)]) == {"scores": 0.0}
+    assert pooled([output_errors(parts(expected, END2END), parts(expected[:, ::-1], END2END))]) == {"scores": 0.0}
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -108,8 +115,8 @@ def test_what_is_not_finite_or_of_another_shape_never_fits(bad: float) -> None:
     expected[0, 0, 0] = 2
     got = expected.copy()
     got[0, 5, 3] = bad
-    assert pooled([output_errors(expected, got, HeadLayout.DECODED)])["scores"] == np.inf
-    assert pooled([output_errors(expected, got[:, :5], HeadLayout.DECODED)])["scores"] == np.inf
+    assert pooled([output_errors(parts(expected), parts(got))])["scores"] == np.inf
+    assert pooled([output_errors(parts(expected), parts(got[:, :5]))])["scores"] == np.inf
 
 
 def test_constant_outputs_must_be_equal() -> None:

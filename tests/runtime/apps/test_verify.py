@@ -67,7 +67,7 @@ def test_a_bundle_verifies_where_it_was_made(made: Path, data: Path) -> None:
     outputs, detections, accuracy = (check.values for check in outcome.checks[2:])
     assert outputs["same_input"] and all(value < 1e-3 for value in outputs["differences"].values())
     assert detections["same"] == detections["total"] == 2 * 3 * 6
-    assert accuracy["drop"] == 0 and accuracy["map50_95"] == pytest.approx(0.995, abs=1e-6)
+    assert accuracy["drop"] == 0 and accuracy["metrics"]["map50_95"] == pytest.approx(0.995, abs=1e-6)
     assert json.dumps(outcome.to_dict(), allow_nan=False)
 
 
@@ -115,7 +115,7 @@ def test_lower_accuracy_fails_and_higher_passes(bundle: Path, data: Path) -> Non
     def expecting(value: float) -> Verification:
         def change(manifest: Manifest) -> Manifest:
             assert manifest.accuracy is not None
-            return replace(manifest, accuracy=replace(manifest.accuracy, map50_95=value))
+            return replace(manifest, accuracy=replace(manifest.accuracy, metrics={"map50_95": value, "map50": value}))
 
         resealed(bundle, change)
         return verify(bundle, VerifyOptions(data=str(data)))

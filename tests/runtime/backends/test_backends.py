@@ -19,12 +19,13 @@ from signalled import free_networks, signalled
 
 from yoloquant import targets
 from yoloquant.runtime.backends import BACKENDS, BackendOptions, backend_class, litert, open_backend, openvino
-from yoloquant.runtime.core.detections import Selection, select
+from yoloquant.runtime.core.detections import Selection
 from yoloquant.runtime.core.detector import Detector
 from yoloquant.runtime.core.letterbox import letterbox
 from yoloquant.runtime.core.model_info import HeadLayout
 from yoloquant.runtime.errors import ArtifactError, MissingRuntimeError, TargetError, UsageError
-from yoloquant.types import ExportedModel
+from yoloquant.runtime.tasks import spec_of
+from yoloquant.types import ExportedModel, Task
 
 BACKEND = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "litert", "edgetpu": "litert"}
 """Backend that runs each target's artifacts."""
@@ -54,7 +55,7 @@ def test_detector_gives_what_validation_gives(exported: ExportedModel) -> None:
         image = np.kron(rng.integers(0, 256, (8, 10, 3), dtype=np.uint8), np.ones((7, 7, 1), np.uint8))
         plain, where = letterbox(image, exported.info.imgsz)
         for selection in (Selection(), Selection(conf=0.3)):
-            wanted = select(runner(plain), runner.layout, len(exported.info.names), selection)
+            wanted = spec_of(Task.DETECT).select(runner(plain), runner.layout, exported.info, selection)
             tensor, again = detector.preprocess(image)
             found = detector.select(detector.infer(tensor), selection)
             assert where == again

@@ -8,11 +8,14 @@ from core_fakes import FakeBackend
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yoloquant.runtime.core.detections import PREDICT, Selection, select
+from yoloquant.runtime.core.detections import PREDICT, Selection
 from yoloquant.runtime.core.detector import Detector
 from yoloquant.runtime.core.letterbox import place
-from yoloquant.runtime.core.model_info import HeadLayout
+from yoloquant.runtime.core.model_info import HeadLayout, ModelInfo, Task
 from yoloquant.runtime.errors import TargetError, UsageError
+from yoloquant.runtime.tasks import spec_of
+
+INFO = ModelInfo(Task.DETECT, ("a", "b", "c"), (64, 64))
 
 
 def output(rows: list[tuple[float, ...]]) -> np.ndarray:
@@ -58,7 +61,7 @@ def test_boxes_make_the_round_trip(size: tuple[int, int], imgsz: tuple[int, int]
 
 def test_an_end_to_end_head_is_only_thresholded() -> None:
     rows = np.array([[[0, 0, 10, 10, 0.9, 2], [0, 0, 10, 10, 0.8, 2], [0, 0, 5, 5, 0.1, 1]]], np.float32)
-    found = select((rows,), HeadLayout.END2END, 3, PREDICT)
+    found = spec_of(Task.DETECT).select((rows,), HeadLayout.END2END, INFO, PREDICT)
     np.testing.assert_array_equal(found.confidence, np.array([0.9, 0.8], np.float32))
 
 

@@ -16,6 +16,9 @@ from yoloquant.runtime.errors import OutputError
 from yoloquant.runtime.io import writers as sinks
 from yoloquant.runtime.io.sources import Frame
 from yoloquant.runtime.io.writers import ImageFolder, JsonLines, SaidLines, VideoFile
+from yoloquant.runtime.tasks import Task, spec_of
+
+DETECT = spec_of(Task.DETECT)
 
 
 def result(index: int, image: np.ndarray | None = None, name: str = "", count: int = 1) -> Result:
@@ -27,7 +30,7 @@ def result(index: int, image: np.ndarray | None = None, name: str = "", count: i
 
 def test_json_lines_hold_one_object_per_frame(tmp_path: Path) -> None:
     path = tmp_path / "new" / "out.jsonl"
-    sink = JsonLines(path, ["cat", "dög"])
+    sink = JsonLines(path, ["cat", "dög"], DETECT)
     sink.write(result(0))
     assert len(path.read_text(encoding="utf-8").splitlines()) == 1, "a line can be read at once"
     sink.write(result(7, name="a.png", count=0))
@@ -47,13 +50,13 @@ def test_json_lines_hold_one_object_per_frame(tmp_path: Path) -> None:
 
 def test_lines_can_be_said() -> None:
     said: list[str] = []
-    SaidLines(said.append, ["cat"]).write(result(3))
+    SaidLines(said.append, ["cat"], DETECT).write(result(3))
     assert json.loads(said[0])["names"] == ["1"], "a class without a name is named by its number"
 
 
 def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    sink = JsonLines(path, ["cat", "dog"])
+    sink = JsonLines(path, ["cat", "dog"], DETECT)
     with largest_file(1000), pytest.raises(OutputError, match="cannot be written"):
         for index in range(100):
             sink.write(result(index))
@@ -64,13 +67,13 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
 def test_a_device_that_is_full(tmp_path: Path) -> None:
-    sink = JsonLines(Path("/dev/full"), [])
+    sink = JsonLines(Path("/dev/full"), [], DETECT)
     with pytest.raises(OutputError, match="No space left"):
         sink.write(result(0))
 
 
 @pytest.mark.parametrize(
-    "make", [lambda p: JsonLines(p / "x.jsonl", []), lambda p: VideoFile(p / "x.mp4"), ImageFolder]
+    "make", [lambda p: JsonLines(p / "x.jsonl", [], DETECT), lambda p: VideoFile(p / "x.mp4"), ImageFolder]
 )
 def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path, make: object) -> None:
     (tmp_path / "file").write_text("")

@@ -1,8 +1,9 @@
-"""Accuracy of a detector on a labelled data set, as ``yoloquant validate`` measures it on the machine that exports."""
+"""Accuracy of a model on a labelled data set, as ``yoloquant validate`` measures it on the machine that exports."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,9 @@ import numpy as np
 
 from ..core.detections import Selection
 from ..core.detector import Detector
-from ..core.matching import Truth, match, size_index
-from ..core.metrics import ap_table, class_scores
+from ..core.matching import Matches
 from ..errors import DataError
-from ..io.labels import read_labels
+from ..tasks import Task, spec_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,18 +26,20 @@ SUFFIXES = frozenset({"bmp", "jpeg", "jpg", "jp2", "png", "tif", "tiff", "webp"}
 """Files that are taken for images: those of Ultralytics' that OpenCV reads."""
 
 
+SPLITS = frozenset({"val", "validation", "valid"})
+"""Names of the folder of a classifier's split for validation."""
+
+
 @dataclass(frozen=True)
 class Accuracy:
     """Accuracy on a data set.
 
     Attributes:
-        map50_95: Mean over classes of AP, averaged over the IoU thresholds 0.5 to 0.95; 0 to 1.
-        map50: The same at IoU 0.5.
+        metrics: Every metric of the task by name, 0 to 1; a detector's ``map50_95`` and ``map50``.
         images: Images scored.
     """
 
-    map50_95: float
-    map50: float
+    metrics: Mapping[str, float]
     images: int
 
 
@@ -48,12 +50,12 @@ def measure(
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Accuracy:
-    """Measure mean average precision with the settings of Ultralytics' validator, whatever the detector's own are.
+    """Measure every metric of the model's task with Ultralytics' settings, whatever the detector's own are.
 
     Args:
         detector: The model.
-        folder: A data set in YOLO layout, ``images/...`` beside ``labels/...``, or its yaml (needs PyYAML). Where a
-            folder has several splits, ``val`` is taken.
+        folder: A data set in YOLO layout, ``images/...`` beside ``labels/...``, or its yaml (needs PyYAML); for a
+            classifier a folder of class folders. Where a folder has several splits, ``val`` is taken.
         limit: Score only so many images, the first by path.
         progress: Called after every image with images done and images in all.
 
@@ -61,41 +63,52 @@ def measure(
         DataError: There are no images or labels, or one is unreadable.
         TargetError: The runtime failed.
     """
-    images = find_images(Path(folder))[:limit]
-    found, matches, truths = [], [], []
-    for index, path in enumerate(images):
-        classes, boxes = read_labels(label_path(path), len(detector.info.names))
+    task, info = detector.task, detector.info
+    images = find_images(Path(folder), info.task)[:limit]
+    labels = task.labels_of(images, info, label_path)
+    if not any(len(item.classes) for item in labels):
+        raise DataError(f"'{folder}' has no labels beside its images; each images/x.jpg needs a labels/x.txt")
+    found, truths = [], []
+    matches: dict[str, list[Matches]] = {s.prefix: [] for s in task.similarities}
+    for index, (path, item) in enumerate(zip(images, labels)):
         tensor, where = detector.preprocess(read_image(path))
-        found.append(detector.select(detector.infer(tensor), Selection()))
-        corners = where.to_input(boxes)
-        truths.append(Truth(corners, classes, size_index(corners, where.area_scale)))
-        matches.append(match(found[-1], truths[-1], where.area_scale))
+        everything = detector.select(detector.infer(tensor), Selection())
+        truth = task.truth(item, where, info)
+        for prefix, matched in task.match(everything, truth, where.area_scale).items():
+            matches[prefix].append(matched)
+        found.append(task.compact(everything, conf=1.0))
+        truths.append(task.kept(truth))
         if progress is not None:
             progress(index + 1, len(images))
-    if not any(len(truth.classes) for truth in truths):
-        raise DataError(f"'{folder}' has no labels beside its images; each images/x.jpg needs a labels/x.txt")
-    table = ap_table(class_scores(found, matches, truths), np.ones((1, len(images))))
-    return Accuracy(float(table.map50_95[0]), float(table.map50[0]), len(images))
+    values = task.scores(found, matches, truths).values(np.ones((1, len(images))))
+    return Accuracy({name: float(value[0]) for name, value in values.items()}, len(images))
 
 
-def find_images(source: Path) -> list[Path]:
+def find_images(source: Path, task: Task = Task.DETECT) -> list[Path]:
     """The images of a data set, by path; see ``measure``.
+
+    Args:
+        source: Folder or yaml.
+        task: The model's task.
 
     Raises:
         DataError: There are none.
     """
-    roots = _split_of_yaml(source) if source.suffix in {".yaml", ".yml"} else [_split_of_folder(source)]
+    roots = _split_of_yaml(source) if source.suffix in {".yaml", ".yml"} else [_split_of_folder(source, task)]
     images = sorted((p for root in roots for p in _listed(root)), key=str)
     if not images:
         raise DataError(f"'{source}' holds no images: looked in {', '.join(map(str, roots))}")
     return images
 
 
-def _split_of_folder(folder: Path) -> Path:
+def _split_of_folder(folder: Path, task: Task) -> Path:
     if not folder.is_dir():
         raise DataError(f"'{folder}' is not a folder; name one that holds images/ and labels/, or a data yaml")
     images = folder / "images" if (folder / "images").is_dir() else folder
-    splits = sorted(p for p in images.iterdir() if p.is_dir() and p.name.startswith("val"))
+    exact = spec_of(task).class_folders  # "valley" is a class then
+    splits = sorted(
+        p for p in images.iterdir() if p.is_dir() and (p.name in SPLITS if exact else p.name.startswith("val"))
+    )
     if len(splits) > 1:
         raise DataError(f"'{images}' has several splits for validation, {', '.join(p.name for p in splits)}; name one")
     return splits[0].resolve() if splits else images.resolve()

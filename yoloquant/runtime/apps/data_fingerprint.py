@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.folder_check import file_sha256
-from ..io.labels import read_labels
+from ..core.model_info import ModelInfo
+from ..tasks import spec_of
+from ..tasks.base import labels_bytes
 from .accuracy import find_images, label_path
 
 
@@ -26,21 +27,21 @@ class DataFingerprint:
     labels: int
 
 
-def fingerprint(source: str | Path, names: Sequence[str], limit: int | None = None) -> DataFingerprint:
+def fingerprint(source: str | Path, info: ModelInfo, limit: int | None = None) -> DataFingerprint:
     """Hash a data set.
 
     Args:
         source: Folder in YOLO layout, or data yaml.
-        names: Class names.
+        info: The model: its classes and task.
         limit: Take only so many images, the first by path.
 
     Raises:
         DataError: There are no images, or a label is malformed.
     """
-    digest, count = hashlib.sha256("\n".join(names).encode()), 0
-    for path in find_images(Path(source))[:limit]:
-        classes, boxes = read_labels(label_path(path), len(names))
+    digest, count = hashlib.sha256("\n".join(info.names).encode()), 0
+    images = find_images(Path(source), info.task)[:limit]
+    for path, labels in zip(images, spec_of(info.task).labels_of(images, info, label_path)):
         digest.update(path.name.encode() + b"\0" + file_sha256(path).encode())
-        digest.update(classes.astype("<i8").tobytes() + boxes.astype("<f4").tobytes())
-        count += len(classes)
+        digest.update(labels_bytes(labels))
+        count += len(labels.classes)
     return DataFingerprint(digest.hexdigest(), count)

@@ -18,9 +18,8 @@ import numpy as np
 from ..core.detections import Detections, Selection
 from ..core.detector import Detector
 from ..core.folder_check import check_relative
-from ..core.matching import box_iou
-from ..core.model_info import HeadLayout
 from ..errors import BundleError
+from ..tasks import TaskSpec
 
 SELECTION = Selection(conf=0.1, iou=0.7, max_det=300, multi_label=False)
 """What is kept of an image's detections: also those that another machine may lift above the threshold."""
@@ -33,7 +32,7 @@ class Tolerances:
     Attributes:
         boxes: Root mean square difference of the decoded boxes of all anchors, relative to their standard deviation;
             over all golden inputs.
-        scores: The same of the scores.
+        scores: The same of the scores, and of everything else that a task predicts.
         score: Difference of the scores of two detections that are the same.
         iou: Overlap of two detections that are the same.
         agreement: Share of detections above ``conf``, of both machines, that the other one has too.
@@ -173,28 +172,25 @@ def rounded(values: np.ndarray) -> np.ndarray:
     return np.asarray(np.rint(coarse * np.float32(2**14)) * np.float32(2**-14), dtype=np.float32)
 
 
-def output_errors(expected: np.ndarray, got: np.ndarray, layout: HeadLayout) -> dict[str, tuple[float, float]]:
-    """Mean square difference of boxes and scores on one image, each with the variance of what was expected.
+def output_errors(expected: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
+    """Mean square difference of boxes, scores and other parts on one image, each with the variance of the expected one.
 
     Raw heads are compared once they are decoded: the logits of one level may hardly vary at all, and then a step of
     their grid is a large part of their spread.
 
     Args:
-        expected: The export machine's decoded output.
+        expected: Parts of the export machine's decoded outputs, see ``TaskSpec.output_parts``.
         got: Ours.
-        layout: DECODED, or END2END, whose rows have no fixed order: there only the sorted scores are compared.
 
     Returns:
         Both by the name of the part; the first is infinite where shapes differ or a value is not finite.
     """
-    if expected.shape != got.shape:
-        return {"scores": (float("inf"), 1.0)}
-    if layout is HeadLayout.END2END:
-        return {"scores": _error(np.sort(expected[..., 4]), np.sort(got[..., 4]))}
-    return {"boxes": _error(expected[:, :4], got[:, :4]), "scores": _error(expected[:, 4:], got[:, 4:])}
+    return {name: _error(values, got[name]) for name, values in expected.items()}
 
 
 def _error(expected: np.ndarray, got: np.ndarray) -> tuple[float, float]:
+    if expected.shape != got.shape:
+        return float("inf"), 1.0
     error = float(np.mean(np.square(expected - got, dtype=np.float64)))
     return (error if np.isfinite(error) else float("inf")), float(np.var(expected, dtype=np.float64))
 
@@ -226,12 +222,12 @@ class Agreement:
     unexpected: tuple[tuple[float, ...], ...]
 
 
-def compare_detections(expected: Detections, got: Detections, tolerances: Tolerances) -> Agreement:
+def compare_detections(expected: Detections, got: Detections, tolerances: Tolerances, task: TaskSpec) -> Agreement:
     """Match detections one to one by class, overlap and score, best overlap first.
 
     A detection above ``conf`` may be matched with one below it, so that scores beside the threshold do not count.
     """
-    ours, theirs = _matched(expected, got, tolerances)
+    ours, theirs = _matched(expected, got, tolerances, task)
     missing = (expected.confidence >= tolerances.conf) & ~theirs
     unexpected = (got.confidence >= tolerances.conf) & ~ours
     total = int((expected.confidence >= tolerances.conf).sum() + (got.confidence >= tolerances.conf).sum())
@@ -243,12 +239,14 @@ def _only(found: Detections, keep: np.ndarray) -> Detections:
     return Detections(found.xyxy[keep], found.confidence[keep], found.class_id[keep])
 
 
-def _matched(expected: Detections, got: Detections, tolerances: Tolerances) -> tuple[np.ndarray, np.ndarray]:
+def _matched(
+    expected: Detections, got: Detections, tolerances: Tolerances, task: TaskSpec
+) -> tuple[np.ndarray, np.ndarray]:
     """Which of ours and which of theirs have a partner."""
     ours, theirs = np.zeros(len(got), dtype=bool), np.zeros(len(expected), dtype=bool)
     if not len(got) or not len(expected):
         return ours, theirs
-    overlap = box_iou(expected.xyxy, got.xyxy)
+    overlap = task.same(expected, got)
     overlap[expected.class_id[:, None] != got.class_id[None]] = 0
     overlap[np.abs(expected.confidence[:, None] - got.confidence[None]) > tolerances.score] = 0
     for flat in np.argsort(-overlap, axis=None, kind="stable"):

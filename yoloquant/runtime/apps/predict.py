@@ -1,4 +1,4 @@
-"""The verb ``predict``: detect in a camera, stream, video or images, and show or write what was found."""
+"""The verb ``predict``: run a model on a camera, stream, video or images, and show or write what was found."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from ..io.open_source import open_source
 from ..io.sources import Source, SourceOptions
 from ..io.window import Window, has_display
 from ..io.writers import VIDEO_SUFFIXES, ImageFolder, JsonLines, SaidLines, Sink, VideoFile
+from ..tasks import TaskSpec
 from .keys import PREDICT as KEYS
 from .predict_summary import STANDARD_OUTPUT, Consumer, Summary, report, summarize
 from .running import BundleOpener, Network, Running, own_bundle
@@ -117,7 +118,7 @@ def predict(
         TargetError: The network failed.
     """
     detectors = [detector] if isinstance(detector, Detector) else list(detector)
-    names = detectors[0].info.names
+    names, task = detectors[0].info.names, detectors[0].task
     if options.labels:
         names = read_labels(Path(options.labels), len(names))
     window = _wants_window(options)
@@ -128,14 +129,14 @@ def predict(
     sinks: list[Sink] = []
     try:
         for text in outputs:
-            sinks.append(_sink(text, source, names, say or logger.info))
+            sinks.append(_sink(text, source, (names, task), say or logger.info))
     except BaseException:
         source.close()
         _close(sinks, failing=True)
         raise
     screen = Window(f"yoloquant {source.name}", _STILL_MS if source.still else 1) if window else None
     painter = Painter(names, options.line) if screen or any(s.pictures for s in sinks) else None
-    consumer = Consumer(sinks, painter, options.overlay)
+    consumer = Consumer(sinks, painter, options.overlay, task)
     pipeline = pipeline_of(source, detectors, consumer, show=screen.show if screen else None, limit=options.limit)
     failing = True
     try:
@@ -176,13 +177,13 @@ def _wants_window(options: PredictOptions) -> bool:
     return options.show
 
 
-def _sink(text: str, source: Source, names: Sequence[str], say: Callable[[str], None]) -> Sink:
+def _sink(text: str, source: Source, shown: tuple[Sequence[str], TaskSpec], say: Callable[[str], None]) -> Sink:
     path = Path(text).expanduser()
     if text == STANDARD_OUTPUT:
-        return SaidLines(say, names)
+        return SaidLines(say, *shown)
     _check_apart(path, Path(source.name), text)
     if path.suffix.lower() == ".jsonl":
-        return JsonLines(path, names)
+        return JsonLines(path, *shown)
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return VideoFile(path, source.fps, steady=source.live)
     return ImageFolder(path)

@@ -15,6 +15,7 @@ from ..errors import SourceError
 from ..io.draw import Painter, Rate
 from ..io.sources import ImageSource, LiveSource, Source
 from ..io.writers import Sink
+from ..tasks import TaskSpec
 from .pipeline import Ending, Outcome, Result, Times
 
 STANDARD_OUTPUT = "-"
@@ -94,7 +95,8 @@ class Summary:
 class Consumer:
     """Draws, writes and counts; called by the pipeline's last thread."""
 
-    def __init__(self, sinks: Sequence[Sink], painter: Painter | None, overlay: bool) -> None:
+    def __init__(self, sinks: Sequence[Sink], painter: Painter | None, overlay: bool, task: TaskSpec) -> None:
+        self._task = task
         self._sinks, self._painter, self._overlay, self._rate = sinks, painter, overlay, Rate()
         self.found: Counter[int] = Counter()
         self.ages: deque[float] = deque(maxlen=REMEMBERED)
@@ -105,11 +107,11 @@ class Consumer:
         times = result.times
         rate = self._rate.tick(time.perf_counter())
         if self._painter is not None:
-            self._painter.boxes(result.frame.image, result.detections)
+            self._task.draw(self._painter, result.frame.image, result.detections)
             if self._overlay:
                 text = f"{rate:.1f} FPS  {result.age * 1e3:.0f} ms  network {times.inference * 1e3:.1f} ms"
                 self._painter.text(result.frame.image, [text])
-        self.found.update(result.detections.class_id.tolist())
+        self.found.update(self._task.counted(result.detections).tolist())
         self.ages.append(result.age)
         self.steps.append(times)
         for sink in self._sinks:

@@ -194,7 +194,9 @@ def _golden_checks(folder: Path, golden: Golden, detector: Detector) -> list[Che
     """Run every golden input and compare what comes out, all inputs taken together."""
     pairs = [(item, run(detector, read_image(folder / item.image))) for item in golden.images]
     errors = [_errors(folder, item, outcome, detector) for item, outcome in pairs]
-    agreements = [compare_detections(from_rows(i.detections), o.detections, golden.tolerances) for i, o in pairs]
+    agreements = [
+        compare_detections(from_rows(i.detections), o.detections, golden.tolerances, detector.task) for i, o in pairs
+    ]
     same_input = [item.input_sha256 == outcome.input_sha256 for item, outcome in pairs]
     per_image = [
         {"image": item.image, "differences": pooled([error]), "same_input": same, **asdict(agreement)}
@@ -211,14 +213,20 @@ def _errors(folder: Path, item: GoldenImage, outcome: Outcome, detector: Detecto
     shapes = [output.shape for output in stored]
     if shapes != [output.shape for output in outcome.outputs]:
         raise BundleError(f"the golden outputs '{item.outputs}' have shapes {shapes}, not the model's; copy it again")
-    wanted = np.array(detector.backend.decode(stored)[0])
-    return output_errors(wanted, detector.backend.decode(outcome.outputs)[0], detector.backend.layout)
+    backend = detector.backend
+    wanted = [np.array(output) for output in backend.decode(stored)]  # copies: decoding again may reuse memory
+    parts = (
+        detector.task.output_parts(tuple(o), backend.layout, detector.info)
+        for o in (wanted, backend.decode(outcome.outputs))
+    )
+    return output_errors(*parts)
 
 
 def _outputs_check(
     differences: Mapping[str, float], golden: Golden, same_input: bool, per_image: list[dict[str, Any]]
 ) -> Check:
-    limits = {"boxes": golden.tolerances.boxes, "scores": golden.tolerances.scores}
+    tolerances = golden.tolerances
+    limits = {part: tolerances.boxes if part == "boxes" else tolerances.scores for part in differences}
     passed = all(value <= limits[part] for part, value in differences.items())
     parts = ", ".join(f"{part} {value:.4f} (limit {limits[part]:g})" for part, value in differences.items())
     message = f"raw outputs of {len(golden.images)} golden inputs differ by {parts} of their spread"
@@ -239,21 +247,22 @@ def _detections_check(agreements: Sequence[Agreement], golden: Golden) -> Check:
 def _accuracy_check(detector: Detector, manifest: Manifest, golden: Golden, options: VerifyOptions) -> Check:
     """Measure accuracy here, and hold it against the export machine's on the same images."""
     found = measure(detector, options.data, limit=options.limit)
-    data = fingerprint(options.data, manifest.info.names, options.limit)
+    data = fingerprint(options.data, manifest.info, options.limit)
     values = {**asdict(found), "labels": data.labels, "data_sha256": data.sha256}
-    measured = f"mAP50-95 {found.map50_95:.4f} on {found.images} images"
+    measured = f"{detector.task.named(found.metrics)} on {found.images} images"
     expected = manifest.accuracy
     if expected is None:
         return Check("accuracy", Result.INCONCLUSIVE, f"{measured}; the export machine measured none", values)
-    limit, drop = golden.tolerances.map_drop, expected.map50_95 - found.map50_95
+    limit = golden.tolerances.map_drop
+    drop = max(expected.metrics[name] - found.metrics[name] for name in detector.task.main_metrics)
     values.update(expected=asdict(expected), drop=drop, limit=limit)
     if expected.data_sha256 and expected.data_sha256 != data.sha256:
-        message = f"{measured}; the export machine's {expected.map50_95:.4f} is of other images or labels"
+        message = (
+            f"{measured}; the export machine's {detector.task.named(expected.metrics)} is of other images or labels"
+        )
         return Check("accuracy", Result.INCONCLUSIVE, message, values)
-    message = (
-        f"{measured}, on the export machine {expected.map50_95:.4f}: a drop of {drop * 100:+.2f} points "
-        f"(limit {limit * 100:g})"
-    )
+    there = detector.task.named(expected.metrics)
+    message = f"{measured}, on the export machine {there}: a drop of {drop * 100:+.2f} points (limit {limit * 100:g})"
     return Check("accuracy", Result.PASS if drop <= limit else Result.FAIL, message, values)
 
 

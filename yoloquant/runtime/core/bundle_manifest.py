@@ -44,16 +44,14 @@ class Accuracy:
     """The accuracy that the export machine measured.
 
     Attributes:
-        map50_95: Mean average precision over IoU 0.50:0.95, 0 to 1.
-        map50: The same at IoU 0.50.
+        metrics: Every metric of the task by name, 0 to 1; a detector's ``map50_95`` and ``map50``.
         images: Images scored.
         labels: Labelled boxes on them; 0 if unknown.
         data_sha256: Hash of images and labels; empty if unknown.
         source: What measured it: ``runtime`` (this code, on the export machine) or ``report`` (yoloquant validate).
     """
 
-    map50_95: float
-    map50: float
+    metrics: Mapping[str, float]
     images: int
     labels: int = 0
     data_sha256: str = ""

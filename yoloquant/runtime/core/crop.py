@@ -1,7 +1,7 @@
 """Resizing and centre cropping of classifiers' images, with the pixels of torchvision's ``Resize`` and ``CenterCrop``.
 
-Ultralytics resizes Pillow images, and Pillow averages over everything that a smaller pixel covers, which OpenCV's linear
-resizing does not: on photos shrunk to half their size the two differ by several steps of 255. So Pillow's arithmetic is
+Ultralytics resizes Pillow images, and Pillow averages over everything that a smaller pixel covers, which OpenCV's
+linear resizing does not: on photos shrunk to half their size the two are far apart. So Pillow's arithmetic is
 repeated here: a triangle as wide as the reduction, weights in fixed point with 22 bits, first along the rows and then
 along the columns, each rounded to a byte. Pillow 13 takes images more than twice as high as wide the other way round;
 earlier releases may differ from that by one step of 255.
@@ -93,7 +93,7 @@ class _Weights:
         for tap in range(index.shape[1]):
             lines = np.take(image, index[:, tap], axis=axis).astype(np.int32)
             total = total + lines * self._weight[:, tap].reshape(shape)
-        return np.clip(total >> PRECISION, 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(total >> PRECISION, 0, 255), dtype=np.uint8)
 
 
 @lru_cache(maxsize=64)

@@ -72,4 +72,3 @@ class Selection:
 
 PREDICT = Selection(conf=0.25, multi_label=False)
 """The defaults of Ultralytics' ``predict``."""
-

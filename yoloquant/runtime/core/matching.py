@@ -76,9 +76,7 @@ def size_index(boxes: np.ndarray, area_scale: float) -> np.ndarray:
     return np.asarray(np.digitize(areas, (SMALL, LARGE)), dtype=np.int64)
 
 
-def match(
-    found: Detections, truth: Truth, area_scale: float, similarity: np.ndarray | None = None
-) -> Matches:
+def match(found: Detections, truth: Truth, area_scale: float, similarity: np.ndarray | None = None) -> Matches:
     """Match one image's detections with its ground truth.
 
     Args:

@@ -28,7 +28,7 @@ def colour_of(index: int) -> Colour:
 
 
 class Painter:
-    """Draws boxes with class names and scores.
+    """Draws results with class names and scores; a task says which of these it needs.
 
     A label is rendered once and then copied: text is by far the slowest thing to draw.
 
@@ -57,6 +57,67 @@ class Painter:
             cv2.rectangle(image, (left, top), (right, bottom), colour_of_cached(kind), width)
             label = self._label(kind, score, width)
             paste(image, label, left, top - label.shape[0] if top >= label.shape[0] else top)
+
+    def tint(self, image: np.ndarray, mask: np.ndarray, corner: tuple[int, int], kind: int) -> None:
+        """Colour the pixels of a mask half transparently.
+
+        Args:
+            image: Changed in place.
+            mask: uint8 (height, width), 0 outside.
+            corner: x and y of its first pixel in the image.
+            kind: Class.
+        """
+        x, y = corner
+        part = image[y : y + mask.shape[0], x : x + mask.shape[1]]
+        inside = mask[: part.shape[0], : part.shape[1]] > 0
+        part[inside] = part[inside] // 2 + np.array(colour_of_cached(kind), np.uint8) // 2
+
+    def skeleton(
+        self, image: np.ndarray, points: np.ndarray, seen: np.ndarray, limbs: Sequence[tuple[int, int]]
+    ) -> None:
+        """Draw keypoints and the lines between them.
+
+        Args:
+            image: Changed in place.
+            points: x and y of each, (keypoints, 2).
+            seen: Which are drawn, (keypoints,).
+            limbs: Pairs of keypoints that are joined where both are seen.
+        """
+        width = self._width or line_width(image)
+        places = np.rint(points).astype(np.int64).tolist()
+        for a, b in limbs:
+            if seen[a] and seen[b]:
+                cv2.line(image, tuple(places[a]), tuple(places[b]), colour_of_cached(a), width, cv2.LINE_AA)
+        for index, place in enumerate(places):
+            if seen[index]:
+                cv2.circle(image, tuple(place), width + 1, colour_of_cached(index), -1, cv2.LINE_AA)
+
+    def polygons(self, image: np.ndarray, corners: np.ndarray, detections: Detections) -> None:
+        """Draw closed outlines with labels, the strongest on top.
+
+        Args:
+            image: Changed in place.
+            corners: (n, points, 2) in its pixels.
+            detections: Class and confidence of each.
+        """
+        width = self._width or line_width(image)
+        scores = np.rint(detections.confidence * 100).astype(np.int64).tolist()
+        for index in reversed(range(len(detections))):
+            kind, points = int(detections.class_id[index]), np.rint(corners[index]).astype(np.int32)
+            cv2.polylines(image, [points], True, colour_of_cached(kind), width, cv2.LINE_AA)
+            label = self._label(kind, scores[index], width)
+            left, top = points[points[:, 1].argmin()].tolist()
+            paste(image, label, left, top - label.shape[0] if top >= label.shape[0] else top)
+
+    def classes(self, image: np.ndarray, detections: Detections) -> None:
+        """Write classes of a whole image below one another into its lower left corner, the most probable on top."""
+        width = self._width or line_width(image)
+        scores = np.rint(detections.confidence * 100).astype(np.int64).tolist()
+        labels = [self._label(kind, score, width) for kind, score in zip(detections.class_id.tolist(), scores)]
+        y = image.shape[0] - sum(label.shape[0] for label in labels)
+        for label in labels:
+            paste(image, label, 0, y)
+            y += label.shape[0]
 
     def text(self, image: np.ndarray, lines: Sequence[str]) -> None:
         """Write lines into the upper left corner, light on dark; changes the image in place."""

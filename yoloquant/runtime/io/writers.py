@@ -16,6 +16,7 @@ import numpy as np
 
 from ..apps.pipeline import Result
 from ..errors import OutputError
+from ..tasks import TaskSpec
 
 VIDEO_SUFFIXES = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 RESERVE = 32 << 20
@@ -53,12 +54,13 @@ class Sink(ABC):
         """
 
 
-def record(result: Result, names: Sequence[str]) -> dict[str, Any]:
+def record(result: Result, names: Sequence[str], task: TaskSpec) -> dict[str, Any]:
     """A result as plain data.
 
     Returns:
         ``index``, ``time`` in seconds, ``xyxy`` in pixels of the frame, ``confidence``, ``class_id``, ``names``,
-        ``latency_ms`` since the frame was captured, and ``file`` for images.
+        ``latency_ms`` since the frame was captured, ``file`` for images, and what the task finds besides: ``masks``,
+        ``keypoints``, ``rotated``.
     """
     found = result.detections
     classes = [int(c) for c in found.class_id]
@@ -70,6 +72,7 @@ def record(result: Result, names: Sequence[str]) -> dict[str, Any]:
         "class_id": classes,
         "names": [names[c] if c < len(names) else str(c) for c in classes],
         "latency_ms": round(result.age * 1e3, 3),
+        **task.record(found, result.frame.image.shape[:2]),
     }
     if result.frame.name:
         data["file"] = result.frame.name
@@ -79,12 +82,12 @@ def record(result: Result, names: Sequence[str]) -> dict[str, Any]:
 class SaidLines(Sink):
     """JSON lines handed to a function, for instance one that prints them."""
 
-    def __init__(self, say: Callable[[str], None], names: Sequence[str]) -> None:
-        self._say, self._names = say, names
+    def __init__(self, say: Callable[[str], None], names: Sequence[str], task: TaskSpec) -> None:
+        self._say, self._names, self._task = say, names, task
 
     def write(self, result: Result) -> None:
         """Say one object."""
-        self._say(json.dumps(record(result, self._names), ensure_ascii=False))
+        self._say(json.dumps(record(result, self._names, self._task), ensure_ascii=False))
 
 
 class JsonLines(Sink):
@@ -93,13 +96,14 @@ class JsonLines(Sink):
     Args:
         path: The file; replaced if it exists.
         names: Class names.
+        task: The rules of the model's task.
 
     Raises:
         OutputError: It cannot be created.
     """
 
-    def __init__(self, path: Path, names: Sequence[str]) -> None:
-        self._path, self._names, self._size = path, names, 0
+    def __init__(self, path: Path, names: Sequence[str], task: TaskSpec) -> None:
+        self._path, self._names, self._task, self._size = path, names, task, 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._stream: IO[bytes] = path.open("wb", buffering=0)
@@ -112,7 +116,7 @@ class JsonLines(Sink):
         Raises:
             OutputError: The disk is full, or the file is gone.
         """
-        line = json.dumps(record(result, self._names), ensure_ascii=False).encode("utf-8") + b"\n"
+        line = json.dumps(record(result, self._names, self._task), ensure_ascii=False).encode("utf-8") + b"\n"
         try:
             rest = memoryview(line)
             while rest:  # an unbuffered write may stop half-way

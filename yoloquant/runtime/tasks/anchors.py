@@ -89,10 +89,10 @@ class AnchorTask(TaskSpec):
         array = np.asarray(outputs[0]) if outputs else np.zeros((0, 0, 0))
         classes, width = len(info.names), self.width(outputs, info)
         if layout is HeadLayout.END2END:
-            rows = checked(array, (1, 0, 6 + width), layout.value)[0]
+            rows = checked(array, (1, "max_det", 6 + width), layout.value)[0]
             rows = rows[rows[:, 4] > selection.conf][: selection.max_det].astype(np.float32)
             return np.asarray(rows[np.argsort(-rows[:, 4], kind="stable")])
-        array = checked(array, (1, 4 + classes + width, 0), layout.value)
+        array = checked(array, (1, 4 + classes + width, "anchors"), layout.value)
         return self.suppress(np.asarray(array, dtype=np.float32), classes, selection)
 
     def suppress(self, array: np.ndarray, classes: int, selection: Selection) -> np.ndarray:
@@ -125,7 +125,9 @@ class AnchorTask(TaskSpec):
         self, found: Sequence[Detections], matches: Mapping[str, Sequence[Matches]], truths: Sequence[Truth]
     ) -> Scores:
         """See ``TaskSpec.scores``: mean average precision by every similarity."""
-        return MeanAp(found, matches, truths, {s.prefix: (f"{s.prefix}map50_95", f"{s.prefix}map50") for s in self.similarities})
+        return MeanAp(
+            found, matches, truths, {s.prefix: (f"{s.prefix}map50_95", f"{s.prefix}map50") for s in self.similarities}
+        )
 
     def fidelity(
         self, found: Sequence[Detections], matches: Mapping[str, Sequence[Matches]], references: Sequence[Truth]

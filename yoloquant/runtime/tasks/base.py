@@ -108,6 +108,16 @@ class TaskSpec(ABC):
     class_folders: ClassVar[bool] = False
     imgsz: ClassVar[int] = 640
 
+    @property
+    def main_metrics(self) -> Tuple[str, ...]:
+        """Names of the metrics that a device is held to: the strictest by each similarity."""
+        return tuple(metric.name for metric in self.metrics[:: max(1, len(self.metrics) // len(self.similarities))])
+
+    def named(self, values: Mapping[str, float], *, every: bool = False) -> str:
+        """The main metrics in words, or every one."""
+        shown = [m for m in self.metrics if (every or m.name in self.main_metrics) and m.name in values]
+        return ", ".join(f"{metric.title} {values[metric.name]:.4f}" for metric in shown)
+
     # -- input
 
     def canvas(self, size: Tuple[int, int], imgsz: Tuple[int, int]) -> Any:
@@ -158,9 +168,7 @@ class TaskSpec(ABC):
         return outputs
 
     @abstractmethod
-    def select(
-        self, outputs: Outputs, layout: HeadLayout, info: ModelInfo, selection: Selection
-    ) -> Detections:
+    def select(self, outputs: Outputs, layout: HeadLayout, info: ModelInfo, selection: Selection) -> Detections:
         """Turn drop-in outputs into results in input pixels, by falling score.
 
         Raises:
@@ -184,6 +192,15 @@ class TaskSpec(ABC):
         """
 
     # -- scoring
+
+    def check_data(self, content: Mapping[str, Any], source: str, info: ModelInfo) -> None:  # noqa: B027
+        """Raise DataError if a data yaml does not describe data of this task and model.
+
+        Args:
+            content: The yaml.
+            source: Its path, for the message.
+            info: The model.
+        """
 
     def labels_of(
         self,
@@ -290,22 +307,30 @@ class TaskSpec(ABC):
         return [[] for _ in range(len(found))]
 
 
-def checked(array: np.ndarray, wanted: Sequence[int], what: str) -> np.ndarray:
+def labels_bytes(labels: Labels) -> bytes:
+    """Labels as bytes that are the same on every machine, to be hashed."""
+    parts = [labels.classes.astype("<i8").tobytes(), labels.boxes.astype("<f4").tobytes()]
+    for name in sorted(labels.parts):
+        rows = labels.parts[name]
+        parts += [np.asarray(row).astype("<f4").tobytes() for row in rows]
+    return b"".join(parts)
+
+
+def checked(array: np.ndarray, wanted: Sequence[int | str], what: str) -> np.ndarray:
     """An output of a network, if it has a shape and is finite.
 
     Args:
         array: The output.
-        wanted: Its sides; 0 fits any.
+        wanted: Its sides; a name stands for a side of any length.
         what: Its name, for the message.
 
     Raises:
         TargetError: It has another shape, or holds NaN or infinity.
     """
-    fits = array.ndim == len(wanted) and all(w in (0, side) for w, side in zip(wanted, array.shape))
+    fits = array.ndim == len(wanted) and all(isinstance(w, str) or w == side for w, side in zip(wanted, array.shape))
     if not fits:
-        shape = ", ".join(str(side) if side else "any" for side in wanted)
         raise TargetError(
-            f"the runner returned an output of shape {array.shape}, but {what} needs ({shape}); "
+            f"the runner returned an output of shape {array.shape}, but {what} needs ({', '.join(map(str, wanted))}); "
             "was it exported with another task or number of classes?"
         )
     if not np.isfinite(array.sum()):

@@ -53,7 +53,9 @@ class Classify(TaskSpec):
         """Softmax."""
         logits = self.levels(outputs, info)["logits"][0]
         if logits.shape != (1, len(info.names)):
-            raise ArtifactError(f"raw logits have shape {logits.shape}, a model of {len(info.names)} classes has as many")
+            raise ArtifactError(
+                f"raw logits have shape {logits.shape}, a model of {len(info.names)} classes has as many"
+            )
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return (np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32),)
 
@@ -92,7 +94,7 @@ class Classify(TaskSpec):
         if not places.keys() & set(names):
             if len(names) != len(info.names):
                 raise DataError(
-                    f"{roots[0]} has {len(names)} class folders ({', '.join(names[:3])} ...), none with the name of one "
+                    f"{roots[0]} has {len(names)} class folders ({', '.join(names[:3])} ...), none named like one "
                     f"of the model's {len(info.names)} classes ({', '.join(info.names[:3])} ...); name them alike"
                 )
             places = {name: index for index, name in enumerate(names)}
@@ -166,7 +168,9 @@ class TopK(Scores):
         ranks = [_rank(f, index) for f, index in zip(found, label)]
         self._known = np.array(known, dtype=np.float64)
         self._labels = np.array(label, dtype=np.int64)
-        self._right = {name: np.array([rank < k for rank in ranks], np.float64) for name, k in (("top1", 1), ("top5", SHOWN))}
+        self._right = {
+            name: np.array([rank < k for rank in ranks], np.float64) for name, k in (("top1", 1), ("top5", SHOWN))
+        }
 
     def values(self, weights: np.ndarray) -> Dict[str, np.ndarray]:
         """See ``Scores.values``."""

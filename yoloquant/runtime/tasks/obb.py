@@ -54,7 +54,7 @@ class RotatedBoxes(AnchorTask):
         return raw if info.direct else np.asarray((sigmoid(raw) - np.float32(0.25)) * np.float32(np.pi), np.float32)
 
     def suppress(self, array: np.ndarray, classes: int, selection: Selection) -> np.ndarray:
-        """Every box that overlaps a stronger one of its class goes, even if that one goes too (Ultralytics' Fast NMS)."""
+        """Fast NMS as in Ultralytics: a box that a stronger one of its class overlaps goes, even if that goes too."""
         table = array[0]
         s = selection
         anchors, scores, labels = candidates(table[4 : 4 + classes], s.conf, s.multi_label)

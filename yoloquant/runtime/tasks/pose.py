@@ -66,7 +66,7 @@ class Pose(AnchorTask):
         return np.concatenate(parts, axis=2).reshape(len(raw), -1)
 
     def further_to_pixels(self, values: np.ndarray, info: ModelInfo) -> None:
-        """x and y times the input's width and height."""
+        """X and y times the input's width and height."""
         numbers = shape_of(info)[1]
         values[:, 0::numbers] *= np.float32(info.imgsz[1])
         values[:, 1::numbers] *= np.float32(info.imgsz[0])
@@ -83,6 +83,14 @@ class Pose(AnchorTask):
         return {"keypoints": keypoints}
 
     # -- scoring
+
+    def check_data(self, content: Mapping[str, Any], source: str, info: ModelInfo) -> None:
+        """The data must have the model's keypoints."""
+        wanted, got = list(shape_of(info)), content.get("kpt_shape")
+        if got is None:
+            raise DataError(f"data yaml {source} has no 'kpt_shape'; a pose model needs it, here 'kpt_shape: {wanted}'")
+        if got != wanted:
+            raise DataError(f"data yaml {source} has kpt_shape {got}, the model {wanted}; score it on data of its own")
 
     def read_labels(self, path: Path, info: ModelInfo) -> Labels:
         """A box and its keypoints."""

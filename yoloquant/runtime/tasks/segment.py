@@ -50,12 +50,18 @@ class Segment(AnchorTask):
         """Number of prototypes."""
         if len(outputs) != 2 or outputs[1].ndim != 4:
             shapes = [o.shape for o in outputs]
-            checked(np.zeros(0), (1, 0, 0, 0), f"segmentation of outputs {shapes}: a second one, the prototypes,")
+            checked(
+                np.zeros(0),
+                (1, "count", "height", "width"),
+                f"segmentation of outputs {shapes}: a second one, the prototypes,",
+            )
         return int(outputs[1].shape[1])
 
     def finish(self, found: Detections, further: np.ndarray, outputs: Outputs, info: ModelInfo) -> Detections:
         """Combine prototypes."""
-        prototypes = checked(np.asarray(outputs[1], dtype=np.float32), (1, 0, 0, 0), "the prototypes")[0]
+        prototypes = checked(
+            np.asarray(outputs[1], dtype=np.float32), (1, "count", "height", "width"), "the prototypes"
+        )[0]
         count, height, width = prototypes.shape
         logits = further.astype(np.float32) @ prototypes.reshape(count, -1)
         return found.with_parts(logits=logits.reshape(-1, height, width))
@@ -160,7 +166,7 @@ def _outlines(found: Detections, index: int) -> List[np.ndarray]:
     import cv2
 
     mask = _cropped(found.take(slice(index, index + 1)), _input_size(found))[0].astype(np.uint8)
-    lines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    lines: Sequence[np.ndarray] = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
     return [(line[:, 0].astype(np.float32) + np.float32(0.5)) * RATIO for line in lines if len(line) > 2]
 
 
@@ -219,7 +225,7 @@ def _fill(polygons: Sequence[np.ndarray], imgsz: Tuple[int, int]) -> np.ndarray:
     masks = np.zeros((len(polygons), height, width), np.uint8)
     for mask, polygon in zip(masks, polygons):
         full = np.zeros(imgsz, np.uint8)
-        cv2.fillPoly(full, polygon.astype(np.int32)[None], color=1)
+        cv2.fillPoly(full, [polygon.astype(np.int32)], color=(1,))
         mask[...] = cv2.resize(full, (width, height))
     order = np.argsort(-masks.sum(axis=(1, 2), dtype=np.int64))
     hidden = np.zeros((height, width), bool)

@@ -56,6 +56,6 @@ def fit_attention(
         raise UsageError(f"'{host.source}' does not tell its input size; give imgsz=<pixels>")
     size = check_imgsz(wanted, host.stride)
     images = calibration_set(data, calibration or CalibrationOptions())
-    result = replace_attention(host.module, images.tensors(size))
+    result = replace_attention(host.module, images.tensors(size, host.task))
     save_checkpoint(path, result.module, {"imgsz": max(size), "task": host.task.value})
     return result

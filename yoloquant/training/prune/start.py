@@ -62,7 +62,7 @@ def _images(trainer: Any, module: Any) -> Iterator[np.ndarray]:
     source, options = host.load_model(module), trainer.prune
     images = max(options.images, MIN_IMAGES)
     found = calibration_set(str(trainer.args.data), CalibrationOptions(images=images, seed=options.seed))
-    return found.tensors(host.check_imgsz(trainer.args.imgsz, source.stride))
+    return found.tensors(host.check_imgsz(trainer.args.imgsz, source.stride), source.task)
 
 
 def _without_blocks(trainer: Any, module: Any) -> Any:

@@ -166,7 +166,7 @@ def _images(stage: Stage, files: Sequence[Path], count: int) -> list[np.ndarray]
     if not files:
         raise ValueError("the held-back images are not known by file name")
     spread = [files[i] for i in np.linspace(0, len(files) - 1, min(count, len(files))).round().astype(int)]
-    return list(islice(CalibrationSet(tuple(spread), "", "", "").tensors(info.imgsz), count))
+    return list(islice(CalibrationSet(tuple(spread), "", "", "").tensors(info.imgsz, info.task), count))
 
 
 def _both(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, tuple[float, float]]:

@@ -1,0 +1,28 @@
+"""Finding image files as Ultralytics does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..bridge import val as host
+from ..errors import DataError
+
+
+def list_images(paths: Sequence[Path], source: str) -> list[Path]:
+    """List image files in Ultralytics' order (by path)."""
+    suffixes = host.image_suffixes()
+    files: list[str] = []
+    for path in paths:
+        if path.is_dir():
+            files += [str(p) for p in path.rglob("*.*")]
+        elif path.suffix == ".txt":
+            lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+            files += [str(path.parent / line[2:]) if line.startswith("./") else line for line in lines if line]
+        else:
+            files.append(str(path))
+    images = [Path(f) for f in sorted(files) if f.rpartition(".")[-1].lower() in suffixes]
+    if not images:
+        looked = ", ".join(map(str, paths))
+        raise DataError(f"'{source}' holds no images: looked in {looked} for {', '.join(sorted(suffixes))}")
+    return images
