@@ -24,8 +24,9 @@ from .recalibrate_bn import reestimate, stacked
 from .remove_channels import pruned
 
 if TYPE_CHECKING:
-    from ..types import Task
     from torch import Tensor, nn
+
+    from ..types import Task
 
 
 GradientSource = Callable[[host.HostModel, str, "tuple[int, int]", PruneOptions], "dict[str, Tensor]"]

@@ -27,11 +27,11 @@ from yoloquant.runtime.tasks import spec_of
 
 LIMITS = Tolerances(boxes=0.1, scores=0.1, score=0.1, iou=0.7, agreement=0.9)
 DETECT, END2END = spec_of(Task.DETECT), HeadLayout.END2END
-INFO = ModelInfo(Task.DETECT, ("a", "b"), (64, 64))
 
 
 def parts(array: np.ndarray, layout: HeadLayout = HeadLayout.DECODED) -> dict[str, np.ndarray]:
-    return DETECT.output_parts((array,), layout, INFO)
+    classes = tuple(map(str, range(array.shape[1] - 4)))
+    return DETECT.output_parts((array,), layout, ModelInfo(Task.DETECT, classes, (64, 64)))
 
 
 def found(*table: tuple[float, ...]) -> Detections:

@@ -166,8 +166,8 @@ def _outlines(found: Detections, index: int) -> List[np.ndarray]:
     import cv2
 
     mask = _cropped(found.take(slice(index, index + 1)), _input_size(found))[0].astype(np.uint8)
-    lines: Sequence[np.ndarray] = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
-    return [(line[:, 0].astype(np.float32) + np.float32(0.5)) * RATIO for line in lines if len(line) > 2]
+    found_lines: Any = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return [(line[:, 0].astype(np.float32) + np.float32(0.5)) * RATIO for line in found_lines[0] if len(line) > 2]
 
 
 def _input_size(found: Detections) -> Tuple[int, int]:
