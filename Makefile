@@ -1,4 +1,4 @@
-# make demo: the whole job on an embedded model. make test: every test. make lint: formatter, linter and types.
+# make demo: the whole job on an embedded model. make quick: the fast tests. make test: every test. make lint: all checks of tools/check.py.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,10 +8,16 @@ PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 export YOLO_AUTOINSTALL := false
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test lint lock clean
+.PHONY: demo quick test lint docs lock clean
 
 demo: $(STAMP)
 	$(BIN)/yoloquant demo
+
+# What a change most often breaks, in under three minutes: no training, no conversion, nothing marked slow.
+QUICK := tests/cli tests/data tests/evaluation tests/graph tests/quantization tests/report tests/runtime tests/sparsity \
+	tests/test_import.py tests/test_io.py tests/test_recipe.py
+quick: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -q -m "not slow" $(QUICK)
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) --ignore tests/training/test_distributed.py
@@ -27,6 +33,10 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $(STAMP)
+
+docs: $(STAMP)
+	$(BIN)/python tools/make_reference.py
+	$(BIN)/python -m mkdocs build --strict --site-dir build/site
 
 lock: $(STAMP)
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --extra dev --no-emit-index-url --no-annotate \

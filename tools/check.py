@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PLACES = ["yoloquant", "datasets", "tools", "tests"]
+PLACES = ["yoloquant", "datasets", "tools", "tests", "examples"]
 
 
 def main() -> int:

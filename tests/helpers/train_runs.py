@@ -140,3 +140,14 @@ def run(model: Any, data: Any, folder: Path, *, task: str = "detect", **argument
     if train:
         trainer.train()
     return trainer
+
+
+def larger() -> Any:
+    """The family's "s" size for three classes, with random weights."""
+    from ultralytics import YOLO
+    from ultralytics.nn.tasks import DetectionModel
+
+    model = YOLO("yolo11n.yaml")
+    torch.manual_seed(0)
+    model.model = DetectionModel("yolo11s.yaml", nc=3, verbose=False).eval()
+    return model

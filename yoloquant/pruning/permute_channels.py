@@ -21,7 +21,6 @@ from ..sparsity.permutation_search import Search, best_order, retained
 from ..sparsity.sparse_layers import sparse_layers
 from ..sparsity.two_four import GROUP, unfit
 from .channel_graph import follow
-from .criteria import Permutation
 from .groups import Groups, find_groups
 from .network import by_parameter
 

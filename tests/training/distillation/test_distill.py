@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_models import tiny_images, tiny_yolo
-from train_runs import live, planned
+from train_runs import larger, live, planned
 
 from yoloquant.errors import UsageError
 from yoloquant.training.distillation.distill import (
@@ -200,14 +200,3 @@ def test_a_larger_teacher_is_taken() -> None:
     student(images)
     losses = distillation_loss(tap.take(), teacher(images), found)
     assert float(sum(losses.values()).detach()) > 1e-3
-
-
-def larger() -> Any:
-    """The family's "s" size for three classes, with random weights."""
-    from ultralytics import YOLO
-    from ultralytics.nn.tasks import DetectionModel
-
-    model = YOLO("yolo11n.yaml")
-    torch.manual_seed(0)
-    model.model = DetectionModel("yolo11s.yaml", nc=3, verbose=False).eval()
-    return model

@@ -15,7 +15,7 @@ import pytest
 import torch
 from core_models import checkpoint
 from tiny_models import tiny_images, tiny_yolo
-from train_runs import raw_outputs, run, task_data, tiny_checkpoint, write_images
+from train_runs import larger, raw_outputs, run, task_data, tiny_checkpoint, write_images
 
 from yoloquant import api, targets
 from yoloquant.bridge import checkpoint as host
@@ -252,8 +252,6 @@ def test_a_folder_of_images_suffices(source: tuple[Path, Path], tmp_path: Path) 
 
 
 def test_a_larger_teacher(tmp_path: Path) -> None:
-    from test_distill import larger
-
     data = write_images(tmp_path / "data", train=8, val=4)
     student = tiny_checkpoint(tmp_path, "yolo11")
     model = larger()
