@@ -50,7 +50,7 @@ from yoloquant.evaluation.torch_runner import TorchRunner
 from yoloquant.io import atomic_path, output_folder
 from yoloquant.quantization.artifact import Artifact, versions
 from yoloquant.runtime.core.letterbox import letterbox
-from yoloquant.targets.base import Runner
+from yoloquant.runtime.core.runner import Runner
 from yoloquant.types import ExportedModel
 
 logger = logging.getLogger("benchmark_pruning")

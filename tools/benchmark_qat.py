@@ -197,9 +197,10 @@ def enter_theirs(settings: Settings, artifact: Artifact, data: ValidationSet, mi
         entry = Entry(runtime, f"QAT, Ultralytics ({settings.native_epochs} epochs)", error=native.error)
         entries.append(entry)
         if native.path is not None:
-            from yoloquant.targets.onnxruntime import OnnxRunner
+            from yoloquant.runtime.backends import BackendOptions, open_backend
 
-            entry.runner = OnnxRunner(native.path, artifact.info, threads=settings.threads, optimize=optimize)
+            options = BackendOptions(settings.threads, optimize=optimize)
+            entry.runner = open_backend("onnxruntime", native.path, artifact.info, options)
     return entries
 
 

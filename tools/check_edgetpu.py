@@ -49,15 +49,15 @@ from yoloquant.evaluation.compare import Comparer
 from yoloquant.evaluation.evaluate import evaluate
 from yoloquant.evaluation.torch_runner import TorchRunner
 from yoloquant.graph.trace import trace
-from yoloquant.targets.base import Runner
+from yoloquant.runtime.core.runner import Runner
 from yoloquant.targets.edgetpu.attention import attention_blocks
 from yoloquant.targets.edgetpu.check import check
 from yoloquant.targets.edgetpu.companions import KEY
 from yoloquant.targets.edgetpu.cost import memory
 from yoloquant.targets.edgetpu.fit_attention import fit_attention
 from yoloquant.targets.edgetpu.report import ON_CHIP_BYTES, EdgeTPUReport, Place
+from yoloquant.targets.edgetpu.target import EdgeTPUTarget
 from yoloquant.targets.litert.flatbuffer import Flatbuffer
-from yoloquant.targets.litert.target import EdgeTPUTarget
 from yoloquant.types import ExportedModel, ModelInfo
 
 KEPT, FITTED = "kept", "fitted"

@@ -31,7 +31,7 @@ from yoloquant.evaluation.compare import Comparer, Measurements
 from yoloquant.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
 from yoloquant.evaluation.gate import Gate, load_gate, worst
 from yoloquant.evaluation.results import Comparison
-from yoloquant.targets.base import Runner
+from yoloquant.runtime.core.runner import Runner
 from yoloquant.types import ModelInfo, Task, Verdict
 
 DEFAULTS = {

@@ -16,7 +16,7 @@ from .quantization.artifact import Artifact
 from .quantization.ptq import quantize
 from .recipe import Recipe
 from .report import ReportPaths, write_report
-from .targets import resolve
+from .targets import preparations, resolve
 from .targets.base import Target
 from .targets.export import complete, export
 from .targets.exports import ExportResult
@@ -116,10 +116,8 @@ def _prepared(recipe: Recipe, folder: Path, listener: Listener) -> Path:
         )
         model = result.best
     if recipe.attention != "keep":
-        from .targets.edgetpu.fit_attention import fit_attention
-
         path = folder / f"{model.stem}_fitted.pt"
-        fitted = fit_attention(
+        fitted = preparations()["attention"](
             model, path, data=recipe.data, imgsz=recipe.imgsz, calibration=recipe.calibration_options
         )
         listener.note("\n".join((*fitted.summary(), f"wrote {path}")))

@@ -74,7 +74,7 @@ def test_the_demonstration_model(
     device: str, demo_artifact: Artifact, exported: Callable[[str], ExportedModel], tmp_path: Path
 ) -> None:
     assert len(host_pictures()) >= 2
-    assert check(demo_artifact, exported(device_named(device).target), device, tmp_path / "bundle") > 0
+    assert check(demo_artifact, exported(device_named(device).target.name), device, tmp_path / "bundle") > 0
 
 
 @pytest.mark.slow

@@ -3,22 +3,22 @@ from __future__ import annotations
 import pytest
 
 from yoloquant import targets
-from yoloquant.bundle.devices import DEVICES, device_named, resolve
+from yoloquant.bundle.devices import all_devices, device_named, resolve
 from yoloquant.errors import UsageError
-from yoloquant.runtime.backends import BACKENDS
+from yoloquant.runtime.backends import backend_names
 from yoloquant.targets.base import Target
 
 
 def test_every_device_is_served_by_its_target() -> None:
     by_device = targets.devices()
-    for device in DEVICES.values():
-        assert by_device[device.name] == (device.target,)
-        assert device.backend in BACKENDS
-        assert targets.get(device.name).name == device.target
+    for device in all_devices().values():
+        assert by_device[device.name] == (device.target.name,)
+        assert device.backend in backend_names()
+        assert targets.get(device.name).name == device.target.name
 
 
 def test_every_target_has_a_device() -> None:
-    assert {device.target for device in DEVICES.values()} >= {
+    assert {device.target.name for device in all_devices().values()} >= {
         "onnxruntime",
         "openvino",
         "litert",
@@ -47,7 +47,7 @@ def test_devices_by_their_own_and_their_targets_name(name: str, device: str) -> 
 
 def test_a_variant_of_a_device_reaches_its_target() -> None:
     (found,) = resolve("coral:uint8")
-    assert (found.name, found.target, found.wanted) == ("coral", "edgetpu", "edgetpu:uint8")
+    assert (found.name, found.target.name, found.wanted) == ("coral", "edgetpu", "edgetpu:uint8")
     assert device_named("coral").wanted == "edgetpu"
 
 
@@ -64,7 +64,7 @@ def test_all_is_what_can_be_built_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(targets, "available", fewer)
     served = {t.name for t in available}
-    assert [d.name for d in resolve("all")] == [d.name for d in DEVICES.values() if d.target in served]
+    assert [d.name for d in resolve("all")] == [d.name for d in all_devices().values() if d.target.name in served]
     assert "intel" not in {d.name for d in resolve("all")}
 
 
@@ -76,8 +76,8 @@ def test_unknown_device_gets_the_nearest() -> None:
 
 
 def test_requirements_name_the_runtime_alone() -> None:
-    for device in DEVICES.values():
-        lines = device.requirements.splitlines()
+    for device in all_devices().values():
+        lines = device.device.requirements.splitlines()
         assert lines[:2] == ["numpy", "opencv-python-headless"]
         everywhere = [line for line in lines if 'python_version < "3.9"' not in line]
         assert len(everywhere) == 3, "one runtime, or the bridge to CUDA"

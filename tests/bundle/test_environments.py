@@ -69,7 +69,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Pa
 @pytest.fixture(scope="session")
 def validated(demo_artifact: Artifact, exported: Callable[[str], ExportedModel], demo_data: Path) -> ValidationResult:
     """The package's own validation of every artifact."""
-    exports = [exported(device_named(name).target) for name in DEVICES]
+    exports = [exported(device_named(name).target.name) for name in DEVICES]
     options = ValidateOptions(latency=False, memory=False, bootstrap=100, threads=1)
     return api.validate(demo_artifact, exports, data=demo_data, options=options)
 
@@ -91,7 +91,7 @@ def test_an_unpacked_bundle_proves_itself_with_its_own_wheels(
     demo_data: Path,
     tmp_path: Path,
 ) -> None:
-    target = device_named(device).target
+    target = device_named(device).target.name
     options = BundleOptions(archive=True, report=validated, data=demo_data)
     made = write(demo_artifact, exported(target), device=device, folder=tmp_path / f"demo-{device}", options=options)
     assert made.archive is not None
@@ -126,17 +126,14 @@ def test_a_wrong_version_of_the_runtime_is_refused_there(
     exported: Callable[[str], ExportedModel],
     environment: Callable[[Path], Path],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from dataclasses import replace
 
-    from yoloquant.bundle import devices
-
-    onnx = devices.DEVICES["onnx"]
-    python = environment(write_requirements(tmp_path, onnx.requirements))
-    later = replace(onnx, requires=(replace(onnx.requires[0], minimum="99.0"),))
-    monkeypatch.setitem(devices.DEVICES, "onnx", later)
-    made = write(demo_artifact, exported("onnxruntime"), device="onnx", folder=tmp_path / "bundle")
+    onnx = device_named("onnx")
+    python = environment(write_requirements(tmp_path, onnx.device.requirements))
+    newer = replace(onnx.device.requires[0], minimum="99.0")
+    later = replace(onnx, device=replace(onnx.device, requires=(newer,)))
+    made = write(demo_artifact, exported("onnxruntime"), device=later, folder=tmp_path / "bundle")
     command = [str(python), str(made.path / "yoloquant_runtime"), "verify"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 4

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from colour_model import INFO
 
-from yoloquant.bundle.devices import DEVICES
+from yoloquant.bundle.devices import all_devices
 from yoloquant.bundle.expected import Expected, Tensor
 from yoloquant.bundle.readme import render
 from yoloquant.bundle.tolerances import TOLERANCES
@@ -17,6 +17,7 @@ from yoloquant.types import ExportedModel, HeadLayout, ModelInfo
 ONE = Golden((GoldenImage("golden/a.png", "golden/a.npz", "ab", ()),), TOLERANCES, {
     "backend": "b", "version": "1.2", "machine": "m", "simulated": False,
 })  # fmt: skip
+DEVICES = all_devices()
 EXPECTED = Expected(
     ONE,
     Accuracy({"map50_95": 0.4321, "map50": 0.6}, 128),
@@ -27,14 +28,14 @@ EXPECTED = Expected(
 
 def text(name: str, layout: HeadLayout = HeadLayout.DECODED, info: ModelInfo = INFO) -> str:
     device = DEVICES[name]
-    exported = ExportedModel(device.target, Path("m"), info, layout, metadata={"planned_convs": ["a", "b"]})
+    exported = ExportedModel(device.target.name, Path("m"), info, layout, metadata={"planned_convs": ["a", "b"]})
     return render(device, exported, EXPECTED, "model/m")
 
 
 @pytest.mark.parametrize("name", DEVICES)
 def test_every_readme_says_how_to_verify_and_what_was_measured(name: str) -> None:
     page = text(name)
-    assert page.startswith(f"# 3-class detector for {DEVICES[name].title}")
+    assert page.startswith(f"# 3-class detector for {DEVICES[name].device.title}")
     assert page.count("python -m yoloquant_runtime verify") >= 2
     assert "mAP50-95 0.4321, mAP50 0.6000 on 128 images" in page and "1 point of mAP50-95" in page
     assert "Note: mind the gap." in page
@@ -69,5 +70,5 @@ def test_the_tensor_contract_follows_the_layout() -> None:
 
 def test_without_a_figure_it_says_so() -> None:
     device = DEVICES["onnx"]
-    exported = ExportedModel(device.target, Path("m"), INFO, HeadLayout.DECODED)
+    exported = ExportedModel(device.target.name, Path("m"), INFO, HeadLayout.DECODED)
     assert "No accuracy: no labelled data were given" in render(device, exported, replace(EXPECTED, accuracy=None), "m")

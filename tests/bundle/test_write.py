@@ -302,8 +302,8 @@ def test_a_reports_accuracy_is_what_devices_are_held_to(again: Callable[..., Bun
 def test_a_coral_bundle_tells_what_runs_where_and_brings_the_compiled_form(
     colours: ExportedModel, tmp_path: Path
 ) -> None:
-    from yoloquant.bundle.devices import DEVICES
-    from yoloquant.bundle.writer import OPERATORS, _companions
+    from yoloquant import targets
+    from yoloquant.targets.edgetpu.companions import OPERATORS
     from yoloquant.targets.edgetpu.compiler_log import parse_log
     from yoloquant.targets.edgetpu.report import EdgeTPUReport, Memory, OperatorVerdict, Place, Status
 
@@ -318,7 +318,8 @@ def test_a_coral_bundle_tells_what_runs_where_and_brings_the_compiled_form(
     exported = replace(colours, path=tmp_path / "x.tflite", metadata={"edgetpu": facts})
     for name in ("a", "b"):
         (tmp_path / name / "model").mkdir(parents=True)
-    alone = _companions(tmp_path / "a" / "model" / "x.tflite", ARTIFACT, exported, DEVICES["coral"])
+    coral = targets.get("coral")
+    alone = coral.add_companions(tmp_path / "a" / "model" / "x.tflite", ARTIFACT, exported)
     assert any("its partition ends at operator 1, BATCH_MATMUL: not among" in note for note in alone)
     listed = (tmp_path / "a" / OPERATORS).read_text()
     assert "CONV_2D" in listed and "not among the documented ones" in listed
@@ -326,7 +327,7 @@ def test_a_coral_bundle_tells_what_runs_where_and_brings_the_compiled_form(
 
     ran = {**facts, "compiled": compiled.name, "compiler": parse_log("Edge TPU Compiler version 16.0").to_dict()}
     both = replace(exported, metadata={"edgetpu": ran})
-    notes = _companions(tmp_path / "b" / "model" / "x.tflite", ARTIFACT, both, DEVICES["coral"])
+    notes = coral.add_companions(tmp_path / "b" / "model" / "x.tflite", ARTIFACT, both)
     assert (tmp_path / "b" / "model" / compiled.name).read_bytes() == b"compiled"
     assert len(notes) > len(alone) and notes[-1] in (tmp_path / "b" / OPERATORS).read_text()
 

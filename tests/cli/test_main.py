@@ -324,7 +324,7 @@ def test_targets_lists_every_target(capsys: pytest.CaptureFixture[str], monkeypa
     assert cli.main(["targets"]) == 0
     shown = capsys.readouterr().out
     for name in targets.names():
-        assert name in shown and all(d in shown for d in targets.get(name).capabilities.devices)
+        assert name in shown and all(d.name in shown for d in targets.get(name).devices)
     monkeypatch.setattr(type(targets.get("openvino")), "missing", classmethod(lambda cls: ("openvino",)))
     assert cli.main(["targets"]) == 0
     shown = capsys.readouterr().out

@@ -12,7 +12,7 @@ from yoloquant.data.dataset import ValidationSet
 from yoloquant.evaluation.bootstrap import BootstrapOptions
 from yoloquant.evaluation.compare import Comparer
 from yoloquant.evaluation.evaluate import EvaluateOptions, evaluate
-from yoloquant.targets.base import Runner
+from yoloquant.runtime.core.runner import Runner
 from yoloquant.types import HeadLayout, ModelInfo, Task
 
 DATASETS = Path(__file__).resolve().parents[2] / "datasets"

@@ -23,7 +23,8 @@ from yoloquant.errors import MissingExtraError, OutputError, PlanError
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.scheme import Scheme
 from yoloquant.quantization.simulate import simulate
-from yoloquant.targets.base import Capabilities, Runner, Target
+from yoloquant.runtime.core.runner import Runner
+from yoloquant.targets.base import Capabilities, Target
 from yoloquant.targets.exports import content_size
 from yoloquant.types import ExportedModel, HeadLayout
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from yoloquant.targets.base import Runner
+from yoloquant.runtime.core.runner import Runner
 from yoloquant.types import HeadLayout, ModelInfo, Task
 
 NAMES = ("cat", "dog", "bird")

@@ -115,7 +115,8 @@ def make_tiny(*, reg_max: int, end2end: bool, attention_heads: int) -> Tiny:
 
 def export_both(tiny: Tiny, folder: Path) -> dict[str, ExportedModel]:
     """One file of each target; converting takes half a minute, so the fixtures below do it once."""
-    from yoloquant.targets.litert import EdgeTPUTarget, LiteRTTarget
+    from yoloquant.targets.edgetpu.target import EdgeTPUTarget
+    from yoloquant.targets.litert.target import LiteRTTarget
 
     return {t.name: t().export(tiny.artifact(), folder, "tiny") for t in (LiteRTTarget, EdgeTPUTarget)}
 

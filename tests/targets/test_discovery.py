@@ -11,8 +11,9 @@ import pytest
 
 from yoloquant import targets
 from yoloquant.errors import UsageError
-from yoloquant.targets.base import Capabilities, Target
-from yoloquant.targets.litert.target import EdgeTPUTarget
+from yoloquant.targets import registry
+from yoloquant.targets.base import Device, Target
+from yoloquant.targets.edgetpu.target import EdgeTPUTarget
 from yoloquant.targets.tensorrt.target import TensorRTTarget
 
 BUILT_IN = {"edgetpu", "litert", "onnxruntime", "openvino", "tensorrt"}
@@ -21,7 +22,7 @@ BUILT_IN = {"edgetpu", "litert", "onnxruntime", "openvino", "tensorrt"}
 def third_party(name: str, **attributes: Any) -> type[Target]:
     """A complete Target class that nobody ships."""
     methods = dict.fromkeys(Target.__abstractmethods__, lambda self, *args: None)
-    values = {"name": name, "extra": name, "suffix": ".x", "capabilities": Capabilities(), **methods, **attributes}
+    values = {"name": name, "extra": name, "suffix": ".x", "backend": "litert", **methods, **attributes}
     return type(name.title(), (Target,), values)
 
 
@@ -40,10 +41,10 @@ def entry_points(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
         assert group == "yoloquant.targets"
         return [Entry(name=name, value=f"distribution:{name}") for name in registered]
 
-    monkeypatch.setattr(targets.metadata, "entry_points", find)
-    targets._known.cache_clear()
+    monkeypatch.setattr(registry.metadata, "entry_points", find)
+    registry._known.cache_clear()
     yield registered
-    targets._known.cache_clear()
+    registry._known.cache_clear()
 
 
 def test_built_in_targets_are_found() -> None:
@@ -99,7 +100,7 @@ def test_a_variant_stands_behind_a_colon(name: str) -> None:
     ("wrong", "message"),
     [
         ("coral:int4", "input_type='int4' is not supported; allowed are int8, uint8"),
-        ("openvino:uint8", "target 'openvino' has no variants, so ':uint8' must be left out"),
+        ("openvino:uint8", "target 'openvino' has no variant 'uint8'; allowed are int8"),
         ("corall:uint8", r"'corall' is unknown \(did you mean 'coral'\?\)"),
     ],
 )
@@ -122,7 +123,7 @@ def test_available_are_those_with_their_packages(monkeypatch: pytest.MonkeyPatch
 
 
 def test_third_party_target_is_found(entry_points: dict[str, Any]) -> None:
-    entry_points["hailo"] = third_party("hailo", capabilities=Capabilities(devices=("hailo8",)))
+    entry_points["hailo"] = third_party("hailo", devices=(Device("hailo8", "Hailo-8"),))
     assert "hailo" in targets.names()
     assert type(targets.get("hailo8")) is entry_points["hailo"]
 
@@ -145,7 +146,7 @@ def test_third_party_cannot_replace_a_built_in(entry_points: dict[str, Any], cap
 
 
 def test_ambiguous_device_names_its_targets(entry_points: dict[str, Any]) -> None:
-    entry_points["other"] = third_party("other", capabilities=Capabilities(devices=("jetson",)))
+    entry_points["other"] = third_party("other", devices=(Device("jetson", "Another one"),))
     with pytest.raises(UsageError, match="served by several targets; name one of other, tensorrt"):
         targets.get("jetson")
 

@@ -18,8 +18,9 @@ from yoloquant.graph.trace import WEIGHTED, OpKind
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.scheme import derive
 from yoloquant.quantization.simulate import simulate
+from yoloquant.runtime.backends import open_backend
 from yoloquant.targets.onnx.emit import Emission, Weights, emit
-from yoloquant.targets.onnxruntime import SCHEME, OnnxRunner, OnnxRuntimeTarget
+from yoloquant.targets.onnxruntime import SCHEME, OnnxRuntimeTarget
 from yoloquant.types import ExportedModel
 
 
@@ -103,9 +104,9 @@ def test_damaged_file(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "broken.onnx"
     path.write_bytes(content)
     with pytest.raises(TargetError, match="cannot load"):
-        OnnxRunner(path, artifact().info)
+        open_backend("onnxruntime", path, artifact().info)
 
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="does not exist"):
-        OnnxRunner(tmp_path / "absent.onnx", artifact().info)
+        open_backend("onnxruntime", tmp_path / "absent.onnx", artifact().info)

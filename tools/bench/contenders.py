@@ -14,7 +14,8 @@ from yoloquant import api, targets
 from yoloquant.errors import YoloquantError
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.runtime.backends.openvino import shared_core
-from yoloquant.targets.base import Runner, Target
+from yoloquant.runtime.core.runner import Runner
+from yoloquant.targets.base import Target
 from yoloquant.types import ExportedModel
 
 from .theirs import TheirExport, load_theirs
@@ -190,11 +191,13 @@ def add_auto(entered: Field, threads: int) -> None:
     loaded = _loaded(entered, "openvino")
     if not loaded or (precision := preferred_precision()) == "f32":
         return
-    from yoloquant.targets.openvino import OpenVinoRunner
+    from yoloquant.runtime.backends import BackendOptions, open_backend
 
     note = f"float operations in {precision}, as OpenVINO chooses by itself, which is how Ultralytics runs these files"
     for contender, path in loaded:
-        runner = OpenVinoRunner(path, entered.runners[contender.name].info, threads=threads, precision=None)
+        runner = open_backend(
+            "openvino", path, entered.runners[contender.name].info, BackendOptions(threads, precision="")
+        )
         _add_twin(entered, contender, AUTO, runner, note)
 
 
@@ -204,14 +207,14 @@ def add_fused(entered: Field, threads: int) -> None:
     Accuracy is simulated without them, so that every Q/DQ pair is computed as it stands. Ultralytics leaves them on,
     and fusing changes how some values round, so its validator has to be compared with these.
     """
-    from yoloquant.targets.onnxruntime import OnnxRunner
+    from yoloquant.runtime.backends import BackendOptions, open_backend
 
     note = (
         "the same file with ONNX Runtime's graph optimizations on, which is how Ultralytics runs an .onnx; they fuse "
         "Q/DQ pairs into integer kernels, which round some values another way"
     )
     for contender, path in _loaded(entered, "tensorrt"):
-        runner = OnnxRunner(path, entered.runners[contender.name].info, threads=threads, optimize=True)
+        runner = open_backend("onnxruntime", path, entered.runners[contender.name].info, BackendOptions(threads))
         _add_twin(entered, contender, FUSED, runner, note)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from yoloquant.targets.base import Runner
+from yoloquant.runtime.core.runner import Runner
 
 WARMUP = 3
 

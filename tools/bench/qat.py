@@ -16,7 +16,7 @@ from yoloquant.evaluation.bootstrap import BootstrapOptions
 from yoloquant.evaluation.compare import Comparer
 from yoloquant.evaluation.evaluate import evaluate
 from yoloquant.quantization.artifact import Artifact
-from yoloquant.targets.base import Runner
+from yoloquant.runtime.core.runner import Runner
 
 from .held import held_out
 

@@ -25,7 +25,7 @@ from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.plan import Plan
 from yoloquant.quantization.scheme import PORTABLE, Scheme
 from yoloquant.quantization.simulate import simulate
-from yoloquant.targets.base import Runner
+from yoloquant.runtime.core.runner import Runner
 
 BASELINE = "fp32"
 MEASURED = ("fidelity", "[95 %]", "drop, points", "[95 %]", "confidence shift", "box IoU")

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from yoloquant.bridge import checkpoint as host
-from yoloquant.targets.base import Runner
+from yoloquant.runtime.core.runner import Runner
 from yoloquant.types import HeadLayout, ModelInfo
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,14 +132,6 @@ def load_theirs(export: TheirExport, info: ModelInfo, threads: int) -> Runner:
 
 
 def _runner(runtime: str, path: Path, info: ModelInfo, threads: int) -> Runner:
-    if runtime == "onnxruntime":
-        from yoloquant.targets.onnxruntime import OnnxRunner
+    from yoloquant.runtime.backends import BackendOptions, open_backend
 
-        return OnnxRunner(path, info, threads=threads)
-    if runtime == "openvino":
-        from yoloquant.targets.openvino import OpenVinoRunner
-
-        return OpenVinoRunner(path, info, threads=threads)
-    from yoloquant.targets.litert.runner import LiteRTRunner
-
-    return LiteRTRunner(path, info, raw=False, threads=threads)
+    return open_backend(runtime, path, info, BackendOptions(threads))

@@ -7,8 +7,18 @@ from __future__ import annotations
 
 from .archive import pack
 from .bundle_options import Bundle, BundleOptions
-from .devices import DEVICES, Device, device_named, resolve
+from .devices import BundleDevice, all_devices, device_named, resolve
 from .maker import make
 from .writer import write
 
-__all__ = ["DEVICES", "Bundle", "BundleOptions", "Device", "device_named", "make", "pack", "resolve", "write"]
+__all__ = [
+    "Bundle",
+    "BundleDevice",
+    "BundleOptions",
+    "all_devices",
+    "device_named",
+    "make",
+    "pack",
+    "resolve",
+    "write",
+]

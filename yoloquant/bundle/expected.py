@@ -16,12 +16,12 @@ from ..errors import ArtifactError, DataError, OutputError, UsageError
 from ..runtime.apps.accuracy import measure
 from ..runtime.apps.data_fingerprint import fingerprint
 from ..runtime.apps.golden import SELECTION, Golden, GoldenImage, Outcome, rows, run, write_outputs
-from ..runtime.backends import Backend, BackendOptions, open_backend
+from ..runtime.backends import Backend, BackendOptions
 from ..runtime.core.bundle_manifest import Accuracy
 from ..runtime.core.detector import Detector
 from ..types import ExportedModel, HeadLayout
 from .bundle_options import BundleOptions
-from .devices import Device
+from .devices import BundleDevice
 from .images import candidates, data_set
 from .tolerances import TOLERANCES
 
@@ -66,7 +66,7 @@ class Expected:
     notes: tuple[str, ...]
 
 
-def make_expected(exported: ExportedModel, device: Device, options: BundleOptions, bundle: Path) -> Expected:
+def make_expected(exported: ExportedModel, device: BundleDevice, options: BundleOptions, bundle: Path) -> Expected:
     """Run the model on the export machine and write the golden files into a bundle.
 
     Args:
@@ -80,7 +80,7 @@ def make_expected(exported: ExportedModel, device: Device, options: BundleOption
         DataError: The data are not usable.
         OutputError: A file cannot be written.
     """
-    simulated = device.backend == "tensorrt"
+    simulated = not device.target.capabilities.runs_here
     with Detector(_open(exported, device, options), SELECTION) as detector:
         chosen = _choose(detector, options, exported.info.imgsz)
         images = tuple(_store(name, image, outcome, bundle) for name, image, outcome in chosen)
@@ -93,14 +93,10 @@ def make_expected(exported: ExportedModel, device: Device, options: BundleOption
         return Expected(golden, accuracy, _tensors(backend, chosen[0][2]), _notes(chosen, golden))
 
 
-def _open(exported: ExportedModel, device: Device, options: BundleOptions) -> Backend:
-    """The model in its own runtime; TensorRT's is simulated by ONNX Runtime, computing every Q/DQ pair as it stands."""
+def _open(exported: ExportedModel, device: BundleDevice, options: BundleOptions) -> Backend:
+    """The model in its own runtime, or what simulates that."""
     raw = exported.layout is HeadLayout.RAW
-    if device.backend == "tensorrt":
-        choice = BackendOptions(threads=options.threads, raw=raw, optimize=False)
-        return open_backend("onnxruntime", exported.path, exported.info, choice)
-    choice = BackendOptions(threads=options.threads, raw=raw)
-    return open_backend(device.backend, exported.path, exported.info, choice)
+    return device.target.open(exported, BackendOptions(threads=options.threads, raw=raw))
 
 
 def _choose(

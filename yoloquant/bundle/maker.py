@@ -12,7 +12,7 @@ from ..io import output_folder
 from ..targets import resolve
 from ..targets.export import export
 from .bundle_options import Bundle, BundleOptions
-from .devices import Device
+from .devices import BundleDevice
 from .devices import resolve as resolve_devices
 from .writer import write
 
@@ -68,6 +68,6 @@ def _beside(artifact: Artifact) -> Path:
     return parent / f"{artifact.stem}_bundles"
 
 
-def _one(artifact: Artifact, device: Device, out: Path, options: BundleOptions | None, scratch: Path) -> Bundle:
+def _one(artifact: Artifact, device: BundleDevice, out: Path, options: BundleOptions | None, scratch: Path) -> Bundle:
     (exported,) = export(artifact, resolve(device.wanted), folder=scratch / device.name).exports
     return write(artifact, exported, device=device, folder=out / f"{artifact.stem}-{device.name}", options=options)

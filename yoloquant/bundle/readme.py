@@ -1,4 +1,4 @@
-"""The README of a bundle: one template, with a section per device."""
+"""The README of a bundle: one template, with a section on starting that each device brings."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from ..runtime.tasks import spec_of
 from ..types import ExportedModel, HeadLayout
-from .devices import Device
+from .devices import BundleDevice
 
 if TYPE_CHECKING:
     from .expected import Expected
 
-_TEMPLATE = "readme.md.j2"
+_TEMPLATE, _START = "readme.md.j2", "start.md.j2"
 
 
-def render(device: Device, exported: ExportedModel, expected: Expected, model: str) -> str:
+def render(device: BundleDevice, exported: ExportedModel, expected: Expected, model: str) -> str:
     """The README of one bundle.
 
     Args:
@@ -27,19 +27,24 @@ def render(device: Device, exported: ExportedModel, expected: Expected, model: s
 
     loader = PackageLoader("yoloquant.bundle", "templates")
     environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    decoded = exported.layout is HeadLayout.DECODED
+    known = {
+        "device": device.device,
+        "exported": exported,
+        "info": exported.info,
+        "model": model,
+        "box_unit": device.target.box_unit if decoded else "pixels of the input",
+        "anchors": sum((exported.info.imgsz[0] // s) * (exported.info.imgsz[1] // s) for s in exported.info.strides),
+    }
+    guide = device.device.guide
+    start = environment.get_template(_START) if guide is None else environment.from_string(guide.read_text("utf-8"))
     text: str = environment.get_template(_TEMPLATE).render(
-        device=device,
-        exported=exported,
-        info=exported.info,
-        model=model,
-        planned=len(exported.metadata.get("planned_convs", ())),
-        compiled=exported.metadata.get("edgetpu", {}).get("compiled", ""),
+        **known,
+        start=start.render(**known).strip(),
         expected=expected,
         measured=spec_of(exported.info.task).named(expected.accuracy.metrics, every=True) if expected.accuracy else "",
         tolerances=expected.golden.tolerances,
         made_with=expected.golden.made_with,
         raw=exported.layout is HeadLayout.RAW,
-        fractions=device.backend == "litert" and exported.layout is HeadLayout.DECODED,
-        anchors=sum((exported.info.imgsz[0] // s) * (exported.info.imgsz[1] // s) for s in exported.info.strides),
     )
     return text

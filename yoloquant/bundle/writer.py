@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ArtifactError, OutputError, UsageError
+from ..errors import ArtifactError, OutputError, TargetError, UsageError
 from ..io import atomic_path
 from ..quantization.artifact import versions
 from ..runtime.core.bundle_manifest import FILE_NAME, Manifest, read
@@ -18,7 +20,7 @@ from ..runtime.core.folder_check import FileEntry, file_sha256
 from ..types import ExportedModel, HeadLayout
 from .archive import pack
 from .bundle_options import Bundle, BundleOptions
-from .devices import Device, device_named
+from .devices import BundleDevice, device_named
 from .expected import Expected, make_expected
 from .readme import render
 
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
     from ..quantization.plan import Plan
 
 RUNTIME = "yoloquant_runtime"
-PLAN, REPORT, LABELS, REQUIREMENTS, README, LICENSE, OPERATORS = (
-    *("plan.json", "report.json", "labels.txt", "requirements.txt", "README.md", "LICENSE", "operators.txt"),
+PLAN, REPORT, LABELS, REQUIREMENTS, README, LICENSE = (
+    *("plan.json", "report.json", "labels.txt", "requirements.txt", "README.md", "LICENSE"),
 )
 
 
@@ -36,7 +38,7 @@ def write(
     artifact: Artifact,
     exported: ExportedModel,
     *,
-    device: str | Device,
+    device: str | BundleDevice,
     folder: str | os.PathLike[str],
     options: BundleOptions | None = None,
 ) -> Bundle:
@@ -45,7 +47,7 @@ def write(
     Args:
         artifact: What the model was exported from; its plan and provenance go into the bundle.
         exported: The model, of the device's target.
-        device: A device, or its name: jetson, coral, raspberrypi, android, intel, onnx.
+        device: A device, or its name; see ``all_devices``.
         folder: The bundle's folder. A bundle in its place is replaced as a whole; anything else is left alone.
         options: Archive, report, data, golden inputs.
 
@@ -60,7 +62,7 @@ def write(
         OutputError: The folder cannot be written, or holds something else than a bundle. Nothing half-written is left.
     """
     options = options or BundleOptions()
-    device = device if isinstance(device, Device) else device_named(device)
+    device = device if isinstance(device, BundleDevice) else device_named(device)
     _check(exported, device)
     folder = Path(folder).absolute()
     _check_place(folder)
@@ -72,11 +74,11 @@ def write(
     return Bundle(folder, pack(folder) if options.archive else None, manifest, notes)
 
 
-def _check(exported: ExportedModel, device: Device) -> None:
-    if exported.target != device.target:
+def _check(exported: ExportedModel, device: BundleDevice) -> None:
+    if exported.target != device.target.name:
         raise UsageError(
-            f"a bundle for {device.name} holds a model of target '{device.target}', got one of '{exported.target}'; "
-            f"export with targets={device.name}"
+            f"a bundle for {device.name} holds a model of target '{device.target.name}', got one of "
+            f"'{exported.target}'; export with targets={device.name}"
         )
     if not exported.path.exists():
         raise ArtifactError(f"artifact '{exported.path}' does not exist; export it first")
@@ -99,19 +101,20 @@ def _is_bundle(folder: Path) -> bool:
 
 
 def _fill(
-    bundle: Path, artifact: Artifact, exported: ExportedModel, device: Device, options: BundleOptions
+    bundle: Path, artifact: Artifact, exported: ExportedModel, device: BundleDevice, options: BundleOptions
 ) -> tuple[str, ...]:
     """Write everything, and return what a person should know."""
     model = f"model/{exported.path.name}"
     _copy(exported.path, bundle / model)
-    notes = _companions(bundle / model, artifact, exported, device)
+    notes = device.target.add_companions(bundle / model, artifact, exported)
     copy_runtime(bundle / RUNTIME)
+    copy_backend(bundle / RUNTIME, device)
     plan = _plan(artifact, exported)
     expected = make_expected(exported, device, options, bundle)
     expected = replace(expected, notes=(*expected.notes, *notes))
     texts = {
         LABELS: "".join(f"{' '.join(name.split())}\n" for name in exported.info.names),
-        REQUIREMENTS: device.requirements,
+        REQUIREMENTS: device.device.requirements,
         LICENSE: _license(),
         **({PLAN: plan.to_json()} if plan is not None else {}),
         **({REPORT: _report_text(options.report)} if options.report is not None else {}),
@@ -124,45 +127,11 @@ def _fill(
     return expected.notes
 
 
-def _companions(model: Path, artifact: Artifact, exported: ExportedModel, device: Device) -> tuple[str, ...]:
-    """Put other forms of the model beside it, which the device chooses from by its hardware; and remarks."""
-    if "edgetpu" in exported.metadata:
-        return _for_edge_tpu(model, exported)
-    if device.backend != "tensorrt":
-        return ()
-    from ..runtime.tensorrt.build import FOLDER
-    from ..targets.tensorrt.device import write_device_files
-
-    notes = write_device_files(model, artifact if exported.precision == "int8" else None).notes
-    built = exported.metadata.get("engine", {})
-    if not built:
-        return notes
-    _copy(exported.path.with_name(built["path"]), model.parent / FOLDER / built["path"])
-    engine = f"an engine for {built['gpu']} with TensorRT {built['tensorrt']} is in the bundle; others are built there"
-    return (*notes, engine)
-
-
-def _for_edge_tpu(model: Path, exported: ExportedModel) -> tuple[str, ...]:
-    """The compiled form if there is one, the list of what runs where, and both in sentences."""
-    from ..targets.edgetpu.compiler_log import CompilerReport
-    from ..targets.edgetpu.report import EdgeTPUReport
-
-    facts = exported.metadata["edgetpu"]
-    if facts["compiled"]:
-        compiled = Path(facts["compiled"]).name
-        _copy(exported.path.with_name(compiled), model.with_name(compiled))
-    report = EdgeTPUReport.from_dict(facts["check"])
-    said = CompilerReport.from_dict(facts["compiler"]).summary() if facts["compiler"] else ()
-    text = "\n".join([report.table(every=True), *said]) + "\n"
-    (model.parent.parent / OPERATORS).write_text(text, encoding="utf-8", newline="\n")
-    return (*report.summary(), *said)
-
-
 def _manifest(
     bundle: Path,
     artifact: Artifact,
     exported: ExportedModel,
-    device: Device,
+    device: BundleDevice,
     expected: Expected,
     plan: Plan | None,
     model: str,
@@ -178,7 +147,7 @@ def _manifest(
         files=_entries(bundle),
         raw=exported.layout is HeadLayout.RAW,
         precision=exported.precision,
-        requires=device.requires,
+        requires=device.device.requires,
         golden=expected.golden.to_dict(),
         accuracy=expected.accuracy,
         expected_int8=tuple(str(name) for name in planned) if exported.precision == "int8" else (),
@@ -225,6 +194,25 @@ def copy_runtime(to: Path) -> None:
     source = Path(__file__).resolve().parent.parent / "runtime"
     for path in sorted(source.rglob("*.py")):
         _copy(path, to / path.relative_to(source))
+
+
+def copy_backend(to: Path, device: BundleDevice) -> None:
+    """Copy the module of a backend that comes from another distribution, its imports of the runtime made relative.
+
+    Raises:
+        TargetError: It imports more of this package than the runtime, which is all that a device has.
+    """
+    backend = device.target.device_backend()
+    if isinstance(backend, str):
+        return
+    text = Path(inspect.getfile(backend)).read_text(encoding="utf-8")
+    text = re.sub(r"^(\s*from )yoloquant\.runtime\.", r"\1..", text, flags=re.MULTILINE)
+    if re.search(r"^\s*(from|import) yoloquant\b", text, flags=re.MULTILINE):
+        raise TargetError(
+            f"the backend of target '{device.target.name}' imports more than 'from yoloquant.runtime.<module> import "
+            "...', so it cannot run on a device; move what it needs into its own module"
+        )
+    (to / "backends" / f"{backend.name}.py").write_text(text, encoding="utf-8", newline="\n")
 
 
 def _license() -> str:

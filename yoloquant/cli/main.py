@@ -306,7 +306,7 @@ def _targets(options: Namespace) -> int:
         if not missing and not target.capabilities.runs_here:
             here = "builds, simulated"
         hint = f'pip install "yoloquant[{target.extra}]"' if missing and target.extra else ""
-        print(f"{name:<13} {', '.join(target.capabilities.devices):<28} {here:<22} {hint}".rstrip())
+        print(f"{name:<13} {', '.join(n for d in target.devices for n in d.names):<28} {here:<22} {hint}".rstrip())
     return 0
 
 

@@ -14,8 +14,8 @@ from ..errors import DataError, TargetError, YoloquantError
 from ..runtime.core.detections import Detections, Selection
 from ..runtime.core.letterbox import Letterbox
 from ..runtime.core.matching import Matches, Truth
+from ..runtime.core.runner import Runner
 from ..runtime.tasks import TaskSpec, spec_of
-from ..targets.base import Runner
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..targets.base import Runner
+from ..runtime.core.runner import Runner
 from ..types import ModelInfo
 
 if TYPE_CHECKING:

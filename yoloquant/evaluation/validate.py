@@ -21,7 +21,7 @@ from .memory import peak_memory
 from .validate_options import ValidateOptions
 
 if TYPE_CHECKING:
-    from ..targets.base import Runner
+    from ..runtime.core.runner import Runner
     from .results import ValidationResult
     from .verdict import ArtifactFacts
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import targets
 from ..errors import ArtifactError, UsageError
 from ..runtime.apps.running import BundleOpener, Network, Running
 from ..targets.exports import load_exports
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from ..types import ExportedModel
 
 logger = logging.getLogger(__name__)
-
-BACKENDS = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "litert", "edgetpu": "litert"}
-"""Backend that runs a target's artifact as it is; of TensorRT's it is the engine that runs, where one was built."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +69,9 @@ def is_bundle(path: Path) -> bool:
 
 def _network(export: ExportedModel) -> Network | None:
     """What of an artifact runs here; None if it has to be built first."""
-    raw = export.layout is HeadLayout.RAW
-    if export.target in BACKENDS:
-        return Network(BACKENDS[export.target], export.path, export.info, raw)
-    engine = export.metadata.get("engine")  # its own header tells whether it is whole and for this device
-    if not engine:
-        return None
-    return Network("tensorrt", export.path.with_name(Path(engine["path"]).name), export.info, raw)
+    target = targets.get(export.target)
+    path = target.runnable(export)
+    return Network(target.device_backend(), path, export.info, export.layout is HeadLayout.RAW) if path else None
 
 
 def _exports(path: str | Path) -> tuple[ExportedModel, ...]:
@@ -133,7 +127,7 @@ def _running(path: Path) -> list[Path]:
         else:
             found.append(network.path)
     if not found:
-        raise ArtifactError(f"'{path}' holds no artifact that runs as it is; runtimes are {', '.join(BACKENDS)}")
+        raise ArtifactError(f"'{path}' holds no artifact that runs as it is; targets are {', '.join(targets.names())}")
     return found
 
 

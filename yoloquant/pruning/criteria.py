@@ -8,6 +8,7 @@ from enum import Enum
 from fnmatch import fnmatchcase
 
 from ..errors import UsageError
+from ..sparsity.record import TWO_FOUR
 
 
 class Kind(str, Enum):
@@ -15,7 +16,7 @@ class Kind(str, Enum):
 
     STRUCTURED = "structured"  # whole channels: a smaller, faster model on every runtime
     UNSTRUCTURED = "unstructured"  # single weights: a model that compresses better
-    NM = "2:4"  # two of four neighbouring weights: what TensorRT's sparse tensor cores run
+    NM = TWO_FOUR  # two of four neighbouring weights: what TensorRT's sparse tensor cores run
 
 
 class FineTune(str, Enum):

@@ -8,14 +8,13 @@ from typing import Any
 from torch import nn
 
 from ..bridge.checkpoint import HostModel
+from ..sparsity.record import RECORD, sparse_record
 from ..sparsity.two_four import masks_24
 from ..sparsity.unstructured import Scope as Among
 from ..sparsity.unstructured import Sparsity, apply_masks, magnitude_masks, sparsity_report
 from .criteria import Kind, Permutation, Scope
 from .permute_channels import permute_channels
 from .prune_options import PruneOptions
-
-RECORD = "yoloquant_sparse"  # attribute of a sparse module: plain data; trainers hold the zeros of such a model
 
 
 def sparsity_of(options: PruneOptions) -> Sparsity:
@@ -54,12 +53,12 @@ def reordered(module: Any, options: PruneOptions, channels: int) -> list[str]:
 
 def is_sparse(module: nn.Module) -> bool:
     """Whether a live model has zeros that are meant to stay."""
-    return bool(getattr(module, RECORD, None))
+    return bool(sparse_record(module))
 
 
 def is_permuted(module: nn.Module) -> bool:
     """Whether the channels of a sparse model may have another order than those of the dense one."""
-    return is_sparse(module) and getattr(module, RECORD).get("permutation", "unknown") != "none"
+    return is_sparse(module) and sparse_record(module).get("permutation", "unknown") != "none"
 
 
 def note(module: nn.Module, options: PruneOptions) -> None:

@@ -50,5 +50,5 @@ def load(
     folder = Path(path)
     manifest = read(folder)
     options = BackendOptions(threads=threads, device=device, raw=manifest.raw)
-    model = model_path(folder, manifest, device)
+    model = model_path(folder, manifest)
     return Detector(open_backend(manifest.backend, model, manifest.info, options), selection)

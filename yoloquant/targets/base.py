@@ -1,78 +1,109 @@
-"""The contract that every runtime fulfils. A new runtime is one new module in this package."""
+"""The contract that every runtime fulfils. A new runtime is one new module in this package.
+
+A target says everything about itself: what it can do, the devices that people name, the backend that runs its artifacts
+there, what a bundle holds besides the model, and how a model is best prepared for it. Nothing else knows it by name.
+"""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from ..errors import MissingExtraError, UsageError
-from ..types import ExportedModel, HeadLayout, ModelInfo, Task
+from ..runtime.core.bundle_manifest import Requirement
+from ..runtime.core.runner import Runner
+from ..types import ExportedModel, HeadLayout, Task
 
 if TYPE_CHECKING:
     from ..quantization.artifact import Artifact
     from ..quantization.scheme import Scheme
+    from ..runtime.backends import Backend, BackendOptions
+
+__all__ = ["Capabilities", "Device", "Preparation", "Requirement", "Runner", "Target"]
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a runtime can do with numbers.
+    """What a runtime can do.
 
     Attributes:
-        symmetric_only: Whether every zero_point must be 0.
-        per_channel_weights: Whether convolution weights may have one scale per output channel.
         tasks: Tasks that it exports.
-        devices: Names that people use for devices which run it.
         runs_here: Whether artifacts run on the machine that builds them (TensorRT's are simulated instead).
         channel_multiple: Pruned layers keep a multiple of so many channels, or they get slower instead of faster.
     """
 
-    symmetric_only: bool = False
-    per_channel_weights: bool = True
     tasks: tuple[Task, ...] = (Task.DETECT,)
-    devices: tuple[str, ...] = ()
     runs_here: bool = True
     channel_multiple: int = 8
 
 
-class Runner(ABC):
-    """A loaded artifact.
+@dataclass(frozen=True)
+class Device:
+    """A device, or a family of devices, that people name instead of the runtime.
 
     Attributes:
-        info: The model's description.
-        layout: Layout of what ``__call__`` returns; raw-head artifacts are decoded by their runner, so this is
-            DECODED or END2END.
+        name: What people call it.
+        title: Heading of its bundle's README.
+        requires: Libraries that run the model there, the preferred one first; one is enough.
+        wheels: Lines of requirements.txt below numpy and OpenCV; the first required library if None.
+        guide: Markdown (a Jinja template) of the README's section on starting; the general one if None.
+        aliases: Other names for it.
     """
 
-    info: ModelInfo
-    layout: HeadLayout
+    name: str
+    title: str
+    requires: tuple[Requirement, ...] = ()
+    wheels: tuple[str, ...] | None = None
+    guide: Path | None = None
+    aliases: tuple[str, ...] = ()
 
-    @abstractmethod
-    def infer(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Run the network alone (this is what latency measures).
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All its names."""
+        return (self.name, *self.aliases)
+
+    @property
+    def requirements(self) -> str:
+        """The content of requirements.txt."""
+        first = (f"{r.package}>={r.minimum}" for r in self.requires[:1])
+        own = first if self.wheels is None else self.wheels
+        return "\n".join(["numpy", "opencv-python-headless", *own]) + "\n"
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A change of the float model that a target gains from, made before anything is quantized.
+
+    Attributes:
+        name: What people ask for.
+        help: What it does, in one sentence.
+        function: ``module:function`` that does it: ``(model, out, *, data, imgsz, calibration)``, which writes a
+            checkpoint and returns something whose ``summary()`` tells people how well it went, line by line.
+    """
+
+    name: str
+    help: str
+    function: str
+
+    def __call__(self, model: Any, out: Path, **options: Any) -> Any:
+        """Prepare a checkpoint.
 
         Args:
-            image: float32 NCHW (1, channels, height, width), RGB, 0 to 1, letterboxed.
+            model: Path of a float checkpoint, or a live ``ultralytics.YOLO``.
+            out: The checkpoint to write.
+            **options: ``data``, ``imgsz``, ``calibration``.
 
-        Returns:
-            The artifact's own outputs as float32 arrays.
+        Raises:
+            YoloquantError: What the function raises.
         """
-
-    def decode(self, outputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-        """Turn the artifact's own outputs into the drop-in layout; the identity unless the head is raw."""
-        return outputs
-
-    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Infer and decode: (1, 4 + nc, anchors) xywh and scores, or (1, max_det, 6) for end-to-end heads."""
-        return self.decode(self.infer(image))
-
-    def close(self) -> None:  # noqa: B027 - most runners hold nothing that needs closing
-        """Free what the runtime holds."""
+        return _imported(self.function)(model, out, **options)
 
 
 class Target(ABC):
@@ -85,6 +116,12 @@ class Target(ABC):
         runs_with: Modules that running the artifact here needs.
         scheme: The rules by which this runtime wants quantization placed.
         suffix: File suffix, or folder suffix, that Ultralytics recognises.
+        backend: What runs its artifacts on a device: a module of ``runtime.backends``, or ``package.module:Class`` of
+            another distribution, whose module is then copied into bundles and must import the runtime alone.
+        devices: Devices that it serves, the usual one first. Every one can have a bundle.
+        variants: What can stand behind a colon, each in a few words; the first is what no colon gives.
+        preparations: Changes of the float model that it gains from.
+        box_unit: Unit of the boxes that a drop-in artifact itself returns.
         capabilities: What it can do.
     """
 
@@ -94,6 +131,11 @@ class Target(ABC):
     runs_with: ClassVar[tuple[str, ...]] = ()
     scheme: ClassVar[Scheme]
     suffix: ClassVar[str]
+    backend: ClassVar[str]
+    devices: ClassVar[tuple[Device, ...]] = ()
+    variants: ClassVar[Mapping[str, str]] = {"int8": "int8 weights and activations"}
+    preparations: ClassVar[tuple[Preparation, ...]] = ()
+    box_unit: ClassVar[str] = "pixels of the input"
     capabilities: ClassVar[Capabilities] = Capabilities()
 
     @classmethod
@@ -103,7 +145,9 @@ class Target(ABC):
         Raises:
             UsageError: There is no such variant.
         """
-        raise UsageError(f"target '{cls.name}' has no variants, so ':{name}' must be left out")
+        if name not in cls.variants:
+            raise UsageError(f"target '{cls.name}' has no variant '{name}'; allowed are {', '.join(cls.variants)}")
+        return cls()
 
     @property
     def wanted(self) -> str:
@@ -134,8 +178,56 @@ class Target(ABC):
         """Write the float model for the same runtime, which latency is compared with; ``precision`` is ``fp32``."""
 
     @abstractmethod
+    def read_scales(self, exported: ExportedModel) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+        """Scale and zero_point of every point as the artifact holds them (int8 convention), by point name."""
+
+    @classmethod
+    def device_backend(cls) -> str | type[Backend]:
+        """What ``runtime.backends.open_backend`` takes to open an artifact."""
+        if ":" not in cls.backend:
+            return cls.backend
+        found: type[Backend] = _imported(cls.backend)
+        return found
+
+    def open(self, exported: ExportedModel, options: BackendOptions) -> Backend:
+        """Open an artifact on this machine, as a device does; or what simulates that.
+
+        Raises:
+            YoloquantError: See ``open_backend``.
+        """
+        from ..runtime.backends import open_backend
+
+        return open_backend(self.device_backend(), exported.path, exported.info, options)
+
     def load(self, exported: ExportedModel, threads: int | None = None) -> Runner:
-        """Load an artifact for inference on this machine."""
+        """Load an artifact for inference on this machine.
+
+        Raises:
+            YoloquantError: See ``open_backend``.
+        """
+        from ..runtime.backends import BackendOptions
+
+        return self.open(exported, BackendOptions(threads=threads, raw=exported.layout is HeadLayout.RAW))
+
+    def runnable(self, exported: ExportedModel) -> Path | None:
+        """The file or folder that ``backend`` opens as it is; None if a device has to build it first."""
+        return exported.path
+
+    def add_companions(self, model: Path, artifact: Artifact, exported: ExportedModel) -> tuple[str, ...]:
+        """Put other forms of the model beside its copy in a bundle, which the device chooses from by its hardware.
+
+        Args:
+            model: The copy, in the folder ``model`` of the bundle.
+            artifact: What was exported.
+            exported: What this target exported.
+
+        Returns:
+            Remarks for people.
+
+        Raises:
+            TargetError: A form cannot be made.
+        """
+        return ()
 
     def layer_times(
         self, exported: ExportedModel, image: np.ndarray, threads: int | None = None
@@ -152,6 +244,8 @@ class Target(ABC):
         """
         return {}
 
-    @abstractmethod
-    def read_scales(self, exported: ExportedModel) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
-        """Scale and zero_point of every point as the artifact holds them (int8 convention), by point name."""
+
+def _imported(name: str) -> Any:
+    """What ``module:attribute`` stands for."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -18,7 +18,7 @@ from core_models import tiny_artifact
 from signalled import free_networks, signalled
 
 from yoloquant import targets
-from yoloquant.runtime.backends import BACKENDS, BackendOptions, backend_class, litert, open_backend, openvino
+from yoloquant.runtime.backends import BackendOptions, backend_class, backend_names, litert, open_backend, openvino
 from yoloquant.runtime.core.detections import Selection
 from yoloquant.runtime.core.detector import Detector
 from yoloquant.runtime.core.letterbox import letterbox
@@ -133,8 +133,9 @@ def test_another_input_size_is_refused(exported: ExportedModel) -> None:
 
 
 def test_names_are_those_of_modules() -> None:
-    for name in BACKENDS:
-        assert importlib.util.find_spec(f"yoloquant.runtime.backends.{name}") is not None
+    assert set(backend_names()) >= {*BACKEND.values(), "tensorrt"}
+    for name in backend_names():
+        assert backend_class(name).name == name
     with pytest.raises(UsageError, match="no backend 'abacus'; there are litert, onnxruntime"):
         open_backend("abacus", Path("x"), tiny_artifact().info)
 

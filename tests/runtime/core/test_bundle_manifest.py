@@ -15,6 +15,7 @@ from bundle_fakes import CONTENT, fake_manifest, seal, write_fake_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from yoloquant.runtime.backends import backend_class
 from yoloquant.runtime.core.bundle_manifest import FILE_NAME, Manifest, model_path, read
 from yoloquant.runtime.core.folder_check import FileEntry, check_relative
 from yoloquant.runtime.errors import ArtifactError, BundleError
@@ -264,10 +265,11 @@ def test_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
 def test_an_edge_tpu_runs_the_compiled_form(bundle: Path, device: str, compiled: bool) -> None:
     manifest = replace(read(bundle), backend="litert", model="model/tiny.tflite")
     plain, other = bundle / "model" / "tiny.tflite", bundle / "model" / "tiny_edgetpu.tflite"
-    assert model_path(bundle, manifest, device) == plain  # nobody has compiled it yet
+    assert model_path(bundle, manifest) == plain
+    assert backend_class("litert").form(plain, device) == plain  # nobody has compiled it yet
     other.write_bytes(b"compiled")
-    assert model_path(bundle, manifest, device) == (other if compiled else plain)
-    assert model_path(bundle, replace(manifest, backend="openvino"), device) == plain
+    assert backend_class("litert").form(plain, device) == (other if compiled else plain)
+    assert backend_class("openvino").form(plain, device) == plain
 
 
 def test_unchecked_reading_looks_at_the_manifest_only(bundle: Path) -> None:

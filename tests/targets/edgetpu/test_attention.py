@@ -152,7 +152,7 @@ def test_with_fitted_attention_every_operator_maps_and_the_notes_say_so(tmp_path
     from yoloquant import QuantizeOptions, quantize
     from yoloquant.data.calibration import CalibrationOptions
     from yoloquant.targets.edgetpu.companions import KEY
-    from yoloquant.targets.litert import EdgeTPUTarget
+    from yoloquant.targets.edgetpu.target import EdgeTPUTarget
 
     data, source, out = write_images(tmp_path), tiny_checkpoint(tmp_path), tmp_path / "fitted.pt"
     calibration = CalibrationOptions(images=8)

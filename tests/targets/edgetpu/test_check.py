@@ -157,7 +157,7 @@ def test_the_exported_file_meets_the_compiler(exported: dict[str, ExportedModel]
 
 @pytest.mark.slow
 def test_uint8_input_is_the_same_network(tiny: Tiny, exported: dict[str, ExportedModel], tmp_path: Path) -> None:
-    from yoloquant.targets.litert import EdgeTPUTarget
+    from yoloquant.targets.edgetpu.target import EdgeTPUTarget
 
     target = EdgeTPUTarget(EdgeTPUOptions(input_type="uint8"))
     unsigned = target.export(tiny.artifact(), tmp_path, "tiny")

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 def test_yolo12_keeps_every_range_and_runs(tmp_path: Path) -> None:
     pytest.importorskip("litert_torch", reason="the litert extra is not installed")
-    from yoloquant.targets.litert import LiteRTTarget
+    from yoloquant.targets.litert.target import LiteRTTarget
 
     target = LiteRTTarget()
     artifact = tiny_export_artifact("yolo12", schemes=[target.scheme])

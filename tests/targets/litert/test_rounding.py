@@ -89,7 +89,7 @@ def test_every_operation_is_within_one_step(kind: str, request: pytest.FixtureRe
 def test_whole_network_stays_closer_to_the_simulation_than_quantization_moves_it(
     exported: dict[str, ExportedModel], tiny: Tiny
 ) -> None:
-    from yoloquant.targets.litert import LiteRTTarget
+    from yoloquant.targets.litert.target import LiteRTTarget
 
     simulated, runner = simulate(tiny.graph, tiny.plan), LiteRTTarget().load(exported["litert"], threads=1)
     differences, effects = [], []

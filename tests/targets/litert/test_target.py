@@ -19,7 +19,8 @@ pytestmark = pytest.mark.slow
 
 
 def _target(name: str) -> Any:
-    from yoloquant.targets.litert import EdgeTPUTarget, LiteRTTarget
+    from yoloquant.targets.edgetpu.target import EdgeTPUTarget
+    from yoloquant.targets.litert.target import LiteRTTarget
 
     return {"litert": LiteRTTarget, "edgetpu": EdgeTPUTarget}[name]()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..backends import BackendOptions, open_backend
+from ..backends import Backend, BackendOptions, open_backend
 from ..core.bundle_manifest import model_path, read
 from ..core.detections import Selection
 from ..core.detector import Detector
@@ -18,13 +18,13 @@ class Network:
     """What can be loaded.
 
     Attributes:
-        backend: Name of its backend.
+        backend: Name of its backend, or the class of one that lives outside this package.
         path: Its file or folder.
         info: What it holds.
         raw: Whether it returns raw heads.
     """
 
-    backend: str
+    backend: str | type[Backend]
     path: Path
     info: ModelInfo
     raw: bool = False
@@ -103,7 +103,7 @@ class BundleOpener:
         """
         folder = Path(self.path)
         manifest = read(folder)
-        return Network(manifest.backend, model_path(folder, manifest, self.running.device), manifest.info, manifest.raw)
+        return Network(manifest.backend, model_path(folder, manifest), manifest.info, manifest.raw)
 
     def __call__(self) -> Detector:
         """Load it.

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backends import BackendOptions, open_backend
+from ..backends import BackendOptions, backend_class, open_backend
 from ..core.bundle_manifest import Manifest, model_path, read
 from ..core.detector import Detector
 from ..errors import ArtifactError, BundleError, TargetError
@@ -161,33 +161,22 @@ def open_detector(folder: Path, manifest: Manifest, options: BackendOptions) -> 
     """
     options = replace(options, raw=manifest.raw)
     try:
-        backend = open_backend(manifest.backend, model_path(folder, manifest, options.device), manifest.info, options)
+        backend = open_backend(manifest.backend, model_path(folder, manifest), manifest.info, options)
     except ArtifactError as exc:  # the files are as exported, so it is this machine that cannot run them (yet)
         raise TargetError(str(exc)) from exc
     return Detector(backend, SELECTION)
 
 
 def _engine_checks(folder: Path, manifest: Manifest, options: BackendOptions) -> list[Check]:
-    """Build what must be built on the device; it fails if planned layers do not run in Int8 there.
+    """What the backend had to build on the device before the model runs.
 
     Raises:
         TargetError: It cannot be built.
     """
-    if manifest.backend != "tensorrt":
+    built = backend_class(manifest.backend).build(folder, manifest, options.device)
+    if built is None:
         return []
-    from ..tensorrt import request_for
-    from ..tensorrt.build import ready_engine
-    from ..tensorrt.build_options import BuildOptions
-    from ..tensorrt.layers import Int8Error
-
-    try:
-        built = ready_engine(request_for(folder, manifest, BuildOptions(device=options.device)))
-    except Int8Error as exc:
-        return [Check("engine", Result.FAIL, str(exc))]
-    message = f"{'built here' if built.fresh else 'already there'}: {built.path.name}"
-    if built.int8 is not None:
-        message += f"; {built.int8.summary()}"
-    return [Check("engine", Result.PASS, message, {"path": str(built.path), "fresh": built.fresh})]
+    return [Check("engine", Result.PASS if built.ok else Result.FAIL, built.message, built.facts)]
 
 
 def _golden_checks(folder: Path, golden: Golden, detector: Detector) -> list[Check]:

@@ -38,7 +38,8 @@ def shares(workers: int | None, network: Network, running: Running, source: str)
     Raises:
         UsageError: Several were asked for on a device that runs one inference at a time.
     """
-    on_cpu = backend_class(network.backend).on_cpu(network.path, running.device)
+    kind = backend_class(network.backend) if isinstance(network.backend, str) else network.backend
+    on_cpu = kind.on_cpu(network.path, running.device)
     if workers is not None and workers > 1 and not on_cpu:
         raise UsageError(
             f"workers={workers} is not supported: {network.backend} does not run '{network.path.name}' on the "

@@ -1,14 +1,22 @@
-"""The contract of everything that can run a network. A backend's library is imported when one is opened."""
+"""The contract of a runtime on a device. Its library is imported when a network is opened.
+
+A backend is a ``Runner`` for whoever has a prepared image; ``Detector`` fills its input directly and saves the copies.
+"""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from abc import abstractmethod
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.model_info import HeadLayout, ModelInfo
+from ..core.decode import quantize
+from ..core.runner import Runner
+
+if TYPE_CHECKING:
+    from ..core.bundle_manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -35,8 +43,23 @@ class BackendOptions:
     optimize: bool = True
 
 
-class Backend(ABC):
-    """A loaded network.
+@dataclass(frozen=True)
+class Build:
+    """What a backend built on a device from a bundle.
+
+    Attributes:
+        ok: Whether it is what the bundle's plan asks for.
+        message: The same for people.
+        facts: Where it is, and whether it is new.
+    """
+
+    ok: bool
+    message: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Backend(Runner):
+    """A loaded network of one runtime: ``Class(path, info, options)``.
 
     Attributes:
         name: Name of the backend.
@@ -49,8 +72,6 @@ class Backend(ABC):
     """
 
     name: str
-    info: ModelInfo
-    layout: HeadLayout
     input_shape: tuple[int, ...]
     input_dtype: np.dtype
     input_quantization: tuple[float, int] | None = None
@@ -65,6 +86,30 @@ class Backend(ABC):
             device: As in ``BackendOptions``.
         """
         return False
+
+    @classmethod
+    def form(cls, path: Path, device: str) -> Path:
+        """Which of several files a device loads, where a compiler put another form of the model beside it.
+
+        Args:
+            path: The model as it was exported.
+            device: As in ``BackendOptions``.
+        """
+        return path
+
+    @classmethod
+    def build(cls, folder: Path, manifest: Manifest, device: str) -> Build | None:
+        """Build what a bundle's model needs on this device before it runs; None if it runs as it is.
+
+        Args:
+            folder: The bundle.
+            manifest: Its manifest.
+            device: As in ``BackendOptions``.
+
+        Raises:
+            TargetError: It cannot be built.
+        """
+        return None
 
     @property
     def channels_last(self) -> bool:
@@ -91,6 +136,14 @@ class Backend(ABC):
             TargetError: The runtime failed.
         """
 
+    def infer(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Run the network on an image, made into what its input takes; see ``Runner.infer``."""
+        if self.input_quantization is not None:
+            image = quantize(image, *self.input_quantization, dtype=self.input_dtype)
+        image = image.transpose(0, 2, 3, 1) if self.channels_last else image
+        outputs = self.run(np.ascontiguousarray(image, dtype=self.input_dtype))
+        return tuple(o.copy() for o in outputs) if self.reuses_outputs else outputs
+
     def decode(self, outputs: tuple[np.ndarray, ...], conf: float = 0.0) -> tuple[np.ndarray, ...]:
         """Turn the network's own outputs into the drop-in layout.
 
@@ -102,9 +155,6 @@ class Backend(ABC):
             (1, 4 + classes, anchors) xywh in input pixels and scores, or (1, max_det, 6) for end-to-end heads.
         """
         return outputs
-
-    def close(self) -> None:  # noqa: B027 - most backends hold nothing that needs closing
-        """Free what the runtime holds; the backend is of no use afterwards."""
 
     @property
     @abstractmethod

@@ -71,6 +71,13 @@ class LiteRTBackend(Backend):
             raise ArtifactError(f"'{path}' takes {self.input_shape}, its metadata says imgsz={self.info.imgsz}")
 
     @classmethod
+    def form(cls, path: Path, device: str) -> Path:
+        """The compiled form for an Edge TPU, which ``edgetpu_compiler`` puts beside it as ``<name>_edgetpu.tflite``."""
+        compiled = path.with_name(f"{path.stem}_edgetpu{path.suffix}")
+        wanted = device.lower().split(":")[0] in {"tpu", *TPU_DEVICES}
+        return compiled if wanted and compiled.is_file() else path
+
+    @classmethod
     def on_cpu(cls, path: Path, device: str) -> bool:
         """See ``Backend.on_cpu``; a file compiled for an Edge TPU is not for the processor."""
         return device.lower() in {"", "cpu"} and path.is_file() and not _compiled(path)

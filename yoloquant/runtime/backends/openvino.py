@@ -80,6 +80,12 @@ class OpenVinoBackend(Backend):
         outputs = (self._request.get_output_tensor(i).data for i in range(self._count))
         return tuple(o if o.dtype == np.float32 else o.astype(np.float32) for o in outputs)
 
+    def executed(self) -> list[tuple[str, str, str]]:
+        """Type, name and precision of every operation that really runs."""
+        model = self.compiled.get_runtime_model()
+        infos = [(o.get_friendly_name(), o.get_rt_info()) for o in model.get_ordered_ops()]
+        return [(str(i["layerType"].value), name, str(i["runtimePrecision"].value)) for name, i in infos]
+
     def close(self) -> None:
         """Free the compiled model."""
         del self._request, self.compiled

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,10 @@ from ..tensorrt.api import TensorRT, load
 from ..tensorrt.build import deserialize, find_engine
 from ..tensorrt.header import EngineFile, read_header
 from ..tensorrt.identity import Identity, require_same
-from .base import Backend, BackendOptions
+from .base import Backend, BackendOptions, Build
+
+if TYPE_CHECKING:
+    from ..core.bundle_manifest import Manifest
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +83,23 @@ class TensorRTBackend(Backend):
         self._pinned: list[np.ndarray] = []
         self.layout = HeadLayout.RAW if options.raw else info.layout
         self.input_shape, self.input_dtype = tuple(self._input.host.shape), self._input.host.dtype
+
+    @classmethod
+    def build(cls, folder: Path, manifest: Manifest, device: str) -> Build | None:
+        """Build the engine, or take the one that was built before; not ok if planned layers do not run in Int8."""
+        from ..tensorrt import request_for
+        from ..tensorrt.build import ready_engine
+        from ..tensorrt.build_options import BuildOptions
+        from ..tensorrt.layers import Int8Error
+
+        try:
+            built = ready_engine(request_for(folder, manifest, BuildOptions(device=device)))
+        except Int8Error as exc:
+            return Build(False, str(exc))
+        message = f"{'built here' if built.fresh else 'already there'}: {built.path.name}"
+        if built.int8 is not None:
+            message += f"; {built.int8.summary()}"
+        return Build(True, message, {"path": str(built.path), "fresh": built.fresh})
 
     def _open(self, path: Path) -> None:
         identity = Identity.of(self._api.version, self._cuda.gpu)

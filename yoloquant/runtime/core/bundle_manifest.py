@@ -132,19 +132,9 @@ def read(folder: str | Path, *, check: bool = True, expect: str = "") -> Manifes
     return manifest
 
 
-def model_path(folder: str | Path, manifest: Manifest, device: str = "") -> Path:
-    """The file or folder that the runtime opens.
-
-    Args:
-        folder: The bundle's folder.
-        manifest: Its manifest.
-        device: Which device of the runtime; an Edge TPU (``tpu``, ``usb``, ``pci``, ``usb:0`` ...) runs the compiled
-            form of the model, which ``edgetpu_compiler`` puts beside it as ``<name>_edgetpu.tflite``.
-    """
-    path = Path(folder) / manifest.model
-    compiled = path.with_name(f"{path.stem}_edgetpu{path.suffix}")
-    wants_tpu = manifest.backend == "litert" and device.lower().split(":")[0] in {"tpu", "usb", "pci"}
-    return compiled if wants_tpu and compiled.is_file() else path
+def model_path(folder: str | Path, manifest: Manifest) -> Path:
+    """The file or folder that the bundle's runtime opens (or another form of it, see ``Backend.form``)."""
+    return Path(folder) / manifest.model
 
 
 def _load(path: Path) -> dict[str, Any]:

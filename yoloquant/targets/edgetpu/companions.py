@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,11 @@ from ...types import ExportedModel
 from ..litert.metadata import pack, read
 from .check import check
 from .compiler import Compiled, compile_model, find_compiler
+from .compiler_log import CompilerReport
 from .edgetpu_options import EdgeTPUOptions
+from .report import EdgeTPUReport
 
+OPERATORS = "operators.txt"
 KEY = "edgetpu"
 """Where the reports are in ``ExportedModel.metadata``."""
 
@@ -52,6 +56,24 @@ def accompany(exported: ExportedModel, host: Mapping[str, Any], options: EdgeTPU
             _write(target, result, host, own)
             facts["compiled"] = target.name
     return replace(exported, metadata={**exported.metadata, KEY: facts}, notes=notes)
+
+
+def add_companions(model: Path, exported: ExportedModel) -> tuple[str, ...]:
+    """Put the compiled form into a bundle, and ``operators.txt`` beside the model's folder; both in sentences.
+
+    Args:
+        model: The model's copy in the bundle.
+        exported: What was exported.
+    """
+    facts = exported.metadata[KEY]
+    if facts["compiled"]:
+        compiled = Path(facts["compiled"]).name
+        shutil.copyfile(exported.path.with_name(compiled), model.with_name(compiled))
+    report = EdgeTPUReport.from_dict(facts["check"])
+    said = CompilerReport.from_dict(facts["compiler"]).summary() if facts["compiler"] else ()
+    text = "\n".join([report.table(every=True), *said]) + "\n"
+    (model.parent.parent / OPERATORS).write_text(text, encoding="utf-8", newline="\n")
+    return (*report.summary(), *said)
 
 
 def _write(path: Path, result: Compiled, host: Mapping[str, Any], own: Mapping[str, Any]) -> None:

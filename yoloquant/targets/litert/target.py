@@ -1,11 +1,10 @@
-"""The LiteRT targets: a drop-in ``.tflite``, and one in pure integers for accelerators."""
+"""The LiteRT target: a drop-in ``.tflite``."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,14 +13,16 @@ import numpy as np
 from ...errors import TargetError
 from ...io import atomic_path
 from ...types import ExportedModel, HeadLayout, Task
-from ..base import Capabilities, Runner, Target
-from ..edgetpu.edgetpu_options import REWRITTEN, EdgeTPUOptions
+from ..base import Capabilities, Target
+from .devices import ANDROID, RASPBERRY_PI
 from .scheme import SCHEME
 
 if TYPE_CHECKING:
     from ...quantization.artifact import Artifact
     from ...quantization.plan import Plan
     from ...quantization.scheme import Scheme
+    from ...runtime.backends import Backend, BackendOptions
+    from ..base import Device
     from .build import Built, Variant
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,10 @@ class LiteRTTarget(Target):
     runs_with: ClassVar[tuple[str, ...]] = ("ai_edge_litert",)
     scheme: ClassVar[Scheme] = SCHEME
     suffix: ClassVar[str] = ".tflite"
-    capabilities: ClassVar[Capabilities] = Capabilities(tasks=(Task.DETECT,), devices=("raspberrypi", "android"))
+    backend: ClassVar[str] = "litert"
+    devices: ClassVar[tuple[Device, ...]] = (RASPBERRY_PI, ANDROID)
+    box_unit: ClassVar[str] = "fractions of the input"
+    capabilities: ClassVar[Capabilities] = Capabilities(tasks=(Task.DETECT,))
     raw: ClassVar[bool] = False
     input_type: ClassVar[str] = "float32"
 
@@ -78,7 +82,7 @@ class LiteRTTarget(Target):
 
         plan = artifact.plan_for(self.scheme)
         built = build(artifact.graph, plan, self._variant(), bias=artifact.bias_for(self.scheme))
-        content = pack(built.content, _host_metadata(artifact), self._own_metadata(artifact, plan, built))
+        content = pack(built.content, host_metadata(artifact), self._own_metadata(artifact, plan, built))
         path = _write(folder / f"{stem}-{self.name}{self.suffix}", content)
         return ExportedModel(
             target=self.name,
@@ -103,7 +107,7 @@ class LiteRTTarget(Target):
         from .build import build_float
         from .metadata import pack
 
-        content = pack(build_float(artifact.graph), _host_metadata(artifact, bits=32), artifact.metadata())
+        content = pack(build_float(artifact.graph), host_metadata(artifact, bits=32), artifact.metadata())
         path = _write(folder / f"{stem}-{self.name}-fp32{self.suffix}", content)
         return ExportedModel(
             target=self.name,
@@ -115,7 +119,7 @@ class LiteRTTarget(Target):
             metadata=artifact.metadata(),
         )
 
-    def load(self, exported: ExportedModel, threads: int | None = None) -> Runner:
+    def open(self, exported: ExportedModel, options: BackendOptions) -> Backend:
         """Load an artifact into the LiteRT interpreter.
 
         Raises:
@@ -124,9 +128,7 @@ class LiteRTTarget(Target):
             TargetError: The interpreter refuses it.
         """
         self.require_runtime()
-        from .runner import LiteRTRunner
-
-        return LiteRTRunner(exported.path, exported.info, raw=exported.layout is HeadLayout.RAW, threads=threads)
+        return super().open(exported, options)
 
     @classmethod
     def require_runtime(cls) -> None:
@@ -173,58 +175,8 @@ class LiteRTTarget(Target):
         return tuple(notes)
 
 
-class EdgeTPUTarget(LiteRTTarget):
-    """A ``.tflite`` in which every operator and both ends are integers, for accelerators.
-
-    It takes an int8 NHWC image (uint8 on request) and returns one box and one score tensor per head level; its runner
-    decodes them on the host. Plain Ultralytics cannot read such outputs. Every export carries the static operator
-    check, and where ``edgetpu_compiler`` is installed the compiled file stands beside it as ``<name>_edgetpu.tflite``.
-
-    Args:
-        options: Input type, and how the compiler is run.
-    """
-
-    name: ClassVar[str] = "edgetpu"
-    capabilities: ClassVar[Capabilities] = Capabilities(tasks=(Task.DETECT,), devices=("coral",))
-    raw: ClassVar[bool] = True
-
-    def __init__(self, options: EdgeTPUOptions | None = None) -> None:
-        self.options = options or EdgeTPUOptions()
-
-    @classmethod
-    def variant(cls, name: str) -> EdgeTPUTarget:
-        """``int8`` or ``uint8``: the type of the input."""
-        return cls(EdgeTPUOptions(input_type=name))
-
-    @property
-    def wanted(self) -> str:
-        """See ``Target.wanted``."""
-        default = EdgeTPUOptions().input_type
-        return self.name if self.options.input_type == default else f"{self.name}:{self.options.input_type}"
-
-    def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
-        """Convert as LiteRT, check every operator, and compile where the compiler exists.
-
-        A compiler that fails does not fail the export: the file runs on the host, and the notes say what happened.
-
-        Raises:
-            TargetError: The conversion failed or its result is not what the plan asks for.
-            OutputError: The folder cannot be written.
-        """
-        from ..edgetpu.companions import accompany
-
-        exported = super().export(artifact, folder, stem)
-        rewritten = tuple(getattr(artifact.model.module, REWRITTEN, ()))
-        host = _host_metadata(artifact)
-        return accompany(replace(exported, notes=(*rewritten, *exported.notes)), host, self.options)
-
-    def _variant(self) -> Variant:
-        from .build import Variant
-
-        return Variant(self.raw, self.options.input_type)
-
-
-def _host_metadata(artifact: Artifact, *, bits: int = 8) -> dict[str, Any]:
+def host_metadata(artifact: Artifact, *, bits: int = 8) -> dict[str, Any]:
+    """The keys that Ultralytics reads from a ``.tflite`` of so many bits."""
     from ..export_metadata import ultralytics_metadata
 
     data = ultralytics_metadata(artifact)

@@ -73,6 +73,21 @@ def write_device_files(path: Path, artifact: Artifact | None = None) -> DeviceFi
     return DeviceFiles(sources.strongly_typed, sources.plain, sources.calibration)
 
 
+def add_companions(model: Path, artifact: Artifact, exported: ExportedModel) -> tuple[str, ...]:
+    """Put into a bundle what a Jetson needs beside the model; see ``Target.add_companions``."""
+    from ...runtime.tensorrt.build import FOLDER
+
+    notes = write_device_files(model, artifact if exported.precision == "int8" else None).notes
+    built = exported.metadata.get("engine", {})
+    if not built:
+        return notes
+    folder = model.parent / FOLDER
+    folder.mkdir()
+    shutil.copyfile(exported.path.with_name(built["path"]), folder / built["path"])
+    engine = f"an engine for {built['gpu']} with TensorRT {built['tensorrt']} is in the bundle; others are built there"
+    return (*notes, engine)
+
+
 def build_here(exported: ExportedModel) -> tuple[dict[str, Any], str]:
     """Build the engine of an exported model, if this machine has TensorRT and a GPU.
 

@@ -18,13 +18,12 @@ def with_24(exported: ExportedModel, artifact: Artifact) -> ExportedModel:
     Raises:
         TargetError: A layer lost its pattern.
     """
-    from ...pruning.criteria import Kind
-    from ...pruning.make_sparse import RECORD
+    from ...sparsity.record import TWO_FOUR, sparse_record
     from ...sparsity.two_four import masks_24
     from .sparse_check import check_onnx_24
 
     module = artifact.model.module
-    if getattr(module, RECORD, {}).get("kind") != Kind.NM.value:
+    if sparse_record(module).get("kind") != TWO_FOUR:
         return exported
     found = check_onnx_24(exported.path, masks_24(module).masks)
     if not found.ok:

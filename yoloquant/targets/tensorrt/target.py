@@ -19,9 +19,9 @@ from ...errors import PlanError, TargetError
 from ...quantization.plan import Plan, PointKind
 from ...quantization.scheme import Scheme
 from ...types import ExportedModel, Task
-from ..base import Capabilities, Runner, Target
+from ..base import Capabilities, Device, Requirement, Target
 from ..onnx.emit import Emission, emit, read_scales
-from ..onnxruntime import OnnxRunner, onnx_metadata, write_onnx
+from ..onnxruntime import onnx_metadata, write_onnx
 from .scheme import SCHEME
 from .sparse import with_24
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import onnx
 
     from ...quantization.artifact import Artifact
+    from ...runtime.backends import Backend, BackendOptions
     from .findings import Finding
     from .rtx import RtxReport
 
@@ -57,9 +58,17 @@ class TensorRTTarget(Target):
     runs_with: ClassVar[tuple[str, ...]] = ("onnxruntime",)
     scheme: ClassVar[Scheme] = SCHEME
     suffix: ClassVar[str] = ".onnx"
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        symmetric_only=True, tasks=tuple(Task), devices=("jetson",), runs_here=False, channel_multiple=16
+    backend: ClassVar[str] = "tensorrt"
+    devices: ClassVar[tuple[Device, ...]] = (
+        Device(
+            "jetson",
+            "NVIDIA Jetson (TensorRT)",
+            (Requirement("tensorrt", "tensorrt", "8.5.0"),),  # JetPack 5's, which brings it
+            ("pycuda>=2022.1",),
+            Path(__file__).with_name("jetson.md.j2"),
+        ),
     )
+    capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task), runs_here=False, channel_multiple=16)
 
     def __init__(self, *, compile_check: bool = True, engine: bool = True) -> None:
         self.compile_check, self.engine = compile_check, engine
@@ -120,9 +129,22 @@ class TensorRTTarget(Target):
         model = emit(artifact.graph, None, EMISSION, metadata=onnx_metadata(artifact, None))
         return write_onnx(model, artifact, folder / f"{stem}-{self.name}-fp32.onnx", target=self.name)
 
-    def load(self, exported: ExportedModel, threads: int | None = None) -> Runner:
-        """Simulate an artifact: every Q/DQ pair is computed as it stands, nothing is fused."""
-        return OnnxRunner(exported.path, exported.info, threads=threads, optimize=False)
+    def open(self, exported: ExportedModel, options: BackendOptions) -> Backend:
+        """Simulate an artifact: every Q/DQ pair is computed as it stands by ONNX Runtime, nothing is fused."""
+        from ...runtime.backends import open_backend
+
+        return open_backend("onnxruntime", exported.path, exported.info, replace(options, optimize=False))
+
+    def runnable(self, exported: ExportedModel) -> Path | None:
+        """The engine, if one was built here; its own header tells whether it is whole and for this device."""
+        engine = exported.metadata.get("engine")
+        return exported.path.with_name(Path(engine["path"]).name) if engine else None
+
+    def add_companions(self, model: Path, artifact: Artifact, exported: ExportedModel) -> tuple[str, ...]:
+        """The models for TensorRT 11 and for a DLA, and the engine if one was built here."""
+        from .device import add_companions
+
+        return add_companions(model, artifact, exported)
 
     def read_scales(self, exported: ExportedModel) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
         """Scale and zero_point of every point from the file's Q/DQ nodes."""

@@ -19,7 +19,6 @@ from ...errors import CalibrationError, DataError
 from ...pruning.blocks import without_blocks
 from ...pruning.choose_plan import choose
 from ...pruning.criteria import Criterion, Kind
-from ...pruning.make_sparse import RECORD as SPARSE
 from ...pruning.make_sparse import is_sparse, note, reordered, sparsity_of
 from ...pruning.metadata import unpruned_cost
 from ...pruning.plan import PrunePlan
@@ -27,6 +26,7 @@ from ...pruning.planner import weigh
 from ...pruning.prune_options import PruneOptions
 from ...pruning.recalibrate_bn import BATCH, reestimate, stacked
 from ...pruning.remove_channels import pruned
+from ...sparsity.record import RECORD as SPARSE
 from ...sparsity.schedule import Schedule
 from ...sparsity.unstructured import Sparsity, sparsity_report
 from .gradients import channel_products
