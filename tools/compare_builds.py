@@ -1,0 +1,160 @@
+"""Do two checkouts of this project build the same artifacts? What a refactoring has to prove.
+
+    python tools/compare_builds.py old=../before model=best.pt data=coco8.yaml imgsz=320
+
+Each checkout calibrates the model on the same images and exports it to every target, in a process of its own. Files are
+compared byte by byte. Where they differ, scales and zero_points are read back from both artifacts and both are run on
+the same random images: all of it must be equal bit by bit. Ends with 0 if every artifact is equal, else with 1.
+
+Options (``key=value`` or ``--key value``): old (the other checkout), new (this one), model, data (the embedded
+demonstration model and its generated images, if not given), targets (all), images (16), imgsz (320), runs (2; images
+that both are run on), output (runs/compare_builds; kept, so that an export that is there is not repeated).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ["YOLO_AUTOINSTALL"] = "false"
+
+import numpy as np
+
+from tools.options import parse_options
+from yoloquant import targets
+from yoloquant.runtime.core.runner import Runner
+from yoloquant.targets.exports import FILE_NAME, load_exports
+from yoloquant.types import ExportedModel
+
+ROOT = Path(__file__).resolve().parents[1]
+DEFAULTS = {
+    "old": "",
+    "new": str(ROOT),
+    "model": "",
+    "data": "",
+    "targets": "all",
+    "images": "16",
+    "imgsz": "320",
+    "runs": "2",
+    "output": "runs/compare_builds",
+}
+_START = "import sys, tomllib; from importlib import import_module; m, f = tomllib.load(open(sys.argv.pop(1), 'rb'))[\
+'project']['scripts']['yoloquant'].split(':'); sys.exit(getattr(import_module(m), f)())"
+_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One artifact of both checkouts.
+
+    Attributes:
+        name: Its file or folder.
+        how: What is equal: ``bytes``, ``scales and outputs``, or ``nothing``, with what differs.
+    """
+
+    name: str
+    how: str
+
+    @property
+    def equal(self) -> bool:
+        """Whether a runtime computes the same from both."""
+        return self.how in {"bytes", "scales and outputs"}
+
+
+def export(checkout: Path, settings: dict[str, str], folder: Path) -> Path:
+    """Let a checkout calibrate and export, in a process of its own.
+
+    Raises:
+        SystemExit: It failed; its output was printed.
+    """
+    if (folder / FILE_NAME).is_file():
+        return folder
+    arguments = [f"{key}={settings[key]}" for key in ("model", "data", "targets", "images", "imgsz")]
+    line = [sys.executable, "-c", _START, str(checkout / "pyproject.toml"), "export", *arguments, f"output={folder}"]
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+    done = subprocess.run(
+        line, cwd=folder.parent, env=environment, capture_output=True, text=True, timeout=_SECONDS, check=False
+    )
+    if done.returncode:
+        print(f"{checkout} could not export:\n{done.stdout}{done.stderr}", file=sys.stderr)
+        raise SystemExit(2)
+    return folder
+
+
+def compare(before: Path, exported: ExportedModel, runs: int) -> Comparison:
+    """Compare one artifact with the file or folder that the other checkout wrote in its place."""
+    other = before / exported.path.name
+    if not other.exists():
+        return Comparison(exported.path.name, "nothing: the old checkout did not write it")
+    if _digest(other) == _digest(exported.path):
+        return Comparison(exported.path.name, "bytes")
+    target, old = targets.get(exported.target), replace(exported, path=other)
+    scales, wanted = target.read_scales(exported), target.read_scales(old)
+    if set(scales) != set(wanted):
+        return Comparison(exported.path.name, f"nothing: {len(set(scales) ^ set(wanted))} points are in one of them")
+    odd = [name for name in scales if not all(map(np.array_equal, scales[name], wanted[name]))]
+    if odd:
+        return Comparison(exported.path.name, f"nothing: {len(odd)} scales differ, first {odd[0]}")
+    if not _same_outputs(target.load(old, 1), target.load(exported, 1), runs):
+        return Comparison(exported.path.name, "scales alone: outputs differ")
+    return Comparison(exported.path.name, "scales and outputs")
+
+
+def _same_outputs(one: Runner, other: Runner, runs: int) -> bool:
+    draw = np.random.default_rng(0)
+    for _ in range(runs):
+        coarse = draw.random((1, one.info.channels, one.info.imgsz[0] // 8, one.info.imgsz[1] // 8), np.float32)
+        image = np.ascontiguousarray(coarse.repeat(8, axis=2).repeat(8, axis=3))
+        if not all(map(np.array_equal, one.infer(image), other.infer(image))):
+            return False
+    return True
+
+
+def _digest(path: Path) -> str:
+    """Of a file, or of a folder's files."""
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _demo(settings: dict[str, str], folder: Path) -> dict[str, str]:
+    from yoloquant.data.demo import IMGSZ, generator
+    from yoloquant.io import resource
+
+    data = folder / "data" / "data.yaml"
+    if not data.is_file():
+        data = Path(generator().write_demo_set(folder / "data", train=int(settings["images"]), val=4, imgsz=IMGSZ))
+    return {**settings, "model": str(resource("datasets", "demo.pt")), "data": str(data)}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Export in both checkouts, compare, and print a line for every artifact."""
+    settings = parse_options(arguments, DEFAULTS, str(__doc__))
+    old, new, folder = Path(settings["old"]), Path(settings["new"]), Path(settings["output"]).absolute()
+    if not settings["old"] or not (old / "pyproject.toml").is_file():
+        print(f"old='{settings['old']}' is no checkout of this project; give old=<folder with pyproject.toml>")
+        return 2
+    folder.mkdir(parents=True, exist_ok=True)
+    if not settings["model"]:
+        settings = _demo(settings, folder)
+    settings = {**settings, "model": str(Path(settings["model"]).absolute())}
+    if Path(settings["data"]).exists():
+        settings["data"] = str(Path(settings["data"]).absolute())
+    before, after = (export(c.absolute(), settings, folder / n) for c, n in ((old, "old"), (new, "new")))
+    found = [compare(before, exported, int(settings["runs"])) for exported in load_exports(after)]
+    for each in found:
+        print(f"{each.name:<44} equal: {each.how}")
+    print(f"{sum(c.equal for c in found)} of {len(found)} artifacts are equal")
+    return 0 if all(c.equal for c in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
