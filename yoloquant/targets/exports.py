@@ -47,11 +47,6 @@ def content_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def content_size(path: Path) -> int:
-    """Bytes of a file, or of everything in a folder."""
-    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size
-
-
 def save_exports(folder: Path, exports: Iterable[ExportedModel]) -> Path:
     """Write the list, keeping entries of artifacts that still lie in the folder and were not exported anew."""
     path = folder / FILE_NAME

@@ -13,7 +13,8 @@ from tiny_models import tiny_export_artifact
 from yoloquant.errors import TargetError
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.scheme import PORTABLE
-from yoloquant.targets.onnx.emit import OPSET, Emission, Weights, emit, read_scales
+from yoloquant.targets.onnx.emit import Emission, Weights, emit, read_scales
+from yoloquant.targets.onnx.opset import CANONICAL
 
 
 @lru_cache(maxsize=1)
@@ -30,7 +31,7 @@ def emitted(weights: Weights) -> onnx.ModelProto:
 @pytest.mark.parametrize("weights", Weights)
 def test_canonical_form(weights: Weights) -> None:
     model = emitted(weights)
-    assert [(o.domain, o.version) for o in model.opset_import] == [("", OPSET)]
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", CANONICAL)]
     names = [n.name for n in model.graph.node]
     assert all(names) and len(set(names)) == len(names)
     assert [i.name for i in model.graph.input] == ["images"]

@@ -293,5 +293,3 @@ _RULES: dict[str, Rule] = {
     "TRANSPOSE_CONV": _plain,
     "UNPACK": _undecided,
 }
-SUPPORTED = frozenset(_RULES)
-"""Operators that are documented at all."""

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OPSET = onnx_opset.CANONICAL
 IR_VERSION = 8  # what the tools of opset 17's time read
 MARKER_DOMAIN = "yoloquant"
 
