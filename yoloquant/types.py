@@ -55,7 +55,7 @@ class ExportedModel:
         info: What the runtime must know about the model.
         layout: What its outputs hold.
         drop_in: Whether plain ``ultralytics.YOLO(path)`` loads it.
-        precision: ``int8`` or ``fp32``.
+        precision: ``int8``, ``fp32``, ``fp16``, ``dynamic`` or ``weights``; see ``targets.base``.
         scheme: Name of the quantization scheme; empty for float.
         size_bytes: Size on disk.
         metadata: What was written into the artifact besides the model (versions, hashes, plan name).
@@ -72,3 +72,8 @@ class ExportedModel:
     size_bytes: int = 0
     metadata: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What reports call it: its target, and its precision unless that is the usual one."""
+        return self.target if self.precision == "int8" else f"{self.target}:{self.precision}"

@@ -87,7 +87,7 @@ def make_expected(exported: ExportedModel, device: BundleDevice, options: Bundle
         backend = detector.backend
         made_with = {"backend": backend.name, "version": backend.version, "machine": platform.machine()}
         golden = Golden(images, TOLERANCES, {**made_with, "simulated": simulated})
-        accuracy = _reported(options.report, exported.target)
+        accuracy = _reported(options.report, exported.name)
         if accuracy is None and options.data is not None:
             accuracy = _measured(detector, options)
         return Expected(golden, accuracy, _tensors(backend, chosen[0][2]), _notes(chosen, golden))

@@ -307,6 +307,8 @@ def _targets(options: Namespace) -> int:
             here = "builds, simulated"
         hint = f'pip install "yoloquant[{target.extra}]"' if missing and target.extra else ""
         print(f"{name:<13} {', '.join(n for d in target.devices for n in d.names):<28} {here:<22} {hint}".rstrip())
+        for variant, meaning in target.variants.items():
+            print(f"  :{variant:<10} {meaning}")
     return 0
 
 

@@ -85,7 +85,7 @@ def validate(
     timing: dict[str, int] = {}
     try:
         for exported in outcome.exports:
-            facts[exported.target] = _open(exported, artifact, outcome.folder, threads, runners, timing, options)
+            facts[exported.name] = _open(exported, artifact, outcome.folder, threads, runners, timing, options)
         for name, error in outcome.errors.items():
             facts[name] = ArtifactFacts(error=error)
         evaluation = evaluate(
@@ -151,7 +151,7 @@ def _open(
     )
     try:
         target.require()
-        runners[exported.target] = target.load(exported, threads)
+        runners[exported.name] = target.load(exported, threads)
     except YoloquantError as exc:
         return replace(facts, error=str(exc))
     except Exception as exc:  # a runtime may raise anything for a file that it does not like

@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,10 +23,23 @@ from ..types import ExportedModel, HeadLayout, Task
 
 if TYPE_CHECKING:
     from ..quantization.artifact import Artifact
+    from ..quantization.plan import Plan
     from ..quantization.scheme import Scheme
     from ..runtime.backends import Backend, BackendOptions
 
 __all__ = ["Capabilities", "Device", "Preparation", "Requirement", "Runner", "Target"]
+
+
+INT8, FP32, FP16, DYNAMIC, WEIGHTS = "int8", "fp32", "fp16", "dynamic", "weights"
+"""Precisions by name: integers throughout; float32; float16; int8 weights with activations that are quantized while the
+network runs; int8 weights that are multiplied out again."""
+FLOAT = frozenset({FP32, FP16})
+WEIGHTS_ALONE = frozenset({DYNAMIC, WEIGHTS})
+
+
+def tag(precision: str) -> str:
+    """What a file's name says about its precision; nothing about the usual one."""
+    return "" if precision == INT8 else f"-{precision}"
 
 
 @dataclass(frozen=True)
@@ -119,10 +132,12 @@ class Target(ABC):
         backend: What runs its artifacts on a device: a module of ``runtime.backends``, or ``package.module:Class`` of
             another distribution, whose module is then copied into bundles and must import the runtime alone.
         devices: Devices that it serves, the usual one first. Every one can have a bundle.
-        variants: What can stand behind a colon, each in a few words; the first is what no colon gives.
+        variants: What can stand behind a colon, each in a few words; the first is what no colon gives. Usually these
+            are precisions, of which every target has ``int8`` and ``fp32``.
         preparations: Changes of the float model that it gains from.
         box_unit: Unit of the boxes that a drop-in artifact itself returns.
         capabilities: What it can do.
+        precision: The precision that this very target writes.
     """
 
     name: ClassVar[str]
@@ -133,10 +148,11 @@ class Target(ABC):
     suffix: ClassVar[str]
     backend: ClassVar[str]
     devices: ClassVar[tuple[Device, ...]] = ()
-    variants: ClassVar[Mapping[str, str]] = {"int8": "int8 weights and activations"}
+    variants: ClassVar[Mapping[str, str]] = {INT8: "int8 weights and activations", FP32: "the float model"}
     preparations: ClassVar[tuple[Preparation, ...]] = ()
     box_unit: ClassVar[str] = "pixels of the input"
     capabilities: ClassVar[Capabilities] = Capabilities()
+    precision: str = INT8
 
     @classmethod
     def variant(cls, name: str) -> Target:
@@ -147,12 +163,25 @@ class Target(ABC):
         """
         if name not in cls.variants:
             raise UsageError(f"target '{cls.name}' has no variant '{name}'; allowed are {', '.join(cls.variants)}")
-        return cls()
+        target = cls()
+        target.precision = name
+        return target
 
     @property
     def wanted(self) -> str:
-        """What ``targets.get`` takes to give this very target: its name, and its variant if it is one."""
-        return self.name
+        """What ``targets.get`` takes to give this very target: its name, and its variant if it is not the usual one."""
+        return self.name if self.precision == next(iter(self.variants)) else f"{self.name}:{self.precision}"
+
+    def plan(self, artifact: Artifact) -> Plan | None:
+        """What of an artifact's plan this target writes; None if everything stays float.
+
+        Raises:
+            PlanError: The artifact has no plan for this target, or lacks ranges.
+        """
+        if self.precision in FLOAT:
+            return None
+        plan = artifact.plan_for(self.scheme)
+        return replace(plan, points=plan.weights) if self.precision in WEIGHTS_ALONE else plan
 
     @classmethod
     def missing(cls) -> tuple[str, ...]:
@@ -171,7 +200,7 @@ class Target(ABC):
 
     @abstractmethod
     def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
-        """Write the artifact into a folder (atomically) and describe it."""
+        """Write the artifact in this target's precision into a folder (atomically) and describe it."""
 
     @abstractmethod
     def export_float(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import PlanError, TargetError, YoloquantError
 from ..io import output_folder
 from ..types import ExportedModel, Progress
-from .base import Target
+from .base import FLOAT, Target
 from .exports import ExportResult, save_exports
 
 if TYPE_CHECKING:  # listing targets imports this module, and must load no torch
@@ -59,16 +59,16 @@ def export(
     try:
         for index, target in enumerate(targets):
             if progress:
-                progress(index, len(targets), target.name)
+                progress(index, len(targets), target.wanted)
             try:
                 done.append(_build(target, artifact, out, stem))
             except YoloquantError as exc:
                 if not keep_going:
                     raise
-                logger.error("target '%s' could not be built: %s", target.name, exc)
-                errors[target.name] = str(exc)
+                logger.error("target '%s' could not be built: %s", target.wanted, exc)
+                errors[target.wanted] = str(exc)
             if progress:
-                progress(index + 1, len(targets), target.name)
+                progress(index + 1, len(targets), target.wanted)
     finally:  # what was built before an error or an interruption stays usable
         if done:
             save_exports(out, done)
@@ -98,7 +98,11 @@ def complete(
     from ..quantization.ptq import quantize
     from ..quantization.quantize_options import QuantizeOptions
 
-    lacking = [s for s in {t.scheme.name: t.scheme for t in targets}.values() if not _serves(artifact, s)]
+    lacking = [
+        s
+        for s in {t.scheme.name: t.scheme for t in targets if t.precision not in FLOAT}.values()
+        if not _serves(artifact, s)
+    ]
     if not lacking:
         return artifact
     options = replace(options or QuantizeOptions(), imgsz=artifact.info.imgsz)
@@ -124,7 +128,7 @@ def _build(target: Target, artifact: Artifact, folder: Path, stem: str) -> Expor
     except YoloquantError:
         raise
     except Exception as exc:  # a converter may raise anything
-        raise TargetError(f"target '{target.name}' could not build {stem}: {type(exc).__name__}: {exc}") from exc
+        raise TargetError(f"target '{target.wanted}' could not build {stem}: {type(exc).__name__}: {exc}") from exc
 
 
 def _beside(artifact: Artifact, what: str) -> Path:

@@ -15,10 +15,11 @@ from ..io import atomic_path
 from ..quantization.plan import Plan
 from ..quantization.scheme import Placement, Scheme, complete
 from ..types import ExportedModel, Task
-from .base import Capabilities, Device, Requirement, Target
+from .base import DYNAMIC, FP32, INT8, WEIGHTS, Capabilities, Device, Requirement, Target, tag
 from .export_metadata import provenance_json, ultralytics_metadata
 from .layer_times import onnxruntime_times
 from .onnx.dfl import decode_along_last_axis
+from .onnx.dynamic import to_dynamic
 from .onnx.emit import Emission, Weights, emit, read_scales
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from ..quantization.artifact import Artifact
 
 EMISSION = Emission(unsigned=True, weights=Weights.INT8, int32_bias=True)
+NOTES = {
+    DYNAMIC: ("activations are quantized while the network runs: no calibration, and a pass over each of them",),
+    WEIGHTS: ("ONNX Runtime multiplies the weights out again and computes in float32: a smaller file, no faster",),
+}
 
 
 def place(graph: Graph) -> Placement:
@@ -97,36 +102,44 @@ class OnnxRuntimeTarget(Target):
             aliases=("cpu",),
         ),
     )
+    variants: ClassVar[Mapping[str, str]] = {
+        INT8: "int8 weights, uint8 activations",
+        FP32: "the float model",
+        DYNAMIC: "int8 weights, uint8 activations with ranges found anew in every image",
+        WEIGHTS: "int8 weights, computed in float32",
+    }
     capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task))
 
     def check(self, artifact: Artifact) -> None:
         """Raise PlanError if the artifact lacks ranges, MissingExtraError if a package is missing."""
         self.require()
-        plan = artifact.plan_for(self.scheme)
-        wide = [p.name for p in plan.points if p.spec.bits > 8]
-        if wide:
+        plan = self.plan(artifact)
+        wide = [p.name for p in plan.points if p.spec.bits > 8] if plan else []
+        if plan and wide:
             raise PlanError(f"onnxruntime runs at most 8 bits; plan '{plan.scheme}' has {wide[0]} ({len(wide)} points)")
 
     def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
-        """Write ``<stem>-onnxruntime.onnx``."""
+        """Write ``<stem>-onnxruntime.onnx``, or ``<stem>-onnxruntime-<precision>.onnx``."""
         self.check(artifact)
-        plan = artifact.plan_for(self.scheme)
-        model = emit(
-            artifact.graph,
-            plan,
-            EMISSION,
-            metadata=onnx_metadata(artifact, plan),
-            bias=artifact.bias_for(self.scheme),
-        )
-        decode_along_last_axis(model)
-        return write_onnx(model, artifact, folder / f"{stem}-{self.name}.onnx", target=self.name, plan=plan)
+        return self._write(artifact, self.precision, folder, stem)
 
     def export_float(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
         """Write ``<stem>-onnxruntime-fp32.onnx``."""
         self.require()
-        model = emit(artifact.graph, None, EMISSION, metadata=onnx_metadata(artifact, None))
+        return self._write(artifact, FP32, folder, stem)
+
+    def _write(self, artifact: Artifact, precision: str, folder: Path, stem: str) -> ExportedModel:
+        plan = None if precision == FP32 else self.plan(artifact)
+        metadata = onnx_metadata(artifact, plan)
+        bias = artifact.bias_for(self.scheme) if plan else None
+        model = emit(artifact.graph, plan, EMISSION, metadata=metadata, bias=bias)
         decode_along_last_axis(model)
-        return write_onnx(model, artifact, folder / f"{stem}-{self.name}-fp32.onnx", target=self.name)
+        if precision == DYNAMIC:
+            to_dynamic(model)
+        path = folder / f"{stem}-{self.name}{tag(precision)}.onnx"
+        return write_onnx(
+            model, artifact, path, target=self.name, plan=plan, precision=precision, notes=NOTES.get(precision, ())
+        )
 
     def layer_times(
         self, exported: ExportedModel, image: np.ndarray, threads: int | None = None
@@ -163,9 +176,20 @@ def recorded_points(model: onnx.ModelProto) -> list[str]:
 
 
 def write_onnx(
-    model: onnx.ModelProto, artifact: Artifact, path: Path, *, target: str, plan: Plan | None = None
+    model: onnx.ModelProto,
+    artifact: Artifact,
+    path: Path,
+    *,
+    target: str,
+    plan: Plan | None = None,
+    precision: str = "",
+    notes: tuple[str, ...] = (),
 ) -> ExportedModel:
-    """Write an ONNX model atomically and describe it."""
+    """Write an ONNX model atomically and describe it; its precision is int8 with a plan and fp32 without, if not given.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
     import onnx
 
     with atomic_path(path) as temporary:
@@ -175,9 +199,9 @@ def write_onnx(
         path=path,
         info=artifact.info,
         layout=artifact.info.layout,
-        precision="int8" if plan else "fp32",
+        precision=precision or (INT8 if plan else FP32),
         scheme=plan.scheme if plan else "",
         size_bytes=path.stat().st_size,
         metadata={**artifact.metadata(), "points": [p.name for p in plan.points] if plan else []},
-        notes=plan.notes if plan else (),
+        notes=(*(plan.notes if plan else ()), *notes),
     )

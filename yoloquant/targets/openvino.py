@@ -19,7 +19,7 @@ from ..quantization.qparams import QParams, QuantSpec
 from ..quantization.scheme import Placement, Scheme, body_weighted, operands
 from ..runtime.backends.openvino import find_xml, import_openvino, shared_core, unreported
 from ..types import ExportedModel, ModelInfo, Task
-from .base import Capabilities, Device, Requirement, Target
+from .base import FLOAT, FP16, FP32, INT8, WEIGHTS, Capabilities, Device, Requirement, Target, tag
 from .export_metadata import provenance_json, ultralytics_metadata
 from .layer_times import openvino_times
 from .onnx.emit import Emission, Weights, emit
@@ -33,6 +33,10 @@ logger = logging.getLogger(__name__)
 EMISSION = Emission(unsigned=True, weights=Weights.INT8)
 _INTEGER = WEIGHTED | {OpKind.MATMUL, OpKind.ADD, OpKind.CONCAT}
 METADATA = "metadata.yaml"
+NOTES = {
+    FP16: ("stored in float16; a CPU computes in float32 (measured here), a GPU or NPU in float16",),
+    WEIGHTS: ("OpenVINO multiplies the weights out when it loads them: a smaller file, no faster",),
+}
 
 
 def place(graph: Graph) -> Placement:
@@ -98,44 +102,52 @@ class OpenVinoTarget(Target):
             guide=Path(__file__).with_name("openvino_intel.md.j2"),
         ),
     )
+    variants: ClassVar[Mapping[str, str]] = {
+        INT8: "int8 weights, uint8 activations",
+        FP32: "the float model",
+        FP16: "stored in float16; GPUs and NPUs compute in it, CPUs in float32",
+        WEIGHTS: "int8 weights, computed in float",
+    }
     capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task), channel_multiple=16)
 
     def check(self, artifact: Artifact) -> None:
         """Raise PlanError if the plan does not fit, MissingExtraError if OpenVINO is missing."""
         self.require()
-        plan = artifact.plan_for(self.scheme)
-        wide = [p.name for p in plan.points if p.spec.bits > 8]
-        if wide:
+        plan = self.plan(artifact)
+        wide = [p.name for p in plan.points if p.spec.bits > 8] if plan else []
+        if plan and wide:
             raise PlanError(f"openvino runs at most 8 bits; plan '{plan.scheme}' has {wide[0]} ({len(wide)} points)")
 
     def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
-        """Write ``<stem>_openvino_model/``."""
+        """Write ``<stem>_openvino_model/``, or ``<stem>-<precision>_openvino_model/``."""
         self.check(artifact)
-        return self._write(artifact, artifact.plan_for(self.scheme), folder, stem)
+        return self._write(artifact, self.precision, folder, stem)
 
     def export_float(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
         """Write ``<stem>-fp32_openvino_model/``."""
         self.require()
-        return self._write(artifact, None, folder, f"{stem}-fp32")
+        return self._write(artifact, FP32, folder, stem)
 
-    def _write(self, artifact: Artifact, plan: Plan | None, folder: Path, stem: str) -> ExportedModel:
+    def _write(self, artifact: Artifact, precision: str, folder: Path, stem: str) -> ExportedModel:
+        plan = self.plan(artifact) if precision not in FLOAT else None
         bias = artifact.bias_for(self.scheme) if plan else None
         model = emit(artifact.graph, plan, EMISSION, bias=bias)
+        stem = f"{stem}{tag(precision)}"
         path = folder / f"{stem}{self.suffix}"
         with atomic_path(path) as temporary:
             temporary.mkdir()
-            _save_ir(model, temporary / f"{stem}.xml", artifact.info)
+            _save_ir(model, temporary / f"{stem}.xml", artifact.info, half=precision == FP16)
             _save_metadata(artifact, plan, temporary / METADATA)
         return ExportedModel(
             target=self.name,
             path=path,
             info=artifact.info,
             layout=artifact.info.layout,
-            precision="int8" if plan else "fp32",
+            precision=precision,
             scheme=plan.scheme if plan else "",
             size_bytes=sum(f.stat().st_size for f in path.iterdir()),
             metadata=artifact.metadata(),
-            notes=plan.notes if plan else (),
+            notes=(*(plan.notes if plan else ()), *NOTES.get(precision, ())),
         )
 
     def layer_times(
@@ -149,7 +161,7 @@ class OpenVinoTarget(Target):
         return read_ir(exported.path)
 
 
-def _save_ir(model: Any, xml: Path, info: ModelInfo) -> None:
+def _save_ir(model: Any, xml: Path, info: ModelInfo, *, half: bool = False) -> None:
     import tempfile
 
     import onnx
@@ -164,7 +176,7 @@ def _save_ir(model: Any, xml: Path, info: ModelInfo) -> None:
         _name_anonymous(ir)
         for key, value in _model_info(info).items():
             ir.set_rt_info(value, ["model_info", key])
-        openvino.save_model(ir, xml, compress_to_fp16=False)
+        openvino.save_model(ir, xml, compress_to_fp16=half)
     except RuntimeError as exc:
         raise TargetError(f"OpenVINO cannot convert the model: {exc}") from exc
 

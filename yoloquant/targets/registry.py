@@ -120,7 +120,7 @@ def resolve(wanted: str | Iterable[str]) -> tuple[Target, ...]:
     chosen: dict[str, Target] = {}
     for word in words:
         for target in available() if word == "all" else (get(word),):
-            chosen.setdefault(target.name, target)
+            chosen.setdefault(target.wanted, target)
     return tuple(chosen.values())
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from ...errors import TargetError
 from ...io import atomic_path
 from ...types import ExportedModel, HeadLayout, Task
-from ..base import Capabilities, Target
+from ..base import DYNAMIC, FP16, FP32, INT8, WEIGHTS, Capabilities, Target
 from .devices import ANDROID, RASPBERRY_PI
 from .scheme import SCHEME
 
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from .build import Built, Variant
 
 logger = logging.getLogger(__name__)
+
+NOTES = {
+    FP16: ("stored in float16; a CPU computes in float32 (measured here), the GPU delegate in float16",),
+    DYNAMIC: ("activations are quantized while the network runs; weights by each channel's largest value",),
+    WEIGHTS: ("LiteRT multiplies the weights out when it loads them: a smaller file, no faster",),
+}
 
 
 class LiteRTTarget(Target):
@@ -43,6 +49,13 @@ class LiteRTTarget(Target):
     suffix: ClassVar[str] = ".tflite"
     backend: ClassVar[str] = "litert"
     devices: ClassVar[tuple[Device, ...]] = (RASPBERRY_PI, ANDROID)
+    variants: ClassVar[Mapping[str, str]] = {
+        INT8: "int8 weights and activations",
+        FP32: "the float model",
+        FP16: "stored in float16; GPUs compute in it, CPUs in float32",
+        DYNAMIC: "int8 weights, int8 activations with ranges found anew in every image",
+        WEIGHTS: "int8 weights, computed in float32",
+    }
     box_unit: ClassVar[str] = "fractions of the input"
     capabilities: ClassVar[Capabilities] = Capabilities(tasks=(Task.DETECT,))
     raw: ClassVar[bool] = False
@@ -66,8 +79,12 @@ class LiteRTTarget(Target):
             )
         from .build import head_levels
 
-        artifact.plan_for(self.scheme)
+        self.plan(artifact)
         head_levels(artifact.graph)
+
+    def plan(self, artifact: Artifact) -> Plan | None:
+        """The plan of the integer file; the others round weights by themselves."""
+        return artifact.plan_for(self.scheme) if self.precision == INT8 else None
 
     def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
         """Convert, prove that the body is integer and the scales are the plan's, and write the file.
@@ -77,10 +94,12 @@ class LiteRTTarget(Target):
             OutputError: The folder cannot be written.
         """
         self.check(artifact)
+        plan = self.plan(artifact)
+        if plan is None:
+            return self._export_float(artifact, self.precision, folder, stem)
         from .build import build
         from .metadata import pack
 
-        plan = artifact.plan_for(self.scheme)
         built = build(artifact.graph, plan, self._variant(), bias=artifact.bias_for(self.scheme))
         content = pack(built.content, host_metadata(artifact), self._own_metadata(artifact, plan, built))
         path = _write(folder / f"{stem}-{self.name}{self.suffix}", content)
@@ -104,19 +123,28 @@ class LiteRTTarget(Target):
             OutputError: The folder cannot be written.
         """
         self.require()
+        return self._export_float(artifact, FP32, folder, stem)
+
+    def _export_float(self, artifact: Artifact, precision: str, folder: Path, stem: str) -> ExportedModel:
         from .build import build_float
+        from .float_weights import compress_weights
         from .metadata import pack
 
-        content = pack(build_float(artifact.graph), host_metadata(artifact, bits=32), artifact.metadata())
-        path = _write(folder / f"{stem}-{self.name}-fp32{self.suffix}", content)
+        content, notes = build_float(artifact.graph), NOTES.get(precision, ())
+        if precision != FP32:
+            content, _ = compress_weights(content, precision)
+        bits = {FP32: 32, FP16: 16}.get(precision, 8)
+        packed = pack(content, host_metadata(artifact, bits=bits), {**artifact.metadata(), "plan": None})
+        path = _write(folder / f"{stem}-{self.name}-{precision}{self.suffix}", packed)
         return ExportedModel(
             target=self.name,
             path=path,
             info=artifact.info,
             layout=artifact.info.layout,
-            precision="fp32",
+            precision=precision,
             size_bytes=path.stat().st_size,
             metadata=artifact.metadata(),
+            notes=notes,
         )
 
     def open(self, exported: ExportedModel, options: BackendOptions) -> Backend:
@@ -153,6 +181,8 @@ class LiteRTTarget(Target):
         from .metadata import read
 
         own, flatbuffer = read(exported.path)
+        if not own.get("plan"):
+            return {}
         plan = Plan.from_dict(own["plan"])
         return read_points(Flatbuffer(flatbuffer), plan.points, own["tensors"])
 

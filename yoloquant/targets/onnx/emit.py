@@ -316,14 +316,16 @@ def read_scales(model: onnx.ModelProto, names: Iterable[str]) -> dict[str, tuple
     constants = {i.name: i for i in model.graph.initializer}
     used: dict[str, Any] = {}
     for node in model.graph.node:
-        if node.op_type in {"QuantizeLinear", "DequantizeLinear"} and node.input[1].endswith("/scale"):
+        if node.op_type in {"QuantizeLinear", "DequantizeLinear", "Mul"} and node.input[1].endswith("/scale"):
             used[node.input[1].removesuffix("/scale")] = node
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name in names:
         if name not in used:
             raise TargetError(f"the artifact has no quantize or dequantize operation for point {name}")
         scale = np.asarray(numpy_helper.to_array(constants[used[name].input[1]]))
-        zero = np.asarray(numpy_helper.to_array(constants[used[name].input[2]]))
+        scale = scale.reshape(-1) if scale.ndim > 1 else scale
+        weight = used[name].op_type == "Mul"  # behind a ConvInteger, whose weights have no zero_point
+        zero = np.zeros(scale.shape, np.int8) if weight else numpy_helper.to_array(constants[used[name].input[2]])
         offset = 128 if zero.dtype == np.uint8 else 0
         found[name] = (scale, zero.astype(np.int32) - offset)
     return found

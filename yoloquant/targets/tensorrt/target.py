@@ -19,7 +19,7 @@ from ...errors import PlanError, TargetError
 from ...quantization.plan import Plan, PointKind
 from ...quantization.scheme import Scheme
 from ...types import ExportedModel, Task
-from ..base import Capabilities, Device, Requirement, Target
+from ..base import FP16, FP32, INT8, Capabilities, Device, Requirement, Target
 from ..onnx.emit import Emission, emit, read_scales
 from ..onnxruntime import onnx_metadata, write_onnx
 from .scheme import SCHEME
@@ -41,6 +41,9 @@ _SIMULATED = (
     "accuracy is simulated in ONNX Runtime with its optimisations off, from the very Q/DQ pairs that TensorRT reads; "
     "latency here says nothing about TensorRT: build the engine on the device"
 )
+
+
+_HALF = "typed in float16 up to the head's last convolutions, float32 behind: build it strongly typed"
 
 
 class TensorRTTarget(Target):
@@ -68,6 +71,11 @@ class TensorRTTarget(Target):
             Path(__file__).with_name("jetson.md.j2"),
         ),
     )
+    variants: ClassVar[Mapping[str, str]] = {
+        INT8: "int8 weights and activations, the rest as the engine is built",
+        FP32: "the float model",
+        FP16: "typed in float16, for strongly typed engines",
+    }
     capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task), runs_here=False, channel_multiple=16)
 
     def __init__(self, *, compile_check: bool = True, engine: bool = True) -> None:
@@ -81,7 +89,9 @@ class TensorRTTarget(Target):
             PlanError: There is no plan, ranges are missing, or some cannot be represented in symmetric int8.
         """
         self.require()
-        plan = artifact.plan_for(self.scheme)
+        plan = self.plan(artifact)
+        if plan is None:
+            return
         _require_symmetric(plan)
         odd = [
             p.name
@@ -102,7 +112,9 @@ class TensorRTTarget(Target):
                 TensorRT built an engine in which planned convolutions do not run in Int8, or none at all.
         """
         self.check(artifact)
-        plan = artifact.plan_for(self.scheme)
+        plan = self.plan(artifact)
+        if plan is None:
+            return self._write_float(artifact, self.precision, folder, stem)
         model = emit(
             artifact.graph, plan, EMISSION, metadata=onnx_metadata(artifact, plan), bias=artifact.bias_for(self.scheme)
         )
@@ -126,8 +138,17 @@ class TensorRTTarget(Target):
     def export_float(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
         """Write ``<stem>-tensorrt-fp32.onnx``, from which a float engine is built."""
         self.require()
+        return self._write_float(artifact, FP32, folder, stem)
+
+    def _write_float(self, artifact: Artifact, precision: str, folder: Path, stem: str) -> ExportedModel:
         model = emit(artifact.graph, None, EMISSION, metadata=onnx_metadata(artifact, None))
-        return write_onnx(model, artifact, folder / f"{stem}-{self.name}-fp32.onnx", target=self.name)
+        if precision == FP16:
+            from .half import to_half
+
+            model = to_half(model)
+        path = folder / f"{stem}-{self.name}-{precision}.onnx"
+        notes = (_SIMULATED,) if precision == FP32 else (_SIMULATED, _HALF)
+        return write_onnx(model, artifact, path, target=self.name, precision=precision, notes=notes)
 
     def open(self, exported: ExportedModel, options: BackendOptions) -> Backend:
         """Simulate an artifact: every Q/DQ pair is computed as it stands by ONNX Runtime, nothing is fused."""

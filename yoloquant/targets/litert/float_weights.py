@@ -1,0 +1,154 @@
+"""Float models with small weights: float16, int8 multiplied out again, or int8 with activations quantized on the way.
+
+Edits of the flatbuffer that the converter wrote for float32. Operators that take constants as they are (``dynamic``)
+get int8 filters; the others read theirs through DEQUANTIZE, which XNNPACK folds into its own weights when it loads
+them. A filter's scales are its largest values per output channel / 127, as LiteRT's specification wants them:
+symmetric, narrow range (https://ai.google.dev/edge/litert/models/quantization_spec).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..base import DYNAMIC, FP16, WEIGHTS
+from .flatbuffer import operator_name, parse, serialize
+
+_CHANNEL = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0}
+"""Axis of the output channels of each operator's filter, which is its second input."""
+_HYBRID = {"CONV_2D": 5, "DEPTHWISE_CONV_2D": 6, "FULLY_CONNECTED": 12}
+"""Version of an operator that takes float activations and an int8 filter with a scale per channel."""
+_DEQUANTIZE_VERSION = {FP16: 3, WEIGHTS: 5}
+
+
+def compress_weights(content: bytes, precision: str) -> tuple[bytes, int]:
+    """Store the filters of a float model in fewer bits.
+
+    Args:
+        content: The float32 flatbuffer.
+        precision: ``fp16``, ``weights`` or ``dynamic``.
+
+    Returns:
+        The edited flatbuffer, and how many filters were changed.
+    """
+    model = parse(content)
+    graph = model.subgraphs[0]
+    operators: list[Any] = []
+    done: dict[int, int] = {}  # constant -> what reads it now
+    for op in graph.operators:
+        kind = operator_name(model.operatorCodes[op.opcodeIndex])
+        if kind in _CHANNEL and (precision != DYNAMIC or kind in _HYBRID):
+            if precision == DYNAMIC:
+                _store_int8(model, int(op.inputs[1]), _CHANNEL[kind])
+                code = model.operatorCodes[op.opcodeIndex]
+                code.version = max(int(code.version), _HYBRID[kind])
+                done[int(op.inputs[1])] = int(op.inputs[1])
+            else:
+                operators += _read_through(model, op, _CHANNEL[kind], precision, done)
+        operators.append(op)
+    graph.operators = operators
+    return serialize(model), len(done)
+
+
+def _read_through(model: Any, op: Any, axis: int, precision: str, done: dict[int, int]) -> list[Any]:
+    """Let an operator read its constants through DEQUANTIZE: the filter, and in float16 its bias."""
+    added = []
+    inputs = np.array(op.inputs, np.int32)
+    for position in (1, 2) if precision == FP16 else (1,):
+        index = int(inputs[position]) if position < len(inputs) else -1
+        if index < 0 or (index not in done and not _is_float_constant(model, index)):
+            continue
+        if index not in done:
+            done[index] = _float_result(model, index)
+            if precision == FP16:
+                _store_half(model, index)
+            else:
+                _store_int8(model, index, axis)
+            added.append(_dequantize(model, index, done[index], _DEQUANTIZE_VERSION[precision]))
+        inputs[position] = done[index]
+    op.inputs = inputs
+    return added
+
+
+def _is_float_constant(model: Any, index: int) -> bool:
+    from ai_edge_litert import schema_py_generated as schema
+
+    tensor = model.subgraphs[0].tensors[index]
+    data = model.buffers[tensor.buffer].data
+    return bool(tensor.type == schema.TensorType.FLOAT32 and data is not None and len(data))
+
+
+def _values(model: Any, index: int) -> np.ndarray:
+    tensor = model.subgraphs[0].tensors[index]
+    return np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.float32).reshape(tensor.shape)
+
+
+def _replace(model: Any, index: int, kind: int, values: np.ndarray) -> None:
+    """Give a tensor a buffer of its own; another tensor may share the old one."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    tensor = model.subgraphs[0].tensors[index]
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+    old, tensor.buffer, tensor.type = tensor.buffer, len(model.buffers), kind
+    model.buffers.append(buffer)
+    if all(t.buffer != old for g in model.subgraphs for t in g.tensors):
+        model.buffers[old].data = None
+
+
+def _store_half(model: Any, index: int) -> None:
+    from ai_edge_litert import schema_py_generated as schema
+
+    _replace(model, index, schema.TensorType.FLOAT16, _values(model, index).astype(np.float16))
+
+
+def _store_int8(model: Any, index: int, axis: int) -> None:
+    from ai_edge_litert import schema_py_generated as schema
+
+    if not _is_float_constant(model, index):
+        return
+    values = _values(model, index)
+    others = tuple(i for i in range(values.ndim) if i != axis)
+    largest = np.abs(values).max(axis=others)
+    scale = np.where(largest > 0, largest / 127, 1.0).astype(np.float32)
+    shape = [-1 if i == axis else 1 for i in range(values.ndim)]
+    integers = np.clip(np.round(values / scale.reshape(shape)), -127, 127).astype(np.int8)
+    _replace(model, index, schema.TensorType.INT8, integers)
+    quantization = schema.QuantizationParametersT()
+    quantization.scale, quantization.zeroPoint = scale, np.zeros(scale.shape, np.int64)
+    quantization.quantizedDimension = axis
+    model.subgraphs[0].tensors[index].quantization = quantization
+
+
+def _float_result(model: Any, index: int) -> int:
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = model.subgraphs[0]
+    source, tensor = graph.tensors[index], schema.TensorT()
+    tensor.name, tensor.shape, tensor.hasRank = source.name + b"_float", source.shape, source.hasRank
+    tensor.type = schema.TensorType.FLOAT32
+    tensor.quantization = schema.QuantizationParametersT()
+    model.buffers.append(schema.BufferT())
+    tensor.buffer = len(model.buffers) - 1
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1
+
+
+def _dequantize(model: Any, source: int, result: int, version: int) -> Any:
+    from ai_edge_litert import schema_py_generated as schema
+
+    kind = schema.BuiltinOperator.DEQUANTIZE
+    found = [i for i, code in enumerate(model.operatorCodes) if int(code.builtinCode) == kind]
+    if not found:
+        code = schema.OperatorCodeT()
+        code.builtinCode, code.deprecatedBuiltinCode, code.version = kind, kind, version
+        model.operatorCodes.append(code)
+        found = [len(model.operatorCodes) - 1]
+    model.operatorCodes[found[0]].version = max(int(model.operatorCodes[found[0]].version), version)
+    op = schema.OperatorT()
+    op.opcodeIndex = found[0]
+    op.inputs, op.outputs = np.array([source], np.int32), np.array([result], np.int32)
+    op.builtinOptionsType = schema.BuiltinOptions.DequantizeOptions
+    op.builtinOptions = schema.DequantizeOptionsT()
+    return op
