@@ -19,7 +19,6 @@ from .base import DYNAMIC, FP32, INT8, WEIGHTS, Capabilities, Device, Requiremen
 from .export_metadata import provenance_json, ultralytics_metadata
 from .layer_times import onnxruntime_times
 from .onnx.dfl import decode_along_last_axis
-from .onnx.dynamic import to_dynamic
 from .onnx.emit import Emission, Weights, emit, read_scales
 
 if TYPE_CHECKING:
@@ -135,6 +134,8 @@ class OnnxRuntimeTarget(Target):
         model = emit(artifact.graph, plan, EMISSION, metadata=metadata, bias=bias)
         decode_along_last_axis(model)
         if precision == DYNAMIC:
+            from .onnx.dynamic import to_dynamic
+
             to_dynamic(model)
         path = folder / f"{stem}-{self.name}{tag(precision)}.onnx"
         return write_onnx(

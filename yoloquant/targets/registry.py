@@ -7,7 +7,6 @@ runtime and no torch when they are imported; all of that happens inside their me
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from ..errors import UsageError
+from ..runtime.core.nearest import closest
 from .base import Device, Preparation, Target
 
 logger = logging.getLogger(__name__)
@@ -69,8 +69,8 @@ def _named(name: str) -> type[Target]:
         raise UsageError(f"device '{name}' is served by several targets; name one of {', '.join(serving)}")
     if serving:
         return known[serving[0]]
-    near = difflib.get_close_matches(name, (*known, *by_device), n=1)
-    hint = f" (did you mean '{near[0]}'?)" if near else ""
+    near = closest(name, (*known, *by_device))
+    hint = f" (did you mean '{near}'?)" if near else ""
     raise UsageError(
         f"target '{name}' is unknown{hint}; allowed are the targets {', '.join(known)} and the devices "
         f"{', '.join(by_device)}"

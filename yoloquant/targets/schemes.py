@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 from .. import targets
 from ..errors import UsageError
 from ..quantization.scheme import PORTABLE, Scheme
+from ..runtime.core.nearest import closest
 
 AUTO = "auto"
 """Every scheme that is known here."""
@@ -37,7 +37,7 @@ def resolve_schemes(names: str | Iterable[str]) -> tuple[Scheme, ...]:
         return tuple(known.values())
     unknown = [n for n in wanted if n not in known]
     if unknown or not wanted:
-        near = difflib.get_close_matches(unknown[0], (AUTO, *known), n=1) if unknown else []
-        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        near = closest(unknown[0], (AUTO, *known)) if unknown else ""
+        hint = f" (did you mean '{near}'?)" if near else ""
         raise UsageError(f"scheme '{', '.join(unknown)}' is unknown{hint}; allowed are {AUTO}, {', '.join(known)}")
     return tuple(known[n] for n in dict.fromkeys(wanted))
