@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..bridge.checkpoint import HostModel
-    from ..targets.base import Runner
+    from ..runtime.core.runner import Runner
     from ..types import ExportedModel
 
 logger = logging.getLogger(__name__)

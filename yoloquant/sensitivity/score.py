@@ -9,8 +9,8 @@ import numpy as np
 from ..evaluation.evaluate import EvaluateOptions
 from ..runtime.core.detections import Detections
 from ..runtime.core.matching import Truth
+from ..runtime.core.runner import Runner
 from ..runtime.tasks import spec_of
-from ..targets.base import Runner
 from .analyze_options import Metric
 from .images import Images
 
