@@ -12,7 +12,9 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = """#!/usr/bin/env bash
 printf '%s\\n' "$@" > "$SEEN"
-for word in "$@"; do case $word in output=*) mkdir -p "${word#output=}/report"; echo REPORT > "${word#output=}/report/report.md";; esac; done
+for word in "$@"; do
+  case $word in output=*) mkdir -p "${word#output=}/report"; echo REPORT > "${word#output=}/report/report.md" ;; esac
+done
 exit $CODE
 """
 
