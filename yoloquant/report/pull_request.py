@@ -1,8 +1,8 @@
 """Keep one comment of a GitHub pull request up to date with the Markdown report.
 
 Usage: ``python -m yoloquant.report.pull_request report.md`` in a GitHub workflow. Repository, pull request
-and API come from the environment that GitHub sets (``GITHUB_REPOSITORY``, ``GITHUB_EVENT_PATH``, ``GITHUB_API_URL``), the token from
-``GITHUB_TOKEN``.
+and API come from the environment that GitHub sets (``GITHUB_REPOSITORY``, ``GITHUB_EVENT_PATH``, ``GITHUB_API_URL``),
+the token from ``GITHUB_TOKEN``.
 """
 
 from __future__ import annotations
