@@ -13,6 +13,7 @@ from yoloquant.bridge.checkpoint import HostModel, load_model
 from yoloquant.graph.traced_model import TracedModel
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.calibrate import observe, solve_plan
+from yoloquant.quantization.saturation import with_safe_weights
 from yoloquant.quantization.scheme import PORTABLE, derive
 
 IMGSZ = (64, 64)
@@ -75,8 +76,10 @@ def calibrated(host: HostModel) -> Artifact:
     plans = [derive(artifact.graph, s) for s in schemes.values()]
     seen = observe(artifact.graph, plans, sample_images(16))
     solved = {p.scheme: solve_plan(artifact.graph, p, seen) for p in plans}
-    result = replace(artifact, plans=solved)
-    return result
+    for scheme in schemes.values():
+        if scheme.sums_in_16_bits:
+            solved[scheme.name] = with_safe_weights(artifact.graph, solved[scheme.name], sample_images(4))
+    return replace(artifact, plans=solved)
 
 
 def content(path: Path) -> dict[str, bytes]:

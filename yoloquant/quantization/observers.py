@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import torch
 from ..errors import CalibrationError
 from .qparams import UNIT_QPARAMS, QParams, QuantSpec, fake_quantize, from_range
 from .range_options import FOR_WEIGHTS, Algorithm, CalibrationRecipe  # noqa: F401 - told beside the algorithms too
+from .safe_pairs import least_scale
 
 BINS = 1 << 14
 SAMPLE = 1 << 16
@@ -234,7 +235,7 @@ def solve_weight(weight: npt.NDArray[np.float32], spec: QuantSpec, algorithm: Al
         else np.moveaxis(weight, spec.axis, 0).reshape(weight.shape[spec.axis], -1)
     )
     amax = np.abs(rows).max(1).astype(np.float64)
-    row_spec = QuantSpec(spec.bits, symmetric=True, narrow_range=spec.narrow_range, axis=0)
+    row_spec = replace(spec, symmetric=True, axis=0)
     best, least = amax, np.full(len(rows), np.inf)
     for f in (1.0,) if algorithm is Algorithm.MINMAX else np.linspace(1.0, 0.5, 41):
         params = from_range(-amax * f, amax * f, row_spec)
@@ -242,4 +243,7 @@ def solve_weight(weight: npt.NDArray[np.float32], spec: QuantSpec, algorithm: Al
         better = error < least
         best, least = np.where(better, amax * f, best), np.where(better, error, least)
     params = from_range(-best, best, row_spec)
+    if spec.safe_pairs:
+        floor = least_scale(torch.from_numpy(weight), spec.axis).numpy()
+        params = QParams(np.maximum(params.scale, floor), params.zero_point)
     return params if spec.axis is not None else QParams(params.scale[0], params.zero_point[0])

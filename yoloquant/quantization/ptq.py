@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .calibrate import Solver, observe, solve_plan
 from .importers.modelopt import take_over
 from .plan import Plan
 from .quantize_options import QuantizeOptions
+from .saturation import IMAGES, with_safe_weights
 from .scheme import Scheme, adapt, derive
 
 
@@ -57,6 +59,11 @@ def quantize(
     traced = TracedModel.of(host_model, imgsz)
     plans, known = _plans(traced, schemes, options)
     calibrated = _calibrated(traced.graph, plans, images, imgsz, options, progress)
+    for scheme in schemes:
+        if scheme.sums_in_16_bits:
+            few = islice(images.tensors(imgsz), IMAGES)
+            calibrated[scheme.name] = with_safe_weights(traced.graph, calibrated[scheme.name], few)
+    calibrated = {name: with_bias_room(traced.graph, plan) for name, plan in calibrated.items()}
     return Artifact(traced, calibrated, provenance={**_provenance(data, images, options), **known})
 
 
@@ -114,7 +121,7 @@ def _calibrated(
     tick = None if progress is None else (lambda done, what: progress(done, total, what))
     seen = observe(graph, plans, images.tensors(imgsz, graph.info.task), progress=tick)
     solver = Solver(seen, options.ranges)
-    return {p.scheme: with_bias_room(graph, solve_plan(graph, p, seen, solver=solver)) for p in plans}
+    return {p.scheme: solve_plan(graph, p, seen, solver=solver) for p in plans}
 
 
 def _provenance(data: str | os.PathLike[str], images: CalibrationSet, options: QuantizeOptions) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from ..errors import PlanError
 
 Array = npt.NDArray[np.float32]
 
+HALF = 64  # the largest weight of which two, times 255 each, fit into a signed 16-bit register
 MIN_SCALE = float(np.finfo(np.float32).tiny) * 128
 
 
@@ -28,12 +29,18 @@ class QuantSpec:
         symmetric: Whether zero_point is always 0.
         narrow_range: Whether the most negative integer stays unused (-127 instead of -128).
         axis: Axis of one scale per slice; None for one scale per tensor.
+        half_range: Whether no integer exceeds 64, so that any two products with uint8 fit into a signed 16-bit register
+            (255 * (64 + 64) = 32640); see ``quantization.saturation``.
+        safe_pairs: Whether the scale is such that weights which kernels add in pairs fit there together; the grid stays
+            whole. See ``quantization.safe_pairs``.
     """
 
     bits: int = 8
     symmetric: bool = False
     narrow_range: bool = False
     axis: int | None = None
+    half_range: bool = False
+    safe_pairs: bool = False
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 16:
@@ -42,12 +49,14 @@ class QuantSpec:
     @property
     def qmin(self) -> int:
         """Smallest integer."""
-        return -(1 << (self.bits - 1)) + int(self.narrow_range)
+        full = -(1 << (self.bits - 1)) + int(self.narrow_range)
+        return max(full, -HALF) if self.half_range else full
 
     @property
     def qmax(self) -> int:
         """Largest integer."""
-        return (1 << (self.bits - 1)) - 1
+        full = (1 << (self.bits - 1)) - 1
+        return min(full, HALF) if self.half_range else full
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import PlanError
-from ..graph.ops import PASSING, WEIGHTED, OpKind, OpNode
+from ..graph.ops import INPUT, PASSING, WEIGHTED, OpKind, OpNode
 from .plan import Plan, Point, PointKind, Role, Site, ties
 from .qparams import UNIT_QPARAMS, QuantSpec
 
@@ -52,6 +52,8 @@ class Scheme:
         weight: Representation of convolution and linear weights.
         per_tensor_kinds: Weighted operations that get one scale for the whole weight.
         unit_fixed: Whether sigmoid and softmax results have LiteRT's prescribed range.
+        sums_in_16_bits: Whether a runtime that it serves adds pairs of products in 16 bits on some processors, so that
+            weights must be kept from overflowing there; see ``quantization.saturation``.
         description: One sentence for people.
     """
 
@@ -62,6 +64,7 @@ class Scheme:
     weight: QuantSpec = WEIGHT
     per_tensor_kinds: frozenset[OpKind] = frozenset()
     unit_fixed: bool = True
+    sums_in_16_bits: bool = False
     description: str = ""
 
 
@@ -86,7 +89,7 @@ def derive(graph: Graph, scheme: Scheme) -> Plan:
     seen: set[str] = set()
     for op in graph.ops.values():
         if op.name in placement.weighted and weight_point_name(op) not in seen:  # a layer may run twice
-            points.append(_weight_point(op, scheme))
+            points.append(_weight_point(graph, op, scheme))
             seen.add(weight_point_name(op))
         if op.name in sites:
             point = Point(
@@ -134,28 +137,36 @@ def adapt(graph: Graph, plan: Plan, scheme: Scheme) -> Plan:
 
     Returns:
         A plan of ``scheme`` whose points keep the representation and range of ``plan``; points that ``plan`` lacks have
-        no range yet (see ``quant.calibrate``).
+        no range yet (see ``quant.calibrate``). Weights of the first convolution that could overflow are solved anew.
     """
     if plan.scheme == scheme.name:
         return plan
+    from .observers import solve_weight  # brings torch, which listing a runtime's rules does without
+    from .range_options import Algorithm
+
     derived = derive(graph, scheme)
     points = []
     for point in derived.points:
         known = plan.by_name.get(point.name)
-        if known is not None and known.params is not None:
+        if point.spec.half_range and known is not None and known.params is not None and not known.spec.half_range:
+            weight = graph.module.get_parameter(f"{point.name.removesuffix(':weight')}.weight").detach().numpy()
+            point = replace(point, params=solve_weight(weight, point.spec, Algorithm.MSE), algorithm="mse")
+        elif known is not None and known.params is not None:
             point = replace(point, spec=known.spec, params=known.params, fixed=known.fixed, algorithm=known.algorithm)
         points.append(point)
     return replace(derived, points=tuple(points))
 
 
-def _weight_point(op: OpNode, scheme: Scheme) -> Point:
+def _weight_point(graph: Graph, op: OpNode, scheme: Scheme) -> Point:
+    # neighbouring pixels reach 255 together in any image, so there nothing but half range is safe in every order
+    first = scheme.sums_in_16_bits and graph.root(op.inputs[0]) == INPUT
     axis = None if op.kind in scheme.per_tensor_kinds else (1 if op.kind is OpKind.CONV_TRANSPOSE else 0)
     return Point(
         name=weight_point_name(op),
         kind=PointKind.WEIGHT,
         role=Role.WEIGHT,
-        spec=replace(scheme.weight, axis=axis if scheme.weight.axis is not None else None),
-        reason="int8 weights",
+        spec=replace(scheme.weight, axis=axis if scheme.weight.axis is not None else None, half_range=first),
+        reason="int8 weights of half range: bright pixels side by side" if first else "int8 weights",
     )
 
 
@@ -265,5 +276,6 @@ PORTABLE = Scheme(
     activation=SYMMETRIC,
     inner=AFFINE,
     per_tensor_kinds=frozenset({OpKind.CONV_TRANSPOSE}),
+    sums_in_16_bits=True,
     description="complete, and symmetric wherever an operation reads: one set of ranges serves every runtime exactly",
 )

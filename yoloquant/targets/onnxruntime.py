@@ -78,6 +78,7 @@ def _scaled(graph: Graph, product: OpNode) -> set[str]:
 SCHEME = Scheme(
     name="onnxruntime",
     place=place,
+    sums_in_16_bits=True,
     description="uint8 around every operation but the inside of attention, int8 weights per channel",
 )
 

@@ -80,6 +80,7 @@ def _sources(graph: Graph, concat: OpNode) -> list[str]:
 SCHEME = Scheme(
     name="openvino",
     place=place,
+    sums_in_16_bits=True,
     description="operands of convolutions, matrix products, additions and concats; int8 weights per channel",
 )
 

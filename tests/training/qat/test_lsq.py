@@ -9,9 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pair_sums import unsafe_channels
 from train_runs import planned
 
 from yoloquant.errors import PlanError
+from yoloquant.quantization.observers import Algorithm, solve_weight
 from yoloquant.quantization.plan import Plan, PointKind, Role
 from yoloquant.quantization.qparams import QParams, QuantSpec
 from yoloquant.training.qat.lsq import LearnedRange, learned_plan, learned_ranges
@@ -292,3 +294,23 @@ def _error(values: torch.Tensor, params: QParams, spec: QuantSpec) -> float:
     scale, zero = float(params.scale), int(params.zero_point)
     q = (values / scale).round().add(zero).clamp(spec.qmin, spec.qmax)
     return float((((q - zero) * scale - values) ** 2).mean())
+
+
+def test_scales_of_safe_weights_never_let_a_pair_overflow() -> None:
+    """However far a scale has shrunk and weights have grown since calibration."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(8, 16, 3, 3, generator=generator)
+    spec = QuantSpec(symmetric=True, narrow_range=True, axis=0, safe_pairs=True)
+    learned = LearnedRange(("w",), spec, solve_weight(weight.numpy(), spec, Algorithm.MSE))
+    assert learned.qparams() == solve_weight(weight.numpy(), spec, Algorithm.MSE)
+    with torch.no_grad():
+        learned.log_ratio.sub_(0.5)
+        weight = weight * 1.3
+    learned.keep_safe(weight)
+    params = learned.qparams()
+    steps = torch.from_numpy(params.scale).reshape(-1, 1, 1, 1)
+    assert unsafe_channels(torch.clamp(torch.round(weight / steps), -127, 127), 0) == 0
+    torch.testing.assert_close(torch.round(learned(weight) / steps) * steps, learned(weight))
+    free = LearnedRange(("w",), replace(spec, safe_pairs=False), params)
+    free.keep_safe(weight)
+    assert not free.least.any()

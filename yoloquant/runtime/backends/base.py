@@ -31,8 +31,12 @@ class BackendOptions:
         raw: Whether the outputs are the head's raw levels.
         precision: What OpenVINO computes float operations in (``f32``, ``f16``, ``bf16``); empty lets it choose, which
             is bfloat16 on CPUs that have it.
-        optimize: Whether ONNX Runtime may fuse. Without it, Q/DQ pairs are computed one by one in float, which
-            simulates any runtime that follows them.
+        optimize: Whether the runtime may use its fast integer kernels. Without it other correct kernels compute the
+            same grid: ONNX Runtime and OpenVINO every pair one by one in float, LiteRT its own kernels instead of
+            XNNPACK's, which round ties up instead of to even. That simulates any runtime that follows the grid, and
+            shows how far two correct ones may differ.
+        exact_sums: Whether ONNX Runtime must add products exactly on x86 processors without VNNI, where its fastest
+            kernels clamp pairs of them to 16 bits. Without it a file does what it does in anybody else's program.
     """
 
     threads: int | None = None
@@ -41,6 +45,7 @@ class BackendOptions:
     raw: bool = False
     precision: str = "f32"
     optimize: bool = True
+    exact_sums: bool = True
 
 
 @dataclass(frozen=True)

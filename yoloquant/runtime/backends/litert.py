@@ -29,8 +29,8 @@ class LiteRTBackend(Backend):
     Args:
         path: The file.
         info: The model that it holds.
-        options: How it is run: ``threads``, ``raw``, ``device`` (``cpu``, or ``tpu``, ``usb``, ``pci``, ``usb:0`` for
-            an Edge TPU; a file compiled for one needs no naming).
+        options: How it is run: ``threads``, ``raw``, ``optimize``, ``device`` (``cpu``, or ``tpu``, ``usb``, ``pci``,
+            ``usb:0`` for an Edge TPU; a file compiled for one needs no naming).
 
     Raises:
         MissingRuntimeError: No interpreter, or no driver of the Edge TPU, is installed.
@@ -48,7 +48,10 @@ class LiteRTBackend(Backend):
         delegates = _delegates(module, path, options.device)
         try:
             self._interpreter = module.Interpreter(
-                str(path), num_threads=options.threads or os.cpu_count() or 1, experimental_delegates=delegates
+                str(path),
+                num_threads=options.threads or os.cpu_count() or 1,
+                experimental_delegates=delegates,
+                **_resolver(module, options.optimize),
             )
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as exc:
@@ -104,6 +107,13 @@ class LiteRTBackend(Backend):
     def version(self) -> str:
         """Version of the interpreter's package."""
         return str(getattr(importlib.import_module(self._library), "__version__", "unknown"))
+
+
+def _resolver(module: Any, optimize: bool) -> dict[str, Any]:
+    """Keywords that keep XNNPACK away where its kernels are not wanted."""
+    if optimize:
+        return {}
+    return {"experimental_op_resolver_type": module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES}
 
 
 class _Output:

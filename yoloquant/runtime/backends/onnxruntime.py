@@ -101,6 +101,8 @@ def _settings(library: Any, options: BackendOptions) -> Any:
     settings = library.SessionOptions()
     settings.intra_op_num_threads = options.threads or os.cpu_count() or 1
     settings.log_severity_level = 3
+    if options.exact_sums:  # without effect on processors with VNNI, whose sums are exact
+        settings.add_session_config_entry("session.x64quantprecision", "1")
     levels = library.GraphOptimizationLevel
     settings.graph_optimization_level = levels.ORT_ENABLE_ALL if options.optimize else levels.ORT_DISABLE_ALL
     return settings

@@ -156,6 +156,8 @@ def _config(core: Any, device: str, options: BackendOptions) -> dict[str, Any]:
         config["INFERENCE_NUM_THREADS"] = options.threads
     if single == "CPU" and PINNING in core.get_property(single, "SUPPORTED_PROPERTIES"):
         config[PINNING] = False
+    if single == "CPU" and not options.optimize:
+        config["LP_TRANSFORMS_MODE"] = "NO"  # FakeQuantize stays an operation, computed in float
     if options.precision and single:
         if CAPABILITIES[options.precision] in core.get_property(single, "OPTIMIZATION_CAPABILITIES"):
             config["INFERENCE_PRECISION_HINT"] = options.precision

@@ -215,6 +215,9 @@ class Quantizers(nn.Module):
         bias = args[2] if len(args) > 2 else kwargs.get("bias")
         norm = self._root[0].get_submodule(self._folded[name]) if name in self._folded else None
         quantizer = self._range(self.wiring.weights[name])
+        if quantizer.spec.safe_pairs:
+            with torch.no_grad():
+                quantizer.keep_safe(weight if norm is None else fold(weight, bias, norm)[0])
         if self.keeps_errors and torch.is_grad_enabled() and quantizer.trainable:
             with torch.no_grad():
                 whole = weight if norm is None else fold(weight, bias, norm)[0]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...errors import PlanError
 from ...quantization.plan import Plan, Point, PointKind, Role
 from ...quantization.qparams import QParams, QuantSpec
+from ...quantization.safe_pairs import least_scale
 from .fake_quant import FakeQuantize, FakeQuantizeChannels, Grid, RoundStraight, ScaleGradient
 
 _HEADS = frozenset({Role.SCORE, Role.HEAD})
@@ -32,12 +33,14 @@ class LearnedRange(nn.Module):
         trainable: Whether the range is learned; a fixed one keeps its parameters as buffers, which no trainer thaws.
         log_ratio: float32, () or (channels,); of the upper end where offsets are learned.
         log_low: float32, of the lower end; only for learned offsets.
+        least: float32 like ``start``: the scale never falls below; see ``keep_safe``.
     """
 
     start: Tensor
     zero: Tensor
     log_ratio: Tensor
     log_low: Tensor | None
+    least: Tensor
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class LearnedRange(nn.Module):
         self.grid = Grid(spec.qmin, spec.qmax)
         self.register_buffer("start", torch.from_numpy(params.scale.copy()))
         self.register_buffer("zero", torch.from_numpy(params.zero_point.copy()))  # int32: no averaging touches it
+        self.register_buffer("least", torch.zeros_like(self.start))
         if trainable:
             self.log_ratio = nn.Parameter(torch.zeros_like(self.start))
         else:
@@ -77,7 +81,18 @@ class LearnedRange(nn.Module):
         """
         if self.log_low is not None:
             return self.start * self._ends(elements)[0]
-        return self._damped(self.start * self.log_ratio.exp(), elements)
+        learned = self._damped(self.start * self.log_ratio.exp(), elements)
+        return torch.maximum(learned, self.least) if self.spec.safe_pairs else learned
+
+    @torch.no_grad()
+    def keep_safe(self, weight: Tensor) -> None:
+        """Raise the scale where pairs of a weight would overflow 16 bits with it, if they must not.
+
+        Args:
+            weight: What is quantized next, with its BatchNorm folded into it.
+        """
+        if self.spec.safe_pairs:
+            self.least.copy_(least_scale(weight.detach().float(), self.spec.axis).reshape(self.least.shape))
 
     def zero_point(self, elements: float = 1) -> Tensor:
         """The zero_point as a float without fraction, differentiable if it is learned; see ``scale``."""
@@ -142,7 +157,7 @@ class LearnedRange(nn.Module):
         shape = [1] * x.dim()
         if self.spec.axis is not None and self.start.numel() > 1:
             shape[self.spec.axis] = -1
-        step = (self.start * self.log_ratio.exp()).detach().reshape(shape)
+        step = self.scale().detach().reshape(shape)
         return (((x - quantized.detach()) / step) ** 2).mean()
 
     @torch.no_grad()

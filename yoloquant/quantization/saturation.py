@@ -1,0 +1,283 @@
+"""How far processors without VNNI change a plan's results, and which layers must be kept from it.
+
+ONNX Runtime and OpenVINO multiply uint8 activations with int8 weights. x86 processors without VNNI (Intel before 2019,
+AMD before Zen 4) do it with ``vpmaddubsw``: two neighbouring products are added in a signed 16-bit register, which
+clamps beyond 32767, and only then widened (Intel's instruction set reference; oneDNN's guide, "Nuances of int8
+computations"). Nothing warns. The same file gives other results there: 8.6 points of mAP less for a plain INT8 YOLO11n
+in OpenVINO, all of it from the first convolution, where bright pixels are 255 side by side.
+
+Here the clamping is computed exactly, in integers, on calibration images. Layers that lose more by it than by coarser
+weights get weights that are safe in pairs; the first convolution always has half range (``scheme.derive``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, fx
+from torch.nn.functional import pad, unfold
+
+from ..graph.trace import Graph, OpKind, OpNode
+from .plan import Plan, Point
+from .qparams import QParams, fake_quantize
+from .safe_pairs import Integers, least_scale, operands, pairs
+from .scheme import weight_point_name
+
+logger = logging.getLogger(__name__)
+
+IMAGES = 8
+"""Images that are measured on. Between 8 and 64 of them the same layers of YOLO11n are found."""
+TOLERATED = 0.1
+"""Clamping that costs less than this share of what safe weights cost is left alone."""
+HIGHEST, LOWEST = 2**15 - 1, -(2**15)
+_LEAST_SUM = -(-(HIGHEST + 1) // 127)  # two codes that add up to less cannot clamp with any int8 weight
+
+
+@dataclass
+class Saturation:
+    """What 16-bit pair sums do to one layer, and what keeping it from them costs.
+
+    Attributes:
+        results: Results that were looked at.
+        clamped: Of these, how many a clamped pair changes.
+        error: Sum of the squared changes, in real units.
+        rounding: Sum of the squared errors that safe weights add to those of the plan's own weights.
+    """
+
+    results: int = 0
+    clamped: int = 0
+    error: float = 0.0
+    rounding: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """Share of the results that change."""
+        return self.clamped / max(self.results, 1)
+
+    @property
+    def matters(self) -> bool:
+        """Whether safe weights are the smaller evil."""
+        return self.error > TOLERATED * self.rounding
+
+
+def with_safe_weights(graph: Graph, plan: Plan, images: Iterable[np.ndarray]) -> Plan:
+    """Give layers that lose by clamping weights that cannot clamp.
+
+    Args:
+        graph: The canonical graph.
+        plan: A calibrated plan of a scheme whose kernels add pairs in 16 bits.
+        images: A few calibration images, float32 (1, channels, height, width).
+
+    Returns:
+        The plan with wider ranges of these weights, and a note that names them.
+    """
+    seen = measure(graph, plan, images)
+    chosen = [name for name, found in seen.items() if found.matters]
+    points = tuple(_safe(graph, p) if p.name in chosen else p for p in plan.points)
+    for name in chosen:
+        logger.debug("%s: %.2g of its results clamp without VNNI", name, seen[name].share)
+    return replace(plan, points=points, notes=(*plan.notes, *_notes(plan, seen, chosen)))
+
+
+def _safe(graph: Graph, point: Point) -> Point:
+    weight = graph.module.get_parameter(f"{point.name.removesuffix(':weight')}.weight").detach()
+    return replace(point, spec=replace(point.spec, safe_pairs=True), params=safe_params(weight, point))
+
+
+def safe_params(weight: Tensor, point: Point) -> QParams:
+    """The range of a weight point, raised where pairs of the weight would overflow with it."""
+    assert point.params is not None
+    least = least_scale(weight, point.spec.axis).numpy().reshape(point.params.scale.shape)
+    return QParams(np.maximum(point.params.scale, least), point.params.zero_point)
+
+
+def _notes(plan: Plan, seen: dict[str, Saturation], chosen: Sequence[str]) -> tuple[str, ...]:
+    half = [p.name for p in plan.weights if p.spec.half_range]
+    if not half and not chosen:
+        return ()
+    names = ", ".join(n.removesuffix(":weight") for n in sorted(chosen, key=lambda n: -seen[n].share)[:3])
+    more = " ..." if len(chosen) > 3 else ""
+    return (
+        f"x86 without VNNI adds pairs of products in 16 bits: the first convolution has weights of half range, and "
+        f"{len(chosen)} of {len(seen)} others have scales with which no pair can overflow"
+        + (f" ({names}{more})" if chosen else ""),
+    )
+
+
+def measure(graph: Graph, plan: Plan, images: Iterable[np.ndarray]) -> dict[str, Saturation]:
+    """Find how far 16-bit pair sums change each layer of a calibrated plan.
+
+    Args:
+        graph: The canonical graph.
+        plan: A calibrated plan derived from it.
+        images: float32 (1, channels, height, width), 0 to 1, letterboxed.
+
+    Returns:
+        By the name of each weight point whose layer reads a quantized tensor and whose weights may clamp.
+    """
+    walk = _Measure(graph, plan)
+    with torch.inference_mode():
+        for image in images:
+            walk.run(torch.from_numpy(np.ascontiguousarray(image, np.float32)))
+    return walk.found
+
+
+class _Measure(fx.Interpreter):
+    """Runs the float graph and looks at the operands of every layer that may clamp."""
+
+    def __init__(self, graph: Graph, plan: Plan) -> None:
+        super().__init__(graph.module)
+        self.found: dict[str, Saturation] = {}
+        self.layers: dict[str, _Layer] = {}
+        for op in graph.ops.values():
+            point = plan.by_name.get(weight_point_name(op)) if op.weight and not op.tail else None
+            source = operand_point(graph, plan, op) if point is not None else None
+            if point is None or source is None or point.spec.half_range or point.spec.safe_pairs:
+                continue
+            weight = graph.module.get_parameter(op.weight).detach()
+            layer = _Layer(op, weight, point, source)
+            if layer.orders and point.spec.bits <= 8 and source.spec.bits <= 8:
+                self.layers[graph.fx_name(op.name)] = layer
+                self.found[point.name] = Saturation()
+
+    def run_node(self, n: fx.Node) -> object:
+        layer = self.layers.get(n.name)
+        if layer is not None:
+            args: Any = self.map_nodes_to_values(n.args, n)
+            seen = self.found[layer.point.name]
+            before = seen.error
+            layer.add_to(seen, args[0], args[3:])
+            if seen.error > before:
+                seen.rounding += layer.added_rounding(lambda w: n.target(args[0], w, None, *args[3:]))  # type: ignore[operator]
+        return super().run_node(n)
+
+
+def operand_point(graph: Graph, plan: Plan, op: OpNode) -> Point | None:
+    """The point on whose grid a layer reads its input; None if it reads a float tensor."""
+    name = graph.root(op.inputs[0])
+    while name not in plan.by_name and graph.ops[name].kind is OpKind.CONCAT:
+        name = graph.root(graph.ops[name].inputs[0])  # its sources share one range
+    return plan.by_name.get(name)
+
+
+class _Layer:
+    """One weighted operation as an integer kernel sees it.
+
+    Attributes:
+        point: The point of its weight.
+        orders: Pairs of operands that share a register, see ``safe_pairs.pairs``.
+    """
+
+    def __init__(self, op: OpNode, weight: Tensor, point: Point, source: Point) -> None:
+        assert point.params is not None and source.params is not None
+        self.kind, self.weight, self.point, self.operand = op.kind, weight, point, source.params
+        self.axis = 1 if op.kind is OpKind.CONV_TRANSPOSE else 0
+        on_grid = fake_quantize(weight.numpy(), point.params, point.spec)
+        rows, self.taps = operands(torch.from_numpy(on_grid), self.axis)
+        steps = np.broadcast_to(point.params.scale.astype(np.float64), (weight.shape[self.axis],))
+        self.steps = np.repeat(steps, len(rows) // len(steps))
+        self.rows = np.rint(rows.numpy() / self.steps[:, None]).astype(np.int32)
+        self.orders = pairs(self.rows.shape[1] // self.taps, self.taps)
+
+    def add_to(self, seen: Saturation, image: Tensor, options: Sequence[Any]) -> None:
+        """Count the results that clamped pairs change on one image; of several orders the worst counts."""
+        columns = self._columns(image, options)
+        groups = len(columns)
+        real = float(self.operand.scale) * self.steps
+        for group, codes in enumerate(columns):
+            part = slice(group * len(self.rows) // groups, (group + 1) * len(self.rows) // groups)
+            found = [clamped_difference(codes, self.rows[part], order, real[part]) for order in self.orders]
+            changed, error = max(found, key=lambda pair: pair[1])
+            seen.results += (part.stop - part.start) * codes.shape[1]
+            seen.clamped += changed
+            seen.error += error
+
+    def _columns(self, image: Tensor, options: Sequence[Any]) -> list[npt.NDArray[np.int32]]:
+        """The operands of every result as uint8 codes, per group (operands, positions), in the order of ``pairs``."""
+        zero = int(self.operand.zero_point) + 128
+        codes = (image / float(self.operand.scale)).round_().add_(zero).clamp_(0, 255)
+        if self.kind is OpKind.LINEAR:
+            return [codes.reshape(-1, codes.shape[-1]).T.to(torch.int32).numpy()]
+        if self.kind is OpKind.CONV_TRANSPOSE:
+            channels, groups = codes.shape[1], int(options[3]) if len(options) > 3 else 1
+            return list(codes.reshape(groups, channels // groups, -1).to(torch.int32).numpy())
+        defaults: tuple[Any, ...] = ((1, 1), (0, 0), (1, 1))
+        stride, padding, dilation = (*options[:3], *defaults[len(options[:3]) :])
+        kernel, channels = tuple(self.weight.shape[2:]), self.weight.shape[1]
+        padded = pad(codes, _padding(padding, kernel, dilation), value=float(zero))
+        columns = unfold(padded, kernel, dilation=dilation, stride=stride)[0]
+        ordered = columns.reshape(-1, channels, self.taps, columns.shape[-1]).transpose(1, 2).to(torch.int32)
+        return list(ordered.reshape(len(ordered), channels * self.taps, -1).numpy())
+
+    def added_rounding(self, compute: Callable[[Tensor], Tensor]) -> float:
+        """Squared error that safe weights add to that of the plan's own.
+
+        Args:
+            compute: The layer's results on an image for a weight, without bias.
+        """
+        assert self.point.params is not None
+        safe, own = (self._squared(compute, p) for p in (safe_params(self.weight, self.point), self.point.params))
+        return max(safe - own, 0.0)
+
+    def _squared(self, compute: Callable[[Tensor], Tensor], params: QParams) -> float:
+        weight = self.weight.numpy()
+        error = torch.from_numpy(fake_quantize(weight, params, self.point.spec) - weight)
+        return float(compute(error).double().square().sum())
+
+
+def clamped_difference(
+    codes: npt.NDArray[np.int32], weight: npt.NDArray[np.int32], order: Integers, steps: npt.NDArray[np.float64]
+) -> tuple[int, float]:
+    """What ``vpmaddubsw`` changes in the sums of a convolution.
+
+    Args:
+        codes: uint8 operands as (operands, positions), operands in the order of ``pairs``.
+        weight: int8 weights as (results, operands) in the same order.
+        order: One of ``pairs``.
+        steps: What an integer of each result stands for, (results,).
+
+    Returns:
+        How many sums change, and the sum of the squared changes in real units.
+    """
+    change = clamped_change(codes, weight, order)
+    if change is None:
+        return 0, 0.0
+    return int(np.count_nonzero(change)), float(((change * steps[:, None]) ** 2).sum())
+
+
+def clamped_change(
+    codes: npt.NDArray[np.int32], weight: npt.NDArray[np.int32], order: Integers
+) -> npt.NDArray[np.int32] | None:
+    """Clamped minus true sums, int32 (results, positions), None if no pair clamps; see ``clamped_difference``."""
+    first, second = weight[:, order[:, 0]], weight[:, order[:, 1]]
+    highest = codes.max(1, initial=0)
+    one, other = highest[order[:, 0]], highest[order[:, 1]]
+    most = [np.maximum(s * first, 0) * one + np.maximum(s * second, 0) * other for s in (1, -1)]
+    may = np.maximum(*most) > HIGHEST
+    change = None
+    for pair in np.flatnonzero(may.any(0)):
+        left, right = codes[order[pair, 0]], codes[order[pair, 1]]
+        where = np.flatnonzero(left + right >= _LEAST_SUM)
+        rows = np.flatnonzero(may[:, pair])
+        sums = np.outer(first[rows, pair], left[where]) + np.outer(second[rows, pair], right[where])
+        beyond = np.clip(sums, LOWEST, HIGHEST) - sums
+        if beyond.any():
+            change = np.zeros((len(weight), codes.shape[1]), np.int32) if change is None else change
+            change[np.ix_(rows, where)] += beyond
+    return change
+
+
+def _padding(padding: Any, kernel: tuple[int, ...], dilation: Sequence[int]) -> tuple[int, int, int, int]:
+    """Left, right, top and bottom."""
+    if padding == "valid":
+        return (0, 0, 0, 0)
+    if padding == "same":
+        total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+        return (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2)
+    return (padding[1], padding[1], padding[0], padding[0])
