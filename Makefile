@@ -1,4 +1,5 @@
 # make demo: the whole job on an embedded model. make quick: the fast tests. make test: every test. make lint: all checks of tools/check.py.
+# make nightly: bundles on emulated processors, aarch64 among them (needs Debian's debootstrap and qemu-user-static).
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +9,10 @@ PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 export YOLO_AUTOINSTALL := false
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo quick test lint docs lock clean
+# Where the root of another processor's Python lies; kept between runs.
+DEVICE_ROOT ?= /var/tmp/yoloquant-aarch64
+
+.PHONY: demo quick nightly test lint docs lock clean
 
 demo: $(STAMP)
 	$(BIN)/yoloquant demo
@@ -22,6 +26,11 @@ quick: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) --ignore tests/training/test_distributed.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/training/test_distributed.py  # starts and forks processes: alone
+
+nightly: $(STAMP)
+	$(BIN)/python tools/make_device_root.py root=$(DEVICE_ROOT)
+	YOLOQUANT_AARCH64_ROOT=$(DEVICE_ROOT) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/bundle/test_verify_on.py \
+		tests/evaluation/test_processors.py
 
 lint: $(STAMP)
 	$(BIN)/python tools/check.py

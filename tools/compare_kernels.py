@@ -4,8 +4,9 @@
 
 Each artifact's golden inputs are run as a bundle's are made, on one thread, and again with two threads, with other
 kernels of the same runtime, and with inputs that a wrong preprocessing would make: red and blue exchanged, blurred, and
-six pixels beside their place. Each row compares one of these with the first run the way ``verify`` does. Tolerances
-must lie above every row of the first kind and below every row of the second.
+six pixels beside their place. ONNX Runtime's file is also run with the weight scale of one layer off by 2 %, for five
+layers from the first to the last: what a faulty export would do. Each row compares one of these with the first run the
+way ``verify`` does. Tolerances must lie above every row of the first kind and below every row of the second.
 
 Options (``key=value`` or ``--key value``): exports (an export folder), data (yaml or folder; the photos inside the
 ultralytics package and drawn scenes if not given), images (3).
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -119,9 +121,32 @@ def report(exported: ExportedModel, data: str | None, count: int) -> Iterator[st
     chosen, expected = [images[i] for i in order[:count]], [found[i] for i in order[:count]]
     for name, again in kernels(exported):
         yield f"{exported.target:<12} {name:<36} {compare(expected, again(chosen), exported.info.layout)}"
+    for name, again in scaled_layers(exported):
+        yield f"{exported.target:<12} {name:<36} {compare(expected, again(chosen), exported.info.layout)}"
     for name, disturb in DISTURBANCES.items():
         row = compare(expected, alone([disturb(image) for image in chosen]), exported.info.layout)
         yield f"{exported.target:<12} {name:<36} {row}"
+
+
+def scaled_layers(exported: ExportedModel, share: float = 0.02, count: int = 5) -> Iterator[tuple[str, Run]]:
+    """The same model with one layer's weight scales off by a share, for some layers."""
+    if exported.target != "onnxruntime":
+        return
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(exported.path)
+    scales = [i for i in model.graph.initializer if i.name.endswith(":weight/scale")]
+    for index in np.linspace(0, len(scales) - 1, count).astype(int):
+        kept = scales[index].SerializeToString()
+        value = numpy_helper.to_array(scales[index]) * np.float32(1 + share)
+        scales[index].CopyFrom(numpy_helper.from_array(value, scales[index].name))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "scaled.onnx"
+            onnx.save(model, path)
+            name = f"{share:.0%} off: {scales[index].name.removesuffix(':weight/scale')}"
+            yield name, partial(outcomes, replace(exported, path=path), first_options(exported))
+        scales[index].ParseFromString(kept)
 
 
 def main(arguments: Sequence[str]) -> int:

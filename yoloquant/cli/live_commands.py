@@ -30,5 +30,22 @@ def bench(options: Namespace) -> int:
     return bench_main(_named(options, "bench"), _say)
 
 
+def verify(options: Namespace) -> int:
+    """``yoloquant verify``."""
+    from ..bundle.verify_on import verify_on
+
+    values = _named(options, "verify")
+    processors, root = values.pop("cpu", "native"), values.pop("cpu_root", "")
+    folder = values.pop("bundle")
+    codes = {"pass": 0, "inconclusive": 3, "fail": 1, "error": 4}
+    results = []
+    for check in verify_on(folder, processors, root=root, arguments=[f"{k}={v}" for k, v in values.items()]):
+        _say(f"{check.title}: {check.result.upper()}")
+        for line in check.lines:
+            _say(f"  {line.strip()}")
+        results.append(check.result)
+    return codes[max(results, key=list(codes).index)]
+
+
 def _say(text: str) -> None:
     print(text, flush=True)  # a line is read as soon as it is written, also through a pipe

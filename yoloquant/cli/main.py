@@ -239,7 +239,10 @@ def _validate(options: Namespace) -> int:
             options=ValidateOptions(
                 **{
                     k: values[k]
-                    for k in ("gate", "split", "limit", "threads", "latency", "memory", "bootstrap", "manifest")
+                    for k in (
+                        *("gate", "split", "limit", "threads", "latency", "memory", "bootstrap", "manifest"),
+                        *("cpu", "cpu_root"),
+                    )
                 },
                 report=report,
             ),
@@ -367,6 +370,7 @@ _COMMANDS: dict[str, Callable[[Any], int]] = {
     "analyze": shrink.analyze,
     "predict": live.predict,
     "bench": live.bench,
+    "verify": live.verify,
     "quantize": _quantize,
     "train": _train,
     "export": _export,

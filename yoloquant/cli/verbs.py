@@ -20,6 +20,10 @@ _SEED = Option("seed", "chooses the calibration images", int, 0)
 _ALLOW_SCORED = Option("allow_scored", "calibrate even on images that will be scored", boolean, False)
 _UNSAFE = Option("allow_unsafe", "read a checkpoint that can run code; only for files you trust", boolean, False)
 _QUANTIZE = (_IMGSZ, _SCHEME, _IMAGES, _SPLIT, _SEED, _ALLOW_SCORED, _UNSAFE)
+CPU = (
+    Option("cpu", "processors to judge on, by commas: native, avx2 (x86 without VNNI), aarch64", str, "native"),
+    Option("cpu_root", "root of aarch64's Python and runtimes, as tools/make_device_root.py makes it"),
+)
 _VALIDATE = (
     Option("gate", "name of a gate, or a path to one", str, "default"),
     Option("split", "split that is scored", str, "val"),
@@ -30,6 +34,7 @@ _VALIDATE = (
     Option("memory", "measure peak memory of every artifact in a process of its own", boolean, True),
     Option("bootstrap", "replicates of the paired bootstrap", positive, 1000),
     Option("manifest", "manifest (json) that the images are held against"),
+    *CPU,
     Option("inconclusive", "exit code of an inconclusive verdict", int, 3),
 )
 
@@ -151,6 +156,21 @@ VERBS = (
             _OUTPUT,
         ),
         "yoloquant export model=best_int8.pt targets=openvino,litert",
+    ),
+    Verb(
+        "verify",
+        "Run a bundle's own verification here, on the processors that it may meet; those that this machine is not are "
+        "emulated.",
+        (
+            Option("bundle", "the bundle's folder", required=True),
+            *CPU,
+            Option("data", "folder or data yaml to measure accuracy on too"),
+            Option("limit", "score only so many images", positive),
+            Option("threads", "threads of the runtime; all cores if not given", positive),
+            Option("expect", "the bundle's id, as the export printed it"),
+        ),
+        "yoloquant verify best_bundles/raspberrypi cpu=native,aarch64",
+        positional="bundle",
     ),
     Verb(
         "validate",

@@ -33,6 +33,7 @@ class EvaluateOptions:
         reference_conf: The baseline's detections above this score are the ground truth of fidelity.
         warmup: Untimed inferences of each runner before the first image.
         timing_only: Runners that are only timed, on so many images each (a float model in the runtime of a target).
+        untimed: Runners whose time says nothing, so that they need no warming up.
     """
 
     baseline: str = "fp32"
@@ -40,6 +41,7 @@ class EvaluateOptions:
     reference_conf: float = 0.25
     warmup: int = 2
     timing_only: Mapping[str, int] = field(default_factory=dict)
+    untimed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ class _Pass:
 
     def _one_image(self, index: int, image: np.ndarray, where: Letterbox) -> None:
         if index == 0:
-            for name in list(self.runners):
+            for name in [n for n in self.runners if n not in self.options.untimed]:
                 self._guarded(name, index, lambda n=name: self._warm_up(n, image))  # type: ignore[misc]
         for name in self._order(index):
             self._guarded(name, index, lambda n=name: self._infer(n, index, image))  # type: ignore[misc]

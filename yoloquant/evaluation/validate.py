@@ -18,6 +18,8 @@ from ..quantization.artifact import Artifact, versions
 from ..targets.exports import ExportResult, load_exports
 from ..types import ExportedModel, Progress
 from .memory import peak_memory
+from .processors import NATIVE, launch
+from .processors import parse as parse_processors
 from .validate_options import ValidateOptions
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ def validate(
     if (data is None) == (source is None):
         raise UsageError("give either data=<data yaml> (labelled) or source=<folder of images> (fidelity only)")
     gate = load_gate(options.gate)
+    processors = parse_processors(options.cpu)
     outcome = _outcome(exports)
     artifact = _float_artifact(model, outcome)
     if options.report is not None:
@@ -85,11 +88,21 @@ def validate(
     timing: dict[str, int] = {}
     try:
         for exported in outcome.exports:
-            facts[exported.name] = _open(exported, artifact, outcome.folder, threads, runners, timing, options)
+            if NATIVE in processors:
+                facts[exported.name] = _open(exported, artifact, outcome.folder, threads, runners, timing, options)
+            for processor in processors:
+                if processor != NATIVE:
+                    name = f"{exported.name}@{processor}"
+                    facts[name] = _open_elsewhere(name, processor, exported, runners, options)
         for name, error in outcome.errors.items():
             facts[name] = ArtifactFacts(error=error)
         evaluation = evaluate(
-            runners, images, EvaluateOptions(baseline=BASELINE, timing_only=timing), progress=progress
+            runners,
+            images,
+            EvaluateOptions(
+                baseline=BASELINE, timing_only=timing, untimed=frozenset(n for n, f in facts.items() if f.elsewhere)
+            ),
+            progress=progress,
         )
     finally:
         for runner in runners.values():
@@ -172,6 +185,30 @@ def _open(
         logger.warning("no float model to time %s against: %s", target.name, exc)
         return facts
     return replace(facts, timing_baseline=name)
+
+
+def _open_elsewhere(
+    name: str, processor: str, exported: ExportedModel, runners: dict[str, Runner], options: ValidateOptions
+) -> ArtifactFacts:
+    """Start one artifact on another processor; one that does not come up is an error, never a pass."""
+    from .. import targets
+    from .emulated_runner import EmulatedRunner
+    from .verdict import ArtifactFacts
+
+    facts = ArtifactFacts(
+        path=exported.path.name,
+        scheme=exported.scheme,
+        size_bytes=exported.size_bytes,
+        notes=exported.notes,
+        elsewhere=processor,
+    )
+    try:
+        target = targets.get(exported.target)
+        start = launch(processor, target.backend, root=options.cpu_root or "")
+        runners[name] = EmulatedRunner(exported, target.backend, start, options.threads or os.cpu_count() or 1)
+    except (YoloquantError, OSError) as exc:
+        return replace(facts, error=str(exc))
+    return facts
 
 
 def _float_bytes(artifact: Artifact) -> int:

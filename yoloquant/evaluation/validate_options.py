@@ -20,4 +20,11 @@ class ValidateOptions:
     memory: bool = option(default=True, help="measure peak memory of every artifact in a process of its own")
     bootstrap: int = option(default=1000, ge=100, help="replicates of the paired bootstrap")
     manifest: str | Path | None = option(default=None, help="manifest (json) that the images are held against")
+    cpu: str = option(
+        default="native",
+        help="processors to judge on, separated by commas: native (this one), avx2 (x86 without VNNI), aarch64",
+    )
+    cpu_root: str | Path | None = option(
+        default=None, help="root of aarch64's Python and runtimes, as tools/make_device_root.py makes it"
+    )
     report: Path | None = option(default=None, help="folder that the report is written to", python_only=True)

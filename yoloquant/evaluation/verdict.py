@@ -13,6 +13,7 @@ from .compare import Comparer
 from .evaluate import Evaluation, RunnerRecord
 from .examples import pick_examples
 from .gate import Gate, worst
+from .processors import EMULATED, PROCESSORS
 from .results import Example, TargetResult, ValidationResult
 
 
@@ -29,6 +30,7 @@ class ArtifactFacts:
         timing_baseline: Runner of a float model in the same runtime, for the latency ratio.
         peak_memory_bytes: Peak resident memory of a process of its own, if that was measured.
         simulated: Whether it was run by another runtime than the one it was built for, so that its time says nothing.
+        elsewhere: The other processor that it was run on, whose time says nothing either; empty for this one.
     """
 
     path: str = ""
@@ -39,6 +41,12 @@ class ArtifactFacts:
     timing_baseline: str | None = None
     peak_memory_bytes: int | None = None
     simulated: bool = False
+    elsewhere: str = ""
+
+    @property
+    def timed(self) -> bool:
+        """Whether its time was measured where it counts."""
+        return not (self.simulated or self.elsewhere)
 
 
 @dataclass(frozen=True)
@@ -141,7 +149,7 @@ def _target(comparer: Comparer, gate: Gate, name: str, facts: ArtifactFacts, bas
         )
     size, threads = baseline
     ratio = facts.size_bytes / size if size and facts.size_bytes else None
-    timing = None if facts.simulated else facts.timing_baseline
+    timing = facts.timing_baseline if facts.timed else None
     measured = comparer.compare(name, timing_baseline=timing, size_ratio=ratio)
     checks, notes = gate.judge(name, measured)
     return TargetResult(
@@ -151,7 +159,7 @@ def _target(comparer: Comparer, gate: Gate, name: str, facts: ArtifactFacts, bas
         verdict=worst(check.verdict for check in checks),
         accuracy=comparer.accuracy(name),
         comparison=measured.comparison,
-        latency=None if facts.simulated else comparer.latency(name, threads),
+        latency=comparer.latency(name, threads) if facts.timed else None,
         size_bytes=facts.size_bytes,
         peak_memory_bytes=facts.peak_memory_bytes,
         checks=checks,
@@ -164,6 +172,8 @@ def _remarks(facts: ArtifactFacts, record: RunnerRecord) -> tuple[str, ...]:
     remarks = []
     if facts.simulated:
         remarks.append("it was simulated by another runtime: its accuracy counts, its latency was not measured")
+    if facts.elsewhere:
+        remarks.append(f"on {facts.elsewhere}, {PROCESSORS[facts.elsewhere]}: {EMULATED}")
     if not any(len(found) for found in record.detections):
         remarks.append("it detected nothing on any image")
     return tuple(remarks)

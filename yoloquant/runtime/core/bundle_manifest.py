@@ -184,7 +184,7 @@ def _plain(manifest: Manifest) -> dict[str, Any]:
 def _parse(data: dict[str, Any]) -> Manifest:
     try:
         values = dict(data)
-        values["info"] = _info(values["info"])
+        values["info"] = info_from_dict(values["info"])
         values["files"] = {check_relative(path): _build(FileEntry, e) for path, e in values["files"].items()}
         values["requires"] = tuple(_build(Requirement, r) for r in values["requires"])
         values["accuracy"] = None if values["accuracy"] is None else _build(Accuracy, values["accuracy"])
@@ -210,7 +210,8 @@ def _build(cls: type[_T], values: Mapping[str, Any]) -> _T:
     return cls(**values)
 
 
-def _info(data: Mapping[str, Any]) -> ModelInfo:
+def info_from_dict(data: Mapping[str, Any]) -> ModelInfo:
+    """A model's description from plain data, as JSON holds it."""
     values = dict(data)
     values["task"] = Task(values["task"])
     for key in ("names", "imgsz", "strides"):
