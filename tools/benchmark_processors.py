@@ -25,7 +25,6 @@ os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from tools.options import parse_options
-from yoloquant.targets import registry as targets
 from yoloquant.bridge.checkpoint import load_model
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import YoloquantError
@@ -37,6 +36,7 @@ from yoloquant.evaluation.processors import AARCH64, AVX2, has_vnni, launch
 from yoloquant.evaluation.torch_runner import TorchRunner
 from yoloquant.graph.traced_model import TracedModel
 from yoloquant.runtime.backends import BackendOptions
+from yoloquant.targets import registry as targets
 from yoloquant.targets.exports import load_exports
 from yoloquant.types import ExportedModel, HeadLayout
 
