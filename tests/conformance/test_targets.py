@@ -5,6 +5,7 @@ from __future__ import annotations
 from conformance_suite import TargetConformance
 
 from yoloquant import targets
+from yoloquant.types import ExportedModel
 
 
 class TestOnnxRuntime(TargetConformance):
@@ -40,6 +41,20 @@ class TestEdgeTPU(TargetConformance):
 class TestTensorRT(TargetConformance):
     name = "tensorrt"
     agreement = 1e-3  # the same pairs computed in float
+
+
+class TestEthosU(TargetConformance):
+    """Runs the same kernels on the same body as LiteRT, see there; the NPU's own are not here."""
+
+    name = "ethosu"
+    agreement = 2**0.5
+
+    def test_writes_one_artifact(self, exported: ExportedModel) -> None:
+        """The form that Vela compiled lies beside it."""
+        assert sorted(p.name for p in exported.path.parent.iterdir()) == [
+            "tiny-ethosu-u85-512.tflite",
+            "tiny-ethosu-u85-512_vela.tflite",
+        ]
 
 
 def test_every_target_inherits_the_suite() -> None:

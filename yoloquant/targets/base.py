@@ -68,6 +68,7 @@ class Device:
         wheels: Lines of requirements.txt below numpy and OpenCV; the first required library if None.
         guide: Markdown (a Jinja template) of the README's section on starting; the general one if None.
         aliases: Other names for it.
+        variant: The target's variant that it takes; its usual one if empty.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Device:
     wheels: tuple[str, ...] | None = None
     guide: Path | None = None
     aliases: tuple[str, ...] = ()
+    variant: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:

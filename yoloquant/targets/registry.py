@@ -57,6 +57,7 @@ def get(name: str) -> Target:
     """
     plain, _, variant = name.strip().lower().partition(":")
     target = _named(plain)
+    variant = variant or next((d.variant for d in target.devices if plain in d.names), "")
     return target.variant(variant) if variant else target()
 
 

@@ -82,6 +82,11 @@ class LiteRTTarget(Target):
         self.plan(artifact)
         head_levels(artifact.graph)
 
+    @property
+    def file_stem(self) -> str:
+        """What follows the model's name in the name of the integer file."""
+        return self.name
+
     def plan(self, artifact: Artifact) -> Plan | None:
         """The plan of the integer file; the others round weights by themselves."""
         return artifact.plan_for(self.scheme) if self.precision == INT8 else None
@@ -102,7 +107,7 @@ class LiteRTTarget(Target):
 
         built = build(artifact.graph, plan, self._variant(), bias=artifact.bias_for(self.scheme))
         content = pack(built.content, host_metadata(artifact), self._own_metadata(artifact, plan, built))
-        path = _write(folder / f"{stem}-{self.name}{self.suffix}", content)
+        path = _write(folder / f"{stem}-{self.file_stem}{self.suffix}", content)
         return ExportedModel(
             target=self.name,
             path=path,
