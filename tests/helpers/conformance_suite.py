@@ -201,6 +201,30 @@ class TargetConformance:
             got = np.concatenate([runner(image)[0] for image in images])
         np.testing.assert_allclose(got, _run(tiny_artifact.graph.module, images), rtol=1e-3, atol=1e-3)
 
+    @pytest.mark.parametrize("precision", ["fp16", "dynamic", "weights"])
+    def test_other_precisions_lose_less_than_int8(
+        self, precision: str, exported: ExportedModel, tiny_artifact: Artifact, images: list[np.ndarray], tmp_path: Path
+    ) -> None:
+        """They quantize less; and the file, its description and what the target is asked for by name agree."""
+        if precision not in targets.get(self.name).variants:
+            pytest.skip(f"target '{self.name}' has no precision '{precision}'")
+        target = targets.get(f"{self.name}:{precision}")
+        assert target.wanted == f"{self.name}:{precision}"
+        found = target.export(tiny_artifact, tmp_path, STEM)
+        assert found.name == target.wanted and found.path.name.startswith(f"{STEM}-")
+        assert precision in found.path.name and found.notes and found.path != exported.path
+        (tmp_path / "float").mkdir()
+        float_size = target.export_float(tiny_artifact, tmp_path / "float", STEM).size_bytes
+        assert found.size_bytes < 0.9 * float_size or not target.capabilities.runs_here
+        exact = _run(tiny_artifact.graph.module, images)
+        errors = []
+        for each in (found, exported):
+            with _closing(target.load(each, threads=1)) as runner:
+                errors.append(np.abs(np.concatenate([runner(image)[0] for image in images]) - exact).mean())
+        assert 0 < errors[0] < errors[1], "off by more than int8"
+        plan = target.plan(tiny_artifact)
+        _same_ranges(target.read_scales(found), tiny_artifact, target, plan.points if plan else ())
+
 
 class _closing:
     def __init__(self, runner: Runner) -> None:
