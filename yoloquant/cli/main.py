@@ -87,7 +87,7 @@ def _recipe(values: dict[str, Any], named: Callable[[str], bool]) -> Recipe:
             k: ("validation", k)
             for k in ("gate", "split", "source", "limit", "threads", "latency", "memory", "bootstrap")
         },
-        "manifest": ("validation", "manifest"),
+        **{k: ("validation", k) for k in ("manifest", "cpu", "cpu_root")},
         **{
             k: (k,)
             for k in (
