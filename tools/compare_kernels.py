@@ -9,7 +9,8 @@ layers from the first to the last: what a faulty export would do. Each row compa
 way ``verify`` does. Tolerances must lie above every row of the first kind and below every row of the second.
 
 Options (``key=value`` or ``--key value``): exports (an export folder), data (yaml or folder; the photos inside the
-ultralytics package and drawn scenes if not given), images (3).
+ultralytics package and drawn scenes if not given), images (3), cpu_root (aarch64 root, or
+that processor is left out).
 """
 
 from __future__ import annotations
@@ -34,13 +35,18 @@ from tools.options import parse_options
 from yoloquant.bundle import device_named
 from yoloquant.bundle.images import candidates
 from yoloquant.bundle.tolerances import TOLERANCES
+from yoloquant.errors import YoloquantError
+from yoloquant.evaluation.emulated_runner import EmulatedRunner
+from yoloquant.evaluation.processors import AARCH64, AVX2, Launch, launch
 from yoloquant.runtime.apps.golden import SELECTION, Outcome, compare_detections, output_errors, pooled, run
-from yoloquant.runtime.backends import BackendOptions, open_backend
+from yoloquant.runtime.backends import Backend, BackendOptions, open_backend
 from yoloquant.runtime.core.detector import Detector
+from yoloquant.runtime.core.model_info import ModelInfo
+from yoloquant.runtime.tasks import spec_of
 from yoloquant.targets.exports import load_exports
 from yoloquant.types import ExportedModel, HeadLayout
 
-DEFAULTS: dict[str, str] = {"exports": "", "data": "", "images": "3"}
+DEFAULTS: dict[str, str] = {"exports": "", "data": "", "images": "3", "cpu_root": ""}
 Images = Sequence[np.ndarray]
 Run = Callable[[Images], list[Outcome]]
 
@@ -60,6 +66,8 @@ def kernels(exported: ExportedModel) -> Iterator[tuple[str, Run]]:
         yield "fusion the other way round", partial(outcomes, exported, replace(base, optimize=not base.optimize))
     if backend == "openvino":
         yield "the precision it chooses", partial(outcomes, exported, replace(base, precision=""))
+    if backend == "openvino":
+        yield "every pair in float", partial(outcomes, exported, replace(base, optimize=False))
     if backend == "litert":
         for kind in ("BUILTIN_WITHOUT_DEFAULT_DELEGATES", "BUILTIN_REF"):
             yield kind, partial(with_resolver, kind, exported, base)
@@ -104,27 +112,65 @@ def _resolver(kind: str) -> Iterator[None]:
         interpreter.Interpreter = original
 
 
-def compare(expected: Sequence[Outcome], got: Sequence[Outcome], layout: HeadLayout) -> str:
+class Elsewhere(Backend):
+    """An artifact on another processor, whose outputs come back decoded."""
+
+    name = "elsewhere"
+    version = ""
+
+    def __init__(self, runner: EmulatedRunner) -> None:
+        self.runner, self.info, self.layout = runner, runner.info, runner.layout
+        self.input_shape, self.input_dtype = (1, self.info.channels, *self.info.imgsz), np.dtype(np.float32)
+
+    def run(self, tensor: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Run the network there."""
+        return self.runner.infer(tensor)
+
+    def close(self) -> None:
+        """End its process."""
+        self.runner.close()
+
+
+def elsewhere(exported: ExportedModel, start: Launch, images: Images) -> list[Outcome]:
+    """Run every image on another processor."""
+    with Detector(Elsewhere(EmulatedRunner(exported, backend_of(exported), start, 1)), SELECTION) as detector:
+        return [run(detector, image) for image in images]
+
+
+def processors(exported: ExportedModel, root: str) -> Iterator[tuple[str, Run]]:
+    """The processors that can be had here."""
+    for name in (AVX2, AARCH64) if root else (AVX2,):
+        try:
+            start = launch(name, backend_of(exported), root=root)
+        except YoloquantError as exc:
+            print(f"# {exported.target} on {name}: {exc}", file=sys.stderr)
+            continue
+        yield name, partial(elsewhere, exported, start)
+
+
+def compare(expected: Sequence[Outcome], got: Sequence[Outcome], info: ModelInfo) -> str:
     """One row: differences of outputs and agreement of detections, as ``verify`` computes them."""
-    values = pooled([output_errors(e.outputs[0], g.outputs[0], layout) for e, g in zip(expected, got, strict=True)])
-    pairs = [compare_detections(e.detections, g.detections, TOLERANCES) for e, g in zip(expected, got, strict=True)]
+    task, both = spec_of(info.task), list(zip(expected, got, strict=True))
+    parts = [[task.output_parts(o.outputs, info.layout, info) for o in pair] for pair in both]
+    values = pooled([output_errors(*pair) for pair in parts])
+    pairs = [compare_detections(e.detections, g.detections, TOLERANCES, task) for e, g in both]
     same, total = sum(p.same for p in pairs), sum(p.total for p in pairs)
     return f"{values.get('boxes', 0):8.4f} {values['scores']:8.4f}   {same} of {total}"
 
 
-def report(exported: ExportedModel, data: str | None, count: int) -> Iterator[str]:
+def report(exported: ExportedModel, data: str | None, count: int, root: str) -> Iterator[str]:
     """The rows of one artifact, on the images on which most is found."""
     alone = partial(outcomes, exported, first_options(exported))
     images = [image for _, image in candidates(data, exported.info.imgsz)]
     found = alone(images)
     order = sorted(range(len(images)), key=lambda i: -int((found[i].detections.confidence >= TOLERANCES.conf).sum()))
     chosen, expected = [images[i] for i in order[:count]], [found[i] for i in order[:count]]
-    for name, again in kernels(exported):
-        yield f"{exported.target:<12} {name:<36} {compare(expected, again(chosen), exported.info.layout)}"
+    for name, again in (*kernels(exported), *processors(exported, root)):
+        yield f"{exported.target:<12} {name:<36} {compare(expected, again(chosen), exported.info)}"
     for name, again in scaled_layers(exported):
-        yield f"{exported.target:<12} {name:<36} {compare(expected, again(chosen), exported.info.layout)}"
+        yield f"{exported.target:<12} {name:<36} {compare(expected, again(chosen), exported.info)}"
     for name, disturb in DISTURBANCES.items():
-        row = compare(expected, alone([disturb(image) for image in chosen]), exported.info.layout)
+        row = compare(expected, alone([disturb(image) for image in chosen]), exported.info)
         yield f"{exported.target:<12} {name:<36} {row}"
 
 
@@ -154,7 +200,7 @@ def main(arguments: Sequence[str]) -> int:
     values = parse_options(arguments, DEFAULTS, __doc__ or "")
     print(f"{'target':<12} {'against one thread':<36} {'boxes':>8} {'scores':>8}   detections")
     for exported in load_exports(values["exports"]):
-        for row in report(exported, values["data"] or None, int(values["images"])):
+        for row in report(exported, values["data"] or None, int(values["images"]), values["cpu_root"]):
             print(row, flush=True)
     return 0
 

@@ -33,8 +33,8 @@ logger = logging.getLogger(__name__)
 
 IMAGES = 8
 """Images that are measured on. Between 8 and 64 of them the same layers of YOLO11n are found."""
-TOLERATED = 0.1
-"""Clamping that costs less than this share of what safe weights cost is left alone."""
+TOLERATED = 0.01
+"""Clamping that costs less than this share of what safe weights cost is left alone: other images may clamp more."""
 HIGHEST, LOWEST = 2**15 - 1, -(2**15)
 _LEAST_SUM = -(-(HIGHEST + 1) // 127)  # two codes that add up to less cannot clamp with any int8 weight
 
