@@ -95,9 +95,12 @@ def test_damaged_files(tmp_path: Path, damage: str, unsafe: bool) -> None:
 
 
 def test_missing_files(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.pt", tmp_path, ""):
+    for path in (tmp_path / "none.pt", tmp_path):
         with pytest.raises(ModelError, match="does not exist"):
             load_model(path)
+    for text in ("", "  "):
+        with pytest.raises(ModelError, match="model is empty"):
+            load_model(text)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.engine", "model.tflite", "model", "model.yaml"])

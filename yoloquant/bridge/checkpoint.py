@@ -10,7 +10,7 @@ import hashlib
 import inspect
 import logging
 import os
-import zipfile
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,8 @@ from ..errors import ModelError, UsageError
 from ..runtime.device.environment import variable
 from ..runtime.tasks import spec_of
 from ..types import ModelInfo, Task
-from .restricted_load import read_restricted
+from . import safe_unpickler
+from .checkpoint_file import ALLOWED, OTHER_MODELS, CheckpointFile, foreign_names, inspect_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -101,6 +102,8 @@ def load_model(model: Any, *, allow_unsafe: bool = False) -> HostModel:
     Raises:
         ModelError: The file is missing, corrupt, unsafe, or not a YOLO that can be quantized.
     """
+    if isinstance(model, str) and not model.strip():
+        raise ModelError("model is empty; give the path of a trained Ultralytics checkpoint, for instance best.pt")
     if isinstance(model, (str, os.PathLike)):
         return _load_file(Path(model), allow_unsafe)
     inner = getattr(model, "model", None)
@@ -137,6 +140,7 @@ def _load_file(path: Path, allow_unsafe: bool) -> HostModel:
             f"'{path}' is a PyTorch file without a YOLO in it (keys: {', '.join(map(str, list(checkpoint)[:8]))}); "
             "an Ultralytics checkpoint holds the model under 'model' or 'ema'"
         )
+    safe_unpickler.without_records(module)
     args = checkpoint.get("train_args")
     state = checkpoint.get(STATE_KEY) or {}
     if not isinstance(state, dict):
@@ -166,53 +170,43 @@ def _without_quantizers(module: nn.Module) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def _read_checkpoint(path: Path, allow_unsafe: bool) -> tuple[Any, bool]:
-    """Read a checkpoint with the safest loader that this Ultralytics has; the flag tells whether that was unsafe."""
-    from ultralytics.nn import tasks
+    """Read a checkpoint, without running its code if that can be; the flag tells whether that was unsafe.
 
-    if zipfile.is_zipfile(path) and not _is_pickle_archive(path):  # torch itself does not look at the checksums
-        raise ModelError(f"'{path}' is damaged (its checksums do not match) or not a PyTorch checkpoint; copy it again")
-    with offline():
+    Ultralytics' own loader is not asked: for some names (``yolov5n.pt``) it looks for another file and downloads it.
+    """
+    file = inspect_file(path)
+    with offline(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, about the format that it wrote before 1.6
         try:
-            content = tasks.torch_safe_load(str(path), safe_only=True)[0]
-            if isinstance(content, dict) and not _holds_model(
-                content
-            ):  # releases before 8.4 put dummies in their place
-                content = read_restricted(path)
-            return content, False
-        except Exception as exc:  # an untrusted pickle may raise anything
-            reason = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
-            if not _is_pickle_archive(path):
-                raise ModelError(
-                    f"'{path}' is damaged or not a PyTorch checkpoint ({reason}); copy it again or retrain"
-                ) from exc
+            return safe_unpickler.read(path), False
+        except safe_unpickler.RefusedError as exc:
             if not allow_unsafe:
-                raise ModelError(
-                    f"'{path}' cannot be read safely: {reason}. It names classes outside Ultralytics' allow-list, and "
-                    "reading it would run code from the file. If you trust where it comes from, pass allow_unsafe=true"
-                ) from exc
+                raise ModelError(_unsafe(path, file, exc)) from exc
+        except Exception as exc:  # a damaged pickle may raise anything
+            raise ModelError(f"'{path}' is damaged ({_first_line(exc)}); copy it again or retrain") from exc
         logger.warning("reading %s runs code from the file, as allow_unsafe=true permits", path)
         try:
-            import torch
-
-            return torch.load(path, map_location="cpu", weights_only=False), True
+            return safe_unpickler.read(path, trusted=True), True
         except Exception as exc:  # an untrusted pickle may raise anything
-            raise ModelError(f"'{path}' cannot be read even unsafely: {exc}") from exc
+            raise ModelError(f"'{path}' cannot be read even unsafely: {_first_line(exc)}") from exc
 
 
-def _holds_model(checkpoint: dict[Any, Any]) -> bool:
-    from torch import nn
+def _unsafe(path: Path, file: CheckpointFile, exc: safe_unpickler.RefusedError) -> str:
+    if exc.name.startswith("ultralytics.") or exc.name.startswith("torch.nn."):
+        return (
+            f"'{path}' needs {exc.name}, which the installed Ultralytics {ultralytics_version()} does not have; "
+            "install the release that the model was trained with"
+        )
+    foreign = foreign_names(file.names)
+    package = foreign[0].split(".")[0] if foreign else "the file"
+    return (
+        f"'{path}' cannot be read safely: {exc}, and reading it would run code from the file. If you trust where it "
+        f"comes from and {package} can be imported here, pass allow_unsafe=true"
+    )
 
-    return isinstance(checkpoint.get("ema") or checkpoint.get("model"), nn.Module)
 
-
-def _is_pickle_archive(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        try:
-            return archive.testzip() is None and any(n.endswith("data.pkl") for n in archive.namelist())
-        except (zipfile.BadZipFile, OSError):
-            return False
+def _first_line(exc: Exception) -> str:
+    return str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
 
 
 def offline() -> AbstractContextManager[None]:
@@ -239,6 +233,9 @@ def _describe(
 ) -> HostModel:
     layers = getattr(module, "model", None)
     names = getattr(module, "names", None)
+    other = next((OTHER_MODELS[k.__name__] for k in type(module).__mro__ if k.__name__ in OTHER_MODELS), None)
+    if other is not None:
+        raise ModelError(f"'{source}' is {other}; {ALLOWED}")
     if layers is None or names is None or not hasattr(module, "stride"):
         raise ModelError(f"'{source}' holds a {type(module).__name__}, not a YOLO (no layers, names or stride)")
     task = getattr(module, "task", None) or _guess_task(layers[-1])
