@@ -143,3 +143,35 @@ def test_a_killed_process_leaves_no_file_under_the_final_name(tmp_path: Path) ->
     with atomic_path(path) as temporary:
         temporary.write_text("whole")
     assert path.read_text() == "whole"
+
+
+def test_leftovers_of_killed_runs_are_swept_and_those_of_live_ones_are_not(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    program = (
+        "import os, sys; from pathlib import Path; from yoloquant.io import atomic_path\n"
+        "with atomic_path(Path(sys.argv[1])) as part:\n    part.write_text('half'); os.kill(os.getpid(), 9)"
+    )
+    final = tmp_path / "model[1].onnx"
+    subprocess.run([sys.executable, "-c", program, str(final)], check=False)
+    (killed,) = tmp_path.iterdir()
+    other = tmp_path / ".another.onnx.0-x"
+    other.mkdir()
+    with atomic_path(final) as first:
+        assert not killed.exists(), "swept by the next run"
+        with atomic_path(final) as second:
+            second.write_text("second")
+        first.write_text("first")
+    assert final.read_text() == "first" and sorted(p.name for p in tmp_path.iterdir()) == [other.name, final.name]
+
+
+def test_room_is_proven(tmp_path: Path) -> None:
+    from full_disk import largest_file
+
+    from yoloquant.io import needs_space
+
+    needs_space(tmp_path, 3_000_000)
+    with largest_file(2_000_000), pytest.raises(OutputError, match="no room for 3 MB"):
+        needs_space(tmp_path, 3_000_000)
+    assert not list(tmp_path.iterdir())

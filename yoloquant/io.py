@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import platform
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import ArtifactError, OutputError
 
+_MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -35,6 +39,25 @@ def output_folder(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
+def needs_space(folder: Path, size: int) -> None:
+    """Prove that a folder has room for so many bytes.
+
+    Raises:
+        OutputError: It has not, or cannot be written.
+    """
+    block = b"\0" * (1 << 20)
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder) as probe:
+            for _ in range(-(-size // len(block))):
+                probe.write(block)
+            probe.flush()
+    except OSError as exc:
+        raise OutputError(
+            f"'{folder}' has no room for {size / 1e6:.0f} MB ({exc.strerror or exc}); free some space, or choose "
+            "another folder"
+        ) from exc
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well, and vanishes when it does not.
@@ -46,7 +69,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        sweep(path)
+        holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.{_MACHINE}.{os.getpid()}-", dir=path.parent))
     except OSError as exc:
         raise OutputError(f"'{path.parent}' cannot be written ({exc.strerror or exc}); choose another folder") from exc
     try:
@@ -57,6 +81,27 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise OutputError(f"'{path}' cannot be written ({exc.strerror or exc})") from exc
     finally:
         shutil.rmtree(holder, ignore_errors=True)
+
+
+def sweep(path: Path) -> None:
+    """Remove what runs that were killed left beside a path; folders of processes that live stay."""
+    start = f".{path.name}.{_MACHINE}."  # another machine may share the folder
+    for leftover in path.parent.glob(f"{glob.escape(start)}*-*"):
+        owner = leftover.name[len(start) :].partition("-")[0]
+        if leftover.is_dir() and not leftover.is_symlink() and owner.isdigit() and not _alive(int(owner)):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    if os.name == "nt":  # where signal 0 would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's, or a system that cannot tell
+        return True
+    return True
 
 
 def _replace(temporary: Path, path: Path) -> None:

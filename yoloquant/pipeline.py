@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .bridge.checkpoint import square_size
 from .evaluation.gate import load_gate
 from .evaluation.results import ValidationResult
 from .evaluation.validate import validate
@@ -74,6 +75,8 @@ def run(recipe: Recipe, listener: Listener | None = None) -> RunResult:
         YoloquantError: The recipe, the model or the data cannot be used; see the single stages.
     """
     listener = listener or _Silent()
+    if recipe.train is not None or recipe.prune is not None:
+        square_size(recipe.imgsz)
     targets = resolve(recipe.targets)  # what can be refused is refused before hours of work
     load_gate(recipe.validation.gate)
     folder = output_folder(output_of(recipe))

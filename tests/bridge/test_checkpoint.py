@@ -15,7 +15,15 @@ import torch
 from core_models import checkpoint, tiny_host
 from torch import nn
 
-from yoloquant.bridge.checkpoint import MAX_IMGSZ, check_imgsz, exportable, file_sha256, load_model, model_info
+from yoloquant.bridge.checkpoint import (
+    MAX_IMGSZ,
+    check_imgsz,
+    exportable,
+    file_sha256,
+    load_model,
+    model_info,
+    square_size,
+)
 from yoloquant.errors import ModelError, UsageError
 from yoloquant.types import Task
 
@@ -271,3 +279,35 @@ def test_the_environment_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setenv("YOLO_AUTOINSTALL", before)
     load_model(checkpoint(tmp_path / "a.pt"))
     assert os.environ.get("YOLO_AUTOINSTALL") == before
+
+
+@pytest.mark.parametrize(
+    ("imgsz", "stride", "message"),
+    [(416, 64, "the nearest to 416 are 384 and 448"), ([640, 600], 32, "the nearest to 600 are 576 and 608"),
+     (5, 64, "for instance imgsz=640"), (0, 32, "for instance imgsz=640")],
+)  # fmt: skip
+def test_the_nearest_sizes_are_named(imgsz: Any, stride: int, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_imgsz(imgsz, stride)
+
+
+@pytest.mark.parametrize("channels", [1, 4, 10])
+def test_models_of_other_channels_are_refused_before_any_work(channels: int) -> None:
+    module = copy.deepcopy(tiny_host().module)
+    first = module.model[0].conv
+    module.model[0].conv = nn.Conv2d(channels, first.out_channels, 3, 2, 1, bias=False)
+    with pytest.raises(ModelError, match=f"takes images of {channels} channel"):
+        load_model(module)
+
+
+@pytest.mark.parametrize("imgsz", [None, 64, [64, 64], (64, 64), "64"])
+def test_squares_can_be_trained(imgsz: Any) -> None:
+    square_size(imgsz)
+
+
+def test_other_sizes_cannot_be_trained(tmp_path: Path) -> None:
+    from yoloquant import train
+
+    for call in (lambda: square_size([384, 640]), lambda: train("none.pt", data="none.yaml", imgsz=(384, 640))):
+        with pytest.raises(UsageError, match=r"imgsz=384,640 together with training.*imgsz=640"):
+            call()

@@ -179,3 +179,20 @@ def test_results_that_cannot_be_written_leave_nothing(
     assert f"'{tmp_path / 'taken'}' cannot be written" in capsys.readouterr().err
     shutil.rmtree(bundle)
     assert [p.name for p in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize("word", ["--help", "-h", "help"])
+@pytest.mark.parametrize("verb", ["verify", "info", "predict", "bench", "build_engine"])
+def test_every_verb_explains_itself(verb: str, word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([verb, word]) == 0
+    text = capsys.readouterr().out
+    assert verb in text and "  bundle" in text and len(text.splitlines()) >= 5
+
+
+def test_files_beside_the_runtime_cannot_take_the_place_of_modules(bundle: Path) -> None:
+    for name in ("json", "hashlib", "numpy", "argparse", "typing", "platform", "zipfile"):
+        (bundle / f"{name}.py").write_text("raise SystemExit('taken over')")
+    found = run("-m", "yoloquant_runtime", "info", cwd=bundle)
+    assert "taken over" not in found.stdout + found.stderr
+    imported = run("-c", "import yoloquant_runtime, json; print(json.__file__)", cwd=bundle)
+    assert str(bundle) not in imported.stdout and imported.returncode == 0, imported.stderr

@@ -247,6 +247,12 @@ def _describe(
         ) from None
     if isinstance(names, (list, tuple)):
         names = dict(enumerate(names))
+    channels = _channels(module)
+    if channels != 3:
+        raise ModelError(
+            f"'{source}' takes images of {channels} channel{'s' if channels > 1 else ''}; allowed are models of colour "
+            "images, with 3 channels: train it with channels: 3 in the data yaml"
+        )
     module = module.float().eval()
     stride = int(max(float(s) for s in module.stride))  # type: ignore[union-attr]
     bad = [n for n, p in module.state_dict().items() if p.is_floating_point() and not bool(p.isfinite().all())]
@@ -257,13 +263,22 @@ def _describe(
         task=known,
         names=tuple(str(names[i]) for i in sorted(names)),
         stride=stride,
-        channels=int((getattr(module, "yaml", None) or {}).get("channels", 3)),
+        channels=channels,
         imgsz=_trained_size(imgsz, stride),
         source=source,
         sha256=sha256,
         state=dict(state or {}),
         unsafe=unsafe,
     )
+
+
+def _channels(module: Any) -> int:
+    """Input channels: what the first convolution of a usual model reads, else what the model's yaml says."""
+    first = getattr(module.model[0], "conv", None)
+    if isinstance(read := getattr(first, "in_channels", None), int) and type(module.model[0]).__name__ == "Conv":
+        return read
+    described = getattr(module, "yaml", None) or {}
+    return int(described.get("channels") or described.get("ch") or 3)
 
 
 def _trained_size(imgsz: Any, stride: int) -> tuple[int, int] | None:
@@ -311,9 +326,32 @@ def check_imgsz(imgsz: Any, stride: int) -> tuple[int, int]:
     if not exact or len(sides) != 2 or any(s < stride or s % stride or s > MAX_IMGSZ for s in sides):
         raise UsageError(
             f"imgsz={imgsz} is not supported; it must be one number or height,width, each a multiple of {stride} "
-            f"between {stride} and {MAX_IMGSZ}, for instance imgsz=640"
+            f"between {stride} and {MAX_IMGSZ}, {_nearest_sizes(sides, stride)}"
         )
     return sides[0], sides[1]
+
+
+def square_size(imgsz: Any) -> None:
+    """Refuse to train at a height and width that differ: Ultralytics trains squares of the longer side.
+
+    Raises:
+        UsageError: They differ.
+    """
+    if isinstance(imgsz, (list, tuple)) and len(set(map(str, imgsz))) > 1:
+        shown = ",".join(map(str, imgsz))
+        raise UsageError(
+            f"imgsz={shown} together with training is not supported: Ultralytics trains square images, so the result "
+            f"would be of another size than asked; train with imgsz={max(imgsz)}, or quantize at imgsz={shown} without "
+            "train= and prune="
+        )
+
+
+def _nearest_sizes(sides: list[int], stride: int) -> str:
+    wrong = next((s for s in sides if stride < s < MAX_IMGSZ and s % stride), None)
+    if wrong is None:
+        return f"for instance imgsz={max(640 // stride, 1) * stride}"
+    below = wrong // stride * stride
+    return f"the nearest to {wrong} are {below} and {below + stride}"
 
 
 def model_info(host: HostModel, imgsz: tuple[int, int]) -> ModelInfo:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+_HOST_FORMATS = frozenset({".avif", ".heic", ".heif"})
+
 # Never let the host install a package by itself; it reads this once, at its own import.
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")
 
@@ -28,11 +30,41 @@ def _attribute(*places: str) -> Any:
 
 
 def read_image(path: Path) -> np.ndarray | None:
-    """Read an image as the host's data loader does: BGR uint8 (height, width, 3); None if it cannot be decoded."""
+    """Read an image as the host's data loader does: BGR uint8 (height, width, 3); None if it cannot be decoded.
+
+    The rules are those of Ultralytics 8.4.190. Releases before 8.4.140 leave 16-bit TIFFs as they are, which looks
+    uniformly grey to a model, and give one or four channels for others; so only formats that OpenCV cannot read are
+    left to the host.
+    """
     import cv2
 
-    imread = _attribute("ultralytics.utils.patches:imread", "cv2:imread")
-    image = imread(str(path), cv2.IMREAD_COLOR)
+    if path.suffix.lower() in _HOST_FORMATS:
+        image = _attribute("ultralytics.utils.patches:imread")(str(path), cv2.IMREAD_COLOR)
+    else:
+        image = _decode(path)
+    if image is None:
+        return None
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)  # the high byte, as the host does
+    if image.ndim == 2 or image.shape[2] == 1:
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+    return np.ascontiguousarray(image[..., :3]) if image.dtype == np.uint8 else None
+
+
+def _decode(path: Path) -> np.ndarray | None:
+    import cv2
+
+    try:
+        content = np.fromfile(str(path), np.uint8)  # OpenCV's own reading fails on some characters in paths
+        if not content.size:
+            return None
+        if path.suffix.lower() in {".tif", ".tiff"}:
+            good, pages = cv2.imdecodemulti(content, cv2.IMREAD_UNCHANGED)
+            if good and pages and pages[0].ndim == 3 and pages[0].shape[2] >= 3:
+                return np.asarray(pages[0])
+        image = cv2.imdecode(content, cv2.IMREAD_COLOR)
+    except (OSError, cv2.error):
+        return None
     return None if image is None else np.asarray(image)
 
 

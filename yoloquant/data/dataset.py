@@ -22,13 +22,11 @@ from ..runtime.core.model_info import ModelInfo, Task
 from ..runtime.tasks import spec_of
 from ..runtime.tasks.base import Labels, labels_bytes
 from .class_folders import check_class_folders, class_names, split_folder
+from .image_check import check_images
 from .image_files import list_images
 from .manifest import check_manifest, file_sha256, read_manifest
 
 logger = logging.getLogger(__name__)
-
-MIN_SIDE = 10
-"""Shortest side of an image in pixels; Ultralytics skips smaller ones."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,7 @@ class ValidationSet:
         known = [LabelledImage(i, n.classes, n.boxes) for i, n in zip(images, labels, strict=True) if len(n.classes)]
         if len(known) < len(images):
             logger.warning("%d images of '%s' are in folders of no class of the model", len(images) - len(known), data)
-        _check_images([image.path for image in known])
+        check_images([image.path for image in known])
         return cls(tuple(known), info.names, str(data), split)
 
     @classmethod
@@ -172,7 +170,7 @@ class ValidationSet:
         places = dict(zip(images, host.label_paths(images), strict=True))
         labels = task.labels_of(images, described, places.__getitem__)
         items = tuple(LabelledImage(i, n.classes, n.boxes, n.parts) for i, n in zip(images, labels, strict=True))
-        _check_images(images)
+        check_images(images)
         named = manifest if manifest is not None else content.get("manifest")
         if named is not None:
             location = Path(manifest) if manifest is not None else file.parent / str(named)
@@ -194,7 +192,7 @@ class ValidationSet:
         if not path.is_dir():
             raise DataError(f"source '{folder}' is not a folder; name a folder of images, or a data yaml with data=")
         images = list_images([path.resolve()], str(folder))
-        _check_images(images)
+        check_images(images)
         empty = np.zeros(0, dtype=np.int64), np.zeros((0, 4), dtype=np.float32)
         return cls(tuple(LabelledImage(image, *empty) for image in images), tuple(names), str(folder), "")
 
@@ -268,32 +266,3 @@ def split_paths(content: dict[str, Any], file: Path, split: str) -> list[Path]:
             )
         paths.append(path)
     return paths
-
-
-def _check_images(images: Sequence[Path]) -> None:
-    """Read every header, so that a bad file is reported before any model has run."""
-    from PIL import Image
-
-    for path in images:
-        if not path.is_file():
-            raise DataError(f"image {path} is listed but does not exist")
-        if path.stat().st_size == 0:
-            raise DataError(f"image {path} is empty; replace or remove it")
-        try:
-            with Image.open(path) as image:
-                size = image.size
-                if image.format == "JPEG" and _cut_short(path):
-                    image.load()
-        except Exception as exc:  # Pillow raises many types for broken files
-            if path.suffix.lower() in {".heic", ".heif", ".avif", ".dng", ".jp2"}:
-                continue  # needs a plug-in that the host may have; decoding reports what fails
-            raise DataError(f"image {path} is unreadable ({exc}); replace or remove it") from exc
-        if min(size) < MIN_SIDE:
-            raise DataError(f"image {path} is {size[0]} x {size[1]} pixels; the shortest side must be {MIN_SIDE}")
-
-
-def _cut_short(path: Path) -> bool:
-    """Whether a JPEG lacks its end marker: decoders fill what is missing with grey, without a word."""
-    with path.open("rb") as stream:
-        stream.seek(-2, 2)
-        return stream.read() != b"\xff\xd9"

@@ -15,6 +15,7 @@ from ..errors import UsageError, YoloquantError
 from ..graph.traced_model import TracedModel
 from ..io import output_folder
 from ..quantization.artifact import Artifact, versions
+from ..runtime.device.processors import cpu_threads
 from ..targets.exports import ExportResult, load_exports
 from ..types import ExportedModel, Progress
 from .memory import peak_memory
@@ -80,7 +81,7 @@ def validate(
         if data is not None
         else ValidationSet.from_folder(str(source), artifact.info.names)
     ).take(options.limit)
-    threads = options.threads or os.cpu_count() or 1
+    threads = options.threads or cpu_threads()
     facts: dict[str, ArtifactFacts] = {
         BASELINE: ArtifactFacts(path=Path(artifact.model.source).name, size_bytes=_float_bytes(artifact))
     }
@@ -229,6 +230,6 @@ def _environment(artifact: Artifact) -> dict[str, Any]:
         "task": artifact.info.task.value,
         "machine": platform.machine(),
         "system": platform.system(),
-        "cores": os.cpu_count() or 1,
+        "cores": cpu_threads(),
         **{f"version_{k}": v for k, v in versions().items()},
     }

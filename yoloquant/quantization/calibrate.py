@@ -36,6 +36,7 @@ class _Observe(fx.Interpreter):
 
     def __init__(self, graph: Graph, wanted: Iterable[str]) -> None:
         super().__init__(graph.module)
+        self.extra_traceback = False  # an error is a sentence; torch would append its own stack to it
         self.names = {graph.fx_name(name): name for name in wanted}
         self.histograms = {name: Histogram() for name in self.names.values()}
 

@@ -5,6 +5,13 @@ It needs the standard library, numpy and OpenCV; the library of a runtime is imp
 
 from __future__ import annotations
 
+import os
+import sys
+
+if "." not in __name__:  # a bundle: its folder may hold files named like modules, which must not take their place
+    _FOLDER = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+    sys.path[:] = [*(place for place in sys.path if os.path.realpath(place or ".") != _FOLDER), _FOLDER]
+
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ if not __package__:  # run by the path of its folder: python /media/bundle/yoloq
     runpy.run_module(_HERE.name, run_name="__main__", alter_sys=True)
     sys.exit()
 
-from .apps.keys import INFO, VERIFY
+from .apps.keys import BENCH, INFO, PREDICT, VERIFY
 from .apps.settings import Settings, parse
 from .core.nearest import nearest
 from .errors import OutputError, SourceError, TargetError, UsageError, YoloquantError
@@ -33,14 +33,25 @@ usage: python -m {package} VERB [key=value ...]
                 on a Jetson, the engine is built first if there is none for this device
                 keys: data limit threads device hint expect=<bundle id> json=<file>
   info          print what the bundle holds; keys: json=<file>
-  predict       detect: source=0|video.mp4|rtsp://...|folder conf=0.25; more keys in the README
-  bench         measure latency, throughput and resources; more keys in the README
-  build_engine  Jetson: build the TensorRT engine on this device; more keys in the README
+  predict       detect: source=0|video.mp4|rtsp://...|folder conf=0.25; predict --help lists all keys
+  bench         measure latency, throughput and resources; bench --help lists all keys
+  build_engine  Jetson: build the TensorRT engine on this device
 
-Every verb takes bundle=<folder>; without it, the bundle is the folder that holds this package.
+Every verb explains itself with --help and takes bundle=<folder>; without it, the bundle is the folder that holds
+this package.
 Keys are written key=value or --key value. Exit codes: 0 pass, 1 fail, 2 wrong input or damaged bundle,
 3 inconclusive, 4 the model could not be run here.
 """
+
+
+_KEYS = {"verify": VERIFY, "info": INFO, "predict": PREDICT, "bench": BENCH}
+_DOES = {
+    "verify": "Prove this bundle here: hashes of its files, its golden inputs, and with data= its accuracy.",
+    "info": "Print what the bundle holds.",
+    "predict": "Run the model on images, a video, a camera or a stream.",
+    "bench": "Measure latency, throughput and resources.",
+    "build_engine": "Build the TensorRT engine of this bundle on this device.",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given[0] not in _VERBS:
             raise UsageError(f"there is no verb '{given[0]}'{nearest(given[0], _VERBS)}")
+        if any(word in ("-h", "--help", "help") for word in given[1:]):
+            print(explain(given[0]))
+            return 0
         return _VERBS[given[0]](parse(given[1:]))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -75,6 +89,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception:  # a runtime may raise anything; Python's own exit code 1 would say that a limit was missed
         traceback.print_exc()
         return EXIT_COULD_NOT_RUN
+
+
+def explain(verb: str) -> str:
+    """Help on one verb: what it does, and every key."""
+    lines = [f"usage: python -m {__package__} {verb} [key=value ...]", "", _DOES[verb], ""]
+    if verb == "build_engine":
+        from dataclasses import fields
+
+        from .tensorrt.build_options import BuildOptions
+
+        keys = [("bundle", VERIFY[0].help), ("output", "another place for the engine")]
+        keys += [(f.name, f"default {f.default}") for f in fields(BuildOptions)]
+    else:
+        keys = [(key.name, key.help) for key in _KEYS[verb]]
+        keys += [VERIFY[0]] if "bundle" not in dict(keys) else []
+    return "\n".join([*lines, *(f"  {name:<14} {text}" for name, text in keys)])
 
 
 def _folder(arguments: dict[str, str]) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import PlanError, TargetError, YoloquantError
-from ..io import output_folder
+from ..io import needs_space, output_folder
 from ..types import ExportedModel, Progress
 from .base import FLOAT, Target
 from .exports import ExportResult, save_exports
@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # listing targets imports this module, and must load no torch
     from ..quantization.quantize_options import QuantizeOptions
     from ..quantization.scheme import Scheme
 
+_MODEL_BYTES = 1 << 20  # beside the weights
 logger = logging.getLogger(__name__)
 
 
@@ -127,7 +128,8 @@ def _build(target: Target, artifact: Artifact, folder: Path, stem: str) -> Expor
         return target.export(artifact, folder, stem)
     except YoloquantError:
         raise
-    except Exception as exc:  # a converter may raise anything
+    except Exception as exc:  # a converter may raise anything, also for a full disk
+        needs_space(folder, _MODEL_BYTES + 4 * sum(p.numel() for p in artifact.model.module.parameters()))
         raise TargetError(f"target '{target.wanted}' could not build {stem}: {type(exc).__name__}: {exc}") from exc
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..bridge.checkpoint import offline
+from ..bridge.checkpoint import offline, square_size
 from ..pruning.prune_options import PruneOptions, parse
 from ..quantization.artifact import Artifact
 from .prune.finetune import fine_tune, quantization_arguments
@@ -76,6 +76,7 @@ def train(
         PruneError: So much cannot be removed; the message states the most that can.
         TrainingError: The loss is not finite.
     """
+    square_size(arguments.get("imgsz"))
     with offline():
         pruned = None
         if prune is not None:

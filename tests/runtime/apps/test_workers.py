@@ -39,7 +39,7 @@ def test_what_must_not_wait_gets_one_with_all_threads(source: str) -> None:
 
 
 def test_the_cores_are_shared_where_no_threads_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(module, "affinity", lambda: (0, 3, 5))
+    monkeypatch.setattr(module, "cpu_threads", lambda: 3)
     assert shares(None, ONNX, Running(), str(tmp_path)) == [1, 1, 1]
     assert shares(2, ONNX, Running(), str(tmp_path)) == [2, 1]
     assert shares(5, ONNX, Running(), str(tmp_path)) == [1] * 5

@@ -190,3 +190,31 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 def test_pauses_grow_to_a_limit() -> None:
     assert [stream._pause(a) for a in (0, 1, 2, 30)] == [0.5, 1.0, 2.0, stream.LONGEST_PAUSE_S]
+
+
+def test_links_to_cameras_are_cameras(tmp_path: Path) -> None:
+    from yoloquant.runtime.io.open_source import camera_number
+
+    link = tmp_path / "usb-camera-index0"
+    link.symlink_to("/dev/video7")
+    assert [camera_number(t) for t in ("3", "/dev/video12", str(link))] == [3, 12, 7]
+    assert [camera_number(t) for t in ("a.mp4", "rtsp://x/video0", str(tmp_path), "/dev/videofile")] == [None] * 4
+    with pytest.raises(DataError, match="there is no camera '/dev/v4l/by-id/gone'"):
+        camera_number("/dev/v4l/by-id/gone")
+
+
+def test_a_camera_that_opens_and_is_silent_is_explained() -> None:
+    from yoloquant.runtime.io.open_source import _SILENT_CAMERA
+
+    class Silent:
+        def read(self) -> tuple[bool, None]:
+            return False, None
+
+        def get(self, key: int) -> float:
+            return 0.0
+
+        def release(self) -> None: ...
+
+    source = LiveSource("0", Silent, SourceOptions(), hint=_SILENT_CAMERA)
+    with pytest.raises(SourceError, match=r"after 0 frames; a CSI camera .*nvarguscamerasrc"):
+        source.read()

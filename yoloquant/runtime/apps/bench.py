@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
 import random
 import statistics
@@ -21,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from ..device.sensors import Reading, Sensors, affinity, governors, load_average
+from ..device.processors import affinity, cpu_threads
+from ..device.sensors import Reading, Sensors, governors, load_average
 from ..errors import DataError, OutputError, UsageError
 from ..io.open_source import IMAGE_SUFFIXES, open_source
 from .bench_report import PERCENTILES, STEPS, Measured, Report
@@ -199,7 +199,7 @@ def _environment(options: BenchOptions, pictures: int, power: str, load: float |
     return {
         "machine": platform.machine(),
         "cpu": cpu_name(),
-        "cores": os.cpu_count(),
+        "cores": cpu_threads(),
         "affinity": list(options.cores or affinity()),
         "governors": list(governors()),
         "system": f"{platform.system()} {platform.release()}",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from ..backends import backend_class
 from ..core.detector import Detector
-from ..device.sensors import affinity
+from ..device.processors import cpu_threads
 from ..errors import UsageError
 from ..io.open_source import can_wait
 from ..io.sources import Source
@@ -45,7 +44,7 @@ def shares(workers: int | None, network: Network, running: Running, source: str)
             f"workers={workers} is not supported: {network.backend} does not run '{network.path.name}' on the "
             "processor, and other devices run one inference at a time; allowed is workers=1"
         )
-    threads = running.threads or len(affinity()) or os.cpu_count() or 1
+    threads = running.threads or cpu_threads()
     if workers is None:
         workers = min(threads, MOST) if on_cpu and can_wait(source) else 1
     if workers == 1:

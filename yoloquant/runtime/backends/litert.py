@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..core.model_info import ModelInfo
+from ..device.processors import cpu_threads
 from ..errors import ArtifactError, MissingRuntimeError, TargetError, UsageError
 from ..tasks import spec_of
 from .base import Backend, BackendOptions
@@ -49,7 +49,7 @@ class LiteRTBackend(Backend):
         try:
             self._interpreter = module.Interpreter(
                 str(path),
-                num_threads=options.threads or os.cpu_count() or 1,
+                num_threads=options.threads or cpu_threads(),
                 experimental_delegates=delegates,
                 **_resolver(module, options.optimize),
             )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..core.model_info import ModelInfo
+from ..device.processors import cpu_threads
 from ..errors import ArtifactError, MissingRuntimeError, TargetError, UsageError
 from .base import Backend, BackendOptions
 
@@ -99,7 +99,7 @@ def _provider(library: Any, device: str) -> str:
 
 def _settings(library: Any, options: BackendOptions) -> Any:
     settings = library.SessionOptions()
-    settings.intra_op_num_threads = options.threads or os.cpu_count() or 1
+    settings.intra_op_num_threads = options.threads or cpu_threads()
     settings.log_severity_level = 3
     if options.exact_sums:  # without effect on processors with VNNI, whose sums are exact
         settings.add_session_config_entry("session.x64quantprecision", "1")

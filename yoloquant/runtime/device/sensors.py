@@ -44,11 +44,6 @@ def _psutil_memory() -> tuple[float | None, float | None]:
     return facts.rss / 1e6, getattr(facts, "peak_wset", 0) / 1e6 or None
 
 
-def affinity() -> tuple[int, ...]:
-    """Cores that this process may use; empty where it cannot be known."""
-    return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
-
-
 def load_average() -> float | None:
     """Processes that wanted a core in the last minute; None where it cannot be known."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None

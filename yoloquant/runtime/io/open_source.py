@@ -15,6 +15,11 @@ from .sources import ImageSource, LiveSource, Source, SourceOptions, VideoSource
 
 logger = logging.getLogger(__name__)
 
+_SILENT_CAMERA = (
+    "; a CSI camera opens like this and gives no picture without its own pipeline: on a Jetson "
+    "source='nvarguscamerasrc ! nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! appsink', on a Raspberry Pi "
+    "source='libcamerasrc ! videoconvert ! appsink' (an OpenCV with GStreamer)"
+)
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
@@ -22,7 +27,8 @@ def open_source(text: str, options: SourceOptions | None = None) -> Source:
     """Open a source.
 
     Args:
-        text: A camera's number (``0``) or device (``/dev/video0``), the address of a stream (``rtsp://...``), a
+        text: A camera's number (``0``) or device (``/dev/video0``, ``/dev/v4l/by-id/...``), the address of a
+            stream (``rtsp://...``), a
             GStreamer pipeline (``... ! appsink``), or the path of an image, a video or a folder of images.
         options: How it is read.
 
@@ -34,9 +40,9 @@ def open_source(text: str, options: SourceOptions | None = None) -> Source:
     options, text = options or SourceOptions(), text.strip()
     if not text:
         raise UsageError("source is empty; allowed are a camera number, a stream address, or a path")
-    if _is_camera(text):
-        number = int(re.sub(r"\D", "", text))
-        return LiveSource(text, lambda: _open_camera(number, options), options)
+    number = camera_number(text)
+    if number is not None:
+        return LiveSource(text, lambda: _open_camera(number, options), options, hint=_SILENT_CAMERA)
     if " ! " in text:
         return LiveSource("GStreamer", lambda: _open_pipeline(text), options)
     if "://" in text:
@@ -60,14 +66,28 @@ def open_source(text: str, options: SourceOptions | None = None) -> Source:
 def can_wait(text: str) -> bool:
     """Whether a source, not opened yet, has frames that can wait, and more than one: a video's file or a folder."""
     text = text.strip()
-    if _is_camera(text) or " ! " in text or "://" in text:
+    if camera_number(text) is not None or " ! " in text or "://" in text:
         return False
     path = Path(text).expanduser()
     return path.is_dir() or path.suffix.lower() not in IMAGE_SUFFIXES
 
 
-def _is_camera(text: str) -> bool:
-    return text.isdigit() or re.match(r"/dev/video\d+$", text) is not None
+def camera_number(text: str) -> int | None:
+    """The number of a camera: of ``0``, ``/dev/video0``, or a link to one that keeps its name (``/dev/v4l/by-id/...``).
+
+    Returns:
+        The number; None if the text names no camera.
+
+    Raises:
+        DataError: It is a link under ``/dev/v4l`` that does not exist; the message names those that do.
+    """
+    if text.isdigit():
+        return int(text)
+    device = re.match(r"/dev/video(\d+)$", text) or re.match(r"/dev/video(\d+)$", os.path.realpath(text))
+    if device is None and text.startswith("/dev/v4l/"):
+        links = sorted(str(p) for p in Path("/dev/v4l").glob("by-*/*"))
+        raise DataError(f"there is no camera '{text}'; cameras here: {', '.join(links) or 'none'}")
+    return int(device[1]) if device else None
 
 
 def _network_source(address: str, options: SourceOptions) -> Source:

@@ -188,6 +188,7 @@ class LiveSource(Source):
         name: What people call it.
         opener: Opens it and returns a ``cv2.VideoCapture``; raises SourceError or DataError.
         options: How it is read.
+        hint: What may be wrong where it opens and never gives a frame.
 
     Raises:
         DataError: There is no such device.
@@ -196,8 +197,8 @@ class LiveSource(Source):
 
     live = True
 
-    def __init__(self, name: str, opener: Callable[[], Any], options: SourceOptions) -> None:
-        self.name, self.reconnects = name, 0
+    def __init__(self, name: str, opener: Callable[[], Any], options: SourceOptions, *, hint: str = "") -> None:
+        self.name, self.reconnects, self._hint = name, 0, hint
         self._opener, self._options = opener, options
         self._cancelled = threading.Event()
         pauses = sum(_pause(attempt) for attempt in range(options.reconnect))
@@ -239,6 +240,7 @@ class LiveSource(Source):
             if attempt >= self._options.reconnect:
                 tried = f" and did not come back in {attempt} attempts" if attempt else ""
                 hint = "" if self._options.reconnect else "; reconnect=10 opens it again"
+                hint = self._hint if self._hint and not self._index and not self.reconnects else hint
                 raise SourceError(f"source '{self.name}' {what} after {self._index} frames{tried}{hint}")
             logger.warning("source '%s' %s; attempt %d to open it again", self.name, what, attempt + 1)
             self._capture.release()

@@ -1,0 +1,76 @@
+"""How many threads this process may really use: its affinity, and the quota of its container."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN = Path("/proc/self/cgroup")
+
+
+def affinity() -> tuple[int, ...]:
+    """Cores that this process may use; empty where it cannot be known."""
+    return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
+
+
+def cpu_threads(root: Path = CGROUPS, own: Path = OWN) -> int:
+    """Threads that run at once here: cores of the affinity, at most as many as the control group's quota pays for.
+
+    ``os.cpu_count()`` counts the machine's cores. In a container of two cores on a machine of 64 it says 64, and so
+    many threads stand in each other's way.
+
+    Args:
+        root: Where control groups are mounted.
+        own: Which groups this process is in.
+    """
+    cores = len(affinity()) or os.cpu_count() or 1
+    quota = cpu_quota(root, own)
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+
+
+def cpu_quota(root: Path = CGROUPS, own: Path = OWN) -> float | None:
+    """Processors that the control groups of this process pay for, the strictest of them; None without a limit.
+
+    See the Linux kernel's documentation: ``cpu.max`` of cgroup v2, ``cpu.cfs_quota_us`` of v1.
+    """
+    found = [share for folder in _folders(root, own) for share in (_version_2(folder), _version_1(folder)) if share]
+    return min(found) if found else None
+
+
+def _folders(root: Path, own: Path) -> list[Path]:
+    """Folders of this process's groups up to the root, in both versions; a container sees its own group as the root."""
+    found = [root, root / "cpu", root / "cpu,cpuacct"]
+    for line in _text(own).splitlines():
+        _, controllers, place = [*line.split(":", 2), "", ""][:3]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = root / controllers if controllers else root
+        relative = Path(place.lstrip("/"))
+        found += [base / part for part in (relative, *relative.parents)]
+    return found
+
+
+def _version_2(folder: Path) -> float | None:
+    words = _text(folder / "cpu.max").split()
+    return _share(*words) if len(words) == 2 else None
+
+
+def _version_1(folder: Path) -> float | None:
+    return _share(_text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us"))
+
+
+def _share(quota: str, period: str) -> float | None:
+    try:
+        share = float(quota) / float(period)  # "max" and -1 mean no limit
+    except (ValueError, ZeroDivisionError):
+        return None
+    return share if share > 0 else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
