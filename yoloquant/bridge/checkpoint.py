@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 MAX_IMGSZ = 8192
 STATE_KEY = "yoloquant"
+CLASS_ARGUMENTS = ("single_cls", "classes")
+"""Training arguments that say which classes a model saw."""
 NATIVE_KEY = "modelopt"
 """Ultralytics' own defaults: square side in pixels by task."""
 
@@ -50,6 +52,7 @@ class HostModel:
         sha256: Hash of the weights (of the file where there is one).
         state: What yoloquant stored in the checkpoint; empty for a plain one.
         unsafe: Whether the file could only be read by running its pickled code.
+        trained: Training arguments that say which classes it saw: ``single_cls`` and ``classes``.
         native: Quantizer state of Ultralytics' own QAT as the checkpoint holds it (``training.native``).
     """
 
@@ -63,6 +66,7 @@ class HostModel:
     sha256: str = ""
     state: dict[str, Any] = field(default_factory=dict)
     unsafe: bool = False
+    trained: dict[str, Any] = field(default_factory=dict)
     native: dict[str, Any] = field(default_factory=dict)
 
     def resolve_imgsz(self, imgsz: int | Sequence[int] | None = None) -> tuple[int, int]:
@@ -115,7 +119,10 @@ def load_model(model: Any, *, allow_unsafe: bool = False) -> HostModel:
         )
     source = str(getattr(model, "ckpt_path", "") or getattr(module, "pt_path", "") or "live model")
     module, native = _without_quantizers(copy.deepcopy(module))
-    return replace(_describe(module, source=source, sha256=_weights_sha256(module)), native=native)
+    args = getattr(module, "args", None)
+    given = args if isinstance(args, dict) else vars(args) if hasattr(args, "__dict__") else {}
+    trained = {k: given[k] for k in CLASS_ARGUMENTS if given.get(k)}
+    return replace(_describe(module, source=source, sha256=_weights_sha256(module)), native=native, trained=trained)
 
 
 def _load_file(path: Path, allow_unsafe: bool) -> HostModel:
@@ -150,7 +157,8 @@ def _load_file(path: Path, allow_unsafe: bool) -> HostModel:
         raise ModelError(f"what '{path}' holds under '{NATIVE_KEY}' is not the state of native QAT; train it again")
     imgsz = args.get("imgsz") if isinstance(args, dict) else None
     host = _describe(module, source=str(path), sha256=file_sha256(path), imgsz=imgsz, state=state, unsafe=unsafe)
-    return replace(host, native=native)
+    trained = {k: args[k] for k in CLASS_ARGUMENTS if args.get(k)} if isinstance(args, dict) else {}
+    return replace(host, native=native, trained=trained)
 
 
 def _without_quantizers(module: nn.Module) -> tuple[nn.Module, dict[str, Any]]:

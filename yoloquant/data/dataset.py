@@ -25,6 +25,7 @@ from .class_folders import check_class_folders, class_names, split_folder
 from .image_check import check_images
 from .image_files import list_images
 from .manifest import check_manifest, file_sha256, read_manifest
+from .trained_classes import TrainedClasses
 
 logger = logging.getLogger(__name__)
 
@@ -107,16 +108,51 @@ class ValidationSet:
 
     @classmethod
     def open(
-        cls, data: str | Path, info: ModelInfo, *, split: str = "val", manifest: str | Path | None = None
+        cls,
+        data: str | Path,
+        info: ModelInfo,
+        *,
+        split: str = "val",
+        manifest: str | Path | None = None,
+        trained: TrainedClasses | None = None,
     ) -> ValidationSet:
         """Open a data set of a model's task: a data yaml, or for a classifier the folder of its splits.
+
+        Args:
+            data: The yaml or folder.
+            info: The model.
+            split: Which split to score on.
+            manifest: See ``from_yaml``.
+            trained: Which of its classes the model was trained on; all if None.
 
         Raises:
             DataError: See ``from_yaml`` and ``class_folders.split_folder``.
         """
         if spec_of(info.task).class_folders:
             return cls.from_class_folders(data, info, split=split)
-        return cls.from_yaml(data, split=split, manifest=manifest, info=info)
+        found = cls.from_yaml(data, split=split, manifest=manifest, info=info)
+        return found if trained is None else found.as_trained(trained, info.names)
+
+    def as_trained(self, trained: TrainedClasses, names: Sequence[str]) -> ValidationSet:
+        """The same images with the labels that training saw.
+
+        Args:
+            trained: Which classes it saw.
+            names: Class names of the model.
+        """
+        single = trained.single and len(names) == 1
+        if not single and not trained.only:
+            return self
+        trained = replace(trained, single=single)
+        changed = [trained.labels(image.labels) for image in self.images]
+        images = tuple(
+            LabelledImage(i.path, n.classes, n.boxes, n.parts) for i, n in zip(self.images, changed, strict=True)
+        )
+        what = (
+            "all objects as one class (single_cls)" if single else f"classes {', '.join(map(str, trained.only))} only"
+        )
+        logger.warning("the model was trained on %s, and labels of '%s' are read like that", what, self.source)
+        return replace(self, images=images, names=tuple(names) if single else self.names)
 
     @classmethod
     def from_class_folders(cls, data: str | Path, info: ModelInfo, *, split: str = "val") -> ValidationSet:

@@ -62,6 +62,7 @@ def validate(
         ArtifactError: An artifact is missing or has changed.
     """
     from ..data.dataset import ValidationSet
+    from ..data.trained_classes import TrainedClasses
     from .evaluate import EvaluateOptions, evaluate
     from .gate import load_gate
     from .torch_runner import TorchRunner
@@ -77,7 +78,13 @@ def validate(
     if options.report is not None:
         output_folder(options.report)
     images = (
-        ValidationSet.open(str(data), artifact.info, split=options.split, manifest=options.manifest)
+        ValidationSet.open(
+            str(data),
+            artifact.info,
+            split=options.split,
+            manifest=options.manifest,
+            trained=TrainedClasses.of(artifact.model.trained),
+        )
         if data is not None
         else ValidationSet.from_folder(str(source), artifact.info.names)
     ).take(options.limit)

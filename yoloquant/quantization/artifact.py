@@ -249,5 +249,6 @@ def plain_arguments(module: Any, info: ModelInfo) -> dict[str, Any]:
     """Training arguments that a checkpoint keeps."""
     args = getattr(module, "args", None)
     args = dict(args) if isinstance(args, dict) else {}
-    kept = {k: v for k, v in args.items() if k in {"data", "single_cls", "overlap_mask", "mask_ratio"}}
+    names = {"data", "overlap_mask", "mask_ratio", *host.CLASS_ARGUMENTS}
+    kept = {k: v for k, v in args.items() if k in names and v is not None}
     return {**kept, "imgsz": max(info.imgsz), "task": info.task.value}

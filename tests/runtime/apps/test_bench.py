@@ -23,7 +23,8 @@ from yoloquant.runtime.apps.bench_report import Measured, Report
 from yoloquant.runtime.apps.bench_worker import Turn, measure
 from yoloquant.runtime.apps.running import BundleOpener, Running
 from yoloquant.runtime.apps.settings import Settings
-from yoloquant.runtime.device.sensors import Reading, affinity
+from yoloquant.runtime.device.processors import affinity
+from yoloquant.runtime.device.sensors import Reading
 from yoloquant.runtime.errors import DataError, OutputError, UsageError
 
 

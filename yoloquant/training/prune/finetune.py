@@ -58,7 +58,7 @@ def fine_tune(model: Any, data: Any, options: PruneOptions, arguments: dict[str,
         raise UsageError("training needs data=<data yaml or folder of images>")
     source = host.load_model(model, allow_unsafe=options.allow_unsafe)
     path = str(model) if isinstance(model, (str, os.PathLike)) else str(getattr(model, "ckpt_path", None) or "")
-    common = {"model": path or source.source, "task": source.task.value, **arguments}
+    common = {"model": path or source.source, "task": source.task.value, **source.trained, **arguments}
     common.setdefault("imgsz", max(source.resolve_imgsz()))
     total = int(arguments.get("epochs", EPOCHS))
     if options.steps > total:

@@ -43,7 +43,8 @@ def run(model: Any, data: Any, qat: Any, arguments: dict[str, Any]) -> tuple[Pat
 def _trainer(model: Any, data: Any, options: QATOptions, arguments: dict[str, Any], resume: bool) -> Any:
     path = str(model) if isinstance(model, (str, os.PathLike)) else str(getattr(model, "ckpt_path", None) or "")
     source = host.load_model(model, allow_unsafe=options.allow_unsafe)
-    overrides = {**arguments, "model": path or source.source, "task": source.task.value, "mode": "train"}
+    own = {"model": path or source.source, "task": source.task.value, "mode": "train"}
+    overrides = {**source.trained, **arguments, **own}
     if data is not None:
         overrides["data"] = str(data)
     if resume:
