@@ -83,6 +83,9 @@ class SafeUnpickler(pickle._Unpickler):  # the C implementation cannot be told w
         encoding: Of strings that Python 2 wrote.
     """
 
+    stack: list[Any]
+    append: Callable[[Any], None]
+
     def __init__(self, file: Any, *, encoding: str = "utf-8", **_: Any) -> None:
         super().__init__(file, encoding=encoding)  # type: ignore[call-arg]
         self._functions = _functions()
@@ -323,7 +326,8 @@ def _rebuild_from_type(function: Any, kind: Any, arguments: tuple[Any, ...], sta
 def _interpolation(value: Any) -> enum.Enum:
     from torchvision.transforms.functional import InterpolationMode
 
-    return InterpolationMode(value)
+    found: enum.Enum = InterpolationMode(value)
+    return found
 
 
 def _attribute(owner: Any, name: str) -> Any:
