@@ -213,7 +213,7 @@ def _open_elsewhere(
     try:
         target = targets.get(exported.target)
         start = launch(processor, target.backend, root=options.cpu_root or "")
-        runners[name] = EmulatedRunner(exported, target.backend, start, options.threads or os.cpu_count() or 1)
+        runners[name] = EmulatedRunner(exported, target.backend, start, options.threads or cpu_threads())
     except (YoloquantError, OSError) as exc:
         return replace(facts, error=str(exc))
     return facts
