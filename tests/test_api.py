@@ -39,7 +39,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
     """The tiny artifact for ONNX Runtime."""
-    return api.export(tiny_artifact(), targets="onnxruntime", folder=tmp_path_factory.mktemp("exports"))
+    return api.export(tiny_artifact(), targets="onnxruntime", output=tmp_path_factory.mktemp("exports"))
 
 
 @pytest.mark.slow
@@ -136,7 +136,7 @@ def test_plan_of_a_plain_and_of_a_quantized_checkpoint(tmp_path: Path) -> None:
 
 def test_portable_serves_every_target_with_one_set_of_ranges(tmp_path: Path) -> None:
     alone = replace(tiny_artifact(), plans={"portable": tiny_artifact().plans["portable"]})
-    outcome = api.export(alone, targets="onnxruntime,tensorrt", folder=tmp_path)
+    outcome = api.export(alone, targets="onnxruntime,tensorrt", output=tmp_path)
     for export in outcome.exports:
         found = get(export.target).read_scales(export)
         assert found
@@ -159,7 +159,7 @@ def test_a_failing_target_does_not_stop_the_others(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     _failing(monkeypatch, error)
-    outcome = api.export(tiny_artifact(), targets="tensorrt,onnxruntime", folder=tmp_path, keep_going=True)
+    outcome = api.export(tiny_artifact(), targets="tensorrt,onnxruntime", output=tmp_path, keep_going=True)
     assert [e.target for e in outcome.exports] == ["onnxruntime"] and "no luck" in outcome.errors["tensorrt"]
     if not isinstance(error, TargetError):
         return
@@ -177,7 +177,7 @@ def test_what_was_built_before_an_error_stays_listed(
 ) -> None:
     _failing(monkeypatch, error)
     with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else TargetError):
-        api.export(tiny_artifact(), targets="onnxruntime,tensorrt", folder=tmp_path)
+        api.export(tiny_artifact(), targets="onnxruntime,tensorrt", output=tmp_path)
     from yoloquant.targets.exports import load_exports
 
     assert [e.target for e in load_exports(tmp_path)] == ["onnxruntime"]
@@ -186,7 +186,7 @@ def test_what_was_built_before_an_error_stays_listed(
 def test_a_missing_package_is_found_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(get("tensorrt")), "requires", ("a_module_that_nobody_has",))
     with pytest.raises(TargetError, match="a_module_that_nobody_has"):
-        api.export(tiny_artifact(), targets="onnxruntime,tensorrt", folder=tmp_path)
+        api.export(tiny_artifact(), targets="onnxruntime,tensorrt", output=tmp_path)
     assert not list(tmp_path.iterdir())
     everything = {t.name for t in targets.resolve("all")}
     assert "tensorrt" not in everything and "onnxruntime" in everything
@@ -202,7 +202,7 @@ def test_targets_by_name_and_device() -> None:
 def test_an_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
     with pytest.raises(OutputError, match="is a file"):
-        api.export(tiny_artifact(), targets="onnxruntime", folder=tmp_path / "taken")
+        api.export(tiny_artifact(), targets="onnxruntime", output=tmp_path / "taken")
 
 
 def test_unlabelled_images(data: Path, exported: ExportResult) -> None:

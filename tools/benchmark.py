@@ -53,9 +53,8 @@ from tools.bench.mirror import mirror
 from tools.bench.rows import build_rows, overhead
 from tools.bench.table import markdown
 from tools.bench.theirs import export_theirs
-from tools.options import parse_options
+from tools.options import boolean, parse_options, positive
 from yoloquant import api, targets
-from yoloquant.cli.parser import boolean, positive
 from yoloquant.data.calibration import CalibrationOptions
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import YoloquantError

@@ -40,10 +40,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads crawl on
 from tools.bench.latency import Timing, measure, ratio
 from tools.bench.pruned import Job, Variant, fine_tuned, macs, one_shot
 from tools.bench.qat import BASELINE, Entry, score, table
-from tools.options import parse_options
+from tools.options import extras, parse_options, positive
 from yoloquant import api, targets
 from yoloquant.bridge import checkpoint as host
-from yoloquant.cli.parser import extras, positive
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import UsageError, YoloquantError
 from yoloquant.evaluation.torch_runner import TorchRunner
@@ -199,7 +198,7 @@ def exported(settings: Settings, best: Mapping[Variant, Path]) -> Exports:
         for name in settings.targets:
             try:
                 folder = _folder(settings, label)
-                found[label][name] = api.export(artifact, targets=[name], folder=folder).exports[0]
+                found[label][name] = api.export(artifact, targets=[name], output=folder).exports[0]
             except YoloquantError as exc:
                 found[label][name] = str(exc)
     return found

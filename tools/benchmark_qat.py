@@ -40,9 +40,8 @@ from tools.bench.mirror import mirror
 from tools.bench.native import native_export
 from tools.bench.qat import BASELINE, Entry, Run, score, table, train
 from tools.bench.theirs import export_theirs, load_theirs
-from tools.options import parse_options
+from tools.options import boolean, extras, parse_options, positive
 from yoloquant import api, targets
-from yoloquant.cli.parser import boolean, extras, positive
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import YoloquantError
 from yoloquant.evaluation.torch_runner import TorchRunner
@@ -153,7 +152,7 @@ def enter_ours(settings: Settings, artifacts: dict[str, Artifact]) -> list[Entry
             try:
                 target = targets.get(name)
                 folder = settings.output / "ours" / method.split(",")[0] / method.split()[-1] / name
-                exported = api.export(artifact, targets=[name], folder=folder).exports[0]
+                exported = api.export(artifact, targets=[name], output=folder).exports[0]
                 entry.runner = target.load(exported, settings.threads)
                 if method == settings.trained:
                     entry.scales = read_back(target, exported, artifact)

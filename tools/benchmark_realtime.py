@@ -38,8 +38,7 @@ os.environ.setdefault("YOLO_OFFLINE", "true")
 from tools.bench.realtime import OVERHEAD_GOAL, SPEED_GOAL, compare, table
 from tools.bench.realtime_video import write_video
 from tools.bench.realtime_worker import Job
-from tools.options import parse_options
-from yoloquant.cli.parser import positive
+from tools.options import parse_options, positive
 from yoloquant.errors import UsageError, YoloquantError
 from yoloquant.io import atomic_path, output_folder
 
@@ -132,7 +131,7 @@ def artifacts(settings: Settings, data: str) -> dict[str, Path]:
     else:
         options = QuantizeOptions(imgsz=settings.imgsz, calibration=CalibrationOptions(images=settings.images))
         artifact = api.quantize(settings.model, data=data, options=options)
-        exported = api.export(artifact, targets=settings.targets, folder=settings.output / "exports")
+        exported = api.export(artifact, targets=settings.targets, output=settings.output / "exports")
         found = {e.target: e.path for e in exported.exports}
     chosen = {name: found[name] for name in settings.targets if name in found}
     if not chosen:

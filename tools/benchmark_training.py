@@ -36,8 +36,7 @@ os.environ.setdefault("YOLO_OFFLINE", "true")
 
 from tools.bench.training_cost import FLOAT, VARIANTS, Cost, Rounds, measure, ratios, same_images
 from tools.bench.training_worker import Job
-from tools.options import parse_options
-from yoloquant.cli.parser import positive
+from tools.options import parse_options, positive
 from yoloquant.errors import UsageError, YoloquantError
 from yoloquant.io import atomic_path, output_folder
 

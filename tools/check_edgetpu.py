@@ -38,9 +38,9 @@ from torch import Tensor, fx, nn
 from tools.bench import simulated
 from tools.bench.simulated import BASELINE, print_report, progress
 from tools.bench.table import table
+from tools.options import positive
 from yoloquant import QuantizeOptions, quantize
 from yoloquant.bridge.checkpoint import HostModel, check_imgsz, exportable, load_model, model_info
-from yoloquant.cli.parser import positive
 from yoloquant.data.calibration import CalibrationOptions
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import UsageError

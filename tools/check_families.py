@@ -37,9 +37,8 @@ from tools.bench.agreement import ask
 from tools.bench.families import Training, trained
 from tools.bench.integers import integers
 from tools.bench.table import table
-from tools.options import parse_options
+from tools.options import boolean, parse_options, positive
 from yoloquant import api
-from yoloquant.cli.parser import boolean, positive
 from yoloquant.data.calibration import CalibrationOptions
 from yoloquant.errors import YoloquantError
 from yoloquant.evaluation.results import Interval, TargetResult, ValidationResult
@@ -126,7 +125,7 @@ def check(family: str, settings: Settings, data: Path) -> list[Row]:
     logger.info("%s: quantizing %s", family, checkpoint.name)
     options = QuantizeOptions(imgsz=settings.training.imgsz, calibration=CalibrationOptions(images=settings.images))
     artifact = api.quantize(checkpoint, data=data, scheme=settings.scheme, options=options)
-    exported = api.export(artifact, targets=settings.targets, folder=kept, keep_going=True)
+    exported = api.export(artifact, targets=settings.targets, output=kept, keep_going=True)
     judged = api.validate(
         artifact,
         exported,

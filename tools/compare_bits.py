@@ -31,9 +31,8 @@ os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads crawl on a busy machine
 
 from tools.bench.qat import BASELINE, Entry, Run, score, table, train
-from tools.options import parse_options
+from tools.options import extras, parse_options, positive
 from yoloquant.bridge import checkpoint as host
-from yoloquant.cli.parser import extras, positive
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import UsageError, YoloquantError
 from yoloquant.evaluation.torch_runner import TorchRunner

@@ -7,8 +7,6 @@ Usage: ``python tools/make_reference.py`` writes ``docs/reference/command.md`` a
 
 from __future__ import annotations
 
-import argparse
-import os
 import re
 import sys
 from pathlib import Path
@@ -25,7 +23,6 @@ START, END = "<!-- layers:", "<!-- end of layers -->"
 
 def main() -> int:
     """Write or check both files."""
-    os.environ["COLUMNS"] = "110"  # argparse wraps by the terminal's width
     pages = {
         ROOT / "docs" / "reference" / "command.md": command_page(),
         ROOT / "docs" / "architecture.md": architecture_page((ROOT / "docs" / "architecture.md").read_text()),
@@ -43,15 +40,11 @@ def main() -> int:
 
 def command_page() -> str:
     """The help of every command, as the command itself prints it."""
-    from yoloquant import __version__
-    from yoloquant.cli.parser import build_parser
+    from yoloquant.cli.parser import help_of, help_text
     from yoloquant.cli.verbs import VERBS
 
-    parser = build_parser(VERBS, __version__)
-    commands = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    parts = ["# Command\n", "Generated from the options themselves. Arguments are `key=value` or `--key value`.\n"]
-    for name, command in commands.choices.items():
-        parts.append(f"## {name}\n\n```text\n{command.format_help().rstrip()}\n```\n")
+    parts = ["# Command\n", f"Generated from the options themselves.\n\n```text\n{help_text()}\n```\n"]
+    parts += [f"## {verb.name}\n\n```text\n{help_of(verb)}\n```\n" for verb in VERBS]
     return "\n".join(parts)
 
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .api import export, plan, prune, quantize, run, train, validate, write_report
+    from . import bundle, targets
+    from .api import analyze, bench, export, plan, predict, prune, quantize, run, train, validate, write_report
     from .data.calibration_options import CalibrationOptions
     from .errors import YoloquantError
     from .evaluation.results import ValidationResult
     from .evaluation.sensitivity import Sensitivity
     from .evaluation.validate_options import ValidateOptions
+    from .inference.load import LoadedModel, load
     from .pipeline import RunResult
     from .pruning.plan import PrunePlan
     from .pruning.prune import PruneResult
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from .quantization.quantize_options import QuantizeOptions
     from .quantization.range_options import Algorithm, CalibrationRecipe
     from .recipe import Recipe
-    from .sensitivity.analyze import analyze
     from .sensitivity.analyze_options import AnalyzeOptions
     from .targets.exports import ExportResult
     from .training.prune.trainer import PruneTrainer
@@ -43,6 +44,7 @@ _WHERE = {
     "CalibrationRecipe": "quantization.range_options",
     "ExportResult": "targets.exports",
     "ExportedModel": "types",
+    "LoadedModel": "inference.load",
     "Plan": "quantization.plan",
     "PruneOptions": "pruning.prune_options",
     "PrunePlan": "pruning.plan",
@@ -60,9 +62,12 @@ _WHERE = {
     "ValidationResult": "evaluation.results",
     "Verdict": "types",
     "YoloquantError": "errors",
-    "analyze": "sensitivity.analyze",
+    "analyze": "api",
+    "bench": "api",
     "export": "api",
+    "load": "inference.load",
     "plan": "api",
+    "predict": "api",
     "prune": "api",
     "quantize": "api",
     "run": "api",
@@ -70,6 +75,8 @@ _WHERE = {
     "validate": "api",
     "write_report": "api",
 }
+
+_MODULES = ("bundle", "targets")
 
 __all__ = [
     "Algorithm",
@@ -79,6 +86,7 @@ __all__ = [
     "CalibrationRecipe",
     "ExportResult",
     "ExportedModel",
+    "LoadedModel",
     "Plan",
     "PruneOptions",
     "PrunePlan",
@@ -98,11 +106,16 @@ __all__ = [
     "YoloquantError",
     "__version__",
     "analyze",
+    "bench",
+    "bundle",
     "export",
+    "load",
     "plan",
+    "predict",
     "prune",
     "quantize",
     "run",
+    "targets",
     "train",
     "validate",
     "write_report",
@@ -110,10 +123,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'yoloquant' has no attribute '{name}'")
     from importlib import import_module
 
+    if name in _MODULES:
+        return import_module(f"yoloquant.{name}")
+    if name not in _WHERE:
+        raise AttributeError(f"module 'yoloquant' has no attribute '{name}'")
     value = getattr(import_module(f"yoloquant.{_WHERE[name]}"), name)
     globals()[name] = value
     return value

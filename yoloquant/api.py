@@ -11,6 +11,7 @@ from .types import Progress
 
 if TYPE_CHECKING:
     from .evaluation.results import ValidationResult
+    from .evaluation.sensitivity import Sensitivity
     from .evaluation.validate_options import ValidateOptions
     from .pipeline import RunResult
     from .pruning.prune import PruneResult
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from .quantization.quantize_options import QuantizeOptions
     from .recipe import Recipe
     from .report import ReportPaths
+    from .runtime.apps.bench_report import Report
+    from .runtime.apps.predict_summary import Summary
+    from .sensitivity.analyze_options import AnalyzeOptions
     from .targets.exports import ExportResult
     from .training.qat.qat_options import QATOptions
     from .training.train import TrainResult
@@ -35,6 +39,7 @@ def quantize(
     scheme: str | Iterable[str] = "auto",
     options: QuantizeOptions | None = None,
     progress: Progress | None = None,
+    **keywords: Any,
 ) -> Artifact:
     """Quantize a trained model after training: plan, then calibrate on training images.
 
@@ -46,8 +51,9 @@ def quantize(
         data: Data yaml whose train split calibrates, or a folder of images.
         scheme: Scheme names; ``auto`` makes a plan for every known runtime, from one pass over the images. ``portable``
             makes one symmetric plan that serves all of them with the same ranges.
-        options: Input size, images and algorithms.
+        options: Input size, images and algorithms, as one object.
         progress: Called after every calibration image.
+        **keywords: The same options one by one, called as in the command: ``imgsz=640, images=64, seed=1`` ...
 
     Returns:
         The artifact, to be saved, exported or trained further.
@@ -56,11 +62,14 @@ def quantize(
         ModelError: The model cannot be read or traced.
         DataError: The data are missing, or are the ones that will be scored.
         CalibrationError: There are too few images, or NaN activations.
-        UsageError: Unknown scheme or unsupported input size.
+        UsageError: Unknown scheme or keyword, or unsupported input size.
     """
+    from .options import gather
     from .quantization.ptq import quantize as calibrated
+    from .quantization.quantize_options import QuantizeOptions
     from .targets.schemes import resolve_schemes
 
+    options = gather(QuantizeOptions, options, keywords, "quantize", ("data", "scheme", "options", "progress"))
     return calibrated(model, data=data, schemes=resolve_schemes(scheme), options=options, progress=progress)
 
 
@@ -88,11 +97,23 @@ def train(
 ) -> TrainResult:
     """Train a model for its device: prune it, learn quantization ranges, or one after the other.
 
-    See ``yoloquant.training.train.train`` for the arguments and the errors raised.
+    Args:
+        model: Path of a trained Ultralytics checkpoint, or a live ``ultralytics.YOLO``.
+        data: Data yaml, or a folder of images without labels.
+        qat: A preset (``fast``, ``standard``, ``long``), ``QATOptions``, or a mapping of its fields.
+        prune: A share of the multiplications to remove, ``PruneOptions``, or a mapping of its fields.
+        **arguments: Options of ``QATOptions`` one by one (``preset="fast"``), of ``PruneOptions`` as ``prune_<name>``,
+            and any argument of Ultralytics' training: ``epochs``, ``imgsz``, ``batch``, ``device`` ...
+
+    Raises:
+        UsageError: An argument is unknown or does not fit.
+        YoloquantError: See ``yoloquant.training.train.train``.
     """
+    from .training.arguments import split_arguments
     from .training.train import train as trained
 
-    return trained(model, data=data, qat=qat, prune=prune, **arguments)
+    qat, prune, rest = split_arguments(qat, prune, arguments)
+    return trained(model, data=data, qat=qat, prune=prune, **rest)
 
 
 def prune(
@@ -104,18 +125,24 @@ def prune(
     output: PathLike | None = None,
     dry_run: bool = False,
     latency: bool = False,
+    **keywords: Any,
 ) -> PruneResult:
     """Prune a trained model in one shot, without training.
 
-    See ``yoloquant.pruning.prune.prune`` for the arguments and the errors raised.
+    See ``yoloquant.pruning.prune.prune`` for the arguments and the errors raised; ``**keywords`` are the fields of
+    ``PruneOptions`` one by one: ``amount=0.5, criterion="l2"`` ...
     """
+    from .options import gather
     from .pruning.prune import prune as pruned
+    from .pruning.prune_options import PruneOptions, parse
     from .training.prune.start import standalone_products
 
+    given = None if options is None else parse(options)
+    also = ("data", "imgsz", "output", "dry_run", "latency", "options")
     return pruned(
         model,
         data=data,
-        options=options,
+        options=gather(PruneOptions, given, keywords, "prune", also),
         imgsz=imgsz,
         output=output,
         dry_run=dry_run,
@@ -124,43 +151,72 @@ def prune(
     )
 
 
+def analyze(
+    model: Any,
+    *,
+    data: PathLike | None,
+    options: AnalyzeOptions | None = None,
+    progress: Progress | None = None,
+    **keywords: Any,
+) -> Sensitivity:
+    """Measure which layers a model can least do without.
+
+    See ``yoloquant.sensitivity.analyze.analyze`` for the arguments and the errors raised; ``**keywords`` are the fields
+    of ``AnalyzeOptions`` one by one: ``kind="quant", images=16`` ..., and ``output`` for its folder.
+    """
+    from .options import gather
+    from .sensitivity.analyze import analyze as analyzed
+    from .sensitivity.analyze_options import AnalyzeOptions
+
+    options = gather(AnalyzeOptions, options, keywords, "analyze", ("data", "options", "progress"))
+    return analyzed(model, data=data, options=options, progress=progress)
+
+
 def export(
     model: Any,
     *,
-    targets: str | Iterable[str],
-    folder: PathLike | None = None,
+    targets: str | Iterable[str] = "all",
+    output: PathLike | None = None,
     keep_going: bool = False,
     data: PathLike | None = None,
+    scheme: str | Iterable[str] = "auto",
     progress: Progress | None = None,
+    **keywords: Any,
 ) -> ExportResult:
-    """Export a quantized model.
+    """Export a model; a plain checkpoint is quantized first.
 
     Args:
-        model: An Artifact, or the path of a checkpoint that ``Artifact.save`` wrote.
+        model: An Artifact, a checkpoint that ``Artifact.save`` or training wrote, or with ``data`` a plain one.
         targets: Target or device names; ``all`` for every one that is installed.
-        folder: Where to write; ``<checkpoint>_exports`` beside the checkpoint by default.
+        output: Folder to write to; ``<checkpoint>_exports`` beside the checkpoint by default.
         keep_going: Report a target that cannot be built in the result instead of raising.
-        data: Data yaml or folder whose images calibrate points that a target needs and the artifact lacks.
+        data: Data yaml or folder whose images calibrate a plain checkpoint, or what a target needs and another lacks.
+        scheme: Schemes of a plain checkpoint.
         progress: Called before and after every target.
+        **keywords: Options of ``quantize`` for a plain checkpoint; ``format`` is another word for ``targets``.
 
     Returns:
         The exported models; their list is also written to ``exports.json`` in the folder.
 
     Raises:
-        UsageError: Unknown target.
+        UsageError: Unknown target or keyword, or one that does not apply to a quantized model.
         PlanError: The artifact lacks ranges that a target needs.
         TargetError: A target cannot be built.
         OutputError: The folder cannot be written.
     """
-    from .quantization.artifact import Artifact
-    from .targets.export import complete
+    from .options import build, flatten
+    from .quantization.quantize_options import QuantizeOptions
     from .targets.export import export as exported
+    from .targets.prepare import prepare
 
+    if "format" in keywords:
+        targets = keywords.pop("format")
+    options = build(QuantizeOptions, keywords, "export", ("targets", "output", "data", "scheme", "keep_going"))
     chosen = registry.resolve(targets)
-    artifact = model if isinstance(model, Artifact) else Artifact.load(model)
-    if data is not None:
-        artifact = complete(artifact, chosen, data=data)
-    return exported(artifact, chosen, folder=folder, keep_going=keep_going, progress=progress)
+    named = [*keywords, *(["scheme"] if scheme != "auto" else [])]
+    named = [name for name in named if name == "scheme" or name in flatten(QuantizeOptions)]
+    artifact = prepare(model, chosen, data=data, scheme=scheme, options=options, named=named)
+    return exported(artifact, chosen, folder=output, keep_going=keep_going, progress=progress)
 
 
 def validate(
@@ -171,15 +227,20 @@ def validate(
     source: PathLike | None = None,
     options: ValidateOptions | None = None,
     progress: Progress | None = None,
+    **keywords: Any,
 ) -> ValidationResult:
     """Score every artifact beside the FP32 model on the same images, judge it by a gate, and report.
 
-    See ``yoloquant.evaluation.validate.validate`` for the arguments and the errors raised.
+    See ``yoloquant.evaluation.validate.validate`` for the arguments and the errors raised; ``**keywords`` are the
+    fields of ``ValidateOptions`` one by one: ``limit=100, gate="strict"`` ..., and ``output`` for the report's folder.
     """
     from .evaluation.validate import validate as validated
+    from .evaluation.validate_options import ValidateOptions
+    from .options import gather
 
+    options = gather(ValidateOptions, options, keywords, "validate", ("data", "source", "options", "progress"))
     result = validated(model, exports, data=data, source=source, options=options, progress=progress)
-    if options is not None and options.report is not None:
+    if options.report is not None:
         write_report(result, options.report)
     return result
 
@@ -198,7 +259,8 @@ def run(recipe: Recipe | PathLike | None = None, *, listener: Listener | None = 
     Args:
         recipe: A recipe, or the path of one.
         listener: Told of every stage and its progress; nothing is printed without one.
-        **keys: Keys of a recipe, on top of the recipe's own: ``model``, ``data``, ``targets`` ...
+        **keys: Keys of a recipe on top of its own (``model``, ``data``, ``calibration={"images": 64}``), or the
+            command's (``images=64``).
 
     Returns:
         Everything that was made, and the verdict.
@@ -211,3 +273,43 @@ def run(recipe: Recipe | PathLike | None = None, *, listener: Listener | None = 
     from .recipe import as_recipe
 
     return whole_job(as_recipe(recipe, keys), listener)
+
+
+def predict(model: PathLike, source: str | int | PathLike, **keywords: Any) -> Summary:
+    """Detect in a camera, stream, video, folder or image with an exported model.
+
+    Args:
+        model: A bundle, or an artifact in its export folder.
+        source: Camera number, stream address, video, folder or image.
+        **keywords: Arguments of the command: ``output="found.jsonl", conf=0.25, workers=2`` ...
+
+    Returns:
+        How it went; nothing is printed.
+
+    Raises:
+        UsageError: A keyword is unknown or its value not supported.
+        YoloquantError: The model cannot run, or the source failed.
+    """
+    from .inference.run_exports import predict_with
+
+    return predict_with({"model": model, "source": source, **keywords})
+
+
+def bench(models: PathLike | Iterable[PathLike], **keywords: Any) -> Report:
+    """Measure exports that take turns: latency, throughput, processor time, memory, temperature and power.
+
+    Args:
+        models: Bundles, artifacts or export folders.
+        **keywords: Arguments of the command: ``source="images/", rounds=10, threads=2`` ...
+
+    Returns:
+        The measurements.
+
+    Raises:
+        UsageError: A keyword is unknown or its value not supported.
+        YoloquantError: A model cannot run.
+    """
+    from .inference.run_exports import bench_with
+
+    named = [models] if isinstance(models, (str, os.PathLike)) else list(models)
+    return bench_with({"model": ",".join(os.fspath(m) for m in named), **keywords})

@@ -17,6 +17,7 @@ from .quantization.artifact import Artifact
 from .quantization.ptq import quantize
 from .recipe import Recipe
 from .report import ReportPaths, write_report
+from .summarized import Summarized
 from .targets import preparations, resolve
 from .targets.base import Target
 from .targets.export import complete, export
@@ -37,8 +38,8 @@ class _Silent:
         pass
 
 
-@dataclass(frozen=True)
-class RunResult:
+@dataclass(frozen=True, repr=False)
+class RunResult(Summarized):
     """What a run made.
 
     Attributes:
@@ -59,6 +60,23 @@ class RunResult:
     def verdict(self) -> Verdict:
         """The verdict on the whole run."""
         return self.validation.verdict
+
+    def summary(self) -> str:
+        """What was exported, and how it was judged."""
+        return f"{self.exports.summary()}\n{self.validation.summary()}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        parts = {"artifact": self.artifact.to_dict(), "exports": self.exports.to_dict()}
+        return {"folder": str(self.folder), **parts, "validation": self.validation.to_dict()}
+
+    def to_df(self) -> Any:
+        """The table of the validation as a ``pandas.DataFrame``.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        return self.validation.to_df()
 
 
 def run(recipe: Recipe, listener: Listener | None = None) -> RunResult:
@@ -149,7 +167,7 @@ def _trained(recipe: Recipe, folder: Path, targets: Sequence[Target], listener: 
     result = train(recipe.model, data=recipe.data, qat=recipe.train.qat, **arguments)
     word = "trained" if result.improved else "training did not help; kept the calibrated ranges in"
     listener.note(f"{word} {result.best}")
-    with listener.stage("calibrating what was not trained") as progress:
+    with listener.stage("calibrating what targets need and training left open") as progress:
         return complete(result.artifact, targets, data=recipe.data, options=recipe.quantize_options, progress=progress)
 
 

@@ -1,145 +1,119 @@
-"""A recipe: the whole job in one validated file."""
+"""A recipe: the whole job in one validated file. It composes the option models; none is defined here again."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
-from .data.calibration_options import DEFAULT_IMAGES, MIN_IMAGES, CalibrationOptions
+from .data.calibration_options import CalibrationOptions, SampleOptions
 from .errors import UsageError
-from .evaluation.validate_options import ValidateOptions
+from .evaluation.validate_options import ScoringOptions, ValidateOptions
+from .options import (
+    IMGSZ,
+    UNSAFE,
+    ImageSize,
+    Names,
+    PathOrNone,
+    Text,
+    TextOrNone,
+    canonical,
+    flatten,
+    nest,
+    option,
+    option_model,
+    sentences,
+)
 from .pruning.prune_options import parse as parse_prune
 from .quantization.quantize_options import QuantizeOptions
-from .quantization.range_options import Algorithm, CalibrationRecipe
-from .training.qat.qat_options import parse
+from .quantization.range_options import CalibrationRecipe
+from .training.qat.qat_options import parse as parse_qat
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+def _read_by(parse: Callable[[Any], Any]) -> AfterValidator:
+    """Check a value with the parser of the verb that it is handed to, and keep it as it was given."""
 
-
-class CalibrationPart(_Strict):
-    """Which images calibrate, see ``CalibrationOptions``."""
-
-    images: int = Field(default=DEFAULT_IMAGES, ge=MIN_IMAGES)
-    split: str = "train"
-    seed: int = 0
-    allow_scored: bool = False
-
-
-class RangesPart(_Strict):
-    """Which algorithm finds which range, see ``CalibrationRecipe``."""
-
-    activation: Algorithm = CalibrationRecipe.activation
-    pre_activation: Algorithm = CalibrationRecipe.pre_activation
-    score: Algorithm = CalibrationRecipe.score
-    head: Algorithm = CalibrationRecipe.head
-    weight: Algorithm = CalibrationRecipe.weight
-    percentile: float = Field(default=CalibrationRecipe.percentile, gt=50, le=100)
-
-    @field_validator("weight")
-    @classmethod
-    def _for_weights(cls, value: Algorithm) -> Algorithm:
-        if value not in {Algorithm.MINMAX, Algorithm.MSE}:
-            raise ValueError("weights can only use minmax and mse")
-        return value
-
-
-class ValidationPart(_Strict):
-    """How artifacts are judged, see ``ValidateOptions``."""
-
-    gate: str | dict[str, Any] = "default"
-    data: str | None = None
-    source: str | None = None
-    split: str = "val"
-    limit: int | None = Field(default=None, ge=1)
-    threads: int | None = Field(default=None, ge=1)
-    latency: bool = True
-    memory: bool = True
-    bootstrap: int = Field(default=1000, ge=100)
-    manifest: str | None = None
-
-
-class TrainPart(_Strict):
-    """Training between calibration and export, see ``yoloquant.train``.
-
-    Attributes:
-        qat: A preset, or fields of ``QATOptions``.
-        arguments: Ultralytics' training arguments, for instance epochs, batch and device.
-    """
-
-    qat: str | dict[str, Any] = "standard"
-    arguments: dict[str, Any] = Field(default_factory=dict)
-
-    @field_validator("qat")
-    @classmethod
-    def _known(cls, value: Any) -> Any:
+    def check(value: Any) -> Any:
         try:
             parse(value)
         except UsageError as exc:
-            raise ValueError(str(exc)) from exc
+            raise PydanticCustomError("told", "{text}", {"text": str(exc)}) from exc
         return value
 
-
-class PrunePart(_Strict):
-    """Pruning and fine-tuning before anything else, see ``yoloquant.train(prune=...)``.
-
-    Attributes:
-        options: A share of the multiplications, or fields of ``PruneOptions``.
-        arguments: Ultralytics' training arguments of the fine-tuning, for instance epochs, batch and device.
-    """
-
-    options: float | dict[str, Any] = 0.5
-    arguments: dict[str, Any] = Field(default_factory=dict)
-
-    @field_validator("options")
-    @classmethod
-    def _known(cls, value: Any) -> Any:
-        try:
-            parse_prune(value)
-        except UsageError as exc:
-            raise ValueError(str(exc)) from exc
-        return value
+    return AfterValidator(check)
 
 
-class Recipe(_Strict):
-    """Everything that ``yoloquant run`` needs.
+@option_model
+class ValidationPart(ScoringOptions):
+    """How artifacts are judged, and on what."""
 
-    Attributes:
-        model: Trained checkpoint.
-        data: Data yaml; its train split calibrates, its val split scores.
-        targets: Target or device names, or ``all``.
-        scheme: Scheme names; ``auto`` gives every target its own.
-        imgsz: Input size; the checkpoint's own by default.
-        attention: ``keep``, or ``fitted`` to replace self-attention, which an Edge TPU cannot run, by convolutions
-            fitted to training images before quantization. The original model stays what results are compared with.
-        output: Folder for checkpoint, exports and report.
-        calibration: Which images calibrate.
-        ranges: Which algorithm finds which range.
-        prune: Pruning and fine-tuning, first of all; none if None.
-        train: Quantization-aware training before the export; calibration alone if None.
-        validation: How artifacts are judged.
-        allow_unsafe: Read checkpoints that can run code.
-    """
+    data: TextOrNone = option(
+        default=None, help="data yaml to score on, where it is another than data", flat="validation_data"
+    )
+    source: TextOrNone = option(default=None, help="folder of images without labels to judge on, instead of data")
 
-    model: str
-    data: str
-    targets: tuple[str, ...] = ("all",)
-    scheme: tuple[str, ...] = ("auto",)
-    imgsz: int | tuple[int, int] | None = None
-    attention: Literal["keep", "fitted"] = "keep"
-    output: str | None = None
-    calibration: CalibrationPart = CalibrationPart()
-    ranges: RangesPart = RangesPart()
-    prune: PrunePart | None = None
-    train: TrainPart | None = None
-    validation: ValidationPart = ValidationPart()
-    allow_unsafe: bool = False
+
+@option_model
+class TrainPart:
+    """Training between calibration and export, see ``yoloquant.train``."""
+
+    qat: Annotated[Any, _read_by(parse_qat)] = option(default="standard", help="a preset, or fields of QATOptions")
+    arguments: dict[str, Any] = option(
+        default_factory=dict, help="Ultralytics' training arguments, for instance epochs, batch and device"
+    )
+
+
+@option_model
+class PrunePart:
+    """Pruning and fine-tuning before anything else, see ``yoloquant.train(prune=...)``."""
+
+    options: Annotated[Any, _read_by(parse_prune)] = option(
+        default=0.5, help="share of the multiplications to remove, or fields of PruneOptions"
+    )
+    arguments: dict[str, Any] = option(
+        default_factory=dict,
+        help="Ultralytics' training arguments of the fine-tuning, for instance epochs, batch and device",
+    )
+
+
+class Recipe(BaseModel):
+    """Everything that ``yoloquant run`` needs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Text = option(help="trained checkpoint (.pt)")
+    data: Text = option(help="data yaml (a path, or a name like coco128.yaml): train calibrates, val scores")
+    targets: Names = option(
+        default=("all",),
+        help="targets or devices, separated by commas; all for every installed one",
+        aliases=("target",),
+    )
+    scheme: Names = option(
+        default=("auto",), help="quantization schemes; auto gives every target its own, portable serves all alike"
+    )
+    imgsz: ImageSize = option(default=None, help=IMGSZ)
+    attention: Literal["keep", "fitted"] = option(
+        default="keep",
+        help="keep, or fitted: replace self-attention, which an Edge TPU cannot run, by convolutions fitted to "
+        "training images; the original model stays what results are compared with",
+    )
+    output: PathOrNone = option(default=None, help="folder for the results; one beside the checkpoint if not given")
+    calibration: SampleOptions = option(default_factory=SampleOptions, help="which images calibrate")
+    ranges: CalibrationRecipe = option(default_factory=CalibrationRecipe, help="which algorithm finds which range")
+    prune: PrunePart | None = option(
+        default=None, help="prune and fine-tune first: the share of the multiplications to remove", flat="prune"
+    )
+    train: TrainPart | None = option(
+        default=None, help="train before exporting, with this preset: fast, standard or long", flat="train"
+    )
+    validation: ValidationPart = option(default_factory=ValidationPart, help="how artifacts are judged")
+    allow_unsafe: bool = option(default=False, help=UNSAFE)
 
     @field_validator("train", mode="before")
     @classmethod
@@ -151,29 +125,25 @@ class Recipe(_Strict):
     def _share(cls, value: Any) -> Any:
         return {"options": value} if isinstance(value, (int, float, str)) else value
 
-    @field_validator("targets", "scheme", mode="before")
-    @classmethod
-    def _listed(cls, value: Any) -> Any:
-        return tuple(v.strip() for v in value.split(",")) if isinstance(value, str) else value
-
     @property
     def calibration_options(self) -> CalibrationOptions:
         """Which images calibrate."""
-        return CalibrationOptions(**self.calibration.model_dump(), scored_split=self.validation.split)
+        return CalibrationOptions(**vars(self.calibration), scored_split=self.validation.split)
 
     @property
     def quantize_options(self) -> QuantizeOptions:
-        """Options for ``api.quantize``."""
+        """Options for ``quantization.ptq.quantize``."""
         return QuantizeOptions(
             imgsz=self.imgsz,
             calibration=self.calibration_options,
-            ranges=CalibrationRecipe(**self.ranges.model_dump()),
+            ranges=self.ranges,
             allow_unsafe=self.allow_unsafe,
         )
 
     def validate_options(self, report: Path) -> ValidateOptions:
-        """Options for ``api.validate``."""
-        return ValidateOptions(**self.validation.model_dump(exclude={"data", "source"}), report=report)
+        """Options for ``evaluation.validate.validate``."""
+        own = {key: value for key, value in vars(self.validation).items() if key not in ("data", "source")}
+        return ValidateOptions(**own, report=report)
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -182,26 +152,50 @@ def load_recipe(path: str | Path) -> Recipe:
     Raises:
         UsageError: The file does not exist, is not YAML, or holds unknown keys or bad values.
     """
-    path = Path(path)
+    return make_recipe(_content(Path(path)), str(path))
+
+
+def _content(path: Path) -> Any:
     if not path.is_file():
         raise UsageError(f"recipe '{path}' does not exist")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as exc:
         raise UsageError(f"recipe '{path}' is not readable YAML: {exc}") from exc
-    return make_recipe(content, str(path))
 
 
 def as_recipe(recipe: Recipe | str | os.PathLike[str] | None, keys: Mapping[str, Any]) -> Recipe:
     """Combine a recipe, or the path of one, with keys that override its own.
 
+    Args:
+        recipe: A recipe, its path, or None for the keys alone.
+        keys: Keys of a recipe (``calibration={"images": 64}``), or the command's flat ones (``images=64``).
+
     Raises:
         UsageError: The file is not a recipe, or a key is unknown or has a bad value.
     """
-    if recipe is None:
-        return make_recipe(dict(keys), "arguments")
-    known = recipe if isinstance(recipe, Recipe) else load_recipe(Path(recipe))
-    return make_recipe({**known.model_dump(exclude_unset=True), **keys}, "recipe") if keys else known
+    if isinstance(recipe, Recipe):
+        if not keys:
+            return recipe
+        content: Any = {key: plain(getattr(recipe, key)) for key in recipe.model_fields_set}
+    else:
+        content = {} if recipe is None else _content(Path(recipe))
+    where = str(recipe) if isinstance(recipe, (str, os.PathLike)) else "recipe" if recipe else "arguments"
+    if not isinstance(content, dict):
+        return make_recipe(content, where)  # which says what is wrong with it
+    parts = {key: value for key, value in keys.items() if key in Recipe.model_fields}
+    options = flatten(Recipe)
+    rest = canonical({k: v for k, v in keys.items() if k not in parts}, options.values(), "run")
+    content = {**content, **parts}
+    for part, values in nest(rest, options).items():
+        known = content.get(part)
+        content[part] = {**known, **values} if isinstance(known, dict) and isinstance(values, dict) else values
+    return make_recipe(content, where)
+
+
+def plain(part: Any) -> Any:
+    """A part of a recipe as a mapping."""
+    return asdict(part) if hasattr(part, "__dataclass_fields__") else part
 
 
 def make_recipe(content: Any, where: str = "recipe") -> Recipe:
@@ -215,23 +209,4 @@ def make_recipe(content: Any, where: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as exc:
-        raise UsageError(f"{where}: " + "; ".join(_problem(dict(e)) for e in exc.errors())) from exc
-
-
-_PARTS: dict[str, type[BaseModel]] = {
-    "calibration": CalibrationPart,
-    "ranges": RangesPart,
-    "prune": PrunePart,
-    "train": TrainPart,
-    "validation": ValidationPart,
-}
-
-
-def _problem(error: dict[str, Any]) -> str:
-    place = [str(p) for p in error["loc"]]
-    if error["type"] == "extra_forbidden":
-        fields = (_PARTS[place[0]] if len(place) > 1 else Recipe).model_fields
-        return f"unknown key '{'.'.join(place)}'; allowed are {', '.join(fields)}"
-    if error["type"] == "missing":
-        return f"key '{'.'.join(place)}' is missing"
-    return f"{'.'.join(place)}={error['input']!r}: {error['msg']}"
+        raise UsageError(f"{where}: {sentences(exc, Recipe)}") from exc

@@ -43,7 +43,7 @@ def exported(demo_artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) 
 
     def get(target: str) -> ExportedModel:
         def make(folder: Path) -> ExportedModel:
-            (model,) = api.export(demo_artifact, targets=target, folder=folder).exports
+            (model,) = api.export(demo_artifact, targets=target, output=folder).exports
             return model
 
         return once(tmp_path_factory, f"demo-{target}", make)

@@ -86,5 +86,5 @@ def test_yolo11n(tmp_path: Path) -> None:
     schemes = ["onnxruntime", "openvino", "litert"]
     artifact = api.quantize(str(weights), data=data, scheme=schemes, options=options)
     for device in ("onnx", "intel", "raspberrypi"):
-        (exported,) = api.export(artifact, targets=device, folder=tmp_path / "exports").exports
+        (exported,) = api.export(artifact, targets=device, output=tmp_path / "exports").exports
         assert check(artifact, exported, device, tmp_path / device) >= 6

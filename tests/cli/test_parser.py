@@ -1,153 +1,161 @@
-"""The command line's arguments, in both spellings."""
+"""The command line's words: spellings, unknown keys, values and help."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yoloquant.cli.parser import Option, Verb, boolean, build_parser, extras, normalise, positive, size
+from yoloquant.cli.commands.export import ExportCall
+from yoloquant.cli.commands.quantize import QuantizeCall
+from yoloquant.cli.commands.train import TrainCall
+from yoloquant.cli.parser import Call, help_of, help_text, module_of, read, values_of
+from yoloquant.cli.verbs import VERBS
 from yoloquant.errors import UsageError
+from yoloquant.quantization.quantize_options import QuantizeOptions
+from yoloquant.runtime.apps.keys import BENCH, PREDICT
+from yoloquant.training.qat.qat_options import Preset, QATOptions
 
-VERBS = (
-    Verb(
-        "cook",
-        "Cook something.",
-        (
-            Option("model", "what", required=True),
-            Option("imgsz", "size", size),
-            Option("allow_unsafe", "risk", boolean, False),
-            Option("images", "how many", positive, 128),
-            Option("targets", "for whom", aliases=("target", "for_whom")),
-            Option("seed", "seed", int, 0),
-        ),
-        "yoloquant cook model=a.pt",
-    ),
-    Verb("run", "Run.", (Option("recipe", "file"), Option("limit", "count", positive)), "yoloquant run r.yaml",
-         positional="recipe"),
-    Verb("list", "List.", (), "yoloquant list"),
-    Verb("learn", "Learn.", (Option("model", "what"), Option("range_lr", "rate", float)), "yoloquant learn model=a.pt",
-         passes=True),
-)  # fmt: skip
+GIVEN = {"model": "a.pt", "data": "d.yaml", "imgsz": "64,96", "allow_unsafe": "yes", "images": "9", "scheme": "x,y",
+         "seed": "-4"}  # fmt: skip
 
 
-def parse(*arguments: str) -> dict[str, Any]:
-    """What the command line would see."""
-    return vars(build_parser(VERBS, "1").parse_args(normalise(arguments, VERBS)))
+def options_read(call: Call) -> tuple[object, ...]:
+    own, options = call[QuantizeCall], call[QuantizeOptions]
+    chosen = options.calibration
+    return own.model, own.data, own.scheme, options.imgsz, options.allow_unsafe, chosen.images, chosen.seed
 
 
-GIVEN = {"model": "a.pt", "imgsz": "64,96", "allow_unsafe": "yes", "images": "9", "targets": "x,y", "seed": "-4"}
-READ = {"verb": "cook", "model": "a.pt", "imgsz": (64, 96), "allow_unsafe": True, "images": 9, "targets": "x,y",
-        "seed": -4}  # fmt: skip
-
-
-@given(st.lists(st.integers(0, 3), min_size=6, max_size=6), st.permutations(sorted(GIVEN)))
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=7, max_size=7), st.permutations(sorted(GIVEN)))
 def test_every_mix_of_spellings_means_the_same(styles: list[int], order: list[str]) -> None:
-    arguments = ["cook"]
+    words = ["quantize"]
     for key, style in zip(order, styles, strict=True):
         dashed, value = key.replace("_", "-"), GIVEN[key]
-        arguments += {
-            0: [f"{key}={value}"],
-            1: [f"--{key}={value}"],
-            2: [f"--{dashed}={value}"] if value.startswith("-") else [f"--{dashed}", value],
-            3: [f"{dashed}={value}"],
-        }[style]
-    assert parse(*arguments) == READ
+        words += {0: [f"{key}={value}"], 1: [f"--{key}={value}"], 2: [f"--{dashed}", value], 3: [f"{dashed}={value}"]}[
+            style
+        ]
+    assert options_read(read(words)) == ("a.pt", "d.yaml", ("x", "y"), (64, 96), True, 9, -4)
 
 
-def test_defaults_are_left_open_and_aliases_fold() -> None:
-    assert parse("cook", "model=x") == {**dict.fromkeys(READ), "verb": "cook", "model": "x"}
-    for spelling in (["target=a"], ["--target", "a"], ["for_whom=a"], ["--for-whom", "a"], ["--for_whom=a"]):
-        assert parse("cook", "model=x", *spelling)["targets"] == "a"
+def test_defaults_are_those_of_the_models_and_aliases_fold() -> None:
+    assert options_read(read(["quantize", "a.pt", "data=d"])) == ("a.pt", "d", ("auto",), None, False, 128, 0)
+    for spelling in (["target=a"], ["--target", "a"], ["format=a"], ["--format=a"], ["targets=a"]):
+        assert read(["export", "a.pt", *spelling])[ExportCall].targets == ("a",)
 
 
 def test_values_may_hold_anything() -> None:
-    assert parse("cook", "model=/a dir/b=c.pt")["model"] == "/a dir/b=c.pt"
-    assert parse("cook", "--model", "key=value.pt")["model"] == "key=value.pt"
-    assert parse("cook", "model=")["model"] == ""
-    assert parse("cook", "--model", "targets=x")["model"] == "targets=x"
+    for words in (["model=/a dir/b=c.pt"], ["--model", "/a dir/b=c.pt"], ["/a dir/b=c.pt"]):
+        assert read(["export", *words])[ExportCall].model == "/a dir/b=c.pt"
+    assert read(["export", "--model", "targets=x"])[ExportCall].model == "targets=x"
 
 
-def test_a_bare_first_argument() -> None:
-    assert parse("run", "recipe.yaml", "limit=3") == {"verb": "run", "recipe": "recipe.yaml", "limit": 3}
-    assert parse("run", "limit=3")["recipe"] is None
-    for wrong in (["cook", "a.pt"], ["run", "limit=3", "recipe.yaml"], ["list", "x"], ["cook", "model=x", "extra"]):
-        with pytest.raises(UsageError, match="is not key=value; for example: yoloquant"):
-            parse(*wrong)
+def test_a_bare_first_word_is_what_the_verb_is_about() -> None:
+    assert read(["run", "recipe.yaml", "limit=3"]).given == {"recipe": "recipe.yaml", "limit": "3"}
+    assert read(["predict", "exports", "source=0"]).given == {"model": "exports", "source": "0"}
+    for wrong in (["export", "data=d", "a.pt"], ["targets", "x"], ["quantize", "a.pt", "extra"]):
+        with pytest.raises(UsageError, match=r"is not key=value.*for example: yoloquant"):
+            read(wrong)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("words", "message"),
     [
-        (["cok", "model=x"], "did you mean 'cook'"),
-        (["zzz"], "allowed are cook, run, list"),
-        (["cook", "modl=x"], "unknown argument 'modl' of 'cook'; did you mean 'model'"),
-        (["cook", "--modl", "x"], "unknown argument 'modl' of 'cook'; did you mean 'model'"),
-        (["cook", "--modl=x"], "did you mean 'model'"),
-        (["cook", "model=x", "--allow-unsaf=1"], "did you mean 'allow_unsafe'"),
-        (["cook", "model=x", "qqqq=1"], "allowed are model, imgsz"),
-        (["cook", "model=x", "--qqqq", "1"], "allowed are model, imgsz"),
-        (["cook", "model=x", "-m", "1"], "unknown argument 'm'"),
-        (["cook"], "model.*see 'yoloquant cook --help'"),
-        (["cook", "model=x", "images=0"], "images.*whole number above 0"),
-        (["cook", "model=x", "images=²"], "images"),
-        (["cook", "model=x", "images=1.5"], "whole number above 0"),
-        (["cook", "model=x", "imgsz=big"], "imgsz.*one number or height,width"),
-        (["cook", "model=x", "imgsz=1,2,3"], "one number or height,width"),
-        (["cook", "model=x", "allow_unsafe=maybe"], "true and false"),
-        (["cook", "model=x", "seed=a"], "seed"),
-        (["cook", "--model"], "model.*expected one argument"),
-        (["--verbose"], "see 'yoloquant --help'"),
+        (["quantise", "model=x"], "unknown command 'quantise'; did you mean 'quantize'"),
+        (["zzz"], "allowed are quantize, train"),
+        (["quantize", "modl=x"], "'quantize' has no option 'modl'; did you mean 'model'"),
+        (["quantize", "--modl", "x"], "did you mean 'model'"),
+        (["quantize", "--modl=x"], "did you mean 'model'"),
+        (["quantize", "a", "data=d", "--allow-unsaf=1"], "did you mean 'allow_unsafe'"),
+        (["quantize", "a", "qqqq=1"], "allowed are model, data, scheme, output, imgsz"),
+        (["export", "a", "fromat=openvino"], "did you mean 'format'"),
+        (["predict", "a", "sorce=0"], "did you mean 'source'"),
+        (["quantize"], "needs model=<.*data=<.*for example: yoloquant quantize"),
+        (["quantize", "a"], "'quantize' needs data=<"),
+        (["quantize", "a", "data=d", "images=0"], "images='0' is not supported; allowed is a whole number from 8"),
+        (["quantize", "a", "data=d", "images=²"], "images='²' is not supported"),
+        (["quantize", "a", "data=d", "images=9.5"], "a whole number from 8"),
+        (["quantize", "a", "data=d", "imgsz=big"], "one number or height,width"),
+        (["quantize", "a", "data=d", "imgsz=1,2,3"], "one number or height,width"),
+        (["quantize", "a", "data=d", "allow_unsafe=maybe"], "true and false"),
+        (["quantize", "a", "data=d", "range_activation=best"], "allowed are minmax, percentile, mse"),
+        (["quantize", "a", "data=d", "range_weight=entropy"], "weights can only use minmax and mse"),
+        (["analyze", "a", "data=d", "per=channel"], "allowed are layer, point"),
+        (["train", "a", "data=d", "weight_bits=9"], "weight_bits='9'.*from 2 to 8"),
+        (["prune", "a", "amount=1"], "amount='1'.*between 0 and 1"),
+        (["quantize", "a", "model=b", "data=d"], "given twice"),
+        (["export", "a", "targets=x", "format=y"], "'targets' is given twice, as 'format' too"),
     ],
 )
-def test_wrong_arguments(arguments: list[str], message: str) -> None:
+def test_wrong_words(words: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        parse(*arguments)
+        read(words)
+
+
+def test_every_problem_is_named_at_once() -> None:
+    with pytest.raises(UsageError, match=r"images='1'.*; seed='a'"):
+        read(["quantize", "a", "data=d", "images=1", "seed=a"])
 
 
 @pytest.mark.parametrize(
-    ("text", "value"),
-    [("640", 640), ("480,640", (480, 640)), ("480x640", (480, 640)), ("[480, 640]", (480, 640)), ("(32,64)", (32, 64))],
+    ("verb", "word", "told"),
+    [
+        ("export", "half=True", "INT8"),
+        ("export", "nms=true", "on the host"),
+        ("export", "dynamic=True", "imgsz="),
+        ("export", "batch=4", "one image at a time"),
+        ("export", "project=runs", "output="),
+        ("run", "name=x", "output="),
+        ("export", "val=True", "yoloquant validate"),
+        ("quantize", "epochs=3", "yoloquant train"),
+        ("export", "int8=False", "INT8"),
+    ],
 )
-def test_size(text: str, value: object) -> None:
-    assert size(text) == value
+def test_words_of_ultralytics_are_answered_in_one_line(verb: str, word: str, told: str) -> None:
+    words = [verb, "model=a.pt", "data=d", word]
+    with pytest.raises(UsageError, match=told) as error:
+        read(words)
+        from yoloquant.recipe import as_recipe  # the verb run hands its words to the recipe
+
+        as_recipe(None, read(words).given)
+    assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("text", "value"), [("TRUE", True), ("on", True), ("1", True), ("No", False), ("off", False)])
-def test_boolean(text: str, value: bool) -> None:
-    assert boolean(text) is value
+def test_what_happens_anyway_may_be_asked_for() -> None:
+    assert read(["export", "a.pt", "int8=True", "quantize=8"]).given == {"model": "a.pt"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["cook", "--help"], ["cook", "-h"], ["list", "--help"]])
-def test_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        parse(*arguments)
-    assert exit_.value.code == 0
-    shown = capsys.readouterr().out
-    assert "usage: yoloquant" in shown
-    if arguments[0] == "cook":
-        assert all(f"--{k.replace('_', '-')}" in shown for k in GIVEN) and "default 128" in shown
-
-
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        parse("--version")
-    assert capsys.readouterr().out.strip() == "yoloquant 1"
-
-
-@pytest.mark.parametrize("spelling", ["{}={}", "--{}={}"])
-def test_a_verb_that_passes_hands_on_what_it_does_not_know(spelling: str) -> None:
-    seen = parse("learn", *(spelling.format(k, v) for k, v in
-                            {"model": "a.pt", "epochs": "3", "range-lr": "0.5", "close-mosaic": "1e-3", "amp": "False",
-                             "freeze": "[0, 1]", "name": "x=y", "time": "None"}.items()))  # fmt: skip
-    assert seen["model"] == "a.pt" and seen["range_lr"] == 0.5
-    assert extras(seen["extra"]) == {
-        "epochs": 3, "close_mosaic": 1e-3, "amp": False, "freeze": [0, 1], "name": "x=y", "time": None,
+def test_training_takes_its_options_and_hands_on_the_rest() -> None:
+    call = read(["train", "a.pt", "--preset", "fast", "range-lr=0.5", "epochs=3", "close-mosaic=1e-3", "amp=False",
+                 "freeze=[0, 1]", "name=x=y", "time=None", "batch=4", "device=cpu", "prune_criterion=l1"])  # fmt: skip
+    assert call[TrainCall].model == "a.pt"
+    assert (call[QATOptions].preset, call[QATOptions].range_lr) == (Preset.FAST, 0.5)
+    assert call.extra == {
+        "epochs": 3, "close_mosaic": 1e-3, "amp": False, "freeze": [0, 1], "name": "x=y", "time": None, "batch": 4,
+        "device": "cpu", "prune_criterion": "l1",
     }  # fmt: skip
-
-
-def test_a_verb_that_passes_still_wants_key_value() -> None:
     with pytest.raises(UsageError, match="not key=value"):
-        parse("learn", "--epochs", "3")
+        read(["train", "a.pt", "epochs"])
+
+
+def test_values_are_read_as_yaml_does() -> None:
+    assert values_of({"a": "1", "b": "none", "c": "TRUE", "d": "x"}) == {"a": 1, "b": None, "c": True, "d": "x"}
+
+
+def test_help_lists_every_verb_and_every_option() -> None:
+    assert all(verb.name in help_text() and verb.help[:20] in help_text() for verb in VERBS)
+    assert "Exit codes: 0 pass" in help_text()
+    for verb in VERBS:
+        shown, module = help_of(verb), module_of(verb)
+        assert f"Example: {verb.example}" in shown
+        assert hasattr(module, "KEYS") == (verb.name in ("predict", "bench")), "the runtime defines its verbs itself"
+    assert "images=128" in help_of(VERBS[0]) and "data=" in help_of(VERBS[0]) and "(required)" in help_of(VERBS[0])
+    for name, keys in (("predict", PREDICT), ("bench", BENCH)):
+        verb = next(v for v in VERBS if v.name == name)
+        assert all(f"  {key.name}=" in help_of(verb) for key in keys)
+
+
+def test_every_example_is_read() -> None:
+    for verb in VERBS:
+        call = read(verb.example.split()[1:])
+        assert call.verb is verb

@@ -10,10 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from yoloquant.cli import live_verbs
 from yoloquant.errors import ArtifactError, UsageError
 from yoloquant.inference import run_exports as live
-from yoloquant.runtime.apps import bench, predict
 from yoloquant.runtime.apps.predict import PredictOptions
 from yoloquant.runtime.apps.running import Running
 from yoloquant.targets.exports import save_exports
@@ -129,9 +127,3 @@ def test_every_running_artifact_of_a_folder_is_measured(exports: Path) -> None:
     assert list(live.openers([str(exports)])) == ["tiny-onnxruntime.onnx"]
     found = live.openers([str(exports / "tiny-onnxruntime.onnx"), str(exports)])
     assert len(found) == 2 and {opener.path for opener in found.values()} == {str(exports / "tiny-onnxruntime.onnx")}
-
-
-def test_the_command_knows_exactly_the_arguments_of_the_verbs() -> None:
-    for verb, keys in ((live_verbs.PREDICT, predict.KEYS), (live_verbs.BENCH, bench.KEYS)):
-        assert sorted(option.name for option in verb.options) == sorted(key.name for key in keys)
-        assert all(option.default is None and option.type is str for option in verb.options)

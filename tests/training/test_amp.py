@@ -166,7 +166,7 @@ def test_a_whole_run_of_quantization_aware_training(
     assert any(a.params != b.params for a, b in zip(plan.points, trainer.plan.points, strict=True))
     live_ranges = ranges_of(trainer.ema.ema)
     assert all(live_ranges[p.name].qparams() == p.params for p in learned)
-    assert api.export(last, targets="onnxruntime", folder=tmp_path / "exports").exports
+    assert api.export(last, targets="onnxruntime", output=tmp_path / "exports").exports
 
 
 @pytest.mark.slow
@@ -177,7 +177,7 @@ def test_a_whole_run_of_pruning_with_distillation(source: tuple[Path, Path], mix
     assert mixed[-1].is_enabled()
     rows = (result.folder / "results.csv").read_text().splitlines()
     assert "distill_box" in rows[0] and "nan" not in rows[1]
-    assert api.export(api.quantize(result.best, data=source[1]), targets="onnxruntime", folder=tmp_path / "x").exports
+    assert api.export(api.quantize(result.best, data=source[1]), targets="onnxruntime", output=tmp_path / "x").exports
 
 
 @pytest.mark.slow
@@ -297,4 +297,4 @@ def test_an_epoch_with_mixed_precision_on_a_gpu(
     assert trainer.amp and trainer.scaler.is_enabled()
     last = Artifact.load(trainer.last)
     assert all(p.is_contiguous() for p in last.model.module.parameters())
-    assert api.export(last, targets="onnxruntime", folder=tmp_path / "exports").exports
+    assert api.export(last, targets="onnxruntime", output=tmp_path / "exports").exports

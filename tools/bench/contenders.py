@@ -147,7 +147,7 @@ def _add_one(
 
 
 def _exported(artifact: Artifact, target: Target, folder: Path) -> ExportedModel:
-    return api.export(artifact, targets=[target.name], folder=folder / target.name).exports[0]
+    return api.export(artifact, targets=[target.name], output=folder / target.name).exports[0]
 
 
 def add_theirs(entered: Field, exports: Iterable[TheirExport], artifact: Artifact, threads: int) -> None:

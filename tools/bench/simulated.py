@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from tools.bench.table import table
-from tools.options import parse_options
+from tools.options import parse_options, positive
 from yoloquant import targets
 from yoloquant.bridge.checkpoint import load_model
-from yoloquant.cli.parser import positive
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import UsageError, YoloquantError
 from yoloquant.evaluation.compare import Comparer

@@ -1,138 +1,103 @@
-"""The command line's arguments: one table, read as ``key=value`` (as the ``yolo`` command does) or ``--key value``."""
+"""The command line: words become a call of a verb whose options the models check."""
 
 from __future__ import annotations
 
-import argparse
 import ast
-import difflib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+import importlib
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, TypeVar
 
 from ..errors import UsageError
+from ..runtime.apps.settings import parse
+from ..runtime.core.nearest import nearest
+from .verbs import VERBS, Verb
+
+T = TypeVar("T")
+EXIT_CODES = (
+    "Exit codes: 0 pass, 1 fail, 2 usage or bad input, 3 inconclusive, 4 a target could not be built or run, "
+    "70 a bug of yoloquant, 130 interrupted."
+)
 
 
 @dataclass(frozen=True)
-class Option:
-    """One argument of a verb.
+class Call:
+    """A verb with what it was given, checked.
 
     Attributes:
-        name: Its key.
-        help: One line for people.
-        type: Converts the text.
-        default: Value if it is not given.
-        required: Whether it must be given.
-        aliases: Other keys that mean the same.
+        verb: The verb.
+        given: Every option that was named, as text, by its own name.
+        parts: The option models, with what was given.
+        extra: What is handed on, with the values that YAML reads in it.
     """
 
-    name: str
-    help: str
-    type: Callable[[str], Any] = str
-    default: Any = None
-    required: bool = False
-    aliases: tuple[str, ...] = ()
+    verb: Verb
+    given: Mapping[str, str]
+    parts: Mapping[type[Any], Any]
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, model: type[T]) -> T:
+        found: T = self.parts[model]
+        return found
+
+    def refuse(self, names: Sequence[str], reason: str) -> None:
+        """Refuse options that would change nothing.
+
+        Raises:
+            UsageError: One of them was given.
+        """
+        useless = [name for name in names if name in self.given]
+        if useless:
+            raise UsageError(f"{', '.join(f'{name}=' for name in useless)} cannot be used here: {reason}")
 
 
-@dataclass(frozen=True)
-class Verb:
-    """One command.
+def verb_named(name: str) -> Verb:
+    """Find a verb.
 
-    Attributes:
-        name: Its name.
-        help: One line for people.
-        options: Its arguments.
-        example: A complete call.
-        positional: Key that a bare first argument stands for; none if empty.
-        passes: Whether other keys are handed on, as ``extra``, instead of refused.
+    Raises:
+        UsageError: There is none of that name; the message names the nearest.
     """
-
-    name: str
-    help: str
-    options: tuple[Option, ...]
-    example: str
-    positional: str = ""
-    passes: bool = False
+    verb = next((v for v in VERBS if v.name == name), None)
+    if verb is None:
+        raise UsageError(f"unknown command '{name}'{nearest(name, [v.name for v in VERBS])}")
+    return verb
 
 
-def boolean(text: str) -> bool:
-    """``true`` or ``false``, in the spellings that YAML knows."""
-    value = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+def module_of(verb: Verb) -> ModuleType:
+    """The module that holds a verb's options and does it."""
+    return importlib.import_module(f".commands.{verb.name}", __package__)
+
+
+def read(words: Sequence[str]) -> Call:
+    """Read a command line: ``verb key=value --key value``.
+
+    Raises:
+        UsageError: A verb or key is unknown, or values are not supported; every one is named.
+    """
+    verb = verb_named(words[0])
     try:
-        return value[text.lower()]
-    except KeyError:
-        raise argparse.ArgumentTypeError(f"got '{text}', allowed are true and false") from None
+        texts = parse(words[1:], verb.first)
+    except UsageError as exc:
+        raise UsageError(f"{exc}; for example: {verb.example}") from None
+    module = module_of(verb)
+    if hasattr(module, "KEYS"):  # a verb of the runtime, which reads its texts itself
+        names = [key.name for key in module.KEYS]
+        unknown = [key for key in texts if key not in names]
+        if unknown:
+            raise UsageError(f"unknown argument '{unknown[0]}' of '{verb.name}'{nearest(unknown[0], names)}")
+        return Call(verb, texts, {})
+    from .checking import checked
+
+    return checked(verb, module.PARTS, texts)
 
 
-def size(text: str) -> int | tuple[int, int]:
-    """An input size: ``640`` or ``480,640`` (height, width)."""
-    try:
-        sides = [int(part) for part in text.strip("[]()").replace("x", ",").split(",")]
-    except ValueError:
-        sides = []
-    if len(sides) not in (1, 2):
-        raise argparse.ArgumentTypeError(f"got '{text}', allowed is one number or height,width, for instance 640")
-    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
-
-
-def positive(text: str) -> int:
-    """A whole number above 0."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"got '{text}', allowed is a whole number above 0")
-    return int(text)
-
-
-class Parser(argparse.ArgumentParser):
-    """Raises UsageError instead of ending the process."""
-
-    def error(self, message: str) -> NoReturn:
-        """Report a wrong argument."""
-        raise UsageError(f"{message}; see '{self.prog} --help'")
-
-
-def build_parser(verbs: Sequence[Verb], version: str) -> Parser:
-    """The parser of every verb."""
-    parser = Parser(
-        prog="yoloquant",
-        description="Quantize a trained YOLO, export it to every runtime, and prove its accuracy.",
-        epilog="Arguments are key=value or --key value. Exit codes: 0 pass, 1 fail, 2 usage or bad input, "
-        "3 inconclusive, 4 a target could not be built or run.",
-    )
-    parser.add_argument("--version", action="version", version=f"yoloquant {version}")
-    commands = parser.add_subparsers(dest="verb", metavar="command", parser_class=Parser)
-    for verb in verbs:
-        command = commands.add_parser(
-            verb.name, help=verb.help, description=verb.help, epilog=f"Example: {verb.example}", allow_abbrev=False
-        )
-        for option in verb.options:
-            flags = [f"--{name.replace('_', '-')}" for name in (option.name, *option.aliases)]
-            flags += [f"--{name}" for name in (option.name, *option.aliases) if "_" in name]
-            default = "" if option.default is None else f" (default {option.default})"
-            command.add_argument(
-                *flags,
-                dest=option.name,
-                type=option.type,
-                default=None,
-                required=option.required,
-                metavar=option.name.upper(),
-                help=option.help + default,
-            )
-        if verb.passes:
-            command.add_argument("--extra", action="append", default=[], help=argparse.SUPPRESS)
-    return parser
-
-
-def given(options: argparse.Namespace, verbs: Sequence[Verb], verb: str) -> dict[str, Any]:
-    """Arguments of a verb with their defaults filled in."""
-    table = next(v for v in verbs if v.name == verb)
-    return {o.name: o.default if getattr(options, o.name) is None else getattr(options, o.name) for o in table.options}
-
-
-def extras(pairs: Sequence[str]) -> dict[str, Any]:
+def values_of(texts: Mapping[str, str]) -> dict[str, Any]:
     """Handed-on arguments with the values that YAML reads in them, as the ``yolo`` command does."""
     words = {"none": None, "true": True, "false": False}
     found: dict[str, Any] = {}
-    for pair in pairs:
-        key, _, text = pair.partition("=")
+    for key, text in texts.items():
         try:
             found[key] = words[text.lower()] if text.lower() in words else ast.literal_eval(text)
         except (ValueError, SyntaxError):
@@ -140,46 +105,46 @@ def extras(pairs: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def normalise(arguments: Sequence[str], verbs: Sequence[Verb]) -> list[str]:
-    """Turn ``key=value`` into ``--key=value`` and check the keys, with the nearest name for a misspelt one.
-
-    Raises:
-        UsageError: Unknown command or key.
-    """
-    result = list(arguments)
-    if not result or result[0].startswith("-"):
-        return result
-    verb = next((v for v in verbs if v.name == result[0]), None)
-    if verb is None:
-        raise UsageError(f"unknown command '{result[0]}'{_nearest(result[0], [v.name for v in verbs])}")
-    keys = [name for o in verb.options for name in (o.name, *o.aliases)]
-    for index, text in enumerate(result[1:], start=1):
-        if text in {"-h", "--help"} or _takes_value(result[index - 1]):
-            continue
-        dashed = text.startswith("-")
-        key, equals, value = text.lstrip("-").partition("=")
-        if verb.passes and (dashed or equals) and key.replace("-", "_") not in keys:
-            if not equals:
-                raise UsageError(f"argument '{text}' of '{verb.name}' is not key=value; for example: {verb.example}")
-            result[index] = f"--extra={key.replace('-', '_')}={value}"
-            continue
-        if (dashed or equals) and key.replace("-", "_") not in keys:
-            raise UsageError(f"unknown argument '{key}' of '{verb.name}'{_nearest(key, keys)}")
-        if equals and not dashed:
-            result[index] = f"--{key}={value}"
-        elif verb.positional and index == 1 and not dashed:
-            result[index] = f"--{verb.positional}={text}"
-        elif not dashed:
-            raise UsageError(f"argument '{text}' of '{verb.name}' is not key=value; for example: {verb.example}")
-    return result
+def help_text() -> str:
+    """What ``yoloquant --help`` prints."""
+    verbs = "\n".join(_entry(v.name, v.help, 10) for v in VERBS)
+    return (
+        "usage: yoloquant VERB [key=value ...]\n\n"
+        "Quantize a trained YOLO, export it to every runtime, and prove its accuracy.\n\n"
+        f"{verbs}\n\n"
+        "Arguments are key=value or --key value; 'yoloquant VERB --help' lists them. 'yoloquant --version' prints the "
+        f"version.\n{EXIT_CODES}"
+    )
 
 
-def _takes_value(previous: str) -> bool:
-    return previous.startswith("--") and "=" not in previous and previous != "--help"
+def help_of(verb: Verb) -> str:
+    """What ``yoloquant VERB --help`` prints."""
+    module = module_of(verb)
+    first = f" [{verb.first.upper()}]" if verb.first else ""
+    if hasattr(module, "KEYS"):
+        entries = [_entry(f"{key.name}=", key.help, 20) for key in module.KEYS]
+    else:
+        from .checking import options_of
+
+        entries = [
+            _entry(f"{o.name}={o.default}", o.help + (" (required)" if o.required else "") + _also(o.aliases), 20)
+            for o in options_of(module.PARTS).values()
+        ]
+    listing = "\n".join(entries) or "  it takes no arguments"
+    return (
+        f"usage: yoloquant {verb.name}{first} [key=value ...]\n\n{textwrap.fill(verb.help, 110)}\n\n{listing}\n\n"
+        f"Example: {verb.example}"
+    )
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    return f"; allowed are {', '.join(known)}" if known else "; it takes none"
+def _also(aliases: Sequence[str]) -> str:
+    return f"; also {', '.join(f'{alias}=' for alias in aliases)}" if aliases else ""
+
+
+def _entry(name: str, help: str, width: int) -> str:
+    """A name and its help; on lines of its own where the name is long."""
+    indent = " " * (width + 4)
+    lines = textwrap.wrap(help, 110 - len(indent), break_on_hyphens=False) or [""]
+    if len(name) > width:
+        return "\n".join([f"  {name}", *(indent + line for line in lines)])
+    return "\n".join([f"  {name:<{width}}  {lines[0]}", *(indent + line for line in lines[1:])])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..summarized import Summarized, data_frame
 from ..types import Verdict
 
 SCHEMA_VERSION = 1
@@ -172,8 +173,8 @@ class Example:
     quantized: tuple[tuple[float, ...], ...]
 
 
-@dataclass(frozen=True)
-class ValidationResult:
+@dataclass(frozen=True, repr=False)
+class ValidationResult(Summarized):
     """Outcome of a whole validation.
 
     Attributes:
@@ -201,3 +202,19 @@ class ValidationResult:
     environment: dict[str, Any] = field(default_factory=dict)
     examples: tuple[Example, ...] = ()
     seconds: float = 0.0
+
+    def summary(self) -> str:
+        """The table of every model, and the verdict."""
+        from .summary import table
+
+        return table(self)
+
+    def to_df(self) -> Any:
+        """One row for every model as a ``pandas.DataFrame``; fractions as everywhere in results.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        from .summary import rows
+
+        return data_frame(rows(self))

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..io import atomic_path
+from ..summarized import Summarized, data_frame, plain
 
 FORMAT = 1
 
@@ -43,8 +44,8 @@ class Measured:
         return math.inf if self.drop is None else self.drop
 
 
-@dataclass(frozen=True)
-class Sensitivity:
+@dataclass(frozen=True, repr=False)
+class Sensitivity(Summarized):
     """Drop of every part.
 
     Attributes:
@@ -176,8 +177,17 @@ class Sensitivity:
 
     # -- people
 
-    def __str__(self) -> str:
-        return "\n".join(self.table())
+    def summary(self) -> str:
+        """The most sensitive parts."""
+        return "\n".join(self.table(most=8))
+
+    def to_df(self) -> Any:
+        """Every measurement as a ``pandas.DataFrame``, one row each.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        return data_frame([plain(point) for point in self.points])
 
     def table(self, most: int | None = None) -> list[str]:
         """Lines for people, the most sensitive parts first.

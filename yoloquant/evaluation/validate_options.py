@@ -9,8 +9,8 @@ from ..options import option, option_model
 
 
 @option_model
-class ValidateOptions:
-    """How artifacts are judged."""
+class ScoringOptions:
+    """By what artifacts are judged, and what of them is measured."""
 
     gate: Any = option(default="default", help="name of a gate, or a path to one; in Python also the limits themselves")
     split: str = option(default="val", help="split of the data yaml that is scored")
@@ -27,4 +27,12 @@ class ValidateOptions:
     cpu_root: str | Path | None = option(
         default=None, help="root of aarch64's Python and runtimes, as tools/make_device_root.py makes it"
     )
-    report: Path | None = option(default=None, help="folder that the report is written to", python_only=True)
+
+
+@option_model
+class ValidateOptions(ScoringOptions):
+    """How artifacts are judged, and where that is written."""
+
+    report: Path | None = option(
+        default=None, help="folder that the report is written to", flat="output", aliases=("report",), python_only=True
+    )

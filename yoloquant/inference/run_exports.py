@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import targets
 from ..errors import ArtifactError, UsageError
@@ -177,48 +177,76 @@ def bench(
     return run(openers(models, running), read_pictures(pictures) if pictures else made_pictures(), options)
 
 
-def predict_main(arguments: dict[str, str], say: Callable[[str], None]) -> int:
-    """The verb ``predict`` of the package.
+def texts_of(values: Mapping[str, Any]) -> dict[str, str]:
+    """Python values as the runtime's verbs read them."""
+    texts = {key: value for key, value in values.items() if value is not None}
+    return {
+        key: str(value).lower()
+        if isinstance(value, bool)
+        else ",".join(map(str, value))
+        if _listed(value)
+        else str(value)
+        for key, value in texts.items()
+    }
+
+
+def _listed(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
+
+
+def predict_with(values: Mapping[str, Any], say: Callable[[str], None] | None = None) -> Summary:
+    """The verb ``predict`` from its arguments.
 
     Args:
-        arguments: Texts by key; see ``runtime.predict.KEYS``.
-        say: Receives what is to be printed.
+        values: By key; see ``runtime.apps.keys.PREDICT``.
+        say: Receives JSON lines where no output and no window is there.
 
-    Returns:
-        The exit code.
+    Raises:
+        UsageError: A key is unknown or its value not supported.
     """
-    from ..runtime.apps.keys import PREDICT as KEYS
+    from ..runtime.apps.keys import PREDICT
     from ..runtime.apps.predict import PredictOptions
-    from ..runtime.apps.predict_summary import report
     from ..runtime.apps.settings import Settings
 
-    settings = Settings(arguments, KEYS, "predict")
+    settings = Settings(texts_of(values), PREDICT, "predict")
     options = PredictOptions.parse(settings)
-    return report(predict(_model(settings), options, Running.parse(settings), say), say)
+    return predict(_model(settings), options, Running.parse(settings), say)
 
 
-def bench_main(arguments: dict[str, str], say: Callable[[str], None]) -> int:
-    """The verb ``bench`` of the package.
+def predict_main(arguments: Mapping[str, str], say: Callable[[str], None]) -> int:
+    """The verb ``predict`` of the command; returns the exit code."""
+    from ..runtime.apps.predict_summary import report
+
+    return report(predict_with(arguments, say), say)
+
+
+def bench_with(values: Mapping[str, Any]) -> Report:
+    """The verb ``bench`` from its arguments.
 
     Args:
-        arguments: Texts by key; see ``runtime.bench.KEYS``.
-        say: Receives what is to be printed.
+        values: By key; see ``runtime.apps.keys.BENCH``.
 
-    Returns:
-        The exit code.
+    Raises:
+        UsageError: A key is unknown or its value not supported.
     """
-    from ..runtime.apps.bench import GOLDEN, finish, parse_options, pictures_of
+    from ..runtime.apps.bench import GOLDEN, parse_options, pictures_of
     from ..runtime.apps.bench import bench as run
-    from ..runtime.apps.keys import BENCH as KEYS
+    from ..runtime.apps.keys import BENCH
     from ..runtime.apps.settings import Settings
 
-    settings = Settings(arguments, KEYS, "bench")
+    settings = Settings(texts_of(values), BENCH, "bench")
     options = parse_options(settings)
     models = [part.strip() for part in _model(settings).split(",") if part.strip()]
     found = openers(models, Running.parse(settings))
     golden = next((Path(o.path) / GOLDEN for o in found.values() if is_bundle(Path(o.path))), None)
-    report = run(found, pictures_of(settings, golden), options)
-    return finish(report, settings.text("output"), say)
+    return run(found, pictures_of(settings, golden), options)
+
+
+def bench_main(arguments: Mapping[str, str], say: Callable[[str], None]) -> int:
+    """The verb ``bench`` of the command; returns the exit code."""
+    from ..runtime.apps.bench import finish
+
+    return finish(bench_with(arguments), arguments.get("output", ""), say)
 
 
 def _model(settings: Settings) -> str:

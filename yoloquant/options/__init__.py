@@ -6,9 +6,10 @@ is what the command, a recipe and a Python caller may give.
 
 from __future__ import annotations
 
-from .flat import FlatOption, build, flatten
+from .flat import FlatOption, build, canonical, flatten, gather, nest
 from .kinds import ImageSize, Names, PathOrNone, Text, TextOrNone
 from .model import option, option_model
+from .sentences import sentences
 
 IMGSZ = "input size in pixels: 640 or height,width; the checkpoint's own if not given"
 UNSAFE = "read a checkpoint that can run code; only for files you trust"
@@ -23,7 +24,11 @@ __all__ = [
     "Text",
     "TextOrNone",
     "build",
+    "canonical",
     "flatten",
+    "gather",
+    "nest",
     "option",
     "option_model",
+    "sentences",
 ]

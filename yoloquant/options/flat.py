@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 from ..errors import UsageError
 from ..runtime.core.nearest import nearest
 from .sentences import allowed, fields_of, nested, sentences
-from .ultralytics_words import answer, same_word
+from .ultralytics_words import SAME, answer, same_word
 
 T = TypeVar("T")
 
@@ -95,8 +95,16 @@ def written(value: Any) -> str:
     return str(getattr(value, "value", value))
 
 
-def canonical(values: Mapping[str, Any], known: Iterable[FlatOption], what: str) -> dict[str, Any]:
+def canonical(
+    values: Mapping[str, Any], known: Iterable[FlatOption], what: str, also: Iterable[str] = ()
+) -> dict[str, Any]:
     """Values under their own names instead of aliases and Ultralytics' words.
+
+    Args:
+        values: By whatever name they were given.
+        known: The options.
+        what: The verb, for messages.
+        also: Names that the verb takes besides, for messages.
 
     Raises:
         UsageError: A name is unknown, or one option is given under two.
@@ -110,7 +118,10 @@ def canonical(values: Mapping[str, Any], known: Iterable[FlatOption], what: str)
             told = answer(key, value, what, names)
             if told is None:
                 continue  # it asks for what happens anyway
-            raise UsageError(told or f"'{what}' has no option '{key}'{nearest(key, [o.name for o in options])}")
+            raise UsageError(
+                told
+                or f"'{what}' has no option '{key}'{nearest(key, [*also, *(o.name for o in options)], [*names, *SAME])}"
+            )
         if name in found:
             raise UsageError(f"'{name}' is given twice, as '{key}' too; give it once")
         found[name] = value
@@ -129,21 +140,35 @@ def nest(values: Mapping[str, Any], options: Mapping[str, FlatOption]) -> dict[s
     return content
 
 
-def build(model: type[T], values: Mapping[str, Any], what: str) -> T:
+def build(model: type[T], values: Mapping[str, Any], what: str, also: Iterable[str] = ()) -> T:
     """An option model from flat keywords.
 
     Args:
         model: The model.
         values: Values by flat name or alias; texts are converted.
         what: The verb, for messages.
+        also: Names that the verb takes besides, for messages.
 
     Raises:
         UsageError: A name is unknown, or values are not supported; every one is named.
     """
     options = flatten(model)
-    content = nest(canonical(values, options.values(), what), options)
+    content = nest(canonical(values, options.values(), what, also), options)
     flat = {each.path: each.name for each in options.values()}
     try:
         return TypeAdapter(model).validate_python(content)
     except ValidationError as exc:
         raise UsageError(sentences(exc, model, lambda path: flat.get(path, ".".join(path)))) from None
+
+
+def gather(model: type[T], options: T | None, keywords: Mapping[str, Any], what: str, also: Iterable[str] = ()) -> T:
+    """The options of a verb in Python: a model, or keywords with the command's names.
+
+    Raises:
+        UsageError: Both are given, a keyword is unknown, or values are not supported.
+    """
+    if options is None:
+        return build(model, keywords, what, also)
+    if keywords:
+        raise UsageError(f"give {', '.join(f'{key}=' for key in keywords)} or options=, not both, to {what}")
+    return options

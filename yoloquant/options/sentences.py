@@ -22,7 +22,7 @@ Name = Callable[[tuple[str, ...]], str]
 
 def fields_of(model: Any) -> Mapping[str, FieldInfo]:
     """Fields of an option model, or of a pydantic model."""
-    found: Mapping[str, FieldInfo] = getattr(model, "__pydantic_fields__", {})
+    found: Mapping[str, FieldInfo] = getattr(model, "__pydantic_fields__", None) or getattr(model, "model_fields", {})
     return found
 
 
@@ -62,6 +62,8 @@ def _sentence(error: dict[str, Any], model: Any, name: Name) -> str:
         return f"unknown key '{place}'{nearest(last, fields_of(owner))}"
     if error["type"] in _MISSING:
         return f"key '{place}' is missing"
+    if error["type"] == "told":  # by the parser of another verb
+        return f"{place}: {error['msg']}"
     got = f"{place}={_shown(error['input'])} is not supported"
     if error["type"] == "value_error":  # a check of our own, which says what is allowed
         return f"{got}; {error['ctx']['error']}"

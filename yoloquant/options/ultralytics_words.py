@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Any
 
-_SAME = {"format": "targets", "weights": "model"}
+SAME = {"format": "targets", "weights": "model"}
 
 _ANSWERS = {
     "half": "every export is INT8, with in float what cannot be; leave half= out",
@@ -36,7 +36,7 @@ _NEEDLESS = {"int8": True, "quantize": 8}
 
 def same_word(key: str) -> str:
     """Our word for one of Ultralytics'; the word itself where there is none."""
-    return _SAME.get(key, key)
+    return SAME.get(key, key)
 
 
 def answer(key: str, value: Any, verb: str, known: Container[str]) -> str | None:

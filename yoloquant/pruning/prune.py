@@ -13,6 +13,7 @@ from ..data.calibration import CalibrationOptions, calibration_set
 from ..errors import PruneError, UsageError
 from ..io import output_folder
 from ..quantization.artifact import plain_arguments, save_checkpoint
+from ..summarized import Summarized
 from .blocks import without_blocks
 from .choose_plan import choose
 from .criteria import Criterion, Kind
@@ -33,8 +34,8 @@ GradientSource = Callable[[host.HostModel, str, "tuple[int, int]", PruneOptions]
 """From a model, its data yaml, an input size and options to the change of the loss by channel."""
 
 
-@dataclass(frozen=True)
-class PruneResult:
+@dataclass(frozen=True, repr=False)
+class PruneResult(Summarized):
     """What pruning left.
 
     Attributes:
@@ -46,6 +47,11 @@ class PruneResult:
     plan: PrunePlan | None
     path: Path | None
     report: tuple[str, ...]
+
+    def summary(self) -> str:
+        """What went, and where the checkpoint is."""
+        lines = self.report if self.plan is None else tuple(self.plan.summary())
+        return "\n".join((*lines, f"saved {self.path}" if self.path else "nothing written: a dry run"))
 
 
 def prune(

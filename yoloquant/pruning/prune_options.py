@@ -10,6 +10,8 @@ from ..errors import UsageError
 from ..options import UNSAFE, Names, TextOrNone, build, option, option_model
 from .criteria import Criterion, FineTune, Kind, Limits, Measure, Permutation, Scope
 
+FINE_TUNING = ("steps", "loss", "teacher", "distill_weight", "detect_weight", "feature_weight", "freeze_bn")
+"""Options of the training that follows pruning; without training they mean nothing."""
 SHARE = "the share to remove, between 0 and 1, for instance 0.5"
 
 

@@ -25,6 +25,7 @@ from ..errors import ArtifactError, PlanError, UsageError
 from ..graph.trace import Graph
 from ..graph.traced_model import TracedModel
 from ..io import atomic_path
+from ..summarized import Summarized, plain
 from ..types import ModelInfo
 from .plan import Plan
 
@@ -102,8 +103,8 @@ def save_checkpoint(
             raise
 
 
-@dataclass(frozen=True)
-class Artifact:
+@dataclass(frozen=True, repr=False)
+class Artifact(Summarized):
     """A model with its quantization plans.
 
     Attributes:
@@ -138,6 +139,24 @@ class Artifact:
         """Name that exports are called by: the checkpoint's, without what ``quantize`` appended."""
         source = Path(self.model.source)
         return source.stem.removesuffix("_int8") if source.suffix == ".pt" else "model"
+
+    def summary(self) -> str:
+        """The model, its input size, and every plan in a line."""
+        info = self.info
+        lines = [
+            f"{Path(self.model.source).name}: {info.task.value} model of {len(info.names)} classes at "
+            f"{info.imgsz[0]} x {info.imgsz[1]} px, quantized for {len(self.plans)} schemes"
+        ]
+        for name, plan in self.plans.items():
+            state = "" if plan.calibrated else ", not calibrated"
+            lines.append(f"  {name:<14} {len(plan.weights)} weights, {len(plan.activations)} activations{state}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: everything but the weights."""
+        plans = {name: json.loads(plan.to_json()) for name, plan in self.plans.items()}
+        about = {"model": Path(self.model.source).name, "model_sha256": self.model.sha256, "info": plain(self.info)}
+        return {**about, "plans": plans, "provenance": plain(self.provenance)}
 
     def plan_for(self, scheme: Scheme) -> Plan:
         """The calibrated plan that an export with a scheme's placement uses.

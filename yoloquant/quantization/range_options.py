@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from ..options import option, option_model
 from .plan import Role
@@ -22,20 +25,33 @@ class Algorithm(str, Enum):
 FOR_WEIGHTS = frozenset({Algorithm.MINMAX, Algorithm.MSE})
 
 
+def _for_weights(algorithm: Algorithm) -> Algorithm:
+    if algorithm not in FOR_WEIGHTS:
+        raise ValueError("weights can only use minmax and mse")
+    return algorithm
+
+
+ForWeights = Annotated[Algorithm, AfterValidator(_for_weights)]
+
+
 @option_model
 class CalibrationRecipe:
     """Which algorithm finds the range of which kind of point."""
 
-    activation: Algorithm = option(default=Algorithm.MSE, help="for activations without a choice of their own")
-    pre_activation: Algorithm = option(default=Algorithm.MSE_SILU, help="for results that go into a SiLU")
-    score: Algorithm = option(default=Algorithm.MSE_SIGMOID, help="for raw class scores")
-    head: Algorithm = option(default=Algorithm.MSE, help="for other raw head outputs")
-    weight: Algorithm = option(default=Algorithm.MSE, help="for weights, per channel: mse or minmax")
-    percentile: float = option(default=99.99, gt=50, le=100, help="share of values that percentile keeps, in percent")
-
-    def __post_init__(self) -> None:
-        if self.weight not in FOR_WEIGHTS:
-            raise ValueError(f"weight={self.weight.value} is not supported; weights can only use minmax and mse")
+    activation: Algorithm = option(
+        default=Algorithm.MSE, help="for activations without a choice of their own", flat="range_activation"
+    )
+    pre_activation: Algorithm = option(
+        default=Algorithm.MSE_SILU, help="for results that go into a SiLU", flat="range_pre_activation"
+    )
+    score: Algorithm = option(default=Algorithm.MSE_SIGMOID, help="for raw class scores", flat="range_score")
+    head: Algorithm = option(default=Algorithm.MSE, help="for other raw head outputs", flat="range_head")
+    weight: ForWeights = option(
+        default=Algorithm.MSE, help="for weights, per channel: mse or minmax", flat="range_weight"
+    )
+    percentile: float = option(
+        default=99.99, gt=50, le=100, help="share of values that percentile keeps, in percent", flat="percentile"
+    )
 
     def algorithm(self, role: Role) -> Algorithm:
         """The algorithm for a role."""

@@ -91,6 +91,8 @@ class AnalyzeOptions:
     folder: PathOrNone = option(
         default=None,
         help="where finished measurements are kept: a second start with the same model, data and options goes on there",
+        flat="output",
+        aliases=("folder",),
         python_only=True,
     )
     allow_unsafe: bool = option(default=False, help=UNSAFE)

@@ -14,6 +14,7 @@ from typing import Any
 from ..bridge.checkpoint import file_sha256
 from ..errors import ArtifactError
 from ..io import atomic_path
+from ..summarized import Summarized, data_frame, plain
 from ..types import ExportedModel, HeadLayout, ModelInfo, Task
 
 logger = logging.getLogger(__name__)
@@ -22,8 +23,8 @@ FILE_NAME = "exports.json"
 FORMAT = 1
 
 
-@dataclass(frozen=True)
-class ExportResult:
+@dataclass(frozen=True, repr=False)
+class ExportResult(Summarized):
     """Outcome of an export to several targets.
 
     Attributes:
@@ -35,6 +36,22 @@ class ExportResult:
     folder: Path
     exports: tuple[ExportedModel, ...]
     errors: Mapping[str, str] = field(default_factory=dict)
+
+    def summary(self) -> str:
+        """A line for every artifact, and for every target that failed."""
+        lines = [f"{len(self.exports)} exports in {self.folder}"]
+        lines += [f"  {e.target:<14} {e.path.name} ({e.size_bytes / 1e6:.2f} MB, {e.precision})" for e in self.exports]
+        lines += [f"  {name:<14} failed: {error}" for name, error in self.errors.items()]
+        return "\n".join(lines)
+
+    def to_df(self) -> Any:
+        """The artifacts as a ``pandas.DataFrame``, one row each.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        names = ("target", "path", "precision", "scheme", "size_bytes", "drop_in")
+        return data_frame([{name: plain(getattr(export, name)) for name in names} for export in self.exports])
 
 
 def content_sha256(path: Path) -> str:

@@ -25,6 +25,8 @@ from .base import Device, Preparation, Target
 logger = logging.getLogger(__name__)
 
 ENTRY_POINT_GROUP = "yoloquant.targets"
+_WORDS = {"tflite": "litert", "engine": "tensorrt", "rpi": "raspberrypi"}
+"""What Ultralytics' users call formats and devices; its word ``onnx`` is a device of ours."""
 
 
 def names() -> tuple[str, ...]:
@@ -63,6 +65,7 @@ def get(name: str) -> Target:
 
 def _named(name: str) -> type[Target]:
     known, by_device = _known(), devices()
+    name = _WORDS.get(name, name)
     if name in known:
         return known[name]
     serving = by_device.get(name, ())

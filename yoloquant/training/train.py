@@ -11,13 +11,14 @@ from typing import Any
 from ..bridge.checkpoint import offline, square_size
 from ..pruning.prune_options import PruneOptions, parse
 from ..quantization.artifact import Artifact
+from ..summarized import Summarized
 from .prune.finetune import fine_tune, quantization_arguments
 from .qat.qat_options import QATOptions
 from .qat.run import run
 
 
-@dataclass(frozen=True)
-class TrainResult:
+@dataclass(frozen=True, repr=False)
+class TrainResult(Summarized):
     """What training left behind.
 
     Attributes:
@@ -38,6 +39,11 @@ class TrainResult:
     def improved(self) -> bool:
         """Whether training beat what it is measured against."""
         return self.score > self.score_calibrated
+
+    def summary(self) -> str:
+        """Where the result is, and whether training helped."""
+        start = "calibrated" if self.quantized else "unpruned"
+        return f"{self.best}: score {self.score:.4f} on held-back images, {start} {self.score_calibrated:.4f}"
 
     @property
     def artifact(self) -> Artifact:

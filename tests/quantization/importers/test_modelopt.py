@@ -325,7 +325,7 @@ def test_from_checkpoint_to_exports(tmp_path: Path) -> None:
         and saved.provenance["native_qat"] == artifact.provenance["native_qat"]
     )
     planned = api.plan(path, scheme="onnxruntime")
-    result = api.export(saved, targets="onnxruntime,openvino,litert", folder=tmp_path / "exports")
+    result = api.export(saved, targets="onnxruntime,openvino,litert", output=tmp_path / "exports")
     for export in result.exports:
         target = targets.get(export.target)
         scales = target.read_scales(export)

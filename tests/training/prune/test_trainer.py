@@ -114,7 +114,7 @@ def test_the_pruned_model_trains_quantized_and_keeps_its_shapes(source: tuple[Pa
     module = result.artifact.model.module
     assert is_pruned(module) and parameters(result.best) < parameters(source[0])
     assert result.best.parent.parent.name == "qat"
-    assert api.export(result.best, targets="onnxruntime", folder=tmp_path / "exports").exports
+    assert api.export(result.best, targets="onnxruntime", output=tmp_path / "exports").exports
 
 
 @pytest.mark.slow

@@ -50,7 +50,7 @@ def test_the_result_says_what_happened(trained: TrainResult) -> None:
 
 def test_a_target_that_lacks_points_says_so_before_any_work(trained: TrainResult, tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="give data="):
-        api.export(trained.artifact, targets="litert", folder=tmp_path)
+        api.export(trained.artifact, targets="litert", output=tmp_path)
     assert not list(tmp_path.glob("*.tflite"))
 
 
@@ -66,7 +66,7 @@ def test_what_was_not_trained_is_calibrated_and_listed(trained: TrainResult, dat
     kept = [p for p in plan.points if p.name in before.by_name]
     assert kept and all(p.params == before.by_name[p.name].params for p in kept)
     assert {p.name for p in plan.points if not p.fixed} == {p.name for p in kept if not p.fixed} | set(added)
-    exported = api.export(artifact, targets="onnxruntime", folder=tmp_path).exports[0]
+    exported = api.export(artifact, targets="onnxruntime", output=tmp_path).exports[0]
     assert any(f"{len(added)} points were not trained" in note for note in plan.notes)
     scales = target.read_scales(exported)
     for p in kept:

@@ -134,7 +134,7 @@ def test_statistics_and_the_checkpoint_s_provenance(source: tuple[Path, Path], t
 @pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
 def test_exports_hold_every_learned_range(trained: Any, tmp_path: Path, target: str) -> None:
     artifact = Artifact.load(trained.last)
-    result = api.export(artifact, targets=target, folder=tmp_path)
+    result = api.export(artifact, targets=target, output=tmp_path)
     (exported,) = result.exports
     scales = targets.get(target).read_scales(exported)
     learned = [p for p in plan_of(trained.last).points if p.algorithm == "learned" and p.name in scales]
@@ -273,7 +273,7 @@ def test_every_task_trains_and_exports(tmp_path: Path, task: str) -> None:
     assert type(trainer).__name__.lower().startswith(task if task != "classify" else "classify")
     artifact = Artifact.load(trainer.last)
     assert any(p.algorithm == "learned" for p in plan_of(trainer.last).points)
-    (exported,) = api.export(artifact, targets="onnxruntime", folder=tmp_path / "exports").exports
+    (exported,) = api.export(artifact, targets="onnxruntime", output=tmp_path / "exports").exports
     assert exported.path.stat().st_size > 0
 
 

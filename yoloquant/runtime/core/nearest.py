@@ -15,18 +15,19 @@ def closest(name: str, known: Iterable[str]) -> str:
     return lower[found[0]] if found else ""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str], also: Iterable[str] = ()) -> str:
     """End a message about an unknown name.
 
     Args:
         name: What was given.
         known: Every name that is allowed.
+        also: Other words for them, which are not listed.
 
     Returns:
         ``; did you mean '...'?`` where one is close, else ``; allowed are ...``.
     """
     allowed = list(known)
-    near = closest(name, allowed)
+    near = closest(name, [*allowed, *also])
     if near:
         return f"; did you mean '{near}'?"
     if len(allowed) > _LISTED:

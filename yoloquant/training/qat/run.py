@@ -10,6 +10,7 @@ from ultralytics.cfg import DEFAULT_CFG_DICT
 
 from ...bridge import checkpoint as host
 from ...errors import DataError, ModelError, TrainingError, UsageError, YoloquantError
+from ...options import flatten
 from ...quantization.artifact import Artifact
 from ...runtime.core.nearest import nearest
 from .qat_options import QATOptions, parse
@@ -70,4 +71,6 @@ def check_arguments(arguments: dict[str, Any]) -> None:
     """Raise UsageError for an argument that neither we nor Ultralytics know, with the nearest one."""
     for name in arguments:
         if name in _OURS or name not in DEFAULT_CFG_DICT:
-            raise UsageError(f"unknown training argument '{name}'{nearest(name, DEFAULT_CFG_DICT)}")
+            raise UsageError(
+                f"unknown training argument '{name}'{nearest(name, [*DEFAULT_CFG_DICT, *flatten(QATOptions)])}"
+            )

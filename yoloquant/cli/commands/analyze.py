@@ -1,0 +1,55 @@
+"""``yoloquant analyze``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from ...io import output_folder
+from ...options import PathOrNone, Text, option, option_model
+from ...sensitivity.analyze_options import AnalyzeOptions, Kind
+from ..parser import Call
+from ..progress import bar
+
+
+@option_model
+class AnalyzeCall:
+    """What is analysed, on what."""
+
+    model: Text = option(help="trained checkpoint (.pt)")
+    data: Text = option(help="data yaml, or a folder of images unless metric=map")
+    limit: float = option(default=0.05, ge=0, help="say how much may go of each layer at this drop")
+    output: PathOrNone = option(
+        default=None, help="folder for results, plots and what resuming needs; <model>_sensitivity if not given"
+    )
+
+
+PARTS = (AnalyzeCall, AnalyzeOptions)
+
+
+def run(call: Call) -> int:
+    """Measure, save, plot, and say how to go on."""
+    from ... import api
+    from ...sensitivity.plots import write_plots
+
+    own, options = call[AnalyzeCall], call[AnalyzeOptions]
+    if options.kind is Kind.PRUNE:
+        call.refuse(("scheme", "per", "weight_bits", "activation_bits"), "it is for kind=quant")
+    else:
+        call.refuse(("ratios", "criterion", "round_to", "reestimate", "limit"), "it is for kind=prune")
+    path = Path(own.model)
+    folder = output_folder(own.output or path.parent / f"{path.stem}_sensitivity")
+    with bar("analysing") as progress:
+        found = api.analyze(own.model, data=own.data, options=replace(options, folder=str(folder)), progress=progress)
+    saved = found.save(folder / "sensitivity.json")
+    for line in found.table():
+        print(line)
+    for plot in write_plots(found, folder):
+        print(f"plot: {plot}")
+    print(f"saved {saved}")
+    if options.kind is Kind.PRUNE:
+        shares = found.protected(own.limit)
+        kept = sum(1 for share in shares.values() if not share)
+        print(f"at a drop of {own.limit:g} {kept} of {len(shares)} groups stay whole")
+        print(f"next: yoloquant prune {own.model} data={own.data} sensitivity={saved} tolerance={own.limit:g}")
+    return 0

@@ -1,0 +1,39 @@
+"""``yoloquant demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...options import Names, Text, option, option_model
+from ..parser import Call
+from ..progress import bar
+from .run import whole_job
+
+
+@option_model
+class DemoCall:
+    """What the demonstration exports to, and where."""
+
+    targets: Names = option(
+        default=("all",),
+        help="targets or devices, separated by commas; all for every installed one",
+        aliases=("target",),
+    )
+    output: Text = option(default="runs/yoloquant/demo", help="folder for the results")
+
+
+PARTS = (DemoCall,)
+
+
+def run(call: Call) -> int:
+    """Run the embedded model through the whole job."""
+    from ...data import demo
+    from ...recipe import make_recipe
+
+    own = call[DemoCall]
+    folder = Path(own.output)
+    with bar("drawing the demo images"):
+        prepared = demo.prepare(folder)
+    return whole_job(
+        make_recipe({**prepared, "targets": own.targets, "output": str(folder / "exports")}), inconclusive=3
+    )

@@ -1,0 +1,89 @@
+"""``yoloquant export``, bundles included."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ...bundle.bundle_options import BundleOptions
+from ...io import output_folder
+from ...options import Names, PathOrNone, Text, TextOrNone, flatten, option, option_model
+from ...quantization.quantize_options import QuantizeOptions
+from ..checking import Without
+from ..parser import Call
+from ..progress import bar
+from ..show import Console, print_exports
+from .quantize import SCHEME
+
+if TYPE_CHECKING:
+    from ...quantization.artifact import Artifact
+
+
+@option_model
+class ExportCall:
+    """What is exported, and where to."""
+
+    model: Text = option(help="checkpoint (.pt), quantized or plain")
+    targets: Names = option(
+        default=("all",),
+        help="targets or devices, separated by commas; all for every installed one",
+        aliases=("target",),
+    )
+    data: TextOrNone = option(
+        default=None, help="data yaml or folder of images that calibrate a plain checkpoint, or what a target lacks"
+    )
+    scheme: Names = option(default=("auto",), help=SCHEME)
+    bundle: bool = option(default=False, help="write a folder per device that builds, runs and proves itself there")
+    output: PathOrNone = option(default=None, help="folder for the results; one beside the checkpoint if not given")
+
+
+PARTS = (ExportCall, QuantizeOptions, Without(BundleOptions, ("data",)))
+
+
+def run(call: Call) -> int:
+    """Quantize if need be, export, and say how to go on."""
+    from ... import api, bundle, targets
+    from ...targets.prepare import prepare
+
+    own = call[ExportCall]
+    if not own.bundle:
+        of_bundles = [name for name in flatten(BundleOptions) if name != "data"]
+        call.refuse(of_bundles, "it is for bundles; pass bundle=true as well, or leave it out")
+    names = [d.wanted for d in bundle.resolve(own.targets)] if own.bundle else own.targets
+    chosen = targets.resolve(names)
+    if own.output:
+        output_folder(own.output)  # before calibration, not after it
+    artifact = prepare(
+        own.model,
+        chosen,
+        data=own.data,
+        scheme=own.scheme,
+        options=call[QuantizeOptions],
+        named=[name for name in call.given if name == "scheme" or name in flatten(QuantizeOptions)],
+        listener=Console(),
+    )
+    if own.bundle:
+        return _bundles(call, artifact)
+    with bar("exporting") as progress:
+        outcome = api.export(artifact, targets=[t.wanted for t in chosen], output=own.output, progress=progress)
+    print_exports(outcome)
+    data = own.data or "<data yaml>"
+    print(f"next: yoloquant validate {own.model} exports={outcome.folder} data={data}")
+    return 0
+
+
+def _bundles(call: Call, artifact: Artifact) -> int:
+    from ... import bundle
+
+    own = call[ExportCall]
+    options = replace(call[BundleOptions], data=own.data)
+    with bar("bundling") as progress:
+        made = bundle.make(artifact, devices=own.targets, folder=own.output, options=options, progress=progress)
+    for each in made:
+        print(f"bundled {each.manifest.device}: {each.archive or each.path}")
+        print(f"  id {each.manifest.id}: verify expect=<id> holds the device to this very bundle")
+        for note in each.notes:
+            print(f"  note: {note}")
+    print("next, on the device, in the bundle's folder: pip install -r requirements.txt, then")
+    print("      python -m yoloquant_runtime verify")
+    return 0

@@ -1,0 +1,39 @@
+"""``yoloquant plan``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...io import atomic_path
+from ...options import IMGSZ, ImageSize, PathOrNone, Text, option, option_model
+from ..parser import Call
+from ..progress import bar
+
+
+@option_model
+class PlanCall:
+    """Whose plan, and where it goes."""
+
+    model: Text = option(help="checkpoint (.pt), quantized or plain")
+    scheme: str = option(default="portable", help="the scheme")
+    imgsz: ImageSize = option(default=None, help=IMGSZ)
+    output: PathOrNone = option(default=None, help="JSON file to write; printed if not given")
+
+
+PARTS = (PlanCall,)
+
+
+def run(call: Call) -> int:
+    """Print or save the plan."""
+    from ... import api
+
+    own = call[PlanCall]
+    with bar("planning"):
+        plan = api.plan(own.model, scheme=own.scheme, imgsz=own.imgsz)
+    if own.output:
+        with atomic_path(Path(own.output)) as temporary:
+            temporary.write_text(plan.to_json())
+        print(f"saved {own.output}")
+    else:
+        print(plan)
+    return 0

@@ -1,0 +1,44 @@
+"""``yoloquant verify``: a bundle's own verification, here or on emulated processors."""
+
+from __future__ import annotations
+
+from ...options import PathOrNone, Text, TextOrNone, option, option_model
+from ..parser import Call
+from ..show import say
+
+CODES = {"pass": 0, "inconclusive": 3, "fail": 1, "error": 4}  # milder ones first
+
+
+@option_model
+class VerifyCall:
+    """Which bundle, on which processors, on what."""
+
+    bundle: Text = option(help="the bundle's folder")
+    cpu: Text = option(
+        default="native", help="processors to judge on, by commas: native, avx2 (x86 without VNNI), aarch64"
+    )
+    cpu_root: PathOrNone = option(
+        default=None, help="root of aarch64's Python and runtimes, as tools/make_device_root.py makes it"
+    )
+    data: TextOrNone = option(default=None, help="folder or data yaml to measure accuracy on too")
+    limit: int | None = option(default=None, ge=1, help="score only so many images")
+    threads: int | None = option(default=None, ge=1, help="threads of the runtime; all cores if not given")
+    expect: TextOrNone = option(default=None, help="the bundle's id, as the export printed it")
+
+
+PARTS = (VerifyCall,)
+
+
+def run(call: Call) -> int:
+    """Verify on every processor; the exit code is the worst outcome's."""
+    from ...bundle.verify_on import verify_on
+
+    own = call[VerifyCall]
+    handed_on = [f"{key}={text}" for key, text in call.given.items() if key in ("data", "limit", "threads", "expect")]
+    results = []
+    for check in verify_on(own.bundle, own.cpu, root=own.cpu_root or "", arguments=handed_on):
+        say(f"{check.title}: {check.result.upper()}")
+        for line in check.lines:
+            say(f"  {line.strip()}")
+        results.append(check.result)
+    return CODES[max(results, key=list(CODES).index)]

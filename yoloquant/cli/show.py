@@ -1,0 +1,54 @@
+"""What the command prints about results."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .progress import bar
+
+if TYPE_CHECKING:
+    from ..evaluation.results import ValidationResult
+    from ..targets.exports import ExportResult
+    from ..types import Progress
+
+
+def say(text: str) -> None:
+    """Print a line so that it is read as soon as it is written, also through a pipe."""
+    print(text, flush=True)
+
+
+def print_exports(outcome: ExportResult) -> None:
+    """Print what was exported, with its notes, and what failed."""
+    for export in outcome.exports:
+        print(f"exported {export.target}: {export.path} ({export.size_bytes / 1e6:.2f} MB)")
+        for note in export.notes:
+            print(f"  note: {note}")
+    for name, error in outcome.errors.items():
+        print(f"failed {name}: {error}", file=sys.stderr)
+
+
+def print_validation(result: ValidationResult, report: Path) -> None:
+    """Print the table, where the report lies, and the verdict."""
+    *table, verdict = result.summary().splitlines()
+    print("\n" + "\n".join(table))
+    print(f"\nreport:  {report / 'report.html'}")
+    print(verdict)
+
+
+class Console:
+    """Shows a run in the terminal."""
+
+    def stage(self, name: str) -> AbstractContextManager[Progress | None]:
+        """A progress bar for a stage."""
+        return bar(name)
+
+    def note(self, text: str) -> None:
+        """A line about what a stage made."""
+        print(text)
+
+    def exported(self, exports: ExportResult) -> None:
+        """The list of artifacts."""
+        print_exports(exports)

@@ -1,0 +1,102 @@
+"""From whatever checkpoint a user has to a quantized model with the ranges that targets need."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import UsageError
+from .base import Target
+from .export import complete
+from .schemes import resolve_schemes
+
+if TYPE_CHECKING:  # listing targets imports this package, and must load no torch
+    from ..quantization.artifact import Artifact
+    from ..quantization.quantize_options import QuantizeOptions
+    from ..types import Progress
+
+FIXED = ("imgsz", "scheme", "native_ranges")
+"""Options that a quantized checkpoint has decided already."""
+
+
+class Stages(Protocol):
+    """What is told of a stage that takes a while; a ``Listener`` is one."""
+
+    def stage(self, name: str) -> AbstractContextManager[Progress | None]:
+        """Surround a stage."""
+
+
+class _Silent:
+    def stage(self, name: str) -> AbstractContextManager[Progress | None]:
+        return nullcontext(None)
+
+
+def prepare(
+    model: Any,
+    targets: Sequence[Target],
+    *,
+    data: str | os.PathLike[str] | None = None,
+    scheme: str | Iterable[str] = "auto",
+    options: QuantizeOptions,
+    named: Iterable[str] = (),
+    listener: Stages | None = None,
+) -> Artifact:
+    """Quantize a plain checkpoint, or calibrate what targets need and a quantized one lacks.
+
+    Args:
+        model: An Artifact, the path of a checkpoint, or a live ``ultralytics.YOLO``.
+        targets: What it will be exported to.
+        data: Data yaml or folder whose images calibrate.
+        scheme: Schemes of a plain checkpoint.
+        options: How it is quantized.
+        named: Flat names of the options that somebody gave, so that useless ones are refused.
+        listener: Told of every stage.
+
+    Raises:
+        UsageError: A plain checkpoint comes without data, or an option would change nothing.
+    """
+    from ..bridge.checkpoint import load_model
+    from ..quantization.artifact import Artifact
+    from ..quantization.ptq import quantize
+
+    listener = listener or _Silent()
+    artifact = model if isinstance(model, Artifact) else None
+    source = model if isinstance(model, (str, os.PathLike)) else "the model"
+    if artifact is None:
+        with listener.stage("reading the model"):
+            host = load_model(model, allow_unsafe=options.allow_unsafe)
+        if not host.state:
+            if data is None:
+                raise UsageError(
+                    f"'{source}' is a plain checkpoint; pass data=<data yaml> to calibrate it, or run "
+                    "'yoloquant quantize' first"
+                )
+            schemes = resolve_schemes(scheme)
+            with listener.stage("calibrating") as progress:
+                return quantize(model, data=data, schemes=schemes, options=options, progress=progress)
+        artifact = Artifact.from_host(host)
+    _refuse_useless(named, str(source), data is not None)
+    if data is None:
+        return artifact
+    with listener.stage("calibrating what targets need and the checkpoint lacks") as progress:
+        return complete(
+            artifact, targets, data=data, options=replace(options, imgsz=artifact.info.imgsz), progress=progress
+        )
+
+
+def _refuse_useless(named: Iterable[str], source: str, calibrates: bool) -> None:
+    """Refuse options that a quantized checkpoint leaves nothing to do for.
+
+    Raises:
+        UsageError: One was given.
+    """
+    useless = [name for name in named if name != "allow_unsafe" and (name in FIXED or not calibrates)]
+    if useless:
+        why = "its input size and schemes are decided" if calibrates else "nothing is calibrated any more"
+        raise UsageError(
+            f"{', '.join(f'{name}=' for name in useless)} cannot be used here: '{source}' is quantized already, so "
+            f"{why}; leave it out, or export the original checkpoint with data=<data yaml>"
+        )
