@@ -17,7 +17,7 @@ def main(folder: Path) -> None:
     mine = demo.prepare(folder)
     artifact = yoloquant.quantize(mine["model"], data=mine["data"], imgsz=mine["imgsz"], images=32)
     artifact.save(folder / "demo_int8.pt")  # an ordinary checkpoint, with the ranges beside the weights
-    exports = yoloquant.export(artifact, targets="onnxruntime", folder=folder / "exports")
+    exports = yoloquant.export(artifact, targets="onnxruntime", output=folder / "exports")
 
     picture = min(Path(mine["data"]).parent.glob("images/val/*.png"))
     model = YOLO(exports.exports[0].path, task="detect")  # a drop-in: nothing of yoloquant is needed from here on

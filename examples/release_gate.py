@@ -22,7 +22,7 @@ def main(folder: Path) -> int:
     """Export the embedded model and judge it on its own validation images."""
     mine = demo.prepare(folder)
     artifact = yoloquant.quantize(mine["model"], data=mine["data"], imgsz=mine["imgsz"], images=32)
-    exports = yoloquant.export(artifact, targets="onnxruntime", folder=folder / "exports")
+    exports = yoloquant.export(artifact, targets="onnxruntime", output=folder / "exports")
     result = yoloquant.validate(
         artifact, exports, data=mine["data"], gate=GATE, limit=64, latency=False, memory=False, report=folder / "report"
     )

@@ -14,7 +14,7 @@ def main(folder: Path) -> None:
     """Export the embedded model for OpenVINO and detect; bundles and single artifacts load in the same way."""
     mine = demo.prepare(folder)
     artifact = yoloquant.quantize(mine["model"], data=mine["data"], imgsz=mine["imgsz"], images=32)
-    exports = yoloquant.export(artifact, targets="openvino", folder=folder / "exports")
+    exports = yoloquant.export(artifact, targets="openvino", output=folder / "exports")
     model = yoloquant.load(exports.exports[0])
     picture = min(Path(mine["data"]).parent.glob("images/val/*.png"))
     found = model(picture)

@@ -29,7 +29,7 @@ def main(folder: Path) -> None:
     )
     print(f"held-back images: {result.score:.4f}, calibrated {result.score_calibrated:.4f}")
     print("training helped" if result.improved else "calibration was better and was kept")
-    yoloquant.export(result.artifact, targets="tensorrt", folder=folder / "exports", data=mine["data"])
+    yoloquant.export(result.artifact, targets="tensorrt", output=folder / "exports", data=mine["data"])
 
 
 if __name__ == "__main__":

@@ -253,3 +253,49 @@ def test_only_detectors_are_scored(data: Path, exported: ExportResult) -> None:
     )
     with pytest.raises(UsageError, match="this one is a pose model"):
         api.validate(other, exported, data=data, options=QUICK)
+
+
+def test_keywords_have_the_commands_names(tmp_path: Path, data: Path, exported: ExportResult) -> None:
+    live = tiny_host().module
+    one = api.quantize(live, data=data, scheme="onnxruntime", imgsz=64, images=8, seed=1)
+    options = QuantizeOptions(imgsz=64, calibration=CalibrationOptions(images=8, seed=1))
+    other = api.quantize(live, data=data, scheme="onnxruntime", options=options)
+    assert one.plans["onnxruntime"].digest() == other.plans["onnxruntime"].digest()
+    result = api.validate(
+        tiny_artifact(), exported, data=data, threads=1, latency=False, memory=False, bootstrap=100, limit=2,
+        output=tmp_path / "report",
+    )  # fmt: skip
+    assert result.images == 2 and (tmp_path / "report" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: api.quantize("a.pt", data="d", imges=3), "'quantize' has no option 'imges'; did you mean 'images'"),
+        (lambda: api.export("a.pt", half=True), "every export is INT8"),
+        (lambda: api.export(tiny_artifact(), targets="onnx", images=9), "quantized already, so nothing is calibrated"),
+        (lambda: api.validate("a.pt", "e", data="d", gat="x"), "did you mean 'gate'"),
+        (lambda: api.prune("a.pt", amont=0.2), "did you mean 'amount'"),
+        (lambda: api.analyze("a.pt", data="d", metrc="map"), "did you mean 'metric'"),
+        (lambda: api.run(model="a.pt", data="d", images=3), "calibration.images=3 is not supported"),
+        (lambda: api.predict("a", 0, confidence=0.5), "unknown argument 'confidence' of 'predict'"),
+        (lambda: api.bench(["a"], round=2), "did you mean 'rounds'"),
+        (lambda: api.train("a.pt", data="d", weight_bits=1), "weight_bits=1 is not supported; .* from 2 to 8"),
+    ],
+)
+def test_wrong_keywords_are_named_before_any_work(call: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        call()
+
+
+def test_results_print_a_summary(exported: ExportResult, data: Path) -> None:
+    artifact = tiny_artifact()
+    assert len(repr(artifact)) < 1000 and "portable" in str(artifact)
+    assert set(artifact.to_dict()) == {"model", "model_sha256", "info", "plans", "provenance"}
+    assert "onnxruntime" in repr(exported) and exported.exports[0].path.name in repr(exported)
+    assert exported.to_dict()["exports"][0]["target"] == "onnxruntime"
+    assert exported.to_df()["target"].tolist() == ["onnxruntime"]
+    result = api.validate(artifact, exported, data=data, options=QUICK)
+    assert repr(result) == result.summary() and result.summary().splitlines()[-1].startswith("verdict: ")
+    assert result.to_df()["target"].tolist() == ["fp32", "onnxruntime"]
+    assert result.to_dict()["verdict"] == result.verdict.value

@@ -17,6 +17,7 @@ from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.plan import Plan
 from yoloquant.targets import get
 from yoloquant.targets.export import complete
+from yoloquant.training.qat.qat_options import QATOptions
 
 QUICK = {"epochs": 1, "imgsz": 64, "batch": 4, "device": "cpu", "plots": False, "workers": 0}
 
@@ -110,9 +111,9 @@ def test_the_command_hands_arguments_on(monkeypatch: pytest.MonkeyPatch, capsys:
         "epochs": 3, "lr0": 1e-4, "amp": False, "name": "a", "cos_lr": True,
     }  # fmt: skip
     qat = seen["qat"]
-    assert isinstance(qat, dict) and qat["preset"] == "fast" and qat["range_lr"] == 0.01
+    assert isinstance(qat, QATOptions) and qat.preset == "fast" and qat.range_lr == 0.01
     shown = capsys.readouterr().out
-    assert "training did not help" in shown and "yoloquant export model=w/best.pt" in shown
+    assert "training did not help" in shown and "yoloquant export w/best.pt" in shown
 
 
 def test_a_recipe_trains_before_it_exports(
