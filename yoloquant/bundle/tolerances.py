@@ -15,10 +15,13 @@ from dataclasses import replace
 
 from ..runtime.apps.golden import Tolerances
 
-FACTOR = 3.0
+FACTOR = 2.5
 """How much further apart another processor's kernels may be than two of this one's.
 
-``tools/compare_kernels.py`` (LiteRT, ONNX Runtime and OpenVINO under emulation of aarch64 and of x86 without VNNI)."""
+``tools/compare_kernels.py cpu_root=...``: on an emulated Cortex-A76 LiteRT's XNNPACK is 0.0047 (boxes) and 0.034
+(scores) off the export machine's for the demonstration model, where XNNPACK and LiteRT's own kernels are 0.0091 and
+0.051 apart; for yolo11n at 320 it was 0.0252, where those are 0.014 apart. Red and blue exchanged give 0.050 and 0.47.
+"""
 TOLERANCES = Tolerances(boxes=0.025, scores=0.2, score=0.15, iou=0.7, agreement=0.9)
 """For what has no second kernels on the export machine, TensorRT's engines: see ``tools/compare_kernels.py``.
 
@@ -28,8 +31,8 @@ at most 74 % agree; a mild blur at least 0.027 and 0.155.
 """
 LEAST = {"boxes": 0.01, "scores": 0.05}
 """What is allowed where kernels do not differ at all: a float model, or another OpenCV's resizing."""
-MOST = {"boxes": 0.06, "scores": 0.25}
-"""Beyond this, wrong preprocessing could pass; detections, which hardly move, must then tell."""
+MOST = {"boxes": 0.04, "scores": 0.25}
+"""Just below what wrong preprocessing does; where kernels differ by more, the bundle says so in a note."""
 
 
 def derive_tolerances(noise: Mapping[str, float] | None) -> Tolerances:
