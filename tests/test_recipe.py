@@ -51,7 +51,7 @@ allow_unsafe: true
     )
     assert recipe.validate_options(tmp_path) == ValidateOptions(
         gate="strict", split="minival", limit=5, threads=2, latency=False, bootstrap=200, manifest="m.json",
-        report=tmp_path,
+        allow_scored=True, report=tmp_path,
     )  # fmt: skip
 
 

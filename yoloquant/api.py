@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from . import targets as registry
@@ -231,17 +232,20 @@ def validate(
 ) -> ValidationResult:
     """Score every artifact beside the FP32 model on the same images, judge it by a gate, and report.
 
-    See ``yoloquant.evaluation.validate.validate`` for the arguments and the errors raised; ``**keywords`` are the
-    fields of ``ValidateOptions`` one by one: ``limit=100, gate="strict"`` ..., and ``output`` for the report's folder.
+    Reports of an earlier run in the same folder go first; where this one ends in an error, ``junit.xml`` says so. See
+    ``yoloquant.evaluation.validate.validate`` for the arguments and the errors raised; ``**keywords`` are the fields of
+    ``ValidateOptions`` one by one: ``limit=100, gate="strict"`` ..., and ``output`` for the report's folder.
     """
     from .evaluation.validate import validate as validated
     from .evaluation.validate_options import ValidateOptions
     from .options import gather
+    from .report import report_or_error
 
     options = gather(ValidateOptions, options, keywords, "validate", ("data", "source", "options", "progress"))
-    result = validated(model, exports, data=data, source=source, options=options, progress=progress)
-    if options.report is not None:
-        write_report(result, options.report)
+    folder = options.report
+    with report_or_error(folder) if folder is not None else nullcontext(lambda result: None) as write:
+        result = validated(model, exports, data=data, source=source, options=options, progress=progress)
+        write(result)
     return result
 
 

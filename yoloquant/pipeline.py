@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from .io import output_folder
 from .quantization.artifact import Artifact
 from .quantization.ptq import quantize
 from .recipe import Recipe
-from .report import ReportPaths, write_report
+from .report import ReportPaths, report_or_error
 from .summarized import Summarized
 from .targets import preparations, resolve
 from .targets.base import Target
@@ -24,6 +24,8 @@ from .targets.export import complete, export
 from .targets.exports import ExportResult
 from .targets.schemes import resolve_schemes
 from .types import Listener, Progress, Verdict
+
+WriteReport = Callable[[ValidationResult], ReportPaths]
 
 
 class _Silent:
@@ -98,6 +100,11 @@ def run(recipe: Recipe, listener: Listener | None = None) -> RunResult:
     targets = resolve(recipe.targets)  # what can be refused is refused before hours of work
     load_gate(recipe.validation.gate)
     folder = output_folder(output_of(recipe))
+    with report_or_error(folder / "report") as write:
+        return _run(recipe, targets, folder, listener, write)
+
+
+def _run(recipe: Recipe, targets: Sequence[Target], folder: Path, listener: Listener, write: WriteReport) -> RunResult:
     model = _prepared(recipe, folder, listener)
     work = recipe.model_copy(update={"model": str(model)})
     artifact = _trained(work, folder, targets, listener) if recipe.train else _calibrated(work, folder, listener)
@@ -115,7 +122,7 @@ def run(recipe: Recipe, listener: Listener | None = None) -> RunResult:
             options=recipe.validate_options(folder / "report"),
             progress=progress,
         )
-    return RunResult(folder, artifact, exports, result, write_report(result, output_folder(folder / "report")))
+    return RunResult(folder, artifact, exports, result, write(result))
 
 
 def output_of(recipe: Recipe) -> Path:

@@ -143,7 +143,7 @@ class Recipe(BaseModel):
     def validate_options(self, report: Path) -> ValidateOptions:
         """Options for ``evaluation.validate.validate``."""
         own = {key: value for key, value in vars(self.validation).items() if key not in ("data", "source")}
-        return ValidateOptions(**own, report=report)
+        return ValidateOptions(**own, allow_scored=self.calibration.allow_scored, report=report)
 
 
 def load_recipe(path: str | Path) -> Recipe:

@@ -23,6 +23,7 @@ from yoloquant.bundle import Bundle, BundleOptions, make, write
 from yoloquant.errors import ArtifactError, DataError, OutputError, UsageError
 from yoloquant.runtime.apps.golden import Golden, read_outputs
 from yoloquant.runtime.core.bundle_manifest import FILE_NAME, read
+from yoloquant.targets.exports import content_sha256
 from yoloquant.types import ExportedModel, Task
 
 RUNTIME = Path(__file__).resolve().parents[2] / "yoloquant" / "runtime"
@@ -262,21 +263,24 @@ def test_data_that_do_not_exist_are_refused(again: Callable[..., Bundle], tmp_pa
     assert not list((tmp_path / "out").iterdir())
 
 
-def report_of(target: str, accuracy: Any) -> Any:
+def report_of(target: str, accuracy: Any, colours: ExportedModel) -> Any:
     from yoloquant.evaluation.results import TargetResult, ValidationResult
     from yoloquant.types import Verdict
 
-    row = TargetResult(target, "x.onnx", "portable", Verdict.PASS, accuracy=accuracy)
+    digest = content_sha256(colours.path)
+    row = TargetResult(target, "x.onnx", "portable", Verdict.PASS, accuracy=accuracy, sha256=digest)
     base = replace(row, target="fp32")
     environment = {"data_sha256": "ab" * 32}
-    return ValidationResult(Verdict.PASS, base, (row,), ("a",), 5, 9, (320, 320), "default", environment)
+    return ValidationResult(Verdict.PASS, base, (row,), ("a",), 5, 9, colours.info.imgsz, "default", environment)
 
 
-def test_a_reports_accuracy_is_what_devices_are_held_to(again: Callable[..., Bundle], tmp_path: Path) -> None:
+def test_a_reports_accuracy_is_what_devices_are_held_to(
+    again: Callable[..., Bundle], tmp_path: Path, colours: ExportedModel
+) -> None:
     from yoloquant.evaluation.results import Accuracy
     from yoloquant.report import to_json
 
-    report = report_of("onnxruntime", Accuracy(0.4321, 0.6))
+    report = report_of("onnxruntime", Accuracy(0.4321, 0.6), colours)
     path = tmp_path / "report.json"
     path.write_text(to_json(report), encoding="utf-8")
     for given in (report, path):
@@ -292,11 +296,46 @@ def test_a_reports_accuracy_is_what_devices_are_held_to(again: Callable[..., Bun
         assert accuracy.data_sha256 == "ab" * 32
         assert json.loads((made.path / "report.json").read_text()) == json.loads(path.read_text())
         assert "mAP50-95 0.4321" in (made.path / "README.md").read_text()
-    assert again(report=report_of("onnxruntime", None)).manifest.accuracy is None
+    assert again(report=report_of("onnxruntime", None, colours)).manifest.accuracy is None
     with pytest.raises(UsageError, match="has no target 'onnxruntime'; it has litert"):
-        again(report=report_of("litert", None))
+        again(report=report_of("litert", None, colours))
     with pytest.raises(ArtifactError, match="cannot be read"):
         again(report=tmp_path / "no.json")
+
+
+def test_a_bundle_without_golden_inputs_proves_nothing(again: Callable[..., Bundle]) -> None:
+    from yoloquant.runtime.apps.verify import Result, verify
+
+    made = again()
+    golden = {**made.manifest.golden, "images": []}
+    (made.path / FILE_NAME).write_text(replace(made.manifest, golden=golden).signed().text(), encoding="utf-8")
+    verification = verify(made.path)
+    assert verification.result is Result.INCONCLUSIVE and verification.exit_code == 3
+    assert [c.message for c in verification.checks if c.name.startswith("golden")] == [
+        "the bundle holds no golden input, so nothing was compared; export it again"
+    ] * 2
+
+
+def test_a_model_of_other_classes_is_refused(colours: ExportedModel, tmp_path: Path) -> None:
+    renamed = replace(colours, info=replace(colours.info, names=tuple(reversed(colours.info.names))))
+    with pytest.raises(ArtifactError, match="other classes than the checkpoint"):
+        write(ARTIFACT, renamed, device="onnx", folder=tmp_path / "x")
+
+
+def test_a_report_of_something_else_is_refused(again: Callable[..., Bundle], colours: ExportedModel) -> None:
+    from yoloquant.types import Verdict
+
+    report = report_of("onnxruntime", None, colours)
+    (row,) = report.targets
+    wrong = {
+        "of another artifact": replace(report, targets=(replace(row, sha256="0" * 64),)),
+        "is of input size": replace(report, imgsz=(32, 32)),
+        "is inconclusive": replace(report, targets=(replace(row, verdict=Verdict.INCONCLUSIVE),)),
+        "is fail": replace(report, targets=(replace(row, verdict=Verdict.FAIL),)),
+    }
+    for message, given in wrong.items():
+        with pytest.raises(ArtifactError, match=message):
+            again(report=given)
 
 
 def test_a_coral_bundle_tells_what_runs_where_and_brings_the_compiled_form(

@@ -86,6 +86,18 @@ def test_unlabelled_folder(dataset: Path) -> None:
         ValidationSet.from_folder(dataset.parent / "labels")
 
 
+def test_labels_that_are_not_there_are_missed(dataset: Path) -> None:
+    assert ValidationSet.from_yaml(dataset).require_labels().boxes > 0
+    labels = dataset.parent / "labels" / "val"
+    for path in labels.iterdir():
+        path.write_text("")
+    with pytest.raises(DataError, match=r"no labels in split 'val': 6 label files hold no box .*source=<folder"):
+        ValidationSet.from_yaml(dataset).require_labels()
+    labels.rename(labels.with_name("elsewhere"))
+    with pytest.raises(DataError, match=r"not one label file \(looked for .*labels/val/000\.txt and 5 more\)"):
+        ValidationSet.from_yaml(dataset).require_labels()
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

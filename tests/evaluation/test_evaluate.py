@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from validation_fakes import NAMES, FakeRunner, label_rows, write_dataset
 
+from yoloquant.data.class_names import class_labels, class_order
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import DataError, TargetError
 from yoloquant.evaluation.bootstrap import BootstrapOptions
 from yoloquant.evaluation.compare import Comparer
 from yoloquant.evaluation.evaluate import EvaluateOptions, evaluate
 from yoloquant.evaluation.gate import exit_code, load_gate
+from yoloquant.evaluation.results import Interval, Latency
 from yoloquant.evaluation.verdict import ArtifactFacts, JudgeOptions, judge
 from yoloquant.runtime.core.letterbox import place
 from yoloquant.types import HeadLayout, Verdict
 
-GATE = {"name": "test", "limits": {"fidelity": 0.9, "map_drop": 0.05, "confidence_shift": 0.2}}
+GATE = {
+    "name": "test",
+    "limits": {"fidelity": 0.9, "map_drop": 0.05, "confidence_shift": 0.2},
+    "min_images": 12,  # the tests' own set
+}
 QUICK = JudgeOptions(bootstrap=BootstrapOptions(replicates=200))
 
 
@@ -131,6 +138,41 @@ def test_a_failing_baseline_stops_everything(data: ValidationSet) -> None:
         run(data, other=FakeRunner(perfect(data)))
 
 
+def test_classes_in_another_order_are_mapped_by_name(tmp_path: Path, data: ValidationSet) -> None:
+    yaml = write_dataset(tmp_path / "other", count=12)
+    yaml.write_text(yaml.read_text().replace("cat, dog, bird", "Bird, cat, dog"))
+    for label in (tmp_path / "other" / "labels" / "val").iterdir():
+        rows = [line.split() for line in label.read_text().splitlines()]
+        label.write_text("\n".join(" ".join([str((int(r[0]) + 1) % 3), *r[1:]]) for r in rows))
+    other = ValidationSet.from_yaml(yaml)
+    rows = perfect(data)
+    evaluation = run(other, fp32=FakeRunner(rows), same=FakeRunner(rows))
+    result = judge(evaluation, load_gate(GATE), {"same": ArtifactFacts()}, QUICK)
+    assert result.baseline.accuracy is not None
+    assert result.baseline.accuracy.map50_95 == pytest.approx(0.995)
+    assert set(result.baseline.accuracy.per_class) == set(NAMES)
+    assert "lists the classes in another order than the model; 3 were mapped by name" in result.notes[0]
+    for names in (("bird", "cat", "cow"), ("cat", "cat", "dog")):
+        with pytest.raises(DataError, match=r"has other classes than the model: class \d is"):
+            run(replace(other, names=names), fp32=FakeRunner(rows))
+
+
+def test_a_baseline_that_scores_nothing_is_inconclusive(data: ValidationSet) -> None:
+    wrong = [np.concatenate([r[:, :5], (r[:, 5:] + 1) % 3], axis=1) for r in perfect(data)]  # labels shifted by one
+    evaluation = run(data, fp32=FakeRunner(wrong), same=FakeRunner(wrong))
+    gate = load_gate({**GATE, "min_detections": 5})
+    result = judge(evaluation, gate, {"same": ArtifactFacts()}, QUICK)
+    assert result.verdict is Verdict.INCONCLUSIVE and exit_code(result) == 3
+    assert "the FP32 model itself scores 0.0 points" in result.targets[0].checks[0].message
+
+
+def test_two_classes_of_one_name_stay_two() -> None:
+    assert class_labels(("a", "b", "a")) == ("a [0]", "b", "a [2]")
+    assert class_order(("a", "b", "a"), ("a", "b", "a"), "x") is None
+    with pytest.raises(DataError, match="several are called 'a'"):
+        class_order(("a", "b", "a"), ("a", "a", "b"), "x")
+
+
 def test_classes_must_fit(data: ValidationSet) -> None:
     two = ValidationSet(data.images, ("a", "b"), "two.yaml")
     with pytest.raises(DataError, match=r"model has 3 classes and data 'two\.yaml' has 2"):
@@ -170,22 +212,29 @@ def test_a_baseline_that_finds_nothing_proves_nothing(data: ValidationSet) -> No
     assert result.verdict is not Verdict.PASS
 
 
-def test_timing(data: ValidationSet) -> None:
+def test_what_is_known_besides_goes_into_the_result(data: ValidationSet) -> None:
     rows = perfect(data)
-    float_runner = FakeRunner(rows)
-    runners = {"fp32": FakeRunner(rows), "int8": FakeRunner(rows), "float": float_runner}
-    evaluation = evaluate(runners, data, EvaluateOptions(warmup=2, timing_only={"float": 5}))
-    assert float_runner.calls == 5 + 2
-    facts = {"int8": ArtifactFacts(size_bytes=50, timing_baseline="float"), "fp32": ArtifactFacts(size_bytes=200)}
-    result = judge(evaluation, load_gate(GATE), facts, QUICK)
+    evaluation = run(data, fp32=FakeRunner(rows), int8=FakeRunner(rows))
+    facts = {
+        "int8": ArtifactFacts(
+            size_bytes=50, latency=Latency(2.0, 3.0, 80, 1), latency_ratio=Interval(0.5, 0.4, 0.7), sha256="b" * 64
+        ),
+        "fp32": ArtifactFacts(size_bytes=200, sha256="a" * 64),
+    }
+    gate = load_gate({**GATE, "limits": {"latency_ratio": 0.6}})
+    result = judge(evaluation, gate, facts, replace(QUICK, notes=("said",)))
     target = result.targets[0]
-    assert target.comparison.latency_ratio > 0 and target.comparison.size_ratio == 0.25
-    assert target.latency.runs == 12 and 0 < target.latency.median_ms <= target.latency.p90_ms
+    assert target.comparison.latency_ratio == 0.5 and target.comparison.size_ratio == 0.25
+    assert target.latency == Latency(2.0, 3.0, 80, 1) and result.notes == ("said",)
+    assert (result.baseline.sha256, target.sha256) == ("a" * 64, "b" * 64)
+    assert target.verdict is Verdict.INCONCLUSIVE, "a ratio that scatters across its limit decides nothing"
+    assert "(spread 0.4000 to 0.7000); it scatters across the limit" in target.checks[0].message
     assert result.environment["peak_memory_bytes"] > 2**20 and result.environment["data_sha256"] == data.data_hash
-    simulated = {"int8": ArtifactFacts(timing_baseline="float", simulated=True)}
-    other = judge(evaluation, load_gate(GATE), simulated, QUICK).targets[0]
-    assert other.latency is None and other.comparison.latency_ratio is None and "simulated" in other.notes[0]
     assert len(result.targets) == 1 and result.baseline.size_bytes == 200
+    off = {"int8": ArtifactFacts(simulated=True, latency_note="not measured here: it is for jetson")}
+    other = judge(evaluation, gate, off, QUICK).targets[0]
+    assert other.latency is None and other.comparison.latency_ratio is None and "simulated" in other.notes[0]
+    assert "not measured here: it is for jetson" in other.checks[0].message
 
 
 def test_results_are_repeatable(data: ValidationSet) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,9 @@ SURE = Interval(0.95, 0.93, 0.97)
         (0.015, 0.02, Rule.PROVE, Verdict.FAIL),
         (-0.01, 0.02, Rule.VETO, Verdict.PASS),
         (0.015, 0.02, Rule.VETO, Verdict.FAIL),
+        (-0.01, 0.02, Rule.LIKELY, Verdict.PASS),
+        (0.0088, 0.0332, Rule.LIKELY, Verdict.INCONCLUSIVE),
+        (0.015, 0.02, Rule.LIKELY, Verdict.FAIL),
         (-0.01, 0.005, Rule.ESTIMATE, Verdict.PASS),
         (0.0, 0.03, Rule.ESTIMATE, Verdict.FAIL),
     ],
@@ -119,6 +124,68 @@ def test_checks_and_messages() -> None:
     assert by_name["fidelity"].message.startswith("fidelity to FP32 is 0.9500, allowed is at least 0.9")
 
 
+def test_devices_stand_for_their_targets() -> None:
+    gate = load_gate({"name": "g", "limits": {"fidelity": 0.9}, "targets": {"jetson": {"fidelity": 0.95}}})
+    assert gate.limits_for("tensorrt")["fidelity"].limit == 0.95 and gate.limits_for("litert")["fidelity"].limit == 0.9
+
+
+WIDE = Interval(0.02, -0.01, 0.05)
+BAD = Interval(0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "message"),
+    [
+        ({"images": 1}, "min_images", r"1 images prove nothing and fail nothing; at least 30 are needed"),
+        ({"replicates": 1}, "min_replicates", r"1 replicates make no interval; bootstrap=100"),
+        ({"baseline_map": 0.0047}, "baseline_map", r"the FP32 model itself scores 0\.5 points.*of 5 that are needed"),
+        ({"references": 0}, "min_detections", r"the FP32 model itself finds 0 objects.*of 10 that are needed"),
+    ],
+)
+@pytest.mark.parametrize("artifact", [GOOD, BAD])
+def test_worthless_measurements_decide_nothing(
+    change: dict[str, float], name: str, message: str, artifact: Interval
+) -> None:
+    fidelity = Interval(1 - artifact.value, 1 - artifact.value, 1 - artifact.value)
+    sound = replace(measured(artifact, fidelity), images=100, replicates=1000, baseline_map=0.4, references=500)
+    known = replace(sound, **change)
+    touched = "fidelity" if name == "min_detections" else "map_drop"
+    checks, _ = load_gate({"name": "g", "limits": {touched: 0.9 if touched == "fidelity" else 0.1}}).judge("x", known)
+    assert worst(c.verdict for c in checks) is Verdict.INCONCLUSIVE
+    by_name = {c.name: c for c in checks}
+    assert re.search(message, by_name[name].message)
+    assert by_name[touched].message.endswith(f"not decided ({name})")
+    gate = load_gate({"name": "g", "limits": {touched: 0.9 if touched == "fidelity" else 0.1}})
+    wanted = Verdict.FAIL if artifact is BAD else Verdict.PASS
+    assert worst(c.verdict for c in gate.judge("x", sound)[0]) is wanted
+
+
+def test_a_gate_can_require_proof_and_says_how_many_images_that_takes() -> None:
+    content = {"name": "g", "limits": {"map_drop": {"limit": 0.03, "rule": "veto"}}}
+    (check,), _ = load_gate(content).judge("x", measured(WIDE, SURE))
+    assert check.verdict is Verdict.PASS and check.message.endswith("not proven: about 801 more images would prove it")
+    (check,), _ = load_gate({**content, "require": "proof"}).judge("x", measured(WIDE, SURE))
+    assert check.verdict is Verdict.INCONCLUSIVE and "about 801 more images would settle it" in check.message
+    assert "at most 0.03 (3 points)" in check.message
+
+
+def test_noise_widens_an_interval() -> None:
+    limit = {"limit": 0.005, "rule": "prove"}
+    for noise, verdict in ((0.0, Verdict.PASS), (0.004, Verdict.INCONCLUSIVE)):
+        gate = load_gate({"name": "g", "limits": {"map_drop": {**limit, "noise": noise}}})
+        (check,), _ = gate.judge("x", measured(GOOD, SURE))
+        assert check.verdict is verdict
+    assert check.interval is not None
+    assert check.interval.high == pytest.approx(0.004 * 2**0.5) and check.interval.value == GOOD.value
+
+
+def test_why_a_limit_was_not_measured() -> None:
+    content = {"name": "g", "limits": {"fidelity": 0.9, "latency_ratio": 1.0}}
+    off = replace(measured(None, SURE), reasons={"latency_ratio": "it was switched off (latency=false)"})
+    checks, _ = load_gate(content).judge("x", off)
+    assert "was not measured: it was switched off (latency=false)" in checks[-1].message
+
+
 def test_worst_and_exit_codes() -> None:
     assert worst([Verdict.PASS, Verdict.INCONCLUSIVE]) is Verdict.INCONCLUSIVE
     assert worst([Verdict.FAIL, Verdict.ERROR, Verdict.PASS]) is Verdict.ERROR
@@ -133,15 +200,28 @@ def test_worst_and_exit_codes() -> None:
     [
         (
             {"name": "g", "limits": {"map_dorp": 0.1}},
-            r"unknown key 'limits.map_dorp'; allowed are map_drop, map50_drop",
+            r"unknown key 'limits.map_dorp' \(did you mean 'map_drop'\?\); allowed are map_drop, map50_drop",
         ),
         ({"name": "g", "limits": {}, "colour": 1}, r"unknown key 'colour'; allowed are format, name"),
         (
-            {"name": "g", "limits": {"map_drop": {"limit": 1, "ruel": "veto"}}},
+            {"name": "g", "limits": {"map_drop": {"limit": 0.1, "ruel": "veto"}}},
             r"map_drop.ruel'; allowed are limit, rule",
         ),
-        ({"name": "g", "limits": {}, "targets": {"x": {"fiedlity": 1}}}, r"targets.x.fiedlity'; allowed are map_drop"),
-        ({"name": "g", "limits": {"map_drop": {"limit": 1, "rule": "maybe"}}}, r"prove"),
+        (
+            {"name": "g", "limits": {}, "targets": {"litert": {"fiedlity": 1}}},
+            r"targets.litert.fiedlity' \(did you mean 'fidelity'\?\); allowed are map_drop",
+        ),
+        ({"name": "g", "limits": {"map_drop": {"limit": 0.1, "rule": "maybe"}}}, r"prove"),
+        ({"name": "g", "limits": [1]}, r"limits must be limits by name"),
+        ({"name": "g", "limits": {}, "targets": {"litret": {}}}, r"'litret' is unknown \(did you mean 'litert'\?\)"),
+        ({"name": "g", "limits": {}, "targets": {"onnx": {}, "onnxruntime": {}}}, r"'onnxruntime' is given twice"),
+        ({"name": "g", "limits": {"map_drop": 2}}, r"2 would be 200 points.*did you mean 0\.02\?"),
+        ({"name": "g", "limits": {"map_drop": 0.5}}, r"would be 50 points.*did you mean 0\.005\?"),
+        ({"name": "g", "limits": {"fidelity": 92}}, r"92 is out of range.*between 0\.5 and 1; did you mean 0\.92\?"),
+        ({"name": "g", "limits": {"fidelity": -1}}, r"-1 is out of range.*between 0\.5 and 1$"),
+        ({"name": "g", "limits": {"latency_ratio": 110}}, r"a ratio between 0\.01 and 20; did you mean 1\.1\?"),
+        ({"name": "g", "limits": {}, "targets": {"jetson": {"map_drop": {"limit": 3}}}}, r"targets.jetson.map_drop: 3"),
+        ({"name": "g", "limits": {}, "baseline_map": 5}, "baseline_map"),
         ({"name": "g", "limits": {"map_drop": True}}, "limits.map_drop"),
         ({"name": "g", "limits": {"map_drop": float("nan")}}, "finite"),
         ({"limits": {}}, "name: Field required"),
@@ -155,7 +235,7 @@ def test_bad_gates(content: dict[str, object], message: str) -> None:
 def test_gate_files(tmp_path: Path) -> None:
     for path in GATES_FOLDER.glob("*.yaml"):
         gate = load_gate(path.stem)
-        assert gate.name == path.stem and gate.limits.fidelity is not None
+        assert gate.name == path.stem and gate.limits["fidelity"] is not None
     assert {p.stem for p in GATES_FOLDER.glob("*.yaml")} >= {"default", "strict", "unlabelled"}
     with pytest.raises(UsageError, match=r"does not exist.*default, strict, unlabelled"):
         load_gate("nowhere")

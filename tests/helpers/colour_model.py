@@ -18,7 +18,9 @@ IMGSZ = (64, 96)
 CELL = 8
 INFO = ModelInfo(Task.DETECT, NAMES, IMGSZ, stride=CELL, strides=(CELL,), reg_max=1)
 CELLS = (IMGSZ[0] // CELL) * (IMGSZ[1] // CELL)
-ARTIFACT: Any = SimpleNamespace(metadata=lambda: {"model": "colours.pt", "model_sha256": "0" * 64}, stem="colours")
+ARTIFACT: Any = SimpleNamespace(
+    metadata=lambda: {"model": "colours.pt", "model_sha256": "0" * 64}, stem="colours", info=INFO
+)
 
 
 def export_colours(path: Path, gain: float = 1.0) -> ExportedModel:

@@ -36,7 +36,7 @@ per_name = st.dictionaries(words, numbers, max_size=3)
 per_size = st.dictionaries(st.sampled_from(["small", "medium", "large"]), maybe)
 intervals = st.builds(Interval, numbers, numbers, numbers, numbers, numbers)
 accuracies = st.builds(Accuracy, numbers, numbers, per_name, per_size)
-latencies = st.builds(Latency, numbers, numbers, st.integers(1, 999), st.integers(1, 64))
+latencies = st.builds(Latency, numbers, numbers, st.integers(1, 999), st.integers(1, 64), maybe, maybe)
 verdicts = st.sampled_from(Verdict)
 checks = st.builds(Check, words, maybe, numbers, verdicts, st.none() | intervals, words)
 comparisons = st.builds(

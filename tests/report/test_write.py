@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from full_disk import largest_file
 
 from yoloquant.errors import OutputError
 from yoloquant.evaluation.results import ValidationResult
-from yoloquant.report import from_json, write_report
+from yoloquant.report import from_json, report_or_error, write_report
 
 
 def test_writes_four_files_and_nothing_else(result: ValidationResult, tmp_path: Path) -> None:
@@ -83,3 +84,27 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def test_an_old_report_goes_before_work_starts_and_an_error_is_left(tmp_path: Path, result: ValidationResult) -> None:
+    folder = tmp_path / "report"
+    folder.mkdir()
+    (folder / "keep.txt").write_text("mine")
+    write_report(result, folder)
+    with pytest.raises(ValueError, match="no such <gate>"), report_or_error(folder):
+        assert [p.name for p in folder.iterdir()] == ["keep.txt"]
+        raise ValueError("no such <gate>")
+    assert sorted(p.name for p in folder.iterdir()) == ["junit.xml", "keep.txt"]
+    root = ET.parse(folder / "junit.xml").getroot()
+    assert (root.get("tests"), root.get("errors"), root.get("failures")) == ("1", "1", "0")
+    error = root.find(".//error")
+    assert error is not None and error.get("message") == "no such <gate>"
+    with report_or_error(folder) as write:
+        assert write(result).junit == folder / "junit.xml"
+    assert len(list(folder.iterdir())) == 5
+
+
+def test_an_interruption_leaves_an_error_too(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), report_or_error(tmp_path):
+        raise KeyboardInterrupt
+    assert "KeyboardInterrupt" in (tmp_path / "junit.xml").read_text()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from yoloquant.errors import ArtifactError
-from yoloquant.targets.exports import FILE_NAME, content_sha256, load_exports, save_exports
+from yoloquant.errors import ArtifactError, OutputError
+from yoloquant.targets.exports import FILE_NAME, content_sha256, load_exports, locked, save_exports
 from yoloquant.types import ExportedModel, HeadLayout, ModelInfo, Task
 
 INFO = ModelInfo(Task.POSE, ("cat", "dög"), (64, 96), strides=(8, 16), kpt_shape=(17, 3), max_det=20)
@@ -150,3 +153,31 @@ def test_an_entry_cannot_point_outside_its_folder(tmp_path: Path) -> None:
 def test_content(tmp_path: Path) -> None:
     export = folder_artifact(tmp_path)
     assert content_sha256(export.path) != content_sha256(export.path / "model.bin")
+
+
+def _export_one(folder: Path, index: int, killed: bool) -> None:
+    with locked(folder):
+        save_exports(folder, [artifact(folder, f"{index}.onnx")])
+        if killed:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_exports_at_once_and_killed_ones_are_all_listed(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    jobs = [context.Process(target=_export_one, args=(tmp_path, i, i % 3 == 0)) for i in range(6)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(60)
+    assert [job.exitcode for job in jobs] == [-signal.SIGKILL if i % 3 == 0 else 0 for i in range(6)]
+    assert {e.path.name for e in load_exports(tmp_path)} == {f"{i}.onnx" for i in range(6)}
+
+
+def test_a_held_folder_is_waited_for_and_then_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    refused = pytest.raises(OutputError, match="another process has been exporting into")
+    with locked(tmp_path), refused, locked(tmp_path, timeout_s=0.2):
+        raise AssertionError("it is held")
+    assert "waiting for another export" in caplog.text
+    with locked(tmp_path, timeout_s=0.0):
+        pass

@@ -15,6 +15,7 @@ from yoloquant.evaluation.bootstrap import BootstrapOptions
 from yoloquant.evaluation.compare import Comparer
 from yoloquant.evaluation.evaluate import EvaluateOptions, evaluate
 from yoloquant.evaluation.gate import load_gate
+from yoloquant.evaluation.results import Comparison
 from yoloquant.types import Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,15 +80,21 @@ def test_the_simulation_passes_good_and_fails_bad(tmp_path: Path) -> None:
     moved = [r + np.array([3, 0, 3, 0, 0, 0]) for r in rows]
     runners = {"fp32": FakeRunner(rows), "good": FakeRunner(rows), "bad": FakeRunner(moved)}
     evaluation = evaluate(runners, data, EvaluateOptions(warmup=0))
-    gate = load_gate({"name": "g", "limits": {"fidelity": 0.9}})
+    gate = load_gate({"name": "g", "limits": {"fidelity": 0.9}, "min_images": 10, "min_replicates": 20})
     rng = np.random.default_rng(0)
     weights = tool.sample_weights(20, 15, 40, rng)
     assert weights.shape == (41, 20) and (weights.sum(axis=1) == 15).all()
     assert ((weights > 0) <= (weights[0] > 0)).all()  # resamples of the sample, not of the population
     comparer = Comparer(evaluation, BootstrapOptions(replicates=2))
-    assert tool.verdict_of(comparer, gate, "good", weights) == (Verdict.PASS, [])
-    assert tool.verdict_of(comparer, gate, "bad", weights) == (Verdict.FAIL, ["fidelity fail"])
-    report = tool.simulate(evaluation, [gate], {**tool.DEFAULTS, "sizes": "10,20", "trials": "4", "replicates": "30"})
-    text = "\n".join(report)
-    assert "| good | +0.00 | 0.995 | 100 / 0 / 0 | 100 / 0 / 0 | - |" in text
-    assert "0 / 100 / 0 | 0 / 100 / 0 | fidelity fail x8 |" in text
+    for name, verdict in (("good", (Verdict.PASS, [])), ("bad", (Verdict.FAIL, ["fidelity fail"]))):
+        found = comparer.resampled(name, weights)
+        measured = comparer.measurements(Comparison(None, None, found.intervals["fidelity"]), found, weights)
+        assert tool.verdict_of(gate, measured) == verdict == tool.verdict_of(gate, tool.without_labels(measured))
+    rows = tool.simulate_gate("tiny", evaluation, gate, {**tool.DEFAULTS, "trials": "4", "replicates": "30"})
+    text = "\n".join(tool.table(rows, 4))
+    assert "| tiny | good | harmful | +0.00 | 0.995 | +0.000 | 100 / 0 / 0 | 100 / 0 / 0 | - |" in text
+    assert "0 / 100 / 0 | 0 / 100 / 0 | fidelity fail |" in text
+    named = [{**row, "harmless": row["artifact"] == "good"} for row in rows]
+    assert (
+        "false pass 0.0 % of 1 harmful artifacts' samples, false fail 0.0 % of 1 harmless" in tool.summary(named, 4)[0]
+    )

@@ -13,7 +13,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +33,26 @@ MAX_IMGSZ = 8192
 STATE_KEY = "yoloquant"
 CLASS_ARGUMENTS = ("single_cls", "classes")
 """Training arguments that say which classes a model saw."""
+ORIGIN = "yoloquant_origin"
+"""Attribute of every module that is loaded here: which model it was before anything was pruned, fitted or trained. It
+is plain data, and travels with the module through copies, training and checkpoints."""
 NATIVE_KEY = "modelopt"
 """Ultralytics' own defaults: square side in pixels by task."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The original FP32 model that a checkpoint was made from; the checkpoint itself where nothing was changed.
+
+    Attributes:
+        name: File name, without its folder.
+        sha256: Hash of the file; of the weights where there was no file.
+        weights: Hash of the weights.
+    """
+
+    name: str
+    sha256: str
+    weights: str
 
 
 @dataclass(frozen=True)
@@ -54,6 +72,7 @@ class HostModel:
         unsafe: Whether the file could only be read by running its pickled code.
         trained: Training arguments that say which classes it saw: ``single_cls`` and ``classes``.
         native: Quantizer state of Ultralytics' own QAT as the checkpoint holds it (``training.native``).
+        origin: The model that it was made from.
     """
 
     module: nn.Module
@@ -68,6 +87,12 @@ class HostModel:
     unsafe: bool = False
     trained: dict[str, Any] = field(default_factory=dict)
     native: dict[str, Any] = field(default_factory=dict)
+    origin: Origin = Origin("", "", "")
+
+    @property
+    def derived(self) -> bool:
+        """Whether its weights are others than those of the model that it was made from."""
+        return bool(self.origin.weights) and self.origin.weights != weights_sha256(self.module)
 
     def resolve_imgsz(self, imgsz: int | Sequence[int] | None = None) -> tuple[int, int]:
         """Choose the input size: the one asked for, else the one trained at, else the task's usual one.
@@ -122,7 +147,7 @@ def load_model(model: Any, *, allow_unsafe: bool = False) -> HostModel:
     args = getattr(module, "args", None)
     given = args if isinstance(args, dict) else vars(args) if hasattr(args, "__dict__") else {}
     trained = {k: given[k] for k in CLASS_ARGUMENTS if given.get(k)}
-    return replace(_describe(module, source=source, sha256=_weights_sha256(module)), native=native, trained=trained)
+    return replace(_describe(module, source=source, sha256=weights_sha256(module)), native=native, trained=trained)
 
 
 def _load_file(path: Path, allow_unsafe: bool) -> HostModel:
@@ -222,7 +247,8 @@ def offline() -> AbstractContextManager[None]:
     return variable("YOLO_AUTOINSTALL", "false")
 
 
-def _weights_sha256(module: nn.Module) -> str:
+def weights_sha256(module: nn.Module) -> str:
+    """Hash of all weights in float32, whatever type they are stored in."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
@@ -266,6 +292,8 @@ def _describe(
     bad = [n for n, p in module.state_dict().items() if p.is_floating_point() and not bool(p.isfinite().all())]
     if bad:
         raise ModelError(f"'{source}' has NaN or infinite weights in {bad[0]} ({len(bad)} tensors); retrain the model")
+    origin = _origin(module, source, sha256)
+    setattr(module, ORIGIN, asdict(origin))
     return HostModel(
         module=module,
         task=known,
@@ -277,6 +305,7 @@ def _describe(
         sha256=sha256,
         state=dict(state or {}),
         unsafe=unsafe,
+        origin=origin,
     )
 
 
@@ -287,6 +316,15 @@ def _channels(module: Any) -> int:
         return read
     described = getattr(module, "yaml", None) or {}
     return int(described.get("channels") or described.get("ch") or 3)
+
+
+def _origin(module: nn.Module, source: str, sha256: str) -> Origin:
+    """What a module says that it was made from; itself if it says nothing that can be read."""
+    stored: Any = getattr(module, ORIGIN, None)
+    known = isinstance(stored, dict) and set(stored) == {f.name for f in fields(Origin)}
+    if known and all(isinstance(value, str) for value in stored.values()):
+        return Origin(**{**stored, "name": Path(stored["name"]).name})  # a name, never a path out of some file
+    return Origin(Path(source).name, sha256, weights_sha256(module))
 
 
 def _trained_size(imgsz: Any, stride: int) -> tuple[int, int] | None:

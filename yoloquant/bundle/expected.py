@@ -8,7 +8,7 @@ import platform
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,11 +29,15 @@ from ..runtime.apps.golden import (
 from ..runtime.backends import Backend, BackendOptions
 from ..runtime.core.bundle_manifest import Accuracy
 from ..runtime.core.detector import Detector
-from ..types import ExportedModel, HeadLayout
+from ..targets.exports import content_sha256
+from ..types import ExportedModel, HeadLayout, Verdict
 from .bundle_options import BundleOptions
 from .devices import BundleDevice
 from .images import candidates, data_set
 from .tolerances import FACTOR, MOST, derive_tolerances
+
+if TYPE_CHECKING:
+    from ..evaluation.results import TargetResult, ValidationResult
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +102,7 @@ def make_expected(exported: ExportedModel, device: BundleDevice, options: Bundle
         made_with = {"backend": backend.name, "version": backend.version, "machine": platform.machine()}
         noise = None if simulated else kernel_noise(exported, device, options, chosen)
         golden = Golden(images, derive_tolerances(noise), {**made_with, "simulated": simulated, "noise": noise})
-        accuracy = _reported(options.report, exported.name)
+        accuracy = _reported(options.report, exported)
         if accuracy is None and options.data is not None:
             accuracy = _measured(detector, options)
         return Expected(golden, accuracy, _tensors(backend, chosen[0][2]), _notes(chosen, golden))
@@ -177,8 +181,13 @@ def _notes(chosen: list[tuple[str, np.ndarray, Outcome]], golden: Golden) -> tup
     return tuple(notes)
 
 
-def _reported(report: Any, target: str) -> Accuracy | None:
-    """The accuracy of a target in a validation's result or in its report.json."""
+def _reported(report: Any, exported: ExportedModel) -> Accuracy | None:
+    """The accuracy of an artifact in a validation's result or in its report.json.
+
+    Raises:
+        ArtifactError: The report cannot be read, is of another artifact or input size, or its verdict is not a pass.
+        UsageError: It has no such target.
+    """
     if report is None:
         return None
     from ..evaluation.results import ValidationResult
@@ -189,9 +198,13 @@ def _reported(report: Any, target: str) -> Accuracy | None:
             report = from_json(Path(report).read_text(encoding="utf-8"))
         except OSError as exc:
             raise ArtifactError(f"report '{report}' cannot be read ({exc.strerror or exc})") from exc
-    row = next((row for row in report.targets if row.target == target), None)
-    if row is None:
+    target = exported.name
+    rows = [row for row in report.targets if row.target == target or row.target.startswith(f"{target}:")]
+    if not rows:
         raise UsageError(f"the report has no target '{target}'; it has {', '.join(r.target for r in report.targets)}")
+    digest = content_sha256(exported.path)
+    row = next((row for row in rows if row.sha256 == digest), rows[0])
+    _check_row(row, report, exported, digest)
     if row.accuracy is None:
         return None  # validated without labels
     digest = str(report.environment.get("data_sha256", ""))
@@ -201,6 +214,25 @@ def _reported(report: Any, target: str) -> Accuracy | None:
 def _metrics(found: Any) -> dict[str, float]:
     """Every metric of a report's row."""
     return dict(found.metrics) or {"map50_95": found.map50_95, "map50": found.map50}
+
+
+def _check_row(row: TargetResult, report: ValidationResult, exported: ExportedModel, digest: str) -> None:
+    """Refuse figures that are not this artifact's, or that no release may stand on."""
+    if report.imgsz != exported.info.imgsz:
+        raise ArtifactError(
+            f"the report is of input size {list(report.imgsz)}, the artifact's is {list(exported.info.imgsz)}; "
+            "validate the artifact that goes into the bundle"
+        )
+    if row.sha256 != digest:
+        raise ArtifactError(
+            f"the report is of another artifact for {row.target} ({row.path}, sha256 {row.sha256[:12] or 'unknown'}) "
+            f"than the one that goes into the bundle ({digest[:12]}); validate an export of the same checkpoint"
+        )
+    if row.verdict is not Verdict.PASS:
+        raise ArtifactError(
+            f"the report's verdict on {row.target} is {row.verdict.value}; a bundle is held to figures that passed: "
+            "validate on more images, or leave report= out"
+        )
 
 
 def _measured(detector: Detector, options: BundleOptions) -> Accuracy | None:

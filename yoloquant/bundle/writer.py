@@ -56,7 +56,7 @@ def write(
 
     Raises:
         UsageError: The device is unknown, is not served by the model's target.
-        ArtifactError: The exported model is missing.
+        ArtifactError: The exported model is missing, or has other classes than the artifact.
         DataError: The data are not usable.
         TargetError: The model cannot be run here, so there is nothing to expect from a device.
         OutputError: The folder cannot be written, or holds something else than a bundle. Nothing half-written is left.
@@ -64,6 +64,11 @@ def write(
     options = options or BundleOptions()
     device = device if isinstance(device, BundleDevice) else device_named(device)
     _check(exported, device)
+    if exported.info.names != artifact.info.names:
+        raise ArtifactError(
+            f"artifact '{exported.path.name}' has other classes than the checkpoint that it is bundled with; "
+            "export it again"
+        )
     folder = Path(folder).absolute()
     _check_place(folder)
     with atomic_path(folder) as temporary:

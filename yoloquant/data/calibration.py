@@ -36,12 +36,14 @@ class CalibrationSet:
         source: What the user named.
         split: The split they were drawn from; empty for a folder.
         sha256: Hash over the images' hashes.
+        hashes: Start of each image's hash (``short_hash``), so that nobody scores on what calibrated.
     """
 
     paths: tuple[Path, ...]
     source: str
     split: str
     sha256: str
+    hashes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -98,8 +100,14 @@ def calibration_set(data: str | os.PathLike[str], options: CalibrationOptions | 
         pool = list_images(split_paths(content, file, split), str(data))
         scored = _scored_images(content, file, options, str(data))
     sample = _draw(pool, scored, options, str(data))
-    digest = hashlib.sha256("".join(file_sha256(p) for p in sample).encode()).hexdigest()
-    return CalibrationSet(tuple(sample), str(data), split, digest)
+    hashes = [file_sha256(p) for p in sample]
+    digest = hashlib.sha256("".join(hashes).encode()).hexdigest()
+    return CalibrationSet(tuple(sample), str(data), split, digest, tuple(map(short_hash, hashes)))
+
+
+def short_hash(sha256: str) -> str:
+    """Enough of an image's hash to know it again among millions, and short enough to travel in every artifact."""
+    return sha256[:16]
 
 
 def _refuse_scored_split(options: CalibrationOptions, source: str) -> None:

@@ -22,6 +22,7 @@ from ..runtime.core.model_info import ModelInfo, Task
 from ..runtime.tasks import spec_of
 from ..runtime.tasks.base import Labels, labels_bytes
 from .class_folders import check_class_folders, class_names, split_folder
+from .class_names import class_order
 from .image_check import check_images
 from .image_files import list_images
 from .manifest import check_manifest, file_sha256, read_manifest
@@ -46,6 +47,11 @@ class LabelledImage:
     boxes: np.ndarray = field(repr=False)
     parts: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
 
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the file's bytes."""
+        return file_sha256(self.path)
+
     @property
     def labels(self) -> Labels:
         """The labels alone."""
@@ -61,12 +67,14 @@ class ValidationSet:
         names: Class names, index by index; empty for an unlabelled source.
         source: What the user named.
         split: ``train``, ``val`` or ``test``; empty for a folder of images.
+        notes: What a reader of scores must know, for instance that classes were reordered.
     """
 
     images: tuple[LabelledImage, ...]
     names: tuple[str, ...]
     source: str
     split: str = "val"
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -86,13 +94,52 @@ class ValidationSet:
         """Hash of every image's bytes, name and labels; independent of where the data lie."""
         digest = hashlib.sha256("\n".join(self.names).encode())
         for image in self.images:
-            digest.update(image.path.name.encode() + b"\0" + file_sha256(image.path).encode())
+            digest.update(image.path.name.encode() + b"\0" + image.sha256.encode())
             digest.update(labels_bytes(image.labels))
         return digest.hexdigest()
 
     def take(self, count: int | None) -> ValidationSet:
         """The first images in order; all of them for None."""
-        return self if count is None else ValidationSet(self.images[:count], self.names, self.source, self.split)
+        return self if count is None else replace(self, images=self.images[:count])
+
+    def for_classes(self, names: Sequence[str]) -> ValidationSet:
+        """The same images with class indices of a model, mapped by name.
+
+        Args:
+            names: The model's class names, by index.
+
+        Returns:
+            This set itself where the indices are the same, or where there are no labels.
+
+        Raises:
+            DataError: The model has other classes.
+        """
+        order = class_order(names, self.names, self.source) if self.labelled else None
+        if order is None:
+            return self
+        moved = sum(i != k for i, k in enumerate(order))
+        note = f"data '{self.source}' lists the classes in another order than the model; {moved} were mapped by name"
+        logger.warning(note)
+        table = np.array(order, dtype=np.int64)
+        images = tuple(replace(image, classes=table[image.classes]) for image in self.images)
+        return replace(self, images=images, names=tuple(names), notes=(*self.notes, note))
+
+    def require_labels(self) -> ValidationSet:
+        """This set, once it is proven to hold labels.
+
+        Raises:
+            DataError: No image has a label.
+        """
+        if self.labelled:
+            return self
+        labels = host.label_paths([image.path for image in self.images])
+        present = sum(label.is_file() for label in labels)
+        looked = f"looked for {labels[0]}" + (f" and {len(labels) - 1} more" if len(labels) > 1 else "")
+        reason = f"{present} label files hold no box" if present else "there is not one label file"
+        raise DataError(
+            f"data '{self.source}' has no labels in split '{self.split}': {reason} ({looked}); put the labels "
+            "there, or judge on images without labels with source=<folder of images>"
+        )
 
     def read(self, index: int) -> np.ndarray:
         """Decode one image: BGR uint8 (height, width, 3).

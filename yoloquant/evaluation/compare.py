@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..data.class_names import class_labels
 from ..runtime.core.matching import Matches
 from ..runtime.tasks.base import Scores
 from .bootstrap import BootstrapOptions, image_weights, interval
 from .evaluate import Evaluation, RunnerRecord
-from .results import Accuracy, Comparison, Interval, Latency
+from .gate_metrics import METRICS
+from .results import Accuracy, Comparison, Interval
 
 
 @dataclass(frozen=True)
@@ -21,9 +23,14 @@ class Measurements:
     Attributes:
         comparison: The estimates.
         intervals: Interval of each measurement that has one, by the name of its gate limit.
-        class_drops: Interval of each class's AP drop, by class name.
-        class_boxes: Labelled boxes per class name.
+        class_drops: Interval of each class's AP drop, by the class's label.
+        class_boxes: Labelled boxes per class label.
         images: Number of images.
+        replicates: Replicates that the intervals stand on; None if they are not from a bootstrap.
+        baseline_map: mAP50-95 of the FP32 model on the labels; None without labels.
+        references: The FP32 model's own detections that fidelity is held against; None if they were not counted.
+        reasons: Why a metric was not measured, by its name, where there is more to say than that it was not.
+        task: The model's task; limits on other tasks' metrics are none of its business. Empty if it is not known.
     """
 
     comparison: Comparison
@@ -31,6 +38,28 @@ class Measurements:
     class_drops: Mapping[str, Interval] = field(default_factory=dict)
     class_boxes: Mapping[str, int] = field(default_factory=dict)
     images: int = 0
+    replicates: int | None = None
+    baseline_map: float | None = None
+    references: int | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    task: str = ""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there were labels."""
+        return "map_drop" in self.intervals or self.baseline_map is not None
+
+    def why_unmeasured(self, name: str) -> str:
+        """Why a metric has no value."""
+        if name in self.reasons:
+            return self.reasons[name]
+        if name == "per_class_drop" and self.labelled:
+            return "no class has enough labelled boxes"
+        if METRICS[name].needs_labels and not self.labelled:
+            return "the images have no labels"
+        if name == "latency_ratio":
+            return "no float model was timed in the same runtime"
+        return "it is not known for this artifact"
 
 
 @dataclass(frozen=True)
@@ -41,11 +70,15 @@ class Resampled:
         intervals: By the name of the gate limit.
         class_drops: Drop of each class's AP50-95.
         fidelity_per_class: Fidelity of each class.
+        baseline_map: mAP50-95 of the FP32 model on the sample; None without labels.
+        references: Detections of the FP32 model in the sample that fidelity is held against.
     """
 
     intervals: Mapping[str, Interval]
     class_drops: Mapping[str, Interval]
     fidelity_per_class: Mapping[str, float]
+    baseline_map: float | None = None
+    references: int = 0
 
 
 class Comparer:
@@ -60,6 +93,7 @@ class Comparer:
         self.evaluation = evaluation
         self.options = options or BootstrapOptions()
         self.weights = image_weights(len(evaluation.data), self.options)
+        self._labels = class_labels(evaluation.names)
         self._scores: dict[tuple[str, bool], Scores] = {}
 
     def accuracy(self, name: str) -> Accuracy | None:
@@ -72,7 +106,7 @@ class Comparer:
         return Accuracy(
             map50_95=values[strict],
             map50=values[loose],
-            per_class=self._by_name(*scores.per_class(weights)),
+            per_class=self._by_label(*scores.per_class(weights)),
             per_size=scores.per_size(),
             metrics=values,
         )
@@ -89,9 +123,11 @@ class Comparer:
         shift = self._confidence_shift(self.evaluation.records[name], weights)
         intervals = {key: interval(values, level) for key, values in reference.values(weights).items()}
         intervals["confidence_shift"] = interval(shift, level)
-        fidelity_per_class = self._by_name(*reference.per_class(weights))
+        fidelity_per_class = self._by_label(*reference.per_class(weights))
+        per_image = np.array([len(truth.classes) for truth in self.evaluation.references])
+        references = round(float(weights[0] @ per_image))
         if not self.evaluation.data.labelled:
-            return Resampled(intervals, {}, fidelity_per_class)
+            return Resampled(intervals, {}, fidelity_per_class, references=references)
         base, own = self._label_scores(self.evaluation.options.baseline), self._label_scores(name)
         before, after = base.values(weights), own.values(weights)
         for metric in self.evaluation.task.metrics:
@@ -99,18 +135,25 @@ class Comparer:
         classes, per_class = base.per_class(weights)
         drops = per_class - own.per_class(weights)[1]
         present = [(i, c) for i, c in enumerate(classes.tolist()) if np.isfinite(drops[0, i])]
-        class_drops = {self._name(c): interval(drops[:, i], level) for i, c in present}
-        return Resampled(intervals, class_drops, fidelity_per_class)
+        class_drops = {self._label(c): interval(drops[:, i], level) for i, c in present}
+        main = float(before[self.evaluation.task.metrics[0].name][0])
+        return Resampled(intervals, class_drops, fidelity_per_class, main, references)
 
     def compare(
-        self, name: str, *, timing_baseline: str | None = None, size_ratio: float | None = None
+        self,
+        name: str,
+        *,
+        latency_ratio: Interval | None = None,
+        size_ratio: float | None = None,
+        reasons: Mapping[str, str] | None = None,
     ) -> Measurements:
         """Compare one artifact with the baseline.
 
         Args:
             name: Name of the artifact's runner.
-            timing_baseline: Runner of a float model in the same runtime.
+            latency_ratio: Latency divided by a float model's in the same runtime, with its spread.
             size_ratio: Size of the artifact divided by the FP32 model's.
+            reasons: Why a metric was not measured, by its name.
         """
         record, evaluation = self.evaluation.records[name], self.evaluation
         found = self.resampled(name, self.weights)
@@ -126,26 +169,48 @@ class Comparer:
             confidence_shift=found.intervals["confidence_shift"].value,
             box_iou=float(overlaps.mean(dtype=np.float64)) if len(overlaps) else 0.0,
             matched=len(overlaps),
-            latency_ratio=self._latency_ratio(name, timing_baseline),
+            latency_ratio=None if latency_ratio is None else latency_ratio.value,
+            latency_spread=latency_ratio,
             size_ratio=size_ratio,
             intervals=dict(found.intervals),
         )
-        boxes = self.class_boxes(self.weights[0])
-        return Measurements(comparison, found.intervals, found.class_drops, boxes, len(evaluation.data))
+        return self.measurements(comparison, found, self.weights, reasons)
+
+    def measurements(
+        self,
+        comparison: Comparison,
+        found: Resampled,
+        weights: np.ndarray,
+        reasons: Mapping[str, str] | None = None,
+    ) -> Measurements:
+        """Put together what a gate may ask about one artifact on one sample.
+
+        Args:
+            comparison: The estimates.
+            found: What ``resampled`` returned for the weights.
+            weights: float64 (1 + replicates, images).
+            reasons: Why a metric was not measured, by its name.
+        """
+        spread = comparison.latency_spread
+        return Measurements(
+            comparison,
+            {**found.intervals, **({"latency_ratio": spread} if spread else {})},
+            found.class_drops,
+            self.class_boxes(weights[0]),
+            images=round(float(weights[0].sum())),
+            replicates=len(weights) - 1,
+            baseline_map=found.baseline_map,
+            references=found.references,
+            reasons=reasons or {},
+            task=self.evaluation.task.task.value,
+        )
 
     def class_boxes(self, weights: np.ndarray) -> dict[str, int]:
-        """Labelled boxes per class name, for one row of image weights (images,)."""
+        """Labelled boxes per class label, for one row of image weights (images,)."""
         labels = self.evaluation.labels
         classes = np.concatenate([truth.classes for truth in labels])
         per_box = np.repeat(weights, [len(truth.classes) for truth in labels])
-        return {self._name(c): int(per_box[classes == c].sum()) for c in np.unique(classes).tolist()}
-
-    def latency(self, name: str, threads: int) -> Latency | None:
-        """Time of one inference; None if it was never timed."""
-        times = list(self.evaluation.records[name].infer_ms.values())
-        if not times:
-            return None
-        return Latency(float(np.median(times)), float(np.percentile(times, 90)), len(times), threads)
+        return {self._label(c): int(per_box[classes == c].sum()) for c in np.unique(classes).tolist()}
 
     def _label_scores(self, name: str) -> Scores:
         if (name, True) not in self._scores:
@@ -186,20 +251,9 @@ class Comparer:
         total = weights @ count
         return np.divide(weights @ shift, total, out=np.zeros(len(weights)), where=total > 0)
 
-    def _latency_ratio(self, name: str, timing_baseline: str | None) -> float | None:
-        records = self.evaluation.records
-        if timing_baseline is None or timing_baseline not in records:
-            return None
-        mine, theirs = records[name].infer_ms, records[timing_baseline].infer_ms
-        common = sorted(mine.keys() & theirs.keys())
-        if not common:
-            return None
-        return float(np.median([mine[i] for i in common]) / np.median([theirs[i] for i in common]))
+    def _label(self, index: int) -> str:
+        return self._labels[index] if index < len(self._labels) else f"class_{index}"
 
-    def _name(self, index: int) -> str:
-        names = self.evaluation.names
-        return names[index] if index < len(names) else f"class_{index}"
-
-    def _by_name(self, classes: np.ndarray, per_class: np.ndarray) -> dict[str, float]:
+    def _by_label(self, classes: np.ndarray, per_class: np.ndarray) -> dict[str, float]:
         values = zip(classes.tolist(), per_class[0].tolist(), strict=True)
-        return {self._name(c): v for c, v in values if np.isfinite(v)}
+        return {self._label(c): v for c, v in values if np.isfinite(v)}

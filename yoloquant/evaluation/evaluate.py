@@ -32,7 +32,6 @@ class EvaluateOptions:
         selection: Thresholds of detection.
         reference_conf: The baseline's detections above this score are the ground truth of fidelity.
         warmup: Untimed inferences of each runner before the first image.
-        timing_only: Runners that are only timed, on so many images each (a float model in the runtime of a target).
         untimed: Runners whose time says nothing, so that they need no warming up.
     """
 
@@ -40,7 +39,6 @@ class EvaluateOptions:
     selection: Selection = field(default_factory=Selection)
     reference_conf: float = 0.25
     warmup: int = 2
-    timing_only: Mapping[str, int] = field(default_factory=dict)
     untimed: frozenset[str] = frozenset()
 
 
@@ -54,7 +52,8 @@ class RunnerRecord:
         reference_matches: Matched with the baseline's detections, likewise.
         further_label_matches: The same by every further similarity, by its prefix (masks, keypoints).
         further_reference_matches: The same.
-        infer_ms: Time of each inference alone, by index of the image.
+        infer_ms: Time of each inference alone, by index of the image. Runtimes disturb each other in one process, so it
+            tells how long the pass took and not how fast a model is (``latency``).
         select_ms: Time of decode and NMS over all images.
     """
 
@@ -128,21 +127,10 @@ def evaluate(
     options = options or EvaluateOptions()
     if options.baseline not in runners:
         raise TargetError(f"no runner is named '{options.baseline}', the baseline; there are {', '.join(runners)}")
-    _check_classes(runners[options.baseline], data)
-    return _Pass(runners, data, options).run(progress)
-
-
-def _check_classes(baseline: Runner, data: ValidationSet) -> None:
     if not data.images:
         raise DataError(f"'{data.source}' holds no images to score")
-    names = baseline.info.names
-    if data.labelled and len(data.names) != len(names):
-        raise DataError(
-            f"the model has {len(names)} classes and data '{data.source}' has {len(data.names)}; "
-            "score a model on the data set it was trained for"
-        )
-    if data.labelled and data.names != names:
-        logger.warning("class names of the model and of data '%s' differ; classes are compared by index", data.source)
+    data = data.for_classes(runners[options.baseline].info.names)
+    return _Pass(runners, data, options).run(progress)
 
 
 class _Pass:
@@ -196,8 +184,7 @@ class _Pass:
         self.labels.append(self.task.kept(truth))
         self.references.append(self.task.kept(reference))
         for name in self.runners:
-            if name not in self.options.timing_only:
-                self._match(name, truth, reference, where.area_scale)
+            self._match(name, truth, reference, where.area_scale)
 
     def _match(self, name: str, truth: Truth, reference: Truth, area_scale: float) -> None:
         """Match a runner's detections with labels and with the baseline's, and keep what is needed of them."""
@@ -213,9 +200,7 @@ class _Pass:
         """Runners in an order that rotates from image to image, so that none always follows the same other."""
         names = list(self.runners)
         for i in range(len(names)):
-            name = names[(i + index) % len(names)]
-            if index < self.options.timing_only.get(name, len(self.data)):
-                yield name
+            yield names[(i + index) % len(names)]
 
     def _warm_up(self, name: str, image: np.ndarray) -> None:
         for _ in range(self.options.warmup):
@@ -226,10 +211,9 @@ class _Pass:
         start = time.perf_counter()
         outputs = runner.infer(image)
         done = time.perf_counter()
-        if name not in self.options.timing_only:
-            decoded = runner.decode(outputs)
-            self.found[name] = self.task.select(decoded, runner.layout, self.info, self.options.selection)
-            record.select_ms.append((time.perf_counter() - done) * 1e3)
+        decoded = runner.decode(outputs)
+        self.found[name] = self.task.select(decoded, runner.layout, self.info, self.options.selection)
+        record.select_ms.append((time.perf_counter() - done) * 1e3)
         record.infer_ms[index] = (done - start) * 1e3
 
     def _guarded(self, name: str, index: int, action: Callable[[], None]) -> None:

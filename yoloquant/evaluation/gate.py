@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-import math
+import difflib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..errors import UsageError
 from ..types import Verdict
+from .checks import Limit, Rule, check_limit, decide, images_to_settle
 from .compare import Measurements
-from .results import Check, Interval, ValidationResult
+from .gate_metrics import METRICS
+from .results import Check, ValidationResult
+
+__all__ = [
+    "GATES_FOLDER",
+    "Gate",
+    "Limit",
+    "Require",
+    "Rule",
+    "Unmeasured",
+    "decide",
+    "exit_code",
+    "images_to_settle",
+    "load_gate",
+    "worst",
+]
 
 _ROOTS = Path(__file__).resolve().parents[1:3]  # inside an installed package; the top of a checkout
 GATES_FOLDER = next(
     (p for root in _ROOTS if (p := root / "configs" / "gates").is_dir()), _ROOTS[0] / "configs" / "gates"
 )
-
-
-class Rule(str, Enum):
-    """How a limit is held against a measurement with an interval."""
-
-    PROVE = "prove"  # the whole interval must be on the good side; inconclusive while it straddles the limit
-    VETO = "veto"  # fails only if the whole interval is on the bad side; passes otherwise
-    ESTIMATE = "estimate"  # the estimate alone decides
+Limits = dict[str, Limit | None]
 
 
 class Unmeasured(str, Enum):
@@ -37,46 +47,11 @@ class Unmeasured(str, Enum):
     INCONCLUSIVE = "inconclusive"
 
 
-class Limit(BaseModel):
-    """One limit. A plain number in the YAML stands for a limit with the rule ``prove``."""
+class Require(str, Enum):
+    """What every limit asks of an interval."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    limit: float = Field(allow_inf_nan=False)
-    rule: Rule = Rule.PROVE
-
-
-class Limits(BaseModel):
-    """Limits by name; leaving one out, or null, means that it is not checked."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    map_drop: Limit | None = None
-    map50_drop: Limit | None = None
-    per_class_drop: Limit | None = None
-    fidelity: Limit | None = None
-    confidence_shift: Limit | None = None
-    latency_ratio: Limit | None = None
-    size_ratio: Limit | None = None
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _number(cls, value: Any) -> Any:
-        return {"limit": value} if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-
-
-AT_LEAST = frozenset({"fidelity"})
-"""Limits that are lower bounds; all others are upper bounds."""
-NEEDS_LABELS = frozenset({"map_drop", "map50_drop", "per_class_drop"})
-TITLES = {
-    "map_drop": "mAP50-95 drop",
-    "map50_drop": "mAP50 drop",
-    "per_class_drop": "largest AP drop of a class",
-    "fidelity": "fidelity to FP32",
-    "confidence_shift": "mean confidence shift",
-    "latency_ratio": "latency relative to FP32 in the same runtime",
-    "size_ratio": "size relative to FP32",
-}
+    LIMITS = "limits"  # what each limit's own rule says
+    PROOF = "proof"  # the whole interval on the good side, whatever the rules say
 
 
 class Gate(BaseModel):
@@ -86,8 +61,14 @@ class Gate(BaseModel):
         format: Version of the file format.
         name: Name of the gate.
         description: What it is for.
-        limits: Limits for every target.
-        targets: Limits by target name; a limit given there replaces the general one, null removes it.
+        limits: Limits by name (``gate_metrics.METRICS``), for every target; null means that it is not checked.
+        targets: Limits by target or device; a limit given there replaces the general one, null removes it.
+        require: ``proof`` demands the whole interval of every limit, whatever its rule.
+        min_images: With fewer images nothing is proven and nothing fails: intervals by resampling are too narrow.
+        min_replicates: The same for replicates of the bootstrap.
+        min_detections: The same for the FP32 model's own detections, which fidelity is held against.
+        baseline_map: Least mAP50-95 of the FP32 model on the labels, a fraction of 1. Below it the labels or the model
+            are wrong, and no drop from it means anything.
         per_class_min_boxes: Classes with fewer labelled boxes are left out of ``per_class_drop``.
         without_labels: What limits that need labels do on an unlabelled source.
         unmeasured: What other limits do that could not be measured (no float model in the same runtime, say).
@@ -100,118 +81,158 @@ class Gate(BaseModel):
     description: str = ""
     limits: Limits
     targets: dict[str, Limits] = Field(default_factory=dict)
+    require: Require = Require.LIMITS
+    min_images: int = Field(default=30, ge=1)
+    min_replicates: int = Field(default=100, ge=1)
+    min_detections: int = Field(default=10, ge=1)
+    baseline_map: float = Field(default=0.05, ge=0.0, le=0.95, allow_inf_nan=False)
     per_class_min_boxes: int = Field(default=20, ge=1)
     without_labels: Unmeasured = Unmeasured.INCONCLUSIVE
     unmeasured: Unmeasured = Unmeasured.INCONCLUSIVE
 
+    @field_validator("limits", mode="before")
+    @classmethod
+    def _read_limits(cls, value: Any) -> Any:
+        return _checked_limits(value, "limits")
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _read_targets(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise ValueError("must be limits by target, for instance 'litert: {map_drop: 0.02}'")
+        return {name: _checked_limits(limits, f"targets.{name}") for name, limits in value.items()}
+
+    @model_validator(mode="after")
+    def _known_targets(self) -> Gate:
+        """Device names become targets; a name that is neither is refused, since nothing would ever be held to it."""
+        from .. import targets
+
+        resolved: dict[str, Limits] = {}
+        for name, limits in self.targets.items():
+            try:
+                target = targets.get(str(name)).name
+            except UsageError as exc:
+                raise ValueError(f"targets.{name}: {exc}") from exc
+            if target in resolved:
+                raise ValueError(f"targets.{name}: target '{target}' is given twice; keep one of the entries")
+            resolved[target] = limits
+        object.__setattr__(self, "targets", resolved)  # pydantic's way to finish a frozen model
+        return self
+
     def limits_for(self, target: str) -> dict[str, Limit]:
-        """The limits that hold for one target, by name."""
-        general, special = self.limits, self.targets.get(target)
-        chosen = {name: getattr(general, name) for name in Limits.model_fields}
-        if special is not None:
-            chosen.update({name: getattr(special, name) for name in special.model_fields_set})
-        return {name: limit for name, limit in chosen.items() if limit is not None}
+        """The limits that hold for one target, by name, in the order of the table of metrics."""
+        chosen = {**self.limits, **self.targets.get(target, {})}
+        found = {name: limit for name in METRICS if (limit := chosen.get(name)) is not None}
+        if self.require is Require.PROOF:
+            found = {name: limit.model_copy(update={"rule": Rule.PROVE}) for name, limit in found.items()}
+        return found
 
     def judge(self, target: str, measured: Measurements) -> tuple[tuple[Check, ...], tuple[str, ...]]:
         """Hold an artifact's measurements against the limits.
 
+        Args:
+            target: Name of its target.
+            measured: What was measured.
+
         Returns:
-            One check per limit, and a note for each limit that was skipped. Without a single check there is nothing to
-            stand a verdict on; one inconclusive check then says so.
+            One check per limit, after one inconclusive check for everything that makes the measurements worthless; and
+            a note for each limit that was skipped. Without a single check there is nothing to stand a verdict on; one
+            inconclusive check then says so.
         """
+        doubts = self._doubts(measured)
         checks, notes = [], []
         for name, limit in self.limits_for(target).items():
-            check = self._check(name, limit, measured)
+            tasks = METRICS[name].tasks
+            if measured.task and tasks and measured.task not in tasks:
+                continue
+            check = check_limit(name, limit, measured, self.per_class_min_boxes)
+            if check is None:
+                check = self._unmeasured(name, limit, measured)
             if check is not None:
-                checks.append(check)
+                checks.append(_doubted(check, doubts))
             else:
-                notes.append(f"{name} was not checked: {_why_unmeasured(name)}")
+                notes.append(f"{name} was not checked: {measured.why_unmeasured(name)}")
         if not checks:
             text = (
                 f"gate '{self.name}' has no limit for '{target}' that could be measured; add one, fidelity for instance"
             )
             checks.append(Check("gate", None, 0.0, Verdict.INCONCLUSIVE, None, text))
-        return tuple(checks), tuple(notes)
+        return (*(doubt for doubt, _ in doubts), *checks), tuple(notes)
 
-    def _check(self, name: str, limit: Limit, measured: Measurements) -> Check | None:
-        value, interval, label = self._measurement(name, limit, measured)
-        if value is None:
-            policy = self.without_labels if name in NEEDS_LABELS else self.unmeasured
-            if policy is Unmeasured.SKIP:
-                return None
-            text = f"{TITLES[name]} was not measured: {_why_unmeasured(name)}"
-            return Check(name, None, limit.limit, Verdict.INCONCLUSIVE, None, text)
-        sign = -1.0 if name in AT_LEAST else 1.0
-        verdict = decide(value, interval, limit, sign=sign)
-        return Check(
-            name,
-            value,
-            limit.limit,
-            verdict,
-            interval,
-            _message(name, label, verdict, limit, measured.images, value, interval, sign),
-        )
+    def _unmeasured(self, name: str, limit: Limit, measured: Measurements) -> Check | None:
+        policy = self.without_labels if METRICS[name].needs_labels and not measured.labelled else self.unmeasured
+        if policy is Unmeasured.SKIP:
+            return None
+        text = f"{METRICS[name].title} was not measured: {measured.why_unmeasured(name)}"
+        return Check(name, None, limit.limit, Verdict.INCONCLUSIVE, None, text)
 
-    def _measurement(
-        self, name: str, limit: Limit, measured: Measurements
-    ) -> tuple[float | None, Interval | None, str]:
-        if name == "per_class_drop":
-            return self._worst_class(limit, measured)
-        interval = measured.intervals.get(name)
-        if name == "confidence_shift" and interval is not None:
-            interval = _absolute(interval)
-        if interval is not None:
-            return interval.value, interval, ""
-        value = getattr(measured.comparison, name)
-        return (float(value), None, "") if isinstance(value, (int, float)) else (None, None, "")
+    def _doubts(self, measured: Measurements) -> list[tuple[Check, frozenset[str]]]:
+        """What makes measurements worthless, each with the limits that it touches."""
+        sampled = frozenset(name for name, metric in METRICS.items() if metric.sampled)
+        labelled = frozenset(name for name, metric in METRICS.items() if metric.needs_labels)
+        found: list[tuple[Check, frozenset[str]]] = []
 
-    def _worst_class(self, limit: Limit, measured: Measurements) -> tuple[float | None, Interval | None, str]:
-        """The class that is nearest to failing: by its lower end under ``veto``, else by its upper end or estimate."""
-        many = {
-            name: drop
-            for name, drop in measured.class_drops.items()
-            if measured.class_boxes.get(name, 0) >= self.per_class_min_boxes
-        }
-        if not many:
-            return None, None, ""
-        key = {Rule.VETO: "low", Rule.PROVE: "high", Rule.ESTIMATE: "value"}[limit.rule]
-        worst = max(many, key=lambda name: getattr(many[name], key))
-        return many[worst].value, many[worst], worst
+        def doubt(name: str, value: float, least: float, touched: frozenset[str], text: str) -> None:
+            found.append((Check(name, value, least, Verdict.INCONCLUSIVE, None, text), touched))
+
+        if measured.images < self.min_images:
+            text = f"{measured.images} images prove nothing and fail nothing; at least {self.min_images} are needed"
+            doubt("min_images", measured.images, self.min_images, sampled, text)
+        if measured.replicates is not None and measured.replicates < self.min_replicates:
+            text = (
+                f"{measured.replicates} replicates make no interval; bootstrap={self.min_replicates} or more is needed"
+            )
+            doubt("min_replicates", measured.replicates, self.min_replicates, sampled, text)
+        if measured.baseline_map is not None and measured.baseline_map < self.baseline_map:
+            text = (
+                f"the FP32 model itself scores {measured.baseline_map * 100:.1f} points on these labels, of "
+                f"{self.baseline_map * 100:g} that are needed (baseline_map); are these the classes, labels and images "
+                "that it was trained for?"
+            )
+            doubt("baseline_map", measured.baseline_map, self.baseline_map, labelled, text)
+        if measured.references is not None and measured.references < self.min_detections:
+            text = (
+                f"the FP32 model itself finds {measured.references} objects on these images, of {self.min_detections} "
+                "that are needed to compare with (min_detections); use images that show the model's classes"
+            )
+            doubt("min_detections", measured.references, self.min_detections, sampled - labelled, text)
+        return found
 
 
-def decide(value: float, interval: Interval | None, limit: Limit, *, sign: float = 1.0) -> Verdict:
-    """Verdict of one limit.
+def _doubted(check: Check, doubts: Iterable[tuple[Check, frozenset[str]]]) -> Check:
+    """A check that something else makes worthless is neither passed nor failed."""
+    if check.verdict not in (Verdict.PASS, Verdict.FAIL):
+        return check
+    reason = next((doubt for doubt, touched in doubts if check.name in touched), None)
+    if reason is None:
+        return check
+    return replace(check, verdict=Verdict.INCONCLUSIVE, message=f"{check.message}; not decided ({reason.name})")
 
-    Args:
-        value: The estimate.
-        interval: Its interval; None where it has none, and then the estimate decides.
-        limit: The limit and its rule.
-        sign: 1 if the limit is an upper bound, -1 if it is a lower bound.
+
+def _checked_limits(value: Any, where: str) -> dict[str, Any]:
+    """Limits of a gate file with known names and limits in range; a plain number stands for its limit.
+
+    Raises:
+        ValueError: A name is unknown, or a limit is out of range; the message says what is allowed.
     """
-    bound = sign * limit.limit
-    if interval is None or limit.rule is Rule.ESTIMATE:
-        return Verdict.PASS if sign * value <= bound else Verdict.FAIL
-    low, high = sorted((sign * interval.low, sign * interval.high))
-    if low > bound:
-        return Verdict.FAIL
-    if limit.rule is Rule.VETO or high <= bound:
-        return Verdict.PASS
-    return Verdict.INCONCLUSIVE
-
-
-def images_to_settle(value: float, interval: Interval, limit: float, images: int) -> int | None:
-    """How many more images would move the interval off the limit, if the estimate stays where it is.
-
-    The interval's width falls as 1/sqrt(images).
-
-    Returns:
-        The number, or None if the estimate lies on the limit.
-    """
-    gap = abs(value - limit)
-    reach = abs((interval.high if value < limit else interval.low) - value)
-    if gap <= 1e-9 or not math.isfinite(reach / gap):
-        return None
-    return max(1, math.ceil(images * (reach / gap) ** 2) - images)
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where} must be limits by name, for instance 'map_drop: 0.01'")
+    found: dict[str, Any] = {}
+    for name, limit in value.items():
+        if name not in METRICS:
+            near = difflib.get_close_matches(str(name), METRICS, n=1)
+            hint = f" (did you mean '{near[0]}'?)" if near else ""
+            raise ValueError(f"unknown key '{where}.{name}'{hint}; allowed are {', '.join(METRICS)}")
+        if isinstance(limit, (int, float)) and not isinstance(limit, bool):
+            limit = {"limit": limit}
+        number = limit.get("limit") if isinstance(limit, Mapping) else getattr(limit, "limit", None)
+        problem = ""
+        if isinstance(number, (int, float)) and not isinstance(number, bool) and number == number:
+            problem = METRICS[name].problem(name, number)
+        if problem:
+            raise ValueError(f"{where}.{problem}")
+        found[name] = limit
+    return found
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
@@ -264,51 +285,9 @@ def _parse(content: Any, where: str) -> Gate:
 def _problem(error: Any) -> str:
     """One of pydantic's errors as a sentence that names the allowed keys."""
     place = [str(part) for part in error["loc"]]
-    text = f"{'.'.join(place)}: {error['msg']}"
+    if error["type"] == "value_error":  # our own sentences name their place
+        return str(error["ctx"]["error"])
     if error["type"] != "extra_forbidden":
-        return text
-    depth = len(place) - (1 if place[0] == "targets" else 0)
-    model: type[BaseModel] = Gate if len(place) == 1 else Limits if depth == 2 else Limit
+        return f"{'.'.join(place)}: {error['msg']}"
+    model: type[BaseModel] = Gate if len(place) == 1 else Limit
     return f"unknown key '{'.'.join(place)}'; allowed are {', '.join(model.model_fields)}"
-
-
-def _absolute(interval: Interval) -> Interval:
-    """Interval of the absolute value of something whose interval is known."""
-    low, high = abs(interval.low), abs(interval.high)
-    inner = 0.0 if interval.low <= 0 <= interval.high else min(low, high)
-    return Interval(abs(interval.value), inner, max(low, high), interval.level, interval.std)
-
-
-def _why_unmeasured(name: str) -> str:
-    if name == "per_class_drop":
-        return "no class has enough labelled boxes"
-    if name in NEEDS_LABELS:
-        return "the images have no labels"
-    if name == "latency_ratio":
-        return "no float model was timed in the same runtime"
-    return "it is not known for this artifact"
-
-
-def _message(
-    name: str,
-    label: str,
-    verdict: Verdict,
-    limit: Limit,
-    images: int,
-    value: float,
-    interval: Interval | None,
-    sign: float,
-) -> str:
-    relation = "at least" if sign < 0 else "at most"
-    text = f"{TITLES[name]}{f' ({label})' if label else ''} is {value:.4f}, allowed is {relation} {limit.limit:g}"
-    if interval is None or limit.rule is Rule.ESTIMATE:
-        return text
-    text += f" ({interval.level:.0%} interval {interval.low:.4f} to {interval.high:.4f})"
-    if verdict is Verdict.INCONCLUSIVE:
-        more = images_to_settle(value, interval, limit.limit, images)
-        text += (
-            f"; about {more} more images would settle it" if more else "; it lies on the limit, images cannot settle it"
-        )
-    elif verdict is Verdict.PASS and limit.rule is Rule.VETO and sign * value > sign * limit.limit:
-        text += "; the excess is within the noise of this many images"
-    return text

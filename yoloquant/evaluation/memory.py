@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ..runtime.device.sensors import memory
 from ..targets.exports import load_exports
 from ..types import ExportedModel
 
@@ -51,12 +52,9 @@ def _main(path: Path, threads: int) -> None:
 
 
 def _peak_rss() -> int | None:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak) if sys.platform == "darwin" else int(peak) * 1024
+    """VmHWM where there is /proc: unlike ``ru_maxrss`` it begins anew at exec, without the parent's peak."""
+    peak = memory()[1]
+    return None if peak is None else round(peak * 1e6)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 from ..summarized import Summarized, data_frame
 from ..types import Verdict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,23 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Latency:
-    """Time of one inference, without pre- and post-processing, in milliseconds."""
+    """Time of one inference, without pre- and post-processing, in a process of its own.
+
+    Attributes:
+        median_ms: Median over all runs (p50), in milliseconds.
+        p90_ms: 90th percentile.
+        runs: Number of inferences.
+        threads: Threads of the runtime.
+        low_ms: 10th percentile of the rounds' medians: how far the machine itself scatters.
+        high_ms: 90th percentile of the rounds' medians.
+    """
 
     median_ms: float
     p90_ms: float
     runs: int
     threads: int
+    low_ms: float | None = None
+    high_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -102,10 +113,12 @@ class Comparison:
         confidence_shift: Mean of (artifact - baseline) confidence over matched detections.
         box_iou: Mean IoU of matched detections.
         matched: Number of matched detections.
-        latency_ratio: Median latency divided by the baseline's *in the same runtime*; None if that was not measured.
+        latency_ratio: Latency divided by the FP32 model's *in the same runtime*, the median of rounds in which both
+            took turns; None if that was not measured.
         size_ratio: Size divided by the FP32 model's.
         intervals: Everything that has an interval, by the name of its gate limit: drops of every metric of the task,
             fidelity of masks or keypoints, divergence of a classifier's probabilities.
+        latency_spread: ``latency_ratio`` with the 10th and 90th percentile of the rounds; None if not measured.
     """
 
     map_drop: Interval | None
@@ -121,6 +134,7 @@ class Comparison:
     latency_ratio: float | None = None
     size_ratio: float | None = None
     intervals: dict[str, Interval] = field(default_factory=dict)
+    latency_spread: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -128,13 +142,16 @@ class TargetResult:
     """Everything measured for one artifact.
 
     Attributes:
-        target: Target name; ``fp32`` for the baseline itself.
+        target: Name of the row: the target, and the file behind a colon where several are of one target; ``fp32`` for
+            the baseline itself.
         path: File or folder name of the artifact.
+        sha256: Hash of the artifact's content, of the checkpoint for the baseline; empty if it is not known.
         scheme: Quantization scheme.
         verdict: Outcome over all checks.
         accuracy: None when there are no labels or the target failed.
         comparison: None for the baseline or when the target failed.
         latency: None when not measured.
+        latency_note: Why the latency was not measured; empty if it was.
         size_bytes: Size of the artifact.
         peak_memory_bytes: Peak resident memory of the process while it ran, if it was measured in its own process.
         checks: Every gate limit and its outcome.
@@ -154,6 +171,8 @@ class TargetResult:
     checks: tuple[Check, ...] = ()
     error: str = ""
     notes: tuple[str, ...] = ()
+    sha256: str = ""
+    latency_note: str = ""
 
 
 @dataclass(frozen=True)
@@ -189,6 +208,7 @@ class ValidationResult(Summarized):
         environment: Versions, host, threads, hashes of model and data, time; strings and numbers only.
         examples: A few images to look at.
         seconds: Wall time of the validation.
+        notes: What holds for every target, for instance that classes were mapped by name or stale exports allowed.
     """
 
     verdict: Verdict
@@ -202,6 +222,7 @@ class ValidationResult(Summarized):
     environment: dict[str, Any] = field(default_factory=dict)
     examples: tuple[Example, ...] = ()
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """The table of every model, and the verdict."""

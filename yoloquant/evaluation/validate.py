@@ -1,37 +1,43 @@
-"""Validation of exports: load every artifact beside the FP32 model, score them in one pass, judge and report."""
+"""Validation of exports: load every artifact beside the FP32 model, score them in one pass, measure them, and judge."""
 
 from __future__ import annotations
 
 import logging
 import os
 import platform
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..bridge.checkpoint import load_model
+from ..bridge.checkpoint import HostModel, load_model
 from ..errors import UsageError, YoloquantError
 from ..graph.traced_model import TracedModel
-from ..io import output_folder
 from ..quantization.artifact import Artifact, versions
 from ..runtime.device.processors import cpu_threads
-from ..targets.exports import ExportResult, load_exports
+from ..targets.exports import ExportResult, content_sha256, load_exports
 from ..types import ExportedModel, Progress
+from .lineage import Baseline, check_calibration, check_exports, find_baseline
 from .memory import peak_memory
 from .processors import NATIVE, launch
 from .processors import parse as parse_processors
 from .validate_options import ValidateOptions
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from ..data.dataset import ValidationSet
     from ..runtime.core.runner import Runner
+    from ..targets.base import Target
+    from .evaluate import Evaluation
     from .results import ValidationResult
     from .verdict import ArtifactFacts
 
 logger = logging.getLogger(__name__)
 
 BASELINE = "fp32"
-TIMED_IMAGES = 64  # inferences of the float model that a target's latency is compared with
+PICTURES = 4  # scored images that latency is measured on
 
 
 def validate(
@@ -50,7 +56,7 @@ def validate(
         exports: What ``export`` returned, an export folder, or one artifact in it.
         data: Data yaml with labels.
         source: Folder of images without labels, instead of ``data``; fidelity alone is judged.
-        options: Gate, images, threads, report.
+        options: Gate, images, threads; ``report`` is left to the caller.
         progress: Called after every image.
 
     Returns:
@@ -58,14 +64,11 @@ def validate(
 
     Raises:
         UsageError: Neither or both of data and source are given, or the gate is unknown.
-        DataError: The images or labels are not usable.
-        ArtifactError: An artifact is missing or has changed.
+        DataError: The images or labels are not usable, or calibrated an artifact.
+        ArtifactError: An artifact is missing, has changed, or was made from another model.
     """
-    from ..data.dataset import ValidationSet
-    from ..data.trained_classes import TrainedClasses
     from .evaluate import EvaluateOptions, evaluate
     from .gate import load_gate
-    from .torch_runner import TorchRunner
     from .verdict import ArtifactFacts, JudgeOptions, judge
 
     options = options or ValidateOptions()
@@ -74,57 +77,78 @@ def validate(
     gate = load_gate(options.gate)
     processors = parse_processors(options.cpu)
     outcome = _outcome(exports)
-    artifact = _float_artifact(model, outcome)
-    if options.report is not None:
-        output_folder(options.report)
-    images = (
-        ValidationSet.open(
-            str(data),
-            artifact.info,
-            split=options.split,
-            manifest=options.manifest,
-            trained=TrainedClasses.of(artifact.model.trained),
-        )
-        if data is not None
-        else ValidationSet.from_folder(str(source), artifact.info.names)
-    ).take(options.limit)
+    named = model.model if isinstance(model, Artifact) else load_model(model)
+    baseline = _baseline(named, options, outcome)
+    artifact = _float_artifact(model, baseline.model, outcome)
+    _same_task(artifact, outcome)
+    notes = check_exports(outcome.exports, named, artifact.model, allow_stale=options.allow_stale)
+    images = _images(data, source, artifact, options)
+    notes += check_calibration(outcome.exports, images, allow_scored=options.allow_scored)
     threads = options.threads or cpu_threads()
-    facts: dict[str, ArtifactFacts] = {
-        BASELINE: ArtifactFacts(path=Path(artifact.model.source).name, size_bytes=_float_bytes(artifact))
-    }
-    runners: dict[str, Runner] = {BASELINE: TorchRunner(artifact.graph.module, artifact.info, threads)}
-    timing: dict[str, int] = {}
+    opened = _Opened(artifact, outcome.folder, threads, options)
     try:
-        for exported in outcome.exports:
-            if NATIVE in processors:
-                facts[exported.name] = _open(exported, artifact, outcome.folder, threads, runners, timing, options)
+        for name, exported in _rows(outcome.exports):
             for processor in processors:
-                if processor != NATIVE:
-                    name = f"{exported.name}@{processor}"
-                    facts[name] = _open_elsewhere(name, processor, exported, runners, options)
+                opened.load(name if processor == NATIVE else f"{name}@{processor}", exported, processor)
         for name, error in outcome.errors.items():
-            facts[name] = ArtifactFacts(error=error)
-        evaluation = evaluate(
-            runners,
-            images,
-            EvaluateOptions(
-                baseline=BASELINE, timing_only=timing, untimed=frozenset(n for n, f in facts.items() if f.elsewhere)
-            ),
-            progress=progress,
-        )
+            opened.facts[name] = ArtifactFacts(error=error, target=name.partition(":")[0])
+        evaluation = evaluate(opened.runners, images, EvaluateOptions(baseline=BASELINE, warmup=0), progress=progress)
     finally:
-        for runner in runners.values():
-            runner.close()
+        opened.close()
+    opened.measure(evaluation)
     return judge(
         evaluation,
         gate,
-        facts,
+        opened.facts,
         JudgeOptions(
             bootstrap=_bootstrap(options.bootstrap),
             threads=threads,
-            environment={**_environment(artifact), "latency": options.latency},
+            environment={
+                **_environment(named),
+                "task": artifact.info.task.value,
+                "latency": options.latency,
+            },
+            notes=((baseline.note,) if baseline.note else ()) + notes,
         ),
     )
+
+
+def _same_task(artifact: Artifact, outcome: ExportResult) -> None:
+    """Refuse artifacts of another task."""
+    task = artifact.info.task
+    other = next((e for e in outcome.exports if e.info.task is not task), None)
+    if other is not None:
+        raise UsageError(
+            f"artifact '{other.path.name}' holds a {other.info.task.value} model and this one is a {task.value} model; "
+            "export again from this model"
+        )
+
+
+def _baseline(model: HostModel, options: ValidateOptions, outcome: ExportResult) -> Baseline:
+    if options.baseline is None:
+        return find_baseline(model, (outcome.folder,))
+    return Baseline(load_model(options.baseline), f"the baseline is '{Path(options.baseline).name}', as asked")
+
+
+def _images(
+    data: str | os.PathLike[str] | None,
+    source: str | os.PathLike[str] | None,
+    artifact: Artifact,
+    options: ValidateOptions,
+) -> ValidationSet:
+    from ..data.dataset import ValidationSet
+    from ..data.trained_classes import TrainedClasses
+
+    if data is None:
+        return ValidationSet.from_folder(str(source), artifact.info.names).take(options.limit)
+    images = ValidationSet.open(
+        str(data),
+        artifact.info,
+        split=options.split,
+        manifest=options.manifest,
+        trained=TrainedClasses.of(artifact.model.trained),
+    )
+    return images.take(options.limit).require_labels().for_classes(artifact.info.names)
 
 
 def _outcome(exports: ExportResult | Iterable[ExportedModel] | str | os.PathLike[str]) -> ExportResult:
@@ -137,86 +161,130 @@ def _outcome(exports: ExportResult | Iterable[ExportedModel] | str | os.PathLike
     return ExportResult(found[0].path.parent, found)
 
 
-def _float_artifact(model: Any, outcome: ExportResult) -> Artifact:
+def _rows(exports: Iterable[ExportedModel]) -> list[tuple[str, ExportedModel]]:
+    """Every artifact under a name of its own: its target's, and its file's behind it where a target has several."""
+    exports = tuple(exports)
+    count = Counter(export.name for export in exports)
+    return [(e.name if count[e.name] == 1 else f"{e.name}:{e.path.name}", e) for e in exports]
+
+
+def _float_artifact(model: Any, baseline: HostModel, outcome: ExportResult) -> Artifact:
     """The FP32 model at the artifacts' input size."""
-    if isinstance(model, Artifact):
+    if isinstance(model, Artifact) and model.model is baseline:
         return model
-    host_model = load_model(model)
     sizes = {e.info.imgsz for e in outcome.exports}
     if len(sizes) > 1:
         raise UsageError(f"the artifacts have different input sizes ({sorted(sizes)}); validate them separately")
-    size = next(iter(sizes)) if sizes else None
-    return Artifact(TracedModel.of(host_model, size))
+    return Artifact(TracedModel.of(baseline, next(iter(sizes)) if sizes else None))
 
 
-def _open(
-    exported: ExportedModel,
-    artifact: Artifact,
-    folder: Path,
-    threads: int,
-    runners: dict[str, Runner],
-    timing: dict[str, int],
-    options: ValidateOptions,
-) -> ArtifactFacts:
-    """Load one artifact, and a float model in the same runtime to time it against."""
-    from .. import targets
-    from .verdict import ArtifactFacts
+class _Opened:
+    """The FP32 model and every artifact that could be loaded, with what is known of them.
 
-    target = targets.get(exported.target)
-    facts = ArtifactFacts(
-        path=exported.path.name,
-        scheme=exported.scheme,
-        size_bytes=exported.size_bytes,
-        notes=exported.notes,
-        simulated=not target.capabilities.runs_here,
-    )
-    try:
-        target.require()
-        runners[exported.name] = target.load(exported, threads)
-    except YoloquantError as exc:
-        return replace(facts, error=str(exc))
-    except Exception as exc:  # a runtime may raise anything for a file that it does not like
-        logger.exception("target '%s' could not load %s", target.name, exported.path)
-        return replace(facts, error=f"{type(exc).__name__}: {exc}")
-    if not target.capabilities.runs_here:
-        return facts
-    if options.memory:
-        facts = replace(facts, peak_memory_bytes=peak_memory(exported, threads))
-    if not options.latency:
-        return facts
-    name = f"{exported.target}_{BASELINE}"
-    try:
-        reference = target.export_float(artifact, folder / ".fp32", f"{artifact.stem}_{artifact.model.sha256[:12]}")
-        runners[name] = target.load(reference, threads)
-        timing[name] = TIMED_IMAGES
-    except Exception as exc:  # the ratio is a luxury; the gate reports that it is missing
-        logger.warning("no float model to time %s against: %s", target.name, exc)
-        return facts
-    return replace(facts, timing_baseline=name)
+    Args:
+        artifact: The FP32 model.
+        folder: The export folder.
+        threads: Threads of every runtime.
+        options: What is measured.
+    """
 
+    def __init__(self, artifact: Artifact, folder: Path, threads: int, options: ValidateOptions) -> None:
+        from .torch_runner import TorchRunner
+        from .verdict import ArtifactFacts
 
-def _open_elsewhere(
-    name: str, processor: str, exported: ExportedModel, runners: dict[str, Runner], options: ValidateOptions
-) -> ArtifactFacts:
-    """Start one artifact on another processor; one that does not come up is an error, never a pass."""
-    from .. import targets
-    from .emulated_runner import EmulatedRunner
-    from .verdict import ArtifactFacts
+        self.artifact, self.folder, self.threads, self.options = artifact, folder, threads, options
+        host = artifact.model
+        self.facts: dict[str, ArtifactFacts] = {
+            BASELINE: ArtifactFacts(
+                path=Path(host.source).name if host.derived else host.origin.name,
+                sha256=host.sha256 if host.derived else host.origin.sha256,
+                size_bytes=_float_bytes(artifact),
+                latency_note="not measured: targets are timed against FP32 in their own runtime",
+            )
+        }
+        self.runners: dict[str, Runner] = {BASELINE: TorchRunner(artifact.graph.module, artifact.info, threads)}
+        self.exports: dict[str, ExportedModel] = {}
 
-    facts = ArtifactFacts(
-        path=exported.path.name,
-        scheme=exported.scheme,
-        size_bytes=exported.size_bytes,
-        notes=exported.notes,
-        elsewhere=processor,
-    )
-    try:
+    def load(self, name: str, exported: ExportedModel, processor: str = NATIVE) -> None:
+        """Load one artifact, here or on another processor; one that cannot be is noted as an error, never a pass."""
+        from .. import targets
+        from .verdict import ArtifactFacts
+
         target = targets.get(exported.target)
-        start = launch(processor, target.backend, root=options.cpu_root or "")
-        runners[name] = EmulatedRunner(exported, target.backend, start, options.threads or cpu_threads())
-    except (YoloquantError, OSError) as exc:
-        return replace(facts, error=str(exc))
-    return facts
+        facts = ArtifactFacts(
+            path=exported.path.name,
+            scheme=exported.scheme,
+            size_bytes=exported.size_bytes,
+            notes=exported.notes,
+            simulated=not target.capabilities.runs_here,
+            elsewhere="" if processor == NATIVE else processor,
+            target=exported.target,
+            sha256=content_sha256(exported.path),
+        )
+        self.exports[name], self.facts[name] = exported, facts
+        try:
+            target.require()
+            self.runners[name] = (
+                target.load(exported, self.threads)
+                if processor == NATIVE
+                else self._elsewhere(target, exported, processor)
+            )
+        except YoloquantError as exc:
+            self.facts[name] = replace(facts, error=str(exc))
+        except Exception as exc:  # a runtime may raise anything for a file that it does not like
+            logger.exception("target '%s' could not load %s", target.name, exported.path)
+            self.facts[name] = replace(facts, error=f"{type(exc).__name__}: {exc}")
+
+    def _elsewhere(self, target: Target, exported: ExportedModel, processor: str) -> Runner:
+        """Start an artifact on another processor."""
+        from .emulated_runner import EmulatedRunner
+
+        start = launch(processor, target.backend, root=self.options.cpu_root or "")
+        return EmulatedRunner(exported, target.backend, start, self.threads)
+
+    def close(self) -> None:
+        """Free what the runtimes hold."""
+        for runner in self.runners.values():
+            runner.close()
+
+    def measure(self, evaluation: Evaluation) -> None:
+        """Measure memory and latency of everything that got through, once nothing else is loaded."""
+        count = min(PICTURES, len(evaluation.data))
+        pictures = [evaluation.data.read(index) for index in range(count)]
+        for name, exported in self.exports.items():
+            if name in evaluation.records:
+                self.facts[name] = self._measured(self.facts[name], exported, pictures)
+
+    def _measured(self, facts: ArtifactFacts, exported: ExportedModel, pictures: list[np.ndarray]) -> ArtifactFacts:
+        from .. import targets
+        from .latency import measure_latency, unmeasured
+
+        target = targets.get(exported.target)
+        if self.options.memory and target.capabilities.runs_here and not facts.elsewhere:
+            facts = replace(facts, peak_memory_bytes=peak_memory(exported, self.threads))
+        note = f"not measured here: it is for {facts.elsewhere}" if facts.elsewhere else unmeasured(target)
+        if not note and not self.options.latency:
+            note = (
+                "it was switched off (latency=false); measure it, or take latency_ratio out of the gate with "
+                "'latency_ratio: null'"
+            )
+        if note:
+            return replace(facts, latency_note=note)
+        timing = measure_latency(exported, self._reference(exported), pictures, self.threads)
+        return replace(facts, latency=timing.latency, latency_ratio=timing.ratio, latency_note=timing.note)
+
+    def _reference(self, exported: ExportedModel) -> ExportedModel | None:
+        """The float model in the same runtime."""
+        from .. import targets
+
+        artifact = self.artifact
+        try:
+            return targets.get(exported.target).export_float(
+                artifact, self.folder / ".fp32", f"{artifact.stem}_{artifact.model.sha256[:12]}"
+            )
+        except Exception as exc:  # the ratio is a luxury; the gate reports that it is missing
+            logger.warning("no float model to time %s against: %s", exported.target, exc)
+            return None
 
 
 def _float_bytes(artifact: Artifact) -> int:
@@ -230,11 +298,10 @@ def _bootstrap(replicates: int) -> Any:
     return BootstrapOptions(replicates=replicates)
 
 
-def _environment(artifact: Artifact) -> dict[str, Any]:
+def _environment(model: HostModel) -> dict[str, Any]:
     return {
-        "model": Path(artifact.model.source).name,
-        "model_sha256": artifact.model.sha256,
-        "task": artifact.info.task.value,
+        "model": Path(model.source).name,
+        "model_sha256": model.sha256,
         "machine": platform.machine(),
         "system": platform.system(),
         "cores": cpu_threads(),

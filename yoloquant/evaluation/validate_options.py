@@ -16,7 +16,7 @@ class ScoringOptions:
     split: str = option(default="val", help="split of the data yaml that is scored")
     limit: int | None = option(default=None, ge=1, help="score only so many images")
     threads: int | None = option(default=None, ge=1, help="threads of every runtime; all cores if not given")
-    latency: bool = option(default=True, help="time a float model in the same runtime beside each target")
+    latency: bool = option(default=True, help="measure latency beside a float model in the same runtime")
     memory: bool = option(default=True, help="measure peak memory of every artifact in a process of its own")
     bootstrap: int = option(default=1000, ge=100, help="replicates of the paired bootstrap")
     manifest: str | Path | None = option(default=None, help="manifest (json) that the images are held against")
@@ -33,6 +33,12 @@ class ScoringOptions:
 class ValidateOptions(ScoringOptions):
     """How artifacts are judged, and where that is written."""
 
+    baseline: str | Path | None = option(
+        default=None,
+        help="checkpoint of the FP32 model to compare with; the one that the model was made from if not given",
+    )
+    allow_stale: bool = option(default=False, help="score artifacts of other weights than the model's")
+    allow_scored: bool = option(default=False, help="score artifacts even on images that calibrated them")
     report: Path | None = option(
         default=None, help="folder that the report is written to", flat="output", aliases=("report",), python_only=True
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..runtime.device.sensors import memory
 from ..types import Verdict
 from .bootstrap import BootstrapOptions
 from .compare import Comparer
@@ -14,7 +14,7 @@ from .evaluate import Evaluation, RunnerRecord
 from .examples import pick_examples
 from .gate import Gate, worst
 from .processors import EMULATED, PROCESSORS
-from .results import Example, TargetResult, ValidationResult
+from .results import Example, Interval, Latency, TargetResult, ValidationResult
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,14 @@ class ArtifactFacts:
         size_bytes: Size on disk.
         notes: Remarks for people.
         error: Why it could not be built or loaded; empty if it could.
-        timing_baseline: Runner of a float model in the same runtime, for the latency ratio.
         peak_memory_bytes: Peak resident memory of a process of its own, if that was measured.
-        simulated: Whether it was run by another runtime than the one it was built for, so that its time says nothing.
-        elsewhere: The other processor that it was run on, whose time says nothing either; empty for this one.
+        simulated: Whether it was run by another runtime than the one it was built for.
+        elsewhere: The other processor that it was run on, whose time says nothing; empty for this one.
+        target: Name of its target, which chooses its limits; the row's own name if empty.
+        sha256: Hash of its content.
+        latency: Its time, if that was measured on what it is for.
+        latency_ratio: The ratio to the float model in the same runtime, with its spread.
+        latency_note: Why the latency was not measured.
     """
 
     path: str = ""
@@ -38,15 +42,14 @@ class ArtifactFacts:
     size_bytes: int = 0
     notes: tuple[str, ...] = ()
     error: str = ""
-    timing_baseline: str | None = None
     peak_memory_bytes: int | None = None
     simulated: bool = False
     elsewhere: str = ""
-
-    @property
-    def timed(self) -> bool:
-        """Whether its time was measured where it counts."""
-        return not (self.simulated or self.elsewhere)
+    target: str = ""
+    sha256: str = ""
+    latency: Latency | None = None
+    latency_ratio: Interval | None = None
+    latency_note: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,14 @@ class JudgeOptions:
         threads: Threads that every runtime was given, as stated in the report.
         examples: Example images per target.
         environment: Versions, host and hashes for the report.
+        notes: What holds for every target.
     """
 
     bootstrap: BootstrapOptions = field(default_factory=BootstrapOptions)
     threads: int = 0
     examples: int = 3
     environment: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def judge(
@@ -84,13 +89,13 @@ def judge(
     options = options or JudgeOptions()
     comparer = Comparer(evaluation, options.bootstrap)
     baseline_name = evaluation.options.baseline
-    baseline = _baseline(comparer, artifacts.get(baseline_name, ArtifactFacts()), options)
+    baseline = _baseline(comparer, artifacts.get(baseline_name, ArtifactFacts()))
     targets: list[TargetResult] = []
     examples: list[Example] = []
     for name, facts in artifacts.items():
         if name == baseline_name:
             continue
-        result = _target(comparer, gate, name, facts, (baseline.size_bytes, options.threads))
+        result = _target(comparer, gate, name, facts, baseline.size_bytes)
         targets.append(result)
         if result.verdict is not Verdict.ERROR:
             examples += pick_examples(evaluation, name, options.examples)
@@ -115,10 +120,11 @@ def judge(
         },
         examples=tuple(examples),
         seconds=evaluation.seconds,
+        notes=(*options.notes, *evaluation.data.notes),
     )
 
 
-def _baseline(comparer: Comparer, facts: ArtifactFacts, options: JudgeOptions) -> TargetResult:
+def _baseline(comparer: Comparer, facts: ArtifactFacts) -> TargetResult:
     name = comparer.evaluation.options.baseline
     return TargetResult(
         target=name,
@@ -126,15 +132,17 @@ def _baseline(comparer: Comparer, facts: ArtifactFacts, options: JudgeOptions) -
         scheme=facts.scheme or "fp32",
         verdict=Verdict.PASS,
         accuracy=comparer.accuracy(name),
-        latency=comparer.latency(name, options.threads),
+        latency=facts.latency,
         size_bytes=facts.size_bytes,
         peak_memory_bytes=facts.peak_memory_bytes,
         notes=facts.notes,
+        sha256=facts.sha256,
+        latency_note=facts.latency_note,
     )
 
 
-def _target(comparer: Comparer, gate: Gate, name: str, facts: ArtifactFacts, baseline: tuple[int, int]) -> TargetResult:
-    """Judge one artifact; ``baseline`` holds the FP32 model's size in bytes and the number of threads."""
+def _target(comparer: Comparer, gate: Gate, name: str, facts: ArtifactFacts, baseline_bytes: int) -> TargetResult:
+    """Judge one artifact."""
     evaluation = comparer.evaluation
     if facts.error or name not in evaluation.records:
         error = facts.error or evaluation.errors.get(name) or "it was asked for, but not measured"
@@ -146,12 +154,12 @@ def _target(comparer: Comparer, gate: Gate, name: str, facts: ArtifactFacts, bas
             size_bytes=facts.size_bytes,
             error=error,
             notes=facts.notes,
+            sha256=facts.sha256,
         )
-    size, threads = baseline
-    ratio = facts.size_bytes / size if size and facts.size_bytes else None
-    timing = facts.timing_baseline if facts.timed else None
-    measured = comparer.compare(name, timing_baseline=timing, size_ratio=ratio)
-    checks, notes = gate.judge(name, measured)
+    ratio = facts.size_bytes / baseline_bytes if baseline_bytes and facts.size_bytes else None
+    reasons = {"latency_ratio": facts.latency_note} if facts.latency_note else {}
+    measured = comparer.compare(name, latency_ratio=facts.latency_ratio, size_ratio=ratio, reasons=reasons)
+    checks, notes = gate.judge(facts.target or name, measured)
     return TargetResult(
         target=name,
         path=facts.path,
@@ -159,11 +167,13 @@ def _target(comparer: Comparer, gate: Gate, name: str, facts: ArtifactFacts, bas
         verdict=worst(check.verdict for check in checks),
         accuracy=comparer.accuracy(name),
         comparison=measured.comparison,
-        latency=comparer.latency(name, threads) if facts.timed else None,
+        latency=facts.latency,
         size_bytes=facts.size_bytes,
         peak_memory_bytes=facts.peak_memory_bytes,
         checks=checks,
         notes=(*facts.notes, *_remarks(facts, evaluation.records[name]), *notes),
+        sha256=facts.sha256,
+        latency_note=facts.latency_note,
     )
 
 
@@ -171,7 +181,7 @@ def _remarks(facts: ArtifactFacts, record: RunnerRecord) -> tuple[str, ...]:
     """Notes on what a reader of the numbers must know."""
     remarks = []
     if facts.simulated:
-        remarks.append("it was simulated by another runtime: its accuracy counts, its latency was not measured")
+        remarks.append("it was simulated by another runtime: its accuracy counts, its latency was not measured here")
     if facts.elsewhere:
         remarks.append(f"on {facts.elsewhere}, {PROCESSORS[facts.elsewhere]}: {EMULATED}")
     if not any(len(found) for found in record.detections):
@@ -181,9 +191,5 @@ def _remarks(facts: ArtifactFacts, record: RunnerRecord) -> tuple[str, ...]:
 
 def _peak_memory() -> dict[str, int]:
     """Peak resident memory of this process, all runtimes together; empty where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return {}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"peak_memory_bytes": int(peak if sys.platform == "darwin" else peak * 1024)}
+    peak = memory()[1]
+    return {} if peak is None else {"peak_memory_bytes": round(peak * 1e6)}

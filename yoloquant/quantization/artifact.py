@@ -12,7 +12,7 @@ import logging
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -200,6 +200,8 @@ class Artifact(Summarized):
             "yoloquant": __version__,
             "model": Path(self.model.source).name,
             "model_sha256": self.model.sha256,
+            "weights_sha256": host.weights_sha256(self.model.module),
+            "origin": asdict(self.model.origin),
             "versions": versions(),
             **{k: v for k, v in self.provenance.items() if k != "versions"},
         }

@@ -132,6 +132,7 @@ def _provenance(data: str | os.PathLike[str], images: CalibrationSet, options: Q
             "images": len(images),
             "seed": options.calibration.seed,
             "sha256": images.sha256,
+            "hashes": list(images.hashes),
             "allow_scored": options.calibration.allow_scored,
         },
         "ranges": {k: getattr(v, "value", v) for k, v in vars(options.ranges).items()},

@@ -9,12 +9,13 @@ from .json_report import from_json, json_schema, to_json
 from .junit import to_junit
 from .markdown import to_markdown
 from .page import to_html
-from .write import ReportPaths, write_report
+from .write import ReportPaths, report_or_error, write_report
 
 __all__ = [
     "ReportPaths",
     "from_json",
     "json_schema",
+    "report_or_error",
     "to_html",
     "to_json",
     "to_junit",

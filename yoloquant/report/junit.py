@@ -31,10 +31,10 @@ def to_junit(result: ValidationResult, *, inconclusive_fails: bool = False) -> s
     root = ET.Element("testsuites", name="yoloquant")
     tags = {**_TAGS, Verdict.INCONCLUSIVE: "failure"} if inconclusive_fails else _TAGS
     for index, target in enumerate(result.targets):
-        suite = _suite(root, target, index)
+        suite = _suite(root, target, index, result)
         for check in _checks(target):
             _case(suite, target.target, check, tags)
-        _finish(suite, target)
+        _finish(suite, (*result.notes, *target.notes))
     if not result.targets or (result.verdict is Verdict.ERROR and not root.findall(".//error")):
         suite = ET.SubElement(root, "testsuite", name="validation", id=str(len(result.targets)))
         _case(suite, "validation", Check("measured", None, 0.0, result.verdict, message=headline(result)), tags)
@@ -47,9 +47,25 @@ def to_junit(result: ValidationResult, *, inconclusive_fails: bool = False) -> s
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
-def _suite(root: ET.Element, target: TargetResult, index: int) -> ET.Element:
+def error_junit(message: str) -> str:
+    """A validation that ended before there was a verdict, as JUnit XML.
+
+    Args:
+        message: What went wrong.
+    """
+    root = ET.Element("testsuites", name="yoloquant")
+    suite = ET.SubElement(root, "testsuite", name="validation", id="0")
+    _case(suite, "validation", Check("measured", None, 0.0, Verdict.ERROR, message=message), _TAGS)
+    _count(suite)
+    for name in ("tests", "failures", "errors"):
+        root.set(name, suite.get(name, "0"))
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _suite(root: ET.Element, target: TargetResult, index: int, result: ValidationResult) -> ET.Element:
     suite = ET.SubElement(root, "testsuite", name=clean(target.target), id=str(index))
-    known = {name: value for name, value in _properties(target).items() if value}
+    known = {name: value for name, value in _properties(target, result).items() if value}
     if known:
         parent = ET.SubElement(suite, "properties")
         for name, value in known.items():
@@ -57,12 +73,15 @@ def _suite(root: ET.Element, target: TargetResult, index: int) -> ET.Element:
     return suite
 
 
-def _properties(target: TargetResult) -> dict[str, str]:
+def _properties(target: TargetResult, result: ValidationResult) -> dict[str, str]:
     """Measurements for programs: fractions, milliseconds and bytes, as in the JSON report; empty if unknown."""
     comparison, latency = target.comparison, target.latency
     drop = comparison.map_drop if comparison else None
     return {
+        "baseline": result.baseline.path,
+        "baseline_sha256": result.baseline.sha256,
         "artifact": target.path,
+        "artifact_sha256": target.sha256,
         "scheme": target.scheme,
         "map50_95": _number(target.accuracy.map50_95 if target.accuracy else None),
         "map_drop": _number(drop.value if drop else None),
@@ -109,10 +128,10 @@ def _case(suite: ET.Element, target: str, check: Check, tags: dict[Verdict, str]
         ET.SubElement(case, "system-out").text = clean(text + (f", interval {interval}" if interval else ""))
 
 
-def _finish(suite: ET.Element, target: TargetResult) -> None:
+def _finish(suite: ET.Element, notes: tuple[str, ...]) -> None:
     _count(suite)
-    if target.notes:
-        ET.SubElement(suite, "system-out").text = clean("\n".join(target.notes))
+    if notes:
+        ET.SubElement(suite, "system-out").text = clean("\n".join(notes))
 
 
 def _count(suite: ET.Element) -> None:

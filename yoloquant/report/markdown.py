@@ -9,8 +9,8 @@ from html import escape
 
 from ..evaluation.results import Interval, TargetResult, ValidationResult
 from ..types import Verdict
-from .numbers import DASH, fixed, level, megabytes, milliseconds, points, points_interval, ratio
-from .sentences import EMOJI, check_sentence, headline
+from .numbers import DASH, fixed, level, megabytes, points, points_interval, ratio
+from .sentences import EMOJI, baseline_name, check_sentence, headline, latency_text
 from .text import clean, markdown, shorten
 from .worst_classes import drop_title, worst_classes
 
@@ -33,6 +33,7 @@ def to_markdown(result: ValidationResult) -> str:
     blocks = [
         f"### {EMOJI[result.verdict]} yoloquant: {result.verdict.value.upper()}",
         markdown(headline(result)),
+        f"Baseline: {markdown(baseline_name(result))}",
         "\n".join(table),
         _caption(result),
         _attention(result),
@@ -46,29 +47,27 @@ def _line(cells: tuple[str, ...]) -> str:
 
 
 def _baseline_row(target: TargetResult) -> tuple[str, ...]:
-    accuracy, latency = target.accuracy, target.latency
+    accuracy = target.accuracy
     return (
         markdown(target.target),
         "baseline",
         points(accuracy.map50_95 if accuracy else None),
         DASH,
         DASH,
-        milliseconds(latency.median_ms if latency else None),
+        latency_text(target),
         megabytes(target.size_bytes),
     )
 
 
 def _row(target: TargetResult) -> tuple[str, ...]:
-    comparison, accuracy, latency = target.comparison, target.accuracy, target.latency
+    comparison, accuracy = target.comparison, target.accuracy
     return (
         f"**{markdown(target.target)}**",
         f"{EMOJI[target.verdict]} {target.verdict.value}",
         points(accuracy.map50_95 if accuracy else None),
         _drop(comparison.map_drop if comparison else None),
         fixed(comparison.fidelity.value if comparison else None, 3),
-        _with_ratio(
-            milliseconds(latency.median_ms if latency else None), comparison.latency_ratio if comparison else None
-        ),
+        _with_ratio(latency_text(target), comparison.latency_ratio if comparison else None),
         _with_ratio(megabytes(target.size_bytes), comparison.size_ratio if comparison else None),
     )
 
@@ -96,7 +95,7 @@ def _caption(result: ValidationResult) -> str:
 
 def _attention(result: ValidationResult) -> str:
     """Failed and inconclusive checks, errors, and notes, one line each."""
-    lines = []
+    lines = [f"- note: {markdown(shorten(note, _MESSAGE))}" for note in result.notes]
     for target in result.targets:
         name = markdown(target.target)
         if target.error or target.verdict is Verdict.ERROR:

@@ -78,6 +78,8 @@ def _environment() -> Environment:
         fidelity_bars=fidelity_bars,
         drop_title=drop_title,
         headline=verdicts.headline,
+        baseline_name=verdicts.baseline_name,
+        latency_text=verdicts.latency_text,
         measured=lambda check: verdicts.check_value(check.name, check.value),
         check_interval=verdicts.check_interval,
         check_limit=verdicts.check_limit,

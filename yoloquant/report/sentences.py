@@ -10,6 +10,9 @@ from .numbers import DASH, fixed, fraction_interval, is_number, megabytes, milli
 SYMBOLS = {Verdict.PASS: "✓", Verdict.FAIL: "✕", Verdict.INCONCLUSIVE: "?", Verdict.ERROR: "!"}
 EMOJI = {Verdict.PASS: "✅", Verdict.FAIL: "❌", Verdict.INCONCLUSIVE: "❔", Verdict.ERROR: "⛔"}
 
+SHORT = 12
+"""Digits of a hash that people are shown."""
+
 _WHAT = {
     Verdict.PASS: "held every limit",
     Verdict.FAIL: "broke a limit",
@@ -37,15 +40,31 @@ def sample(result: ValidationResult) -> str:
     return f"{images}, {result.labels} labelled boxes" if result.labels else f"{images} without labels"
 
 
+def baseline_name(result: ValidationResult) -> str:
+    """Which model everything is held against: its file, and the start of its hash."""
+    baseline = result.baseline
+    name = baseline.path or baseline.target
+    return f"{name} ({baseline.sha256[:SHORT]})" if baseline.sha256 else name
+
+
+def latency_text(target: TargetResult) -> str:
+    """The median latency, or that it was not measured here."""
+    if target.latency is not None:
+        return milliseconds(target.latency.median_ms)
+    return "not measured here" if target.latency_note.startswith("not measured here") else DASH
+
+
 def check_value(name: str, value: float | None) -> str:
     """A measurement of a gate in the unit that its name implies; drops in points, ratios as factors."""
     if not is_number(value):
         return DASH
+    if name in {"min_images", "min_replicates", "min_detections"}:
+        return f"{value:.0f}"
     if "ratio" in name:
         return ratio(value)
     if "drop" in name:
         return f"{points(value, signed=True)} points"
-    if name.startswith("map") or name.startswith("ap"):
+    if name.startswith(("map", "ap", "baseline_map")):
         return f"{points(value)} points"
     if name.endswith("bytes"):
         return megabytes(value)
@@ -70,7 +89,7 @@ def higher_is_better(name: str) -> bool:
     """Whether a gate's limit is a lower bound: fidelity, box IoU and mAP itself; all else is an upper bound."""
     if any(word in name for word in ("drop", "ratio", "shift", "loss")):
         return False
-    return "fidelity" in name or "iou" in name or name.startswith(("map", "ap", "min"))
+    return "fidelity" in name or "iou" in name or name.startswith(("map", "ap", "min", "baseline_map"))
 
 
 def check_sentence(check: Check) -> str:

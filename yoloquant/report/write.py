@@ -6,17 +6,24 @@ import contextlib
 import logging
 import os
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..errors import OutputError
 from ..evaluation.results import ValidationResult
+from ..io import output_folder
 from .json_report import to_json
-from .junit import to_junit
+from .junit import error_junit, to_junit
 from .markdown import to_markdown
 from .page import to_html
 
 logger = logging.getLogger(__name__)
+
+JUNIT = "junit.xml"
+FILES = ("report.json", JUNIT, "report.md", "report.html")
+"""In the order of ``ReportPaths``."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ def write_report(result: ValidationResult, folder: Path) -> ReportPaths:
         OutputError: The folder cannot be made or written: read-only, full, or a file is in its place.
     """
     folder = Path(folder)
-    paths = ReportPaths(folder / "report.json", folder / "junit.xml", folder / "report.md", folder / "report.html")
+    paths = ReportPaths(*(folder / name for name in FILES))
     contents = {
         paths.json: to_json(result),
         paths.junit: to_junit(result),
@@ -70,6 +77,42 @@ def write_report(result: ValidationResult, folder: Path) -> ReportPaths:
         ) from exc
     logger.info("report written to %s", paths.html)
     return paths
+
+
+@contextlib.contextmanager
+def report_or_error(folder: Path) -> Iterator[Callable[[ValidationResult], ReportPaths]]:
+    """Take an old report away before work starts, and leave a new one or an error: never yesterday's verdict.
+
+    Args:
+        folder: Folder of the report.
+
+    Yields:
+        What writes the report of a result.
+
+    Raises:
+        OutputError: The folder cannot be made or written.
+    """
+    folder = output_folder(folder)
+    clear_report(folder)
+    try:
+        yield partial(write_report, folder=folder)
+    except BaseException as exc:  # Ctrl-C and kills by a signal too: the verdict is missing either way
+        with contextlib.suppress(OSError):  # the error itself is what must be seen
+            _replace(folder / JUNIT, error_junit(str(exc) or type(exc).__name__).encode("utf-8"))
+        raise
+
+
+def clear_report(folder: Path) -> None:
+    """Remove the files of an earlier report.
+
+    Raises:
+        OutputError: One cannot be removed.
+    """
+    try:
+        for name in FILES:
+            (folder / name).unlink(missing_ok=True)
+    except OSError as exc:
+        raise OutputError(f"the old report in '{folder}' cannot be removed ({exc.strerror or exc})") from exc
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -7,13 +7,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import PlanError, TargetError, YoloquantError
 from ..io import needs_space, output_folder
 from ..types import ExportedModel, Progress
 from .base import FLOAT, Target
-from .exports import ExportResult, save_exports
+from .exports import ExportResult, locked, save_exports
 
 if TYPE_CHECKING:  # listing targets imports this module, and must load no torch
     from ..quantization.artifact import Artifact
@@ -57,22 +57,23 @@ def export(
             target.check(artifact)
     done: list[ExportedModel] = []
     errors: dict[str, str] = {}
-    try:
-        for index, target in enumerate(targets):
-            if progress:
-                progress(index, len(targets), target.wanted)
-            try:
-                done.append(_build(target, artifact, out, stem))
-            except YoloquantError as exc:
-                if not keep_going:
-                    raise
-                logger.error("target '%s' could not be built: %s", target.wanted, exc)
-                errors[target.wanted] = str(exc)
-            if progress:
-                progress(index + 1, len(targets), target.wanted)
-    finally:  # what was built before an error or an interruption stays usable
-        if done:
-            save_exports(out, done)
+    for index, target in enumerate(targets):
+        if progress:
+            progress(index, len(targets), target.wanted)
+        try:
+            # Built and listed as one: another export into the folder cannot come between a file and its hash, and what
+            # was built before an error, an interruption or a kill stays usable.
+            with locked(out):
+                exported = _build(target, artifact, out, stem)
+                save_exports(out, [exported])
+            done.append(exported)
+        except YoloquantError as exc:
+            if not keep_going:
+                raise
+            logger.error("target '%s' could not be built: %s", target.wanted, exc)
+            errors[target.wanted] = str(exc)
+        if progress:
+            progress(index + 1, len(targets), target.wanted)
     return ExportResult(out, tuple(done), errors)
 
 
@@ -109,8 +110,17 @@ def complete(
     options = replace(options or QuantizeOptions(), imgsz=artifact.info.imgsz)
     source = artifact.model.source if Path(artifact.model.source).is_file() else artifact.model.module
     more = quantize(source, data=data, schemes=lacking, options=options, progress=progress)
-    provenance = {**more.provenance, **artifact.provenance}
+    provenance = {**more.provenance, **artifact.provenance, **_calibrated_by(artifact, more)}
     return replace(artifact, plans={**artifact.plans, **more.plans}, provenance=provenance)
+
+
+def _calibrated_by(*artifacts: Artifact) -> dict[str, Any]:
+    """The first one's calibration with the images of all, none of which may be scored."""
+    found = [dict(a.provenance["calibration"]) for a in artifacts if "calibration" in a.provenance]
+    if not found:
+        return {}
+    hashes = dict.fromkeys(digest for calibration in found for digest in calibration.get("hashes", ()))
+    return {"calibration": {**found[0], "hashes": list(hashes)}}
 
 
 def _serves(artifact: Artifact, scheme: Scheme) -> bool:

@@ -6,13 +6,14 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..bridge.checkpoint import file_sha256
-from ..errors import ArtifactError
+from ..errors import ArtifactError, OutputError
 from ..io import atomic_path
 from ..summarized import Summarized, data_frame, plain
 from ..types import ExportedModel, HeadLayout, ModelInfo, Task
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 FILE_NAME = "exports.json"
 FORMAT = 1
+LOCK_NAME = f".{FILE_NAME}.lock"
+LOCK_S = 3600.0  # the slowest conversions take minutes
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,6 +65,35 @@ def content_sha256(path: Path) -> str:
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         digest.update(f"{file.relative_to(path).as_posix()}\0{file_sha256(file)}\0".encode())
     return digest.hexdigest()
+
+
+@contextmanager
+def locked(folder: Path, timeout_s: float = LOCK_S) -> Iterator[None]:
+    """Hold the folder against other exports into it, of this or another process, while the block runs.
+
+    The lock is the operating system's and ends with its process, however that ends.
+
+    Raises:
+        OutputError: Another export held it for longer than the time limit.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK_NAME)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.warning("waiting for another export into '%s'", folder)
+        try:
+            lock.acquire(timeout=timeout_s)
+        except Timeout as exc:
+            raise OutputError(
+                f"another process has been exporting into '{folder}' for {timeout_s:.0f} s; wait for it, or choose "
+                "another folder"
+            ) from exc
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def save_exports(folder: Path, exports: Iterable[ExportedModel]) -> Path:

@@ -10,7 +10,18 @@ from metrics_cases import random_case
 
 from yoloquant.runtime.core.detections import Detections
 from yoloquant.runtime.core.matching import IGNORED, RIGHT, Matches, Truth
-from yoloquant.runtime.core.metrics import ap_table, average_precision, class_scores, per_size_map
+from yoloquant.runtime.core.metrics import (
+    ap_table,
+    average_precision,
+    class_scores,
+    per_size_map,
+    stable_order,
+)
+
+
+def ultralytics_order(confidence: np.ndarray) -> np.ndarray:
+    """As its validator sorts: not stable, so that ties fall as the processor has it."""
+    return np.argsort(-confidence)
 
 
 def _ultralytics_ap(
@@ -31,7 +42,7 @@ def _ultralytics_ap(
 @settings(max_examples=60, deadline=None)
 def test_ap_equals_ultralytics(seed: int, images: int, crowd: int) -> None:
     found, matches, truths = random_case(seed, images, crowd)
-    table = ap_table(class_scores(found, matches, truths), np.ones((1, images)))
+    table = ap_table(class_scores(found, matches, truths, order=ultralytics_order), np.ones((1, images)))
     if sum(len(t.classes) for t in truths) == 0:
         assert table.classes.size == 0 and table.map50_95[0] == 0
         return
@@ -96,3 +107,9 @@ def test_classes_without_detections_score_zero() -> None:
     empty = Matches(np.zeros((0, 4, 10), dtype=np.uint8), np.zeros(0, dtype=np.int64), np.zeros(0))
     scores = class_scores([nothing], [empty], [truth])
     assert average_precision(scores[1], np.ones((1, 1))).tolist() == [[0.0] * 10]
+
+
+def test_ties_keep_the_order_of_the_images() -> None:
+    confidence = np.repeat(np.float32([0.5, 0.25, 0.75]), 100)
+    order = stable_order(confidence)
+    assert order.tolist() == [*range(200, 300), *range(100), *range(100, 200)]

@@ -82,6 +82,23 @@ def read_pictures(source: str, count: int = 8) -> list[np.ndarray]:
     return frames
 
 
+@dataclass(frozen=True)
+class Taken:
+    """What the turns gave.
+
+    Attributes:
+        turns: Every turn of each artifact with what the sensors said, in the order of the rounds.
+        facts: What each process said of its artifact.
+        errors: Why an artifact was not measured.
+        environment: The machine and the options.
+    """
+
+    turns: Mapping[str, Sequence[tuple[Turn, Reading]]]
+    facts: Mapping[str, Mapping[str, Any]]
+    errors: Mapping[str, str]
+    environment: Mapping[str, Any]
+
+
 def bench(
     openers: Mapping[str, Opener],
     pictures: Sequence[np.ndarray],
@@ -99,6 +116,32 @@ def bench(
 
     Returns:
         What was measured; an artifact that fails has its error there and does not stop the others.
+
+    Raises:
+        UsageError: Nothing to measure.
+    """
+    taken = take_turns(openers, pictures, options, progress=progress)
+    first = next(iter(openers))
+    reference = taken.turns[first] if first not in taken.errors else []
+    return Report(
+        taken.environment,
+        tuple(
+            Measured(name, error=taken.errors[name])
+            if name in taken.errors
+            else _measured(name, taken.facts[name], taken.turns[name], reference)
+            for name in openers
+        ),
+    )
+
+
+def take_turns(
+    openers: Mapping[str, Opener],
+    pictures: Sequence[np.ndarray],
+    options: BenchOptions | None = None,
+    *,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Taken:
+    """Let every artifact run in its own process, in turns; see ``bench``.
 
     Raises:
         UsageError: Nothing to measure.
@@ -128,16 +171,7 @@ def bench(
         for worker in workers.values():
             worker.close()
         sensors.close()
-    first = next(iter(openers))
-    return Report(
-        environment,
-        tuple(
-            Measured(name, error=errors[name])
-            if name in errors
-            else _measured(name, workers[name].facts, turns[name], turns[first] if first not in errors else [])
-            for name in openers
-        ),
-    )
+    return Taken(turns, {name: worker.facts for name, worker in workers.items()}, errors, environment)
 
 
 def _try(errors: dict[str, str], name: str, work: Callable[[], None]) -> None:

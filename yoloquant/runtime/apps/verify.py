@@ -42,6 +42,7 @@ class Result(str, Enum):
     INCONCLUSIVE = "inconclusive"
 
 
+NOTHING = "the bundle holds no golden input, so nothing was compared; export it again"
 EXIT_CODES = {Result.PASS: 0, Result.FAIL: 1, Result.INCONCLUSIVE: 3}
 
 
@@ -214,6 +215,8 @@ def _errors(folder: Path, item: GoldenImage, outcome: Outcome, detector: Detecto
 def _outputs_check(
     differences: Mapping[str, float], golden: Golden, same_input: bool, per_image: list[dict[str, Any]]
 ) -> Check:
+    if not golden.images:
+        return Check("golden outputs", Result.INCONCLUSIVE, NOTHING, {"images": []})
     tolerances = golden.tolerances
     limits = {part: tolerances.boxes if part == "boxes" else tolerances.scores for part in differences}
     passed = all(value <= limits[part] for part, value in differences.items())
@@ -226,9 +229,13 @@ def _outputs_check(
 
 
 def _detections_check(agreements: Sequence[Agreement], golden: Golden) -> Check:
+    if not agreements:
+        return Check("golden detections", Result.INCONCLUSIVE, NOTHING, {"same": 0, "total": 0})
     same, total = sum(a.same for a in agreements), sum(a.total for a in agreements)
     share, limits = (same / total if total else 1.0), golden.tolerances
     message = f"{same} of {total} detections agree (limit {limits.agreement:.0%})"
+    if not total:
+        message = f"nothing is detected on {len(agreements)} golden inputs, there as here; their raw outputs decide"
     values = {"agreement": share, "same": same, "total": total, "limits": asdict(limits)}
     return Check("golden detections", Result.PASS if share >= limits.agreement else Result.FAIL, message, values)
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from ...types import ExportedModel
-from ..base import Device, Preparation
+from ...types import ExportedModel, Task
+from ..base import Capabilities, Device, Preparation
 from ..litert.devices import LIBRARIES, WHEELS
 from ..litert.target import LiteRTTarget, host_metadata
 from .edgetpu_options import REWRITTEN, EdgeTPUOptions
@@ -44,6 +44,7 @@ class EdgeTPUTarget(LiteRTTarget):
             "yoloquant.targets.edgetpu.fit_attention:fit_attention",
         ),
     )
+    capabilities: ClassVar[Capabilities] = Capabilities(tasks=(Task.DETECT,), timed_here=False)
     box_unit: ClassVar[str] = "pixels of the input"
     raw: ClassVar[bool] = True
 

@@ -76,7 +76,9 @@ class TensorRTTarget(Target):
         FP32: "the float model",
         FP16: "typed in float16, for strongly typed engines",
     }
-    capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task), runs_here=False, channel_multiple=16)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        tasks=tuple(Task), runs_here=False, timed_here=False, channel_multiple=16
+    )
 
     def __init__(self, *, compile_check: bool = True, engine: bool = True) -> None:
         self.compile_check, self.engine = compile_check, engine

@@ -1,0 +1,98 @@
+"""Every quantity that a gate can limit, as one table: what it is, its unit, and which limits make sense."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from ..runtime.tasks import spec_of
+from ..types import Task
+
+
+class Unit(str, Enum):
+    """What a limit is written in, and how people read it."""
+
+    POINTS = "points"  # a fraction of 1 in the file; read as points of accuracy, x 100
+    FRACTION = "fraction"  # between 0 and 1
+    RATIO = "ratio"  # a factor: 1 is the FP32 model
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One quantity that a gate can limit.
+
+    Attributes:
+        title: What it is called in messages.
+        unit: What its limit is written in.
+        least: Smallest limit that makes sense.
+        most: Largest limit that makes sense; above it, somebody wrote points, percent or nothing at all.
+        at_least: Whether the limit is a lower bound; an upper bound otherwise.
+        absolute: Whether the size of the value counts and not its sign.
+        needs_labels: Whether it exists only on labelled images.
+        sampled: Whether it is measured on images, so that too few of them prove nothing.
+        tasks: Tasks that have it; empty for all. A limit on another task's metric is none of a model's business.
+    """
+
+    title: str
+    unit: Unit
+    least: float
+    most: float
+    at_least: bool = False
+    absolute: bool = False
+    needs_labels: bool = False
+    sampled: bool = True
+    tasks: frozenset[str] = frozenset()
+
+    @property
+    def sign(self) -> float:
+        """1 for an upper bound, -1 for a lower one."""
+        return -1.0 if self.at_least else 1.0
+
+    def problem(self, name: str, limit: float) -> str:
+        """Why a limit is out of range, in one sentence with the likely fix; empty if it is in range."""
+        if self.least <= limit <= self.most:
+            return ""
+        text = f"{name}: {limit:g} is out of range; a limit of {name} is a {self.unit.value} between "
+        if self.unit is Unit.POINTS:
+            text = f"{name}: {limit:g} would be {limit * 100:g} points; a limit of {name} is a fraction of 1 between "
+        text += f"{self.least:g} and {self.most:g}"
+        meant = limit / 100
+        return f"{text}; did you mean {meant:g}?" if self.least <= meant <= self.most and meant > 0 else text
+
+
+def _drop(title: str, tasks: frozenset[str] = frozenset()) -> Metric:
+    return Metric(title, Unit.POINTS, -0.25, 0.25, needs_labels=True, tasks=tasks)
+
+
+def _of_tasks() -> dict[str, Metric]:
+    """Drops of every figure that a task is scored by, and fidelity by every similarity that it knows."""
+    found: dict[str, Metric] = {}
+    having: dict[str, set[str]] = {}
+    for task in Task:
+        spec = spec_of(task)
+        for metric in spec.metrics:
+            having.setdefault(metric.drop, set()).add(task.value)
+            found.setdefault(metric.drop, _drop(f"{metric.title} drop"))
+        for similarity in spec.similarities[1:]:
+            name = f"{similarity.prefix}fidelity"
+            having.setdefault(name, set()).add(task.value)
+            found.setdefault(name, _fidelity(f"fidelity of {similarity.title} to FP32"))
+    return {name: replace(metric, tasks=frozenset(having[name])) for name, metric in found.items()}
+
+
+def _fidelity(title: str) -> Metric:
+    return Metric(title, Unit.FRACTION, 0.5, 1.0, at_least=True)
+
+
+METRICS: dict[str, Metric] = {
+    **_of_tasks(),
+    "per_class_drop": _drop("largest drop of a class"),
+    "fidelity": _fidelity("fidelity to FP32"),
+    "divergence": Metric(
+        "divergence of probabilities", Unit.FRACTION, 0.0, 5.0, tasks=frozenset({Task.CLASSIFY.value})
+    ),
+    "confidence_shift": Metric("mean confidence shift", Unit.FRACTION, 0.0, 0.5, absolute=True),
+    "latency_ratio": Metric("latency relative to FP32 in the same runtime", Unit.RATIO, 0.01, 20.0, sampled=False),
+    "size_ratio": Metric("size relative to FP32", Unit.RATIO, 0.01, 20.0, sampled=False),
+}
+"""By the name of the limit in a gate file. A new task's metrics are found in its own file."""
