@@ -29,8 +29,9 @@ Kernels of one runtime on x86-64 differ by at most 0.014 in boxes and 0.117 in s
 detections agree. Red and blue exchanged, or a letterbox six pixels beside its place, give at least 0.042 and 0.30, and
 at most 74 % agree; a mild blur at least 0.027 and 0.155.
 """
-LEAST = {"boxes": 0.01, "scores": 0.05}
-"""What is allowed where kernels do not differ at all: a float model, or another OpenCV's resizing."""
+LEAST = {"boxes": 0.015, "scores": 0.12}
+"""Allowed even where this machine's kernels hardly differ: other instruction sets, bfloat16 and older releases were seen
+to differ by 0.014 and 0.117 at most, and wrong preprocessing starts at 0.042 and 0.30."""
 MOST = {"boxes": 0.04, "scores": 0.25}
 """Just below what wrong preprocessing does; where kernels differ by more, the bundle says so in a note."""
 
@@ -40,9 +41,9 @@ def derive_tolerances(noise: Mapping[str, float] | None) -> Tolerances:
 
     Args:
         noise: How far other correct kernels are off on the golden inputs, by part (boxes, scores) and relative to its
-            spread; None if there are none.
+            spread; None, or nothing but zeros, if there are none.
     """
-    if noise is None:
+    if noise is None or not any(noise.values()):
         return TOLERANCES
     limits = {part: round(min(max(FACTOR * noise.get(part, 0.0), LEAST[part]), MOST[part]), 4) for part in LEAST}
     return replace(TOLERANCES, **limits)
