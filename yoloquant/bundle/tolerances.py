@@ -30,8 +30,8 @@ detections agree. Red and blue exchanged, or a letterbox six pixels beside its p
 at most 74 % agree; a mild blur at least 0.027 and 0.155.
 """
 LEAST = {"boxes": 0.015, "scores": 0.12}
-"""Allowed even where this machine's kernels hardly differ: other instruction sets, bfloat16 and older releases were seen
-to differ by 0.014 and 0.117 at most, and wrong preprocessing starts at 0.042 and 0.30."""
+"""Allowed even where this machine's kernels hardly differ: other instruction sets, bfloat16 and older releases were
+seen to differ by 0.014 and 0.117 at most, and wrong preprocessing starts at 0.042 and 0.30."""
 MOST = {"boxes": 0.04, "scores": 0.25}
 """Just below what wrong preprocessing does; where kernels differ by more, the bundle says so in a note."""
 
