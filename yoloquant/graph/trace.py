@@ -11,7 +11,7 @@ import logging
 import operator
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -19,6 +19,7 @@ import torch
 from torch import fx, nn
 
 from ..errors import ModelError
+from ..runtime.tasks import spec_of
 from ..types import ModelInfo
 from .ops import INPUT, PASSING, WEIGHTED, OpKind, OpNode
 
@@ -95,12 +96,22 @@ class Graph:
 
     @cached_property
     def heads(self) -> tuple[OpNode, ...]:
-        """The last weighted operations before the decode tail."""
+        """The last weighted operations before the decode tail; only a SiLU may stand between."""
         return tuple(
             op
             for op in self.ops.values()
-            if not op.tail and op.kind in WEIGHTED and all(self.ops[u].tail for u in self.users[op.name])
+            if not op.tail and op.kind in WEIGHTED and self._ends(self.end(op.name))
         )
+
+    def end(self, name: str) -> str:
+        """The operation whose result a weighted operation is read by: its SiLU's product, or itself."""
+        readers = [self.ops[u] for u in self.users[name]]
+        gates = {r.name for r in readers if r.kind is OpKind.UNIT and not r.tail}
+        products = [r.name for r in readers if r.kind is OpKind.MUL and gates & set(r.inputs)]
+        return products[0] if len(readers) == 2 and len(products) == 1 else name
+
+    def _ends(self, name: str) -> bool:
+        return all(self.ops[u].tail for u in self.users[name])
 
     def root(self, name: str) -> str:
         """The operation that computed the values which an operation merely passes on."""
@@ -156,7 +167,8 @@ def trace(module: nn.Module, info: ModelInfo) -> Graph:
     names, ops = _describe(graph_module)
     if not any(op.kind in WEIGHTED for op in ops.values()):
         raise ModelError("the model has no convolution or linear layer, so there is nothing to quantize")
-    return Graph(graph_module, info, names, _mark_tail(ops, names, graph_module))
+    unnamed = Graph(graph_module, info, names, _mark_tail(ops, names, graph_module))
+    return Graph(graph_module, info, names, _name_branches(unnamed))
 
 
 def _canonicalise(gm: fx.GraphModule) -> None:
@@ -292,35 +304,49 @@ def _mark_tail(ops: dict[str, OpNode], names: dict[str, str], gm: fx.GraphModule
             before_weights.update(op.inputs)
         elif op.kind is not OpKind.INPUT:
             tail.add(op.name)
+    tail -= _last_activations(ops, tail)
     described = {
         op.name: replace(
             op, tail=op.name in tail, kind=OpKind.OTHER if op.kind in WEIGHTED and op.name in tail else op.kind
         )
         for op in ops.values()
     }
-    return _name_branches(described)
+    return described
 
 
-def _name_branches(ops: dict[str, OpNode]) -> dict[str, OpNode]:
-    readers: dict[str, list[OpNode]] = defaultdict(list)
+def _last_activations(ops: dict[str, OpNode], tail: set[str]) -> set[str]:
+    """The SiLU behind a convolution that nothing weighted follows, as behind mask prototypes: no part of the decode."""
+    found: set[str] = set()
     for op in ops.values():
-        for source in op.inputs:
-            readers[source].append(op)
-    last = {
-        op.name: op
-        for op in ops.values()
-        if op.kind in WEIGHTED and readers[op.name] and all(r.tail for r in readers[op.name])
+        gates = [i for i in op.inputs if ops[i].kind is OpKind.UNIT and i in tail]
+        if op.kind is not OpKind.MUL or op.name not in tail or len(gates) != 1 or len(op.inputs) != 2:
+            continue
+        (source,) = (i for i in op.inputs if i not in gates)
+        if ops[source].kind in WEIGHTED and source not in tail and ops[gates[0]].inputs == (source,):
+            found |= {op.name, gates[0]}
+    return found
+
+
+def _name_branches(graph: Graph) -> dict[str, OpNode]:
+    """Operations with the branch of every head."""
+    last = {op.name for op in graph.heads}
+    task = spec_of(graph.info.task)
+    return {
+        name: replace(op, branch=_branch(op.module, task.branches, task.single)) if name in last else op
+        for name, op in graph.ops.items()
     }
-    for name, op in last.items():
-        ops[name] = replace(op, branch=_branch(op.module))
-    return ops
 
 
-def _branch(path: str) -> str:
-    """Which quantity a head's last convolution predicts, by Ultralytics' names of the branches."""
-    parts = [p.removeprefix("one2one_") for p in path.split(".")]
-    if "cv2" in parts[2:3]:
-        return "box"
-    if "cv3" in parts[2:3]:
-        return "score"
-    return "other"
+def _branch(path: str, levels: Sequence[str], single: Sequence[str]) -> str:
+    """Which quantity a head's last convolution predicts, by Ultralytics' names of the branches.
+
+    Args:
+        path: Of the module.
+        levels: The task's branches with one output per level: boxes, scores, and what else ``cv4`` predicts.
+        single: Its branches with one output.
+    """
+    part = next(iter([p.removeprefix("one2one_") for p in path.split(".")][2:3]), "")
+    known = dict(zip(("cv2", "cv3", "cv4"), levels, strict=False))
+    if part.startswith("cv4"):  # YOLO26's keypoints come from cv4_kpts
+        part = "cv4"
+    return known.get(part) or (single[0] if single else "other")

@@ -182,7 +182,7 @@ def _notes(graph: Graph, placement: Placement) -> tuple[str, ...]:
 
 def role(graph: Graph, op: OpNode) -> Role:
     """What a tensor is, from its place in the graph."""
-    if op in graph.heads:
+    if op in graph.heads and not _feeds_silu(graph, op):
         return Role.SCORE if op.branch == "score" else Role.HEAD
     if op.kind in WEIGHTED or (op.kind in {OpKind.ADD, OpKind.OTHER} and _feeds_silu(graph, op)):
         return Role.PRE_ACTIVATION if _feeds_silu(graph, op) else Role.LINEAR

@@ -15,6 +15,7 @@ from ...graph.trace import Graph, OpNode
 from ...quantization.insert import insert
 from ...quantization.plan import Plan, Point, PointKind
 from ...quantization.scheme import weight_point_name
+from ...runtime.tasks import spec_of
 from ...types import ModelInfo
 from .convert import convert, cut_body
 from .flatbuffer import Flatbuffer, TensorInfo
@@ -81,10 +82,10 @@ def build(graph: Graph, plan: Plan, variant: Variant, *, bias: Mapping[str, np.n
         PlanError: The plan is not calibrated or belongs to another model.
         TargetError: The conversion failed, a body operator computes in float, or a scale differs from the plan's.
     """
-    boxes, scores = head_levels(graph)
+    heads = head_levels(graph)
     module = insert(graph, plan, make_pair, bias=dict(bias or {}))
     carry(module, graph, plan)
-    body = cut_body(module, [graph.fx_name(op.name) for op in (*boxes, *scores)])
+    body = cut_body(module, [graph.fx_name(name) for name in heads])
     content = finish(convert(body, graph.info, raw=variant.raw), input_type=variant.input_type)
     file = Flatbuffer(content)
     check_integer_body(file, raw=variant.raw)
@@ -115,27 +116,34 @@ def build_float(graph: Graph) -> bytes:
         PlanError: The head cannot be cut into levels.
         TargetError: The conversion failed.
     """
-    boxes, scores = head_levels(graph)
-    body = cut_body(graph.module, [graph.fx_name(op.name) for op in (*boxes, *scores)])
+    body = cut_body(graph.module, [graph.fx_name(name) for name in head_levels(graph)])
     return convert(body, graph.info, quantized=False)
 
 
-def head_levels(graph: Graph) -> tuple[tuple[OpNode, ...], tuple[OpNode, ...]]:
-    """The box and the score convolution of every level, largest feature map first.
+def head_levels(graph: Graph) -> tuple[str, ...]:
+    """The operations whose results a file returns raw: every branch of the head, level by level, largest map first.
 
     Raises:
-        PlanError: The head is not a detection head with one of each per level.
+        PlanError: The head has other branches than its task says.
     """
-    boxes, scores = (_branch(graph, name) for name in ("box", "score"))
+    task = spec_of(graph.info.task)
     levels = _level_shapes(graph.info)
-    for name, ops in (("box", boxes), ("score", scores)):
+    found: list[str] = []
+    for name in task.branches:
+        ops = _branch(graph, name)
         got = [(op.shape or ())[2:] for op in ops]
         if got != levels:
             raise PlanError(
                 f"the head's {name} convolutions have maps {got}, but strides {graph.info.strides} at "
-                f"{graph.info.imgsz} give {levels}; LiteRT export supports detection heads only"
+                f"{graph.info.imgsz} give {levels}; LiteRT export supports Ultralytics' own heads only"
             )
-    return boxes, scores
+        found += [graph.end(op.name) for op in ops]
+    for name in task.single:
+        ops = _branch(graph, name)
+        if len(ops) != 1:
+            raise PlanError(f"the head has {len(ops)} outputs '{name}', a {task.task.value} model has one")
+        found.append(graph.end(ops[0].name))
+    return tuple(found)
 
 
 def _branch(graph: Graph, name: str) -> tuple[OpNode, ...]:

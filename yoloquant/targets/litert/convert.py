@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 
 from ...errors import TargetError
 from ...types import ModelInfo
-from .tail import DecodeTail
+from .tail import decode_tail
 
 logger = logging.getLogger(__name__)
 aten = torch.ops.aten
@@ -31,17 +31,15 @@ _BIASED = frozenset({aten.conv2d.default, aten.conv2d.padding, aten.linear.defau
 class _Exportable(nn.Module):
     """The quantized body with its layout adapters, and the float tail unless the head stays raw."""
 
-    def __init__(self, body: fx.GraphModule, tail: DecodeTail | None) -> None:
+    def __init__(self, body: fx.GraphModule, tail: nn.Module | None) -> None:
         super().__init__()
         self.body, self.tail = body, tail
 
     def forward(self, image: Tensor) -> Any:
         if self.tail is None:
             raw = self.body(image.permute(0, 3, 1, 2))
-            return tuple(level.permute(0, 2, 3, 1) for level in raw)
-        raw = self.body(image)
-        half = len(raw) // 2
-        return self.tail(raw[:half], raw[half:])
+            return tuple(level.permute(0, 2, 3, 1) if level.dim() == 4 else level for level in raw)
+        return self.tail(self.body(image))
 
 
 def cut_body(module: fx.GraphModule, heads: Sequence[str]) -> fx.GraphModule:
@@ -82,7 +80,7 @@ def convert(body: fx.GraphModule, info: ModelInfo, *, raw: bool = False, quantiz
     """Convert a quantized body to a flatbuffer.
 
     Args:
-        body: Graph from NCHW image to the box outputs of every level followed by the score outputs of every level.
+        body: Graph from NCHW image to the raw outputs, see ``build.head_levels``.
         info: The model.
         raw: Leave the decode tail away, take the image and return the outputs as NHWC.
         quantized: Turn quantize/dequantize pairs into quantized tensors; without it the body must have none.
@@ -96,7 +94,7 @@ def convert(body: fx.GraphModule, info: ModelInfo, *, raw: bool = False, quantiz
     """
     if quantized:
         _vary_constant_biases(body)
-    tail = None if raw else DecodeTail(info, normalize=not info.end2end)
+    tail = None if raw else decode_tail(info)
     height, width = info.imgsz
     shape = (1, height, width, info.channels) if raw else (1, info.channels, height, width)
     with torch.no_grad(), _quiet() as printed:

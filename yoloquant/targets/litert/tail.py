@@ -1,13 +1,14 @@
 """The float decode tail of a drop-in ``.tflite``, as a torch module that lowers to few and cheap operations.
 
-It computes what Ultralytics' ``Detect`` head computes behind its last convolutions. It is written anew instead of
-taken from the traced model because the converter moves quantization through reshapes and concatenations: in the traced
-tail it would force the levels' box outputs under one of their scales. Here every level passes a softmax, a sigmoid or
-an arithmetic operation before it meets the others.
+It computes what Ultralytics' heads compute behind their last convolutions. It is written anew instead of taken from
+the traced model because the converter moves quantization through reshapes and concatenations: in the traced tail it
+would force the levels' box outputs under one of their scales. Here every level passes a softmax, a sigmoid or an
+arithmetic operation before it meets the others.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from ...runtime.core.decode import anchor_points
+from ...runtime.tasks import spec_of
 from ...types import ModelInfo
+
+
+def decode_tail(info: ModelInfo) -> nn.Module:
+    """The tail of a model, which maps its raw outputs to the drop-in's."""
+    task = spec_of(info.task)
+    return DecodeTail(info, task.branches, normalize=not info.end2end and task.normalized) if task.branches else Softmax()
+
+
+class Softmax(nn.Module):
+    """Probabilities from logits, in float: at steps of 1/256 all but the first few classes would be equal."""
+
+    def forward(self, raw: Sequence[Tensor]) -> Tensor:
+        """Logits (1, classes) to probabilities."""
+        return raw[0].softmax(1)
 
 
 class DecodeTail(nn.Module):
@@ -23,12 +39,14 @@ class DecodeTail(nn.Module):
 
     Args:
         info: The model.
-        normalize: Divide boxes by the image size, as Ultralytics' LiteRT backend expects of heads that need NMS.
+        branches: Branches of its head in the order of the raw outputs; boxes and scores first.
+        normalize: Divide boxes and keypoints by the image size, as Ultralytics' LiteRT backend expects of heads that
+            need NMS.
     """
 
-    def __init__(self, info: ModelInfo, *, normalize: bool) -> None:
+    def __init__(self, info: ModelInfo, branches: Sequence[str], *, normalize: bool) -> None:
         super().__init__()
-        self.info = info
+        self.info, self.branches = info, tuple(branches)
         points, steps = (torch.from_numpy(a) for a in anchor_points(info.imgsz, info.strides))
         size = torch.tensor([info.imgsz[1], info.imgsz[0]]) if normalize else torch.ones(2)
         factor = steps[:, None] / size  # per anchor: units of the stride to pixels or to fractions of the image
@@ -40,16 +58,26 @@ class DecodeTail(nn.Module):
         self.project = nn.Conv2d(info.reg_max, 1, 1, bias=False)
         self.project.weight.data = torch.arange(info.reg_max, dtype=torch.float32).view(1, -1, 1, 1)
 
-    def forward(self, boxes: Sequence[Tensor], scores: Sequence[Tensor]) -> Tensor:
-        """Decode boxes (1, 4 * reg_max, h, w) and class logits (1, classes, h, w), level by level."""
-        xy = [self._box(level, box) for level, box in enumerate(boxes)]
-        probabilities = torch.cat([score.flatten(2).sigmoid() for score in scores], 2)
-        decoded = torch.cat(xy, 2)
-        if self.info.end2end:
-            return self._select(decoded[0].t(), probabilities[0].t())
-        return torch.cat([decoded, probabilities], 1)
+    def forward(self, raw: Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
+        """Decode the raw outputs, (1, channels, h, w), branch by branch and level by level.
 
-    def _box(self, level: int, box: Tensor) -> Tensor:
+        Returns:
+            The decoded output, and behind it the raw outputs that have no levels.
+        """
+        count = len(self.info.strides)
+        by_branch = {name: raw[i * count : (i + 1) * count] for i, name in enumerate(self.branches)}
+        rest = tuple(raw[count * len(self.branches) :])
+        scores = torch.cat([score.flatten(2).sigmoid() for score in by_branch["score"]], 2)
+        further = [self._further(level, by_branch) for level in range(count)]
+        xy = [self._box(level, box, further[level]) for level, box in enumerate(by_branch["box"])]
+        decoded, values = torch.cat(xy, 2), [] if further[0] is None else [torch.cat(further, 2)]  # type: ignore[arg-type]
+        if self.info.end2end:
+            output = self._select(decoded[0].t(), scores[0].t(), [v[0].t() for v in values])
+        else:
+            output = torch.cat([decoded, scores, *values], 1)
+        return (output, *rest) if rest else output
+
+    def _box(self, level: int, box: Tensor, further: Tensor | None) -> Tensor:
         """Boxes of one level, (1, 4, cells): xywh, or the corners for end-to-end heads."""
         points: Tensor = getattr(self, f"points{level}")
         factor: Tensor = getattr(self, f"factor{level}")
@@ -59,17 +87,48 @@ class DecodeTail(nn.Module):
             box = self.project(bins.permute(0, 3, 1, 2)).view(1, cells, 4).transpose(1, 2)
         else:
             box = box.flatten(2)
+        if "angle" in self.branches and further is not None:
+            return self._turned(box, further, points, factor)
         low, high = points - box[:, :2], points + box[:, 2:]
         if self.info.end2end:
             return torch.cat([low * factor, high * factor], 1)
         return torch.cat([(low + high) * (factor / 2), (high - low) * factor], 1)
 
-    def _select(self, boxes: Tensor, scores: Tensor) -> Tensor:
-        """(1, max_det, 6) from boxes (anchors, 4) and scores (anchors, classes): best anchors, then best classes."""
+    def _turned(self, box: Tensor, angle: Tensor, points: Tensor, factor: Tensor) -> Tensor:
+        """Rotated boxes as xywh: the centre turns about the anchor."""
+        half = (box[:, 2:] - box[:, :2]) / 2
+        cos, sin = angle.cos(), angle.sin()
+        x, y = half[:, :1] * cos - half[:, 1:] * sin, half[:, :1] * sin + half[:, 1:] * cos
+        centre = (torch.cat([x, y], 1) + points) * factor
+        return torch.cat([centre, (box[:, :2] + box[:, 2:]) * factor], 1)
+
+    def _further(self, level: int, by_branch: dict[str, Sequence[Tensor]]) -> Tensor | None:
+        """What a level predicts besides boxes and scores, (1, values, cells)."""
+        if "mask" in by_branch:
+            return by_branch["mask"][level].flatten(2) * 1.0  # a real operation, see the head of this file
+        if "angle" in by_branch:
+            angle = by_branch["angle"][level].flatten(2)
+            return angle * 1.0 if self.info.direct else (angle.sigmoid() - 0.25) * math.pi
+        return self._keypoints(level, by_branch["keypoint"][level]) if "keypoint" in by_branch else None
+
+    def _keypoints(self, level: int, raw: Tensor) -> Tensor:
+        """Keypoints of one level, (1, keypoints * values, cells)."""
+        assert self.info.kpt_shape is not None  # ``exportable`` models have one
+        count, values = self.info.kpt_shape
+        points: Tensor = getattr(self, f"points{level}")
+        factor: Tensor = getattr(self, f"factor{level}")
+        numbers = raw.flatten(2).view(count, values, -1)
+        near = numbers[:, :2] + points if self.info.direct else numbers[:, :2] * 2 + (points - 0.5)
+        parts = [near * factor] if values == 2 else [near * factor, numbers[:, 2:].sigmoid()]
+        return torch.cat(parts, 1).reshape(1, count * values, -1)
+
+    def _select(self, boxes: Tensor, scores: Tensor, values: Sequence[Tensor]) -> Tensor:
+        """(1, max_det, 6 + values) from boxes (anchors, 4) and scores (anchors, classes): best anchors, then classes."""
         count, classes = min(self.info.max_det, boxes.shape[0]), scores.shape[1]
         anchors = scores.amax(1).topk(count).indices
         chosen = scores.index_select(0, anchors)
         best, flat = chosen.reshape(-1).topk(count)
         rows, labels = flat // classes, flat % classes
+        further = [v.index_select(0, anchors).index_select(0, rows) for v in values]
         found = boxes.index_select(0, anchors).index_select(0, rows)
-        return torch.cat([found, best[:, None], labels[:, None].float()], 1)[None]
+        return torch.cat([found, best[:, None], labels[:, None].float(), *further], 1)[None]

@@ -57,7 +57,7 @@ class LiteRTTarget(Target):
         WEIGHTS: "int8 weights, computed in float32",
     }
     box_unit: ClassVar[str] = "fractions of the input"
-    capabilities: ClassVar[Capabilities] = Capabilities(tasks=(Task.DETECT,))
+    capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task))
     raw: ClassVar[bool] = False
     input_type: ClassVar[str] = "float32"
 
