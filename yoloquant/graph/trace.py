@@ -98,9 +98,7 @@ class Graph:
     def heads(self) -> tuple[OpNode, ...]:
         """The last weighted operations before the decode tail; only a SiLU may stand between."""
         return tuple(
-            op
-            for op in self.ops.values()
-            if not op.tail and op.kind in WEIGHTED and self._ends(self.end(op.name))
+            op for op in self.ops.values() if not op.tail and op.kind in WEIGHTED and self._ends(self.end(op.name))
         )
 
     def end(self, name: str) -> str:

@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from yoloquant.runtime.core.decode import decode_levels  # noqa: E402
+from yoloquant.runtime.tasks import spec_of  # noqa: E402
 from yoloquant.targets.litert.tail import DecodeTail  # noqa: E402
 from yoloquant.types import ModelInfo, Task  # noqa: E402
 
@@ -32,17 +33,54 @@ def test_tail_equals_numpy_decode(reg_max: int, end2end: bool, classes: int) -> 
     info = ModelInfo(Task.DETECT, names, IMGSZ, strides=STRIDES, reg_max=reg_max, end2end=end2end, max_det=25)
     boxes, scores = levels(info, seed=classes)
     expected = decode_levels(boxes, scores, info)
-    nchw = [[torch.from_numpy(x).permute(0, 3, 1, 2) for x in kind] for kind in (boxes, scores)]
+    nchw = [torch.from_numpy(x).permute(0, 3, 1, 2) for kind in (boxes, scores) for x in kind]
     with torch.no_grad():
-        decoded = DecodeTail(info, normalize=False)(*nchw).numpy()
+        decoded = DecodeTail(info, ("box", "score"), normalize=False)(nchw).numpy()
     np.testing.assert_allclose(decoded, expected, rtol=1e-4, atol=1e-3)
 
 
 def test_normalized_boxes_are_fractions_of_width_and_height() -> None:
     info = ModelInfo(Task.DETECT, ("a", "b"), IMGSZ, strides=STRIDES)
-    boxes, scores = ([torch.from_numpy(x).permute(0, 3, 1, 2) for x in kind] for kind in levels(info, seed=3))
+    raw = [torch.from_numpy(x).permute(0, 3, 1, 2) for kind in levels(info, seed=3) for x in kind]
     with torch.no_grad():
-        pixels, fractions = (DecodeTail(info, normalize=n)(boxes, scores).numpy() for n in (False, True))
+        pixels, fractions = (DecodeTail(info, ("box", "score"), normalize=n)(raw).numpy() for n in (False, True))
     size = np.array([IMGSZ[1], IMGSZ[0], IMGSZ[1], IMGSZ[0]])[None, :, None]
     np.testing.assert_allclose(fractions[:, :4] * size, pixels[:, :4], rtol=1e-5, atol=1e-4)
     np.testing.assert_array_equal(fractions[:, 4:], pixels[:, 4:])
+
+
+FURTHER = {Task.SEGMENT: 5, Task.OBB: 1, Task.POSE: 6}
+
+
+@pytest.mark.parametrize("direct", [False, True])
+@pytest.mark.parametrize("end2end", [False, True])
+@pytest.mark.parametrize("task", FURTHER)
+def test_tails_of_other_tasks_equal_their_numpy_decode(task: Task, end2end: bool, direct: bool) -> None:
+    shape = (2, 3) if task is Task.POSE else None
+    info = ModelInfo(
+        task, ("a", "b"), IMGSZ, strides=STRIDES, end2end=end2end, max_det=25, kpt_shape=shape, direct=direct
+    )
+    spec = spec_of(task)
+    rng = np.random.default_rng(5)
+    maps = [(1, IMGSZ[0] // s, IMGSZ[1] // s, FURTHER[task]) for s in STRIDES]
+    boxes, scores = levels(info, seed=4)
+    raw = [*boxes, *scores, *(rng.normal(0, 1, m).astype(np.float32) for m in maps)]
+    raw += [rng.normal(0, 1, (1, 8, 12, 5)).astype(np.float32)] * len(spec.single)
+    wanted = spec.decode_raw(tuple(raw), info)
+    with torch.no_grad():
+        got = DecodeTail(info, spec.branches, normalize=False)([torch.from_numpy(x).permute(0, 3, 1, 2) for x in raw])
+    for value, expected in zip(got if isinstance(got, tuple) else (got,), wanted, strict=True):
+        np.testing.assert_allclose(value.numpy(), expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("task", [Task.SEGMENT, Task.OBB, Task.POSE])
+def test_fractions_of_the_image_become_pixels_again(task: Task) -> None:
+    info = ModelInfo(task, ("a", "b"), IMGSZ, strides=STRIDES, kpt_shape=(2, 3) if task is Task.POSE else None)
+    spec = spec_of(task)
+    rng = np.random.default_rng(6)
+    maps = [(1, FURTHER[task], IMGSZ[0] // s, IMGSZ[1] // s) for s in STRIDES]
+    raw = [torch.from_numpy(x).permute(0, 3, 1, 2) for kind in levels(info, seed=3) for x in kind]
+    raw += [torch.from_numpy(rng.normal(0, 1, m).astype(np.float32)) for m in maps]
+    with torch.no_grad():
+        pixels, fractions = (DecodeTail(info, spec.branches, normalize=n)(raw).numpy() for n in (False, True))
+    np.testing.assert_allclose(spec.to_pixels((fractions,), info)[0], pixels, rtol=1e-4, atol=1e-3)

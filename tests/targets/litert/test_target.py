@@ -157,13 +157,13 @@ def test_a_weight_that_is_not_in_the_file_is_noticed(exported: dict[str, Exporte
     from yoloquant.targets.litert.mapping import locate
     from yoloquant.targets.litert.qdq import carry, make_pair
 
-    boxes, scores = head_levels(tiny.graph)
+    heads = head_levels(tiny.graph)
     module = insert(tiny.graph, tiny.plan, make_pair)
     carry(module, tiny.graph, tiny.plan)
-    body = cut_body(module, [tiny.graph.fx_name(op.name) for op in (*boxes, *scores)])
+    body = cut_body(module, [tiny.graph.fx_name(name) for name in heads])
     file = Flatbuffer.read(exported["litert"].path)
     locate(body, tiny.graph, file)
-    weight = body.get_parameter(boxes[0].weight)
+    weight = body.get_parameter(tiny.graph.ops[heads[0]].weight)
     weight.data[0, 0] += weight.data.abs().max()
     with pytest.raises(TargetError, match="no counterpart"):
         locate(body, tiny.graph, file)
@@ -187,10 +187,14 @@ def test_a_plan_with_gaps_is_refused(tiny: Tiny) -> None:
         build(tiny.graph, replace(tiny.plan, points=points), Variant())
 
 
-def test_other_tasks_are_refused_before_any_work(tiny: Tiny) -> None:
-    artifact = tiny.artifact(info=replace(tiny.graph.info, task=Task.SEGMENT))
-    with pytest.raises(TargetError, match="exports detect models, got a segment model"):
-        _target("litert").check(artifact)
+def test_a_head_of_another_task_is_refused_before_any_work(tiny: Tiny) -> None:
+    artifact = tiny.artifact()
+    info, tiny.graph.info = tiny.graph.info, replace(tiny.graph.info, task=Task.SEGMENT)
+    try:
+        with pytest.raises(PlanError, match="the head's mask convolutions have maps"):
+            _target("litert").check(artifact)
+    finally:
+        tiny.graph.info = info
 
 
 def test_a_head_that_does_not_fit_its_strides_is_refused(tiny: Tiny) -> None:
@@ -198,7 +202,7 @@ def test_a_head_that_does_not_fit_its_strides_is_refused(tiny: Tiny) -> None:
 
     info, tiny.graph.info = tiny.graph.info, replace(tiny.graph.info, strides=(4, 8, 16))
     try:
-        with pytest.raises(PlanError, match="detection heads only"):
+        with pytest.raises(PlanError, match="own heads only"):
             head_levels(tiny.graph)
     finally:
         tiny.graph.info = info

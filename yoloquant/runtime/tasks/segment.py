@@ -101,8 +101,9 @@ class Segment(AnchorTask):
         return {"masks": _fill(polygons, where.imgsz)}
 
     def reference_parts(self, found: Detections, where: Letterbox) -> Mapping[str, np.ndarray]:
-        """Masks as they were predicted."""
-        return {"masks": _cropped(found, where.imgsz)}
+        """Masks as they were predicted; those of tiny objects may be empty at this resolution."""
+        masks = _cropped(found, where.imgsz)
+        return {"masks": masks, "empty": ~masks.any(axis=(1, 2))}
 
     def similarity(self, prefix: str, truth: Truth, found: Detections) -> np.ndarray:
         """IoU of the boxes, or of the masks."""
@@ -112,7 +113,11 @@ class Segment(AnchorTask):
             return np.zeros((len(truth.classes), len(found)), np.float32)
         masks = truth.parts["masks"]
         ours = _cropped(found, (masks.shape[1] * RATIO, masks.shape[2] * RATIO))
-        return mask_iou(masks, ours)
+        overlap = mask_iou(masks, ours)
+        if "empty" in truth.parts:  # a model agrees with itself there too; labels count as in Ultralytics
+            both = truth.parts["empty"][:, None] & ~ours.any(axis=(1, 2))[None]
+            overlap = np.where(both, box_iou(truth.boxes, found.xyxy), overlap)
+        return np.asarray(overlap, dtype=np.float32)
 
     def compact(self, found: Detections, conf: float) -> Detections:
         """Outlines of the confident results instead of masks."""

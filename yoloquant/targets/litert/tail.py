@@ -23,7 +23,9 @@ from ...types import ModelInfo
 def decode_tail(info: ModelInfo) -> nn.Module:
     """The tail of a model, which maps its raw outputs to the drop-in's."""
     task = spec_of(info.task)
-    return DecodeTail(info, task.branches, normalize=not info.end2end and task.normalized) if task.branches else Softmax()
+    return (
+        DecodeTail(info, task.branches, normalize=not info.end2end and task.normalized) if task.branches else Softmax()
+    )
 
 
 class Softmax(nn.Module):
@@ -70,7 +72,8 @@ class DecodeTail(nn.Module):
         scores = torch.cat([score.flatten(2).sigmoid() for score in by_branch["score"]], 2)
         further = [self._further(level, by_branch) for level in range(count)]
         xy = [self._box(level, box, further[level]) for level, box in enumerate(by_branch["box"])]
-        decoded, values = torch.cat(xy, 2), [] if further[0] is None else [torch.cat(further, 2)]  # type: ignore[arg-type]
+        decoded = torch.cat(xy, 2)
+        values = [torch.cat([v for v in further if v is not None], 2)] if further[0] is not None else []
         if self.info.end2end:
             output = self._select(decoded[0].t(), scores[0].t(), [v[0].t() for v in values])
         else:
@@ -123,7 +126,7 @@ class DecodeTail(nn.Module):
         return torch.cat(parts, 1).reshape(1, count * values, -1)
 
     def _select(self, boxes: Tensor, scores: Tensor, values: Sequence[Tensor]) -> Tensor:
-        """(1, max_det, 6 + values) from boxes (anchors, 4) and scores (anchors, classes): best anchors, then classes."""
+        """(1, max_det, 6 + values) from boxes (anchors, 4), scores (anchors, classes): best anchors, then classes."""
         count, classes = min(self.info.max_det, boxes.shape[0]), scores.shape[1]
         anchors = scores.amax(1).topk(count).indices
         chosen = scores.index_select(0, anchors)
