@@ -103,7 +103,7 @@ class Segment(AnchorTask):
     def reference_parts(self, found: Detections, where: Letterbox) -> Mapping[str, np.ndarray]:
         """Masks as they were predicted; those of tiny objects may be empty at this resolution."""
         masks = _cropped(found, where.imgsz)
-        return {"masks": masks, "empty": ~masks.any(axis=(1, 2))}
+        return {"masks": masks, "empty": np.asarray(~masks.any(axis=(1, 2)))}
 
     def similarity(self, prefix: str, truth: Truth, found: Detections) -> np.ndarray:
         """IoU of the boxes, or of the masks."""
@@ -115,7 +115,7 @@ class Segment(AnchorTask):
         ours = _cropped(found, (masks.shape[1] * RATIO, masks.shape[2] * RATIO))
         overlap = mask_iou(masks, ours)
         if "empty" in truth.parts:  # a model agrees with itself there too; labels count as in Ultralytics
-            both = truth.parts["empty"][:, None] & ~ours.any(axis=(1, 2))[None]
+            both = truth.parts["empty"][:, None] & ~np.asarray(ours.any(axis=(1, 2)))[None]
             overlap = np.where(both, box_iou(truth.boxes, found.xyxy), overlap)
         return np.asarray(overlap, dtype=np.float32)
 
@@ -140,10 +140,8 @@ class Segment(AnchorTask):
 
     def outlines(self, found: Detections, where: Letterbox) -> List[List[List[List[float]]]]:
         """Outlines of the masks."""
-        return [
-            [where.points_to_original(line).astype(float).round(1).tolist() for line in lines]
-            for lines in found.parts.get("outlines", [[]] * len(found))
-        ]
+        kept: Any = found.parts["outlines"] if "outlines" in found.parts else [()] * len(found)
+        return [[where.points_to_original(one).astype(float).round(1).tolist() for one in each] for each in kept]
 
 
 def mask_iou(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
@@ -171,8 +169,8 @@ def _outlines(found: Detections, index: int) -> List[np.ndarray]:
     import cv2
 
     mask = _cropped(found.take(slice(index, index + 1)), _input_size(found))[0].astype(np.uint8)
-    found_lines: Any = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    return [(line[:, 0].astype(np.float32) + np.float32(0.5)) * RATIO for line in found_lines[0] if len(line) > 2]
+    contours: Any = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return [(line[:, 0].astype(np.float32) + np.float32(0.5)) * RATIO for line in contours[0] if len(line) > 2]
 
 
 def _input_size(found: Detections) -> Tuple[int, int]:

@@ -1,0 +1,89 @@
+"""Every target exports every task: the plan's scales bit by bit, the simulation's outputs, a file that Ultralytics loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_models import tiny_export_artifact, tiny_images
+
+from yoloquant import targets
+from yoloquant.quantization.artifact import Artifact
+from yoloquant.quantization.simulate import simulate
+from yoloquant.runtime.core.detections import Selection
+from yoloquant.runtime.tasks import spec_of
+from yoloquant.types import ExportedModel, HeadLayout, Task
+
+TASKS = [task for task in Task if task is not Task.DETECT]  # which the suite in ``conformance_suite`` is about
+TARGETS = ("onnxruntime", "openvino", "litert", "edgetpu", "tensorrt")
+APART = {"litert": 2**0.5, "edgetpu": 2**0.5, "onnxruntime": 2**0.5, "openvino": 0.7, "tensorrt": 0.01}
+"""How far an artifact may be from its plan's simulation, in quantization errors; see ``test_targets.py``."""
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def artifact(request: pytest.FixtureRequest) -> Artifact:
+    """A small model of a task with random weights, calibrated for every target."""
+    return tiny_export_artifact("yolo11", request.param.value, [targets.get(name).scheme for name in TARGETS])
+
+
+@pytest.fixture(scope="module", params=TARGETS)
+def exported(
+    request: pytest.FixtureRequest, artifact: Artifact, tmp_path_factory: pytest.TempPathFactory
+) -> ExportedModel:
+    target = targets.get(request.param)
+    if target.missing():
+        pytest.skip(f"target '{target.name}' needs {', '.join(target.missing())}, not installed here")
+    target.check(artifact)
+    return target.export(artifact, tmp_path_factory.mktemp(request.param), "tiny")
+
+
+def flat(values: Any) -> list[np.ndarray]:
+    if isinstance(values, (tuple, list)):
+        return [one for value in values for one in flat(value)]
+    return [np.asarray(values)]
+
+
+@pytest.mark.slow
+def test_exports_as_simulated(exported: ExportedModel, artifact: Artifact, tmp_path: Path) -> None:
+    import torch
+
+    target, spec = targets.get(exported.target), spec_of(artifact.info.task)
+    plan = artifact.plan_for(target.scheme)
+    found = target.read_scales(exported)
+    for point in plan.points:
+        assert point.params is not None
+        assert np.array_equal(found[point.name][0], point.params.scale), point.name
+
+    simulated, image = simulate(artifact.graph, plan), tiny_images(1, seed=1)[0]
+    with torch.inference_mode():
+        wanted = flat(simulated(torch.from_numpy(image)))
+        exact = flat(artifact.graph.module(torch.from_numpy(image)))
+    runner = target.load(exported, threads=1)
+    try:
+        got = runner(image)
+    finally:
+        runner.close()
+    parts = [spec.output_parts(tuple(o), HeadLayout.DECODED, artifact.info) for o in (got, wanted, exact)]
+    for name in parts[0]:
+        mine, theirs, true = (p[name] for p in parts)
+        assert mine.shape == theirs.shape
+        error, gap = np.abs(theirs - true).mean(), np.abs(mine - theirs).mean()
+        assert gap <= APART[exported.target] * error + 1e-5, f"{name}: off by {gap:.3g}, quantization by {error:.3g}"
+    assert len(spec.select(got, HeadLayout.DECODED, artifact.info, Selection(conf=0.001))) > 0
+
+
+@pytest.mark.slow
+def test_plain_ultralytics_loads_it(exported: ExportedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not exported.drop_in:
+        pytest.skip("not a drop-in, and does not claim to be")
+    from ultralytics import YOLO
+
+    monkeypatch.chdir(tmp_path)
+    model: Any = YOLO(exported.path, task=exported.info.task.value)
+    picture = (tiny_images(1, seed=1)[0][0].transpose(1, 2, 0)[..., ::-1] * 255).astype(np.uint8)
+    (result,) = model.predict(
+        np.ascontiguousarray(picture), imgsz=64, device="cpu", verbose=False, save=False, conf=0.001
+    )
+    assert (model.predictor.model.task, len(result.names)) == (exported.info.task.value, 3)
