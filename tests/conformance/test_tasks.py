@@ -1,4 +1,4 @@
-"""Every target exports every task: the plan's scales bit by bit, the simulation's outputs, a file that Ultralytics loads."""
+"""Every target exports every task: scales bit by bit, outputs as simulated, a file that plain Ultralytics loads."""
 
 from __future__ import annotations
 
