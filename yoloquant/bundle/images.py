@@ -54,8 +54,11 @@ def data_set(data: str | os.PathLike[str]) -> ValidationSet:
     Raises:
         DataError: It is not usable.
     """
+    from ..data.class_folders import is_split_root, split_folder
     from ..data.dataset import ValidationSet
 
+    if is_split_root(Path(data)):  # a classifier's: its val split, as for a yaml
+        return ValidationSet.from_folder(split_folder(data, "val"))
     is_folder = Path(data).is_dir() and Path(data).suffix not in {".yaml", ".yml"}
     return ValidationSet.from_folder(str(data)) if is_folder else ValidationSet.from_yaml(str(data))
 

@@ -33,6 +33,7 @@ def render(device: BundleDevice, exported: ExportedModel, expected: Expected, mo
         "exported": exported,
         "info": exported.info,
         "model": model,
+        "task": spec_of(exported.info.task),
         "box_unit": device.target.box_unit if decoded else "pixels of the input",
         "anchors": sum((exported.info.imgsz[0] // s) * (exported.info.imgsz[1] // s) for s in exported.info.strides),
     }

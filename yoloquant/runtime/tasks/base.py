@@ -97,6 +97,9 @@ class TaskSpec(ABC):
         normalized: Whether LiteRT files give boxes as fractions of the image, as Ultralytics expects of the task.
         class_folders: Whether labels are the names of the folders that images lie in.
         imgsz: Input side where a checkpoint does not tell one.
+        noun: What people call such a model.
+        prepared: How an image is brought to the input's size, in words.
+        behind: What outputs hold behind boxes and scores, in words; empty if nothing.
     """
 
     task: ClassVar[Task]
@@ -107,6 +110,9 @@ class TaskSpec(ABC):
     normalized: ClassVar[bool] = True
     class_folders: ClassVar[bool] = False
     imgsz: ClassVar[int] = 640
+    noun: ClassVar[str]
+    prepared: ClassVar[str] = "letterboxed with grey 114"
+    behind: ClassVar[str] = ""
 
     @property
     def main_metrics(self) -> Tuple[str, ...]:

@@ -44,6 +44,8 @@ class Classify(TaskSpec):
     normalized: ClassVar[bool] = False
     class_folders: ClassVar[bool] = True
     imgsz: ClassVar[int] = 224
+    noun: ClassVar[str] = "classifier"
+    prepared: ClassVar[str] = "its short side resized to the input's and cropped in the middle"
 
     def canvas(self, size: Tuple[int, int], imgsz: Tuple[int, int]) -> Any:
         """Resize and centre crop instead of a letterbox."""

@@ -17,6 +17,7 @@ class Detect(AnchorTask):
     task: ClassVar[Task] = Task.DETECT
     metrics: ClassVar[Tuple[Metric, ...]] = ap_metrics("", "")
     similarities: ClassVar[Tuple[Similarity, ...]] = (BOX,)
+    noun: ClassVar[str] = "detector"
     branches: ClassVar[Tuple[str, ...]] = ("box", "score")
 
     def check_data(self, content: Mapping[str, Any], source: str, info: ModelInfo) -> None:

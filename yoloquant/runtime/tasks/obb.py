@@ -40,6 +40,8 @@ class RotatedBoxes(AnchorTask):
     similarities: ClassVar[Tuple[Similarity, ...]] = (Similarity("", "rotated box"),)
     branches: ClassVar[Tuple[str, ...]] = ("box", "score", "angle")
     further: ClassVar[str] = "angles"
+    noun: ClassVar[str] = "oriented detector"
+    behind: ClassVar[str] = "the angle in radians; boxes are x, y, width, height before they turn"
     rotated: ClassVar[bool] = True
 
     # -- outputs

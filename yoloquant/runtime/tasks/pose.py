@@ -48,6 +48,8 @@ class Pose(AnchorTask):
     similarities: ClassVar[Tuple[Similarity, ...]] = (BOX, Similarity("pose_", "keypoints"))
     branches: ClassVar[Tuple[str, ...]] = ("box", "score", "keypoint")
     further: ClassVar[str] = "keypoints"
+    noun: ClassVar[str] = "pose model"
+    behind: ClassVar[str] = "x, y and visibility (if the model has it) of each keypoint, in the unit of the box"
 
     # -- outputs
 

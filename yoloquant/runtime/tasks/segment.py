@@ -43,6 +43,8 @@ class Segment(AnchorTask):
     branches: ClassVar[Tuple[str, ...]] = ("box", "score", "mask")
     single: ClassVar[Tuple[str, ...]] = ("proto",)
     further: ClassVar[str] = "coefficients"
+    noun: ClassVar[str] = "segmentation model"
+    behind: ClassVar[str] = "coefficients of the prototypes in output 1, whose sum is positive inside the mask"
 
     # -- outputs
 
