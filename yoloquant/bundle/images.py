@@ -58,7 +58,7 @@ def data_set(data: str | os.PathLike[str]) -> ValidationSet:
     from ..data.dataset import ValidationSet
 
     if is_split_root(Path(data)):  # a classifier's: its val split, as for a yaml
-        return ValidationSet.from_folder(split_folder(data, "val"))
+        return ValidationSet.from_folder(split_folder(Path(data), "val"))
     is_folder = Path(data).is_dir() and Path(data).suffix not in {".yaml", ".yml"}
     return ValidationSet.from_folder(str(data)) if is_folder else ValidationSet.from_yaml(str(data))
 
