@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 import torch.ao.quantization.fx._decomposed  # registers torch.ops.quantized_decomposed
@@ -29,7 +30,8 @@ def make_pair(module: fx.GraphModule, source: fx.Node, point: Point, place: str)
 def _pair(module: fx.GraphModule, source: fx.Node, point: Point, place: str) -> fx.Node:
     assert point.params is not None  # insert() has checked that the plan is calibrated
     graph, spec = module.graph, point.spec
-    limits = (spec.qmin, spec.qmax, torch.int8)
+    stored = replace(spec, half_range=False)  # such weights are on their grid already; the converter knows -127..127
+    limits = (stored.qmin, stored.qmax, torch.int8)
     if point.params.scale.ndim == 0:
         values = (float(point.params.scale), int(point.params.zero_point), *limits)
         quantized = graph.call_function(PER_TENSOR[0], (source, *values))
