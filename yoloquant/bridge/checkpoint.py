@@ -94,6 +94,13 @@ class HostModel:
         """Whether its weights are others than those of the model that it was made from."""
         return bool(self.origin.weights) and self.origin.weights != weights_sha256(self.module)
 
+    def allow_detections(self, count: int) -> None:
+        """Let so many detections of an image count; the number stays with the model, in checkpoints too.
+
+        An end-to-end head returns so many. Ultralytics' own default is 300, which crowded images exceed.
+        """
+        self.module.model[-1].max_det = count  # type: ignore[index,union-attr,assignment]
+
     def resolve_imgsz(self, imgsz: int | Sequence[int] | None = None) -> tuple[int, int]:
         """Choose the input size: the one asked for, else the one trained at, else the task's usual one.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -141,6 +141,8 @@ class _Pass:
         self.info = runners[options.baseline].info
         self.task = spec_of(self.info.task)
         self.found: dict[str, Detections] = {}
+        most = max(runner.info.max_det for runner in runners.values())
+        self.selection = replace(options.selection, max_det=max(options.selection.max_det, most))
         self.records = {name: RunnerRecord() for name in runners}
         self.errors: dict[str, str] = {}
         self.letterboxes: list[Letterbox] = []
@@ -212,7 +214,7 @@ class _Pass:
         outputs = runner.infer(image)
         done = time.perf_counter()
         decoded = runner.decode(outputs)
-        self.found[name] = self.task.select(decoded, runner.layout, self.info, self.options.selection)
+        self.found[name] = self.task.select(decoded, runner.layout, self.info, self.selection)
         record.select_ms.append((time.perf_counter() - done) * 1e3)
         record.infer_ms[index] = (done - start) * 1e3
 

@@ -220,6 +220,20 @@ def _rewrite(graph: fx.Graph, node: fx.Node) -> None:
         node.args, node.kwargs = (node.args[0], sizes, dim), {}
 
 
+def padded_averages(graph: Graph) -> list[str]:
+    """Names of average pools whose padding counts as zeros."""
+    return [name for name in graph.ops if _counts_padding(graph.node(name))]
+
+
+def _counts_padding(node: fx.Node) -> bool:
+    if _short(node) != "avg_pool2d":
+        return False
+    given = dict(zip(("input", "kernel", "stride", "padding", "ceil", "counts"), node.args, strict=False))
+    padding = given.get("padding", node.kwargs.get("padding", 0))
+    sides = padding if isinstance(padding, (list, tuple)) else [padding]
+    return any(sides) and bool(given.get("counts", node.kwargs.get("count_include_pad", True)))
+
+
 def _pools_globally(node: fx.Node) -> bool:
     """Whether a node averages each channel to one pixel; the exporter's own form of that needs a later opset."""
     source, result = node.args[0], node.meta.get("val")

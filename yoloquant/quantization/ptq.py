@@ -54,6 +54,8 @@ def quantize(
     """
     options = options or QuantizeOptions()
     host_model = load_model(model, allow_unsafe=options.allow_unsafe)
+    if options.max_det is not None:
+        host_model.allow_detections(options.max_det)
     imgsz = host_model.resolve_imgsz(options.imgsz)  # before the images are read and hashed
     images = calibration_set(data, options.calibration)
     traced = TracedModel.of(host_model, imgsz)

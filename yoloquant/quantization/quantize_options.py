@@ -17,6 +17,12 @@ class QuantizeOptions:
     calibration: CalibrationOptions = option(default_factory=CalibrationOptions, help="which images calibrate")
     ranges: CalibrationRecipe = option(default_factory=CalibrationRecipe, help="which algorithm finds which range")
     allow_unsafe: bool = option(default=False, help=UNSAFE)
+    max_det: int | None = option(
+        default=None,
+        ge=1,
+        help="detections per image that count, and that an end-to-end model returns; the checkpoint's own (300) if not "
+        "given",
+    )
     native_ranges: bool = option(
         default=True,
         help="take over the ranges of a checkpoint that Ultralytics' own QAT made; without this it is calibrated anew",

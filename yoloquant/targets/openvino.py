@@ -118,6 +118,15 @@ class OpenVinoTarget(Target):
         wide = [p.name for p in plan.points if p.spec.bits > 8] if plan else []
         if plan and wide:
             raise PlanError(f"openvino runs at most 8 bits; plan '{plan.scheme}' has {wide[0]} ({len(wide)} points)")
+        from ..graph.trace import padded_averages
+
+        padded = padded_averages(artifact.graph) if plan else []
+        if padded:
+            raise PlanError(
+                f"openvino fills the border of an average pool with code 0, which is not zero in an asymmetric uint8 "
+                f"tensor (OpenVINO 2026.4): {padded[0]} has a padding that counts ({len(padded)} in all); train it with "
+                "count_include_pad=False or padding=0, or export precision fp32 (openvino:fp32)"
+            )
 
     def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
         """Write ``<stem>_openvino_model/``, or ``<stem>-<precision>_openvino_model/``."""

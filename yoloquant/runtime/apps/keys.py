@@ -11,7 +11,7 @@ RUNNING = (
     Key("precision", "what OpenVINO computes float operations in: f32 (default), or auto for its own choice"),
     Key("conf", "lowest confidence of a detection (default 0.25)"),
     Key("iou", "overlap above which the weaker box of one class is dropped (default 0.7)"),
-    Key("max_det", "detections per image (default 300)"),
+    Key("max_det", "detections per image (default 300, or what the model was quantized for)"),
 )
 
 PREDICT = (

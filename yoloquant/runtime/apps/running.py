@@ -43,7 +43,7 @@ class Running:
             time for an INT8 YOLO11n on a CPU with bfloat16, and may move scores across a threshold.
         conf: Lowest score.
         iou: Overlap above which the weaker box of one class is dropped.
-        max_det: Detections per image.
+        max_det: Detections per image; if None 300, or what the model was quantized for if that is more.
     """
 
     threads: int | None = None
@@ -52,7 +52,7 @@ class Running:
     precision: str = "f32"
     conf: float = 0.25
     iou: float = 0.7
-    max_det: int = 300
+    max_det: int | None = None
 
     @classmethod
     def parse(cls, settings: Settings) -> Running:
@@ -68,7 +68,7 @@ class Running:
             settings.text("precision", "f32"),
             settings.number("conf", 0.25, 0, 1),
             settings.number("iou", 0.7, 0, 1),
-            settings.whole("max_det", 300) or 300,
+            settings.whole("max_det", None),
         )
 
     def open(self, network: Network) -> Detector:
@@ -79,7 +79,7 @@ class Running:
         """
         precision = "" if self.precision == "auto" else self.precision
         options = BackendOptions(self.threads, self.device, self.hint, network.raw, precision)
-        selection = Selection(conf=self.conf, iou=self.iou, max_det=self.max_det, multi_label=False)
+        selection = Selection(conf=self.conf, iou=self.iou, max_det=self.max_det or max(300, network.info.max_det), multi_label=False)
         return Detector(open_backend(network.backend, network.path, network.info, options), selection)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ LIBRARIES = ("ai_edge_litert", "tflite_runtime")
 """Packages that hold the interpreter, the preferred one first."""
 COMPILED_OPERATOR = b"edgetpu-custom-op"
 """What a file holds once Edge TPU's compiler has been at it."""
+_DELEGATE_S = 60.0
 TPU_DEVICES = ("usb", "pci")
 
 
@@ -180,9 +183,30 @@ def _delegates(module: Any, path: Path, device: str) -> list[Any] | None:
     library = {"darwin": "libedgetpu.1.dylib", "win32": "edgetpu.dll"}.get(sys.platform, "libedgetpu.so.1")
     if not compiled:
         raise ArtifactError(f"'{path}' is not compiled for an Edge TPU; run edgetpu_compiler on it first")
+    options = {"device": kind} if kind and kind != "tpu" else {}
+    _try_delegate(module, library, options)
     try:
-        return [module.load_delegate(library, {"device": kind} if kind and kind != "tpu" else {})]
+        return [module.load_delegate(library, options)]
     except (ValueError, OSError) as exc:
         raise MissingRuntimeError(
             "litert", library, f"or no Edge TPU is connected ({exc}); install Coral's libedgetpu1-std and plug it in"
         ) from exc
+
+
+def _try_delegate(module: Any, library: str, options: dict[str, str]) -> None:
+    """Load a delegate in a process of its own first: one that does not fit its interpreter ends the process.
+
+    Raises:
+        TargetError: That process was ended by a signal.
+    """
+    program = "import importlib, json, sys; importlib.import_module(sys.argv[1]).load_delegate(sys.argv[2], json.loads(sys.argv[3]))"
+    command = [sys.executable, "-c", program, str(getattr(module, "__name__", "")), library, json.dumps(options)]
+    try:
+        ended = subprocess.run(command, capture_output=True, timeout=_DELEGATE_S, check=False).returncode
+    except (OSError, subprocess.TimeoutExpired):
+        return  # it is tried here, and says what is wrong
+    if ended < 0:
+        raise TargetError(
+            f"the delegate '{library}' crashes when it is loaded (signal {-ended}); it was built for another version of "
+            "LiteRT: install libedgetpu and the LiteRT release that belong together, or leave device= out"
+        )

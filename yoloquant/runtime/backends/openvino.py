@@ -163,7 +163,24 @@ def _config(core: Any, device: str, options: BackendOptions) -> dict[str, Any]:
             config["INFERENCE_PRECISION_HINT"] = options.precision
         else:
             logger.info("device %s does not compute in %s; it chooses its own precision", single, options.precision)
-    return config
+    return config if single else {**config, **_for_several(core, device, options.precision)}
+
+
+def _for_several(core: Any, device: str, precision: str) -> dict[str, Any]:
+    """What keeps a choice among several devices from changing what is computed.
+
+    The precision is given to each device that has it, since AUTO itself takes none. AUTO also must not begin on the CPU
+    while it loads the device that it will stay on: what is verified then is not what runs afterwards.
+    """
+    able = [d for d in core.available_devices if precision and CAPABILITIES[precision] in _abilities(core, d)]
+    config: dict[str, Any] = {"DEVICE_PROPERTIES": {d: {"INFERENCE_PRECISION_HINT": precision} for d in able}}
+    if device.split(":")[0] == "AUTO":
+        config["ENABLE_STARTUP_FALLBACK"] = False
+    return config if able else {k: v for k, v in config.items() if k != "DEVICE_PROPERTIES"}
+
+
+def _abilities(core: Any, device: str) -> list[str]:
+    return list(core.get_property(device, "OPTIMIZATION_CAPABILITIES"))
 
 
 def _single_device(core: Any, device: str) -> str:

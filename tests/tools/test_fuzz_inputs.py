@@ -1,0 +1,49 @@
+"""Broken inputs end in a known exit code and one sentence, whatever is broken."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tools import fuzz_inputs as fuzz
+
+
+def test_a_few_of_every_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = fuzz.main([f"count={2 * len(fuzz.KINDS)}", "seed=7", f"output={tmp_path / 'fuzz.json'}"])
+    assert code == 0, capsys.readouterr().out
+    assert (tmp_path / "fuzz.json").is_file()
+
+
+CASE = fuzz.Case(0, "gate", "limits", True, ("validate",))
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "wrong"),
+    [
+        (2, "error: something is wrong", ""),
+        (4, "error: it cannot run", ""),
+        (3, "verdict: INCONCLUSIVE", ""),
+        (1, "verdict: FAIL by gate", ""),
+        (None, "Traceback", "an exception"),
+        (70, "error: unexpected", "exit code 70"),
+        (2, "", "0 error lines"),
+        (2, "error: a\nerror: b", "2 error lines"),
+        (2, "Traceback (most recent call last)\nerror: a", "a traceback"),
+        (1, "oops", "without a failed gate"),
+        (0, "verdict: PASS", "meaning was changed"),
+    ],
+)
+def test_what_counts_as_wrong(code: int | None, text: str, wrong: str) -> None:
+    found = fuzz.judge(CASE, code, text)
+    assert wrong in found and bool(found) == bool(wrong)
+
+
+def test_mutations_are_repeatable_and_change_something() -> None:
+    tree = {"a": [1, {"b": "c"}], "d": None}
+    for seed in range(200):
+        assert repr(fuzz._tree(random.Random(seed), tree)) == repr(fuzz._tree(random.Random(seed), tree))
+        content = bytes(range(200))
+        assert fuzz._bytes(random.Random(seed), content)[0] != content or seed < 0
+    assert tree == {"a": [1, {"b": "c"}], "d": None}
