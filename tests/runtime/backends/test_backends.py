@@ -211,7 +211,24 @@ def devices(*names: str, capabilities: Sequence[str] = ("FP32", "FP16")) -> Any:
             {"threads": 3, "precision": "f16"},
             {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f16"},
         ),
-        ("AUTO:GPU,CPU", {}, {"PERFORMANCE_HINT": "LATENCY"}),
+        (
+            "AUTO:GPU,CPU",
+            {},
+            {
+                "PERFORMANCE_HINT": "LATENCY",
+                "ENABLE_STARTUP_FALLBACK": False,
+                "DEVICE_PROPERTIES": {d: {"INFERENCE_PRECISION_HINT": "f32"} for d in ("CPU", "GPU.0", "GPU.1")},
+            },
+        ),
+        ("AUTO", {"precision": ""}, {"PERFORMANCE_HINT": "LATENCY", "ENABLE_STARTUP_FALLBACK": False}),
+        (
+            "MULTI:CPU",
+            {"precision": "f16"},
+            {
+                "PERFORMANCE_HINT": "LATENCY",
+                "DEVICE_PROPERTIES": {d: {"INFERENCE_PRECISION_HINT": "f16"} for d in ("CPU", "GPU.0", "GPU.1")},
+            },
+        ),
     ],
 )
 def test_openvino_is_configured_for_its_device(device: str, options: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -272,6 +289,16 @@ def test_a_compiled_file_gets_the_edge_tpu(compiled: Path, device: str, options:
 def test_an_absent_edge_tpu_is_reported(compiled: Path) -> None:
     with pytest.raises(MissingRuntimeError, match="plug it in"):
         litert._delegates(Delegates(ValueError("Failed to load delegate")), compiled, "")
+
+
+def test_a_delegate_that_crashes_is_a_sentence(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "crashing_interpreter.py").write_text(
+        "import os, signal\ndef load_delegate(library, options):\n    os.kill(os.getpid(), signal.SIGSEGV)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    module = SimpleNamespace(__name__="crashing_interpreter", load_delegate=lambda *a: pytest.fail("loaded here too"))
+    with pytest.raises(TargetError, match=r"crashes when it is loaded \(signal 11\)"):
+        litert._delegates(module, compiled, "usb")
 
 
 def test_files_and_devices_must_fit(compiled: Path, tmp_path: Path) -> None:

@@ -79,7 +79,9 @@ class Running:
         """
         precision = "" if self.precision == "auto" else self.precision
         options = BackendOptions(self.threads, self.device, self.hint, network.raw, precision)
-        selection = Selection(conf=self.conf, iou=self.iou, max_det=self.max_det or max(300, network.info.max_det), multi_label=False)
+        selection = Selection(
+            conf=self.conf, iou=self.iou, max_det=self.max_det or max(300, network.info.max_det), multi_label=False
+        )
         return Detector(open_backend(network.backend, network.path, network.info, options), selection)
 
 

@@ -199,7 +199,10 @@ def _try_delegate(module: Any, library: str, options: dict[str, str]) -> None:
     Raises:
         TargetError: That process was ended by a signal.
     """
-    program = "import importlib, json, sys; importlib.import_module(sys.argv[1]).load_delegate(sys.argv[2], json.loads(sys.argv[3]))"
+    program = (
+        "import importlib, json, sys; "
+        "importlib.import_module(sys.argv[1]).load_delegate(sys.argv[2], json.loads(sys.argv[3]))"
+    )
     command = [sys.executable, "-c", program, str(getattr(module, "__name__", "")), library, json.dumps(options)]
     try:
         ended = subprocess.run(command, capture_output=True, timeout=_DELEGATE_S, check=False).returncode
@@ -207,6 +210,6 @@ def _try_delegate(module: Any, library: str, options: dict[str, str]) -> None:
         return  # it is tried here, and says what is wrong
     if ended < 0:
         raise TargetError(
-            f"the delegate '{library}' crashes when it is loaded (signal {-ended}); it was built for another version of "
-            "LiteRT: install libedgetpu and the LiteRT release that belong together, or leave device= out"
+            f"the delegate '{library}' crashes when it is loaded (signal {-ended}); it was built for another version "
+            "of LiteRT: install libedgetpu and the LiteRT release that belong together, or leave device= out"
         )
