@@ -123,9 +123,9 @@ class OpenVinoTarget(Target):
         padded = padded_averages(artifact.graph) if plan else []
         if padded:
             raise PlanError(
-                f"openvino fills the border of an average pool with code 0, which is not zero in an asymmetric "
-                f"uint8 tensor (OpenVINO 2026.4): {padded[0]} has a padding that counts ({len(padded)} in all); train it with "
-                "count_include_pad=False or padding=0, or export precision fp32 (openvino:fp32)"
+                "openvino fills the border of an average pool with code 0, which is not zero in an asymmetric "
+                f"uint8 tensor (OpenVINO 2026.4): {padded[0]} has a padding that counts ({len(padded)} in all); "
+                "train it with count_include_pad=False or padding=0, or export precision fp32 (openvino:fp32)"
             )
 
     def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
