@@ -198,8 +198,10 @@ class ValidationSet:
         what = (
             "all objects as one class (single_cls)" if single else f"classes {', '.join(map(str, trained.only))} only"
         )
-        logger.warning("the model was trained on %s, and labels of '%s' are read like that", what, self.source)
-        return replace(self, images=images, names=tuple(names) if single else self.names)
+        note = f"the model was trained on {what}, and labels of '{self.source}' are read like that"
+        logger.warning(note)
+        known = tuple(names) if single else self.names
+        return replace(self, images=images, names=known, notes=(*self.notes, note))
 
     @classmethod
     def from_class_folders(cls, data: str | Path, info: ModelInfo, *, split: str = "val") -> ValidationSet:
