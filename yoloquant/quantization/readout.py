@@ -1,0 +1,92 @@
+"""What is read from a network's raw head outputs, in units in which errors of all heads can be added.
+
+An error counts by what it does to a detection: class scores after their sigmoid, distances after DFL and relative to
+the box, other outputs relative to their own size; each box and coefficient by how sure its anchor is of an object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..graph.head_outputs import HeadOutput, Readout
+
+FOREGROUND = 0.01
+"""Anchors below this score are never detected at usual thresholds."""
+_SIDES = 4
+_MIN_BOX = 0.5  # strides; what smaller boxes are off by is not resolved anyway
+
+Values = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How one head's raw result is read on one image.
+
+    Attributes:
+        output: The head.
+        certainty: Best class score of each anchor of the head's level, (1, 1, height, width); None where classes have
+            no such map.
+        size: What errors are divided by, broadcast to the values; None for scores, which count as they are.
+    """
+
+    output: HeadOutput
+    certainty: Tensor | None
+    size: Tensor | None
+
+    def values(self, raw: Tensor) -> Tensor:
+        """What is read: probabilities, or distances and coefficients in relative units.
+
+        Args:
+            raw: The head's result, (1, channels, height, width), or (1, channels) for a linear layer.
+        """
+        read = expected(self.output, raw)
+        return read if self.size is None else read / self.size
+
+
+def readers(outputs: Mapping[HeadOutput, Tensor]) -> dict[HeadOutput, Reader]:
+    """A reader for every head, from the float results of one image.
+
+    Args:
+        outputs: Raw result of every head, in any order.
+    """
+    scores = {h: expected(h, raw).detach() for h, raw in outputs.items() if h.readout is Readout.CLASS_SIGMOID}
+    maps: dict[tuple[int, ...], Tensor] = {}
+    for value in scores.values():
+        best = value.amax(1, keepdim=True)
+        known = maps.get(tuple(value.shape[2:]))
+        maps[tuple(value.shape[2:])] = best if known is None else torch.maximum(best, known)
+    objects = max(float(sum(m.square().sum() for m in maps.values())), 1.0)
+    return {h: _reader(h, raw.detach(), maps.get(tuple(raw.shape[2:])), objects) for h, raw in outputs.items()}
+
+
+def _reader(output: HeadOutput, raw: Tensor, certainty: Tensor | None, objects: float) -> Reader:
+    if output.readout in {Readout.CLASS_SIGMOID, Readout.CLASS_SOFTMAX}:
+        return Reader(output, certainty, None)
+    read = expected(output, raw)
+    if certainty is None:  # a map that all objects share, such as mask prototypes
+        every = read[0].numel()
+        size = read.square().mean().sqrt().clamp(min=1e-6) * (every / objects) ** 0.5
+        return Reader(output, None, size)
+    weight = certainty.clamp(min=1e-6)
+    if read.shape[1] == _SIDES:
+        across = (read[:, :2] + read[:, 2:]).abs().clamp(min=_MIN_BOX)
+        return Reader(output, certainty, torch.cat([across, across], 1) / weight)
+    mean_square = (read.square() * weight).sum() / (weight.sum() * read.shape[1])
+    size = mean_square.sqrt().clamp(min=1e-6) * read.shape[1] ** 0.5
+    return Reader(output, certainty, size / weight)
+
+
+def expected(output: HeadOutput, raw: Tensor) -> Tensor:
+    """A raw head result after the function behind it; channels stay axis 1."""
+    if output.readout is Readout.CLASS_SIGMOID:
+        return raw.sigmoid()
+    if output.readout is Readout.CLASS_SOFTMAX:
+        return raw.softmax(1)
+    if output.readout is Readout.DISTRIBUTION:
+        bins = torch.arange(output.bins, dtype=raw.dtype).reshape(1, 1, -1, *[1] * (raw.dim() - 2))
+        return (raw.unflatten(1, (-1, output.bins)).softmax(2) * bins).sum(2)
+    return raw
