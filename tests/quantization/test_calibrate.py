@@ -135,7 +135,7 @@ def test_existing_ranges_are_kept_unless_told_otherwise() -> None:
 
 def test_the_recipe_decides_per_kind() -> None:
     recipe = CalibrationRecipe(
-        Algorithm.PERCENTILE, Algorithm.MSE, Algorithm.MINMAX, Algorithm.ENTROPY, Algorithm.MINMAX
+        Algorithm.PERCENTILE, Algorithm.MSE, Algorithm.MINMAX, Algorithm.ENTROPY, Algorithm.MINMAX, output_aware=False
     )
     solved = solve_plan(tiny_graph(), PLAN, observe(tiny_graph(), [PLAN], IMAGES), recipe)
     for point in solved.points:

@@ -67,11 +67,15 @@ def _describe(graph: Graph, op: OpNode) -> HeadOutput:
     if softmax and channels == len(graph.info.names) and len(op.shape or ()) == 2:
         return HeadOutput(op, Readout.CLASS_SOFTMAX)
     bins = _softmax_bins(graph, units[0]) if softmax else 1
-    return HeadOutput(op, Readout.DISTRIBUTION, bins) if bins > 1 and channels % bins == 0 else HeadOutput(op, Readout.LINEAR)
+    return (
+        HeadOutput(op, Readout.DISTRIBUTION, bins)
+        if bins > 1 and channels % bins == 0
+        else HeadOutput(op, Readout.LINEAR)
+    )
 
 
 def _followed(graph: Graph, start: _Stretch) -> list[tuple[str, bool]]:
-    """Operations that compute with a head's values, and whether they take all of its channels; moving ones are passed."""
+    """Operations that compute with a head's values, and whether they take all channels; moving ones are passed."""
     found: list[tuple[str, bool]] = []
     open_ends = [start]
     while open_ends:

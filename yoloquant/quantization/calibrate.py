@@ -3,59 +3,131 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
 
 import numpy as np
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from ..errors import CalibrationError
+from ..graph.head_outputs import HeadOutput, Readout, head_outputs
 from ..graph.trace import Graph
+from .calibration_audit import ImageStatistics
+from .head_ranges import ALGORITHM as READOUT
+from .head_ranges import HeadColumns
+from .importance import Importance, weighted
 from .observers import Histogram, solve, solve_weight
 from .plan import Plan, Point
 from .qparams import QParams
-from .range_options import CalibrationRecipe
+from .range_options import OUTPUT_AWARE, Algorithm, CalibrationRecipe
+from .readout import expected
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, str], None]
 MIN_IMAGES = 8
+GRADIENT_IMAGES = 24
+UNIFORM = 0.1
 
 
 @dataclass(frozen=True)
 class Observations:
-    """What calibration saw: one histogram per tensor, and how many images."""
+    """What calibration saw.
+
+    Attributes:
+        histograms: Values of each tensor.
+        images: How many images there were.
+        importance: The same by squared gradient, of the first images; empty without gradients.
+        heads: What the heads' last layers read; None if that was not looked at.
+        statistics: What each image did inside the network, for the audit; None if that was not looked at.
+    """
 
     histograms: dict[str, Histogram]
     images: int
+    importance: Mapping[str, Histogram] = field(default_factory=dict)
+    heads: HeadColumns | None = None
+    statistics: ImageStatistics | None = None
 
 
 class _Observe(fx.Interpreter):
-    """Runs the graph and feeds chosen results to their histograms; frees what is no longer needed."""
+    """Runs the body of the graph and feeds chosen results to their histograms; frees what is no longer needed."""
 
     def __init__(self, graph: Graph, wanted: Iterable[str]) -> None:
         super().__init__(graph.module)
         self.extra_traceback = False  # an error is a sentence; torch would append its own stack to it
-        self.names = {graph.fx_name(name): name for name in wanted}
-        self.histograms = {name: Histogram() for name in self.names.values()}
+        self.names = {graph.fx_name(op.name): op.name for op in graph.body()}
+        self.histograms = {name: Histogram() for name in wanted}
+        self.importance = Importance(graph, self.histograms)
+        self.outputs = {h.op.name: h for h in head_outputs(graph)}
+        self.columns = HeadColumns(graph, tuple(self.outputs.values()))
+        self._kept = self.columns.wanted | frozenset(self.importance.products.values())
+        self.statistics = ImageStatistics(tuple(self.histograms))
+        self._values: dict[str, Tensor] = {}
+        self._raw: dict[HeadOutput, Tensor] = {}
+        self._moments: dict[str, tuple[float, ...]] = {}
+
+    def observe(self, image: np.ndarray, *, gradients: bool) -> None:
+        """Run one image, and its backward pass if gradients are wanted."""
+        x = torch.from_numpy(np.ascontiguousarray(image, np.float32))
+        self._values, self._raw, self._moments = {}, {}, {}
+        with torch.enable_grad() if gradients else torch.no_grad():
+            self.run(x.requires_grad_(gradients))
+            self.columns.add(self._values, self._raw)
+            self.statistics.add(self._moments, _best_of_classes(self._raw))
+            if gradients:
+                self.importance.backward(self._raw)
+        self._values, self._raw = {}, {}
 
     def run_node(self, n: fx.Node) -> object:
-        result = super().run_node(n)
         name = self.names.get(n.name)
-        if name is not None and isinstance(result, torch.Tensor):
+        if n.op == "get_attr":
+            value = super().run_node(n)
+            return value.detach() if isinstance(value, Tensor) else value
+        if name is None:
+            return None  # the decode tail: what comes out of it is not needed
+        result = super().run_node(n)
+        if isinstance(result, Tensor):
+            self._look(name, result)
+        return result
+
+    def _look(self, name: str, result: Tensor) -> None:
+        if name in self.histograms:
             try:
-                self.histograms[name].update(result)
+                value = result.detach()
+                self.histograms[name].update(value)
+                deviation, mean = torch.std_mean(value, correction=0)
+                self._moments[name] = (float(value.min()), float(value.max()), float(mean), float(deviation))
             except CalibrationError as exc:
                 raise CalibrationError(
                     f"calibration met NaN or infinite values at {name}; the model diverges on these images, or an "
                     "image is not what it was trained on"
                 ) from exc
-        return result
+        if name in self._kept:
+            self._values[name] = result
+        if name in self.outputs:
+            self._raw[self.outputs[name]] = result
+        self.importance.watch(name, result, self._values)
+
+
+def _best_of_classes(raw: Mapping[HeadOutput, Tensor]) -> np.ndarray:
+    """Best score of each class on one image; empty where the model has no class scores."""
+    scores = [
+        expected(head, value.detach()).flatten(2).amax(2)[0] if value.dim() > 2 else expected(head, value.detach())[0]
+        for head, value in raw.items()
+        if head.readout in {Readout.CLASS_SIGMOID, Readout.CLASS_SOFTMAX}
+    ]
+    return np.asarray(torch.stack(scores).amax(0).numpy() if scores else np.zeros(0), np.float64)
 
 
 def observe(
-    graph: Graph, plans: Sequence[Plan], images: Iterable[np.ndarray], *, progress: Progress | None = None
+    graph: Graph,
+    plans: Sequence[Plan],
+    images: Iterable[np.ndarray],
+    *,
+    gradients: int = GRADIENT_IMAGES,
+    progress: Progress | None = None,
 ) -> Observations:
     """Run calibration images through the float graph.
 
@@ -63,29 +135,32 @@ def observe(
         graph: The canonical graph.
         plans: Every plan whose points will be solved from this pass.
         images: float32 (1, channels, height, width), 0 to 1, letterboxed; consumed one by one.
+        gradients: So many of the first images get a backward pass, for what errors do to the detections.
         progress: Called after each image with the count so far and a label.
 
     Returns:
-        One histogram per tensor that any of the plans quantizes; memory does not grow with the number of images.
+        What each tensor held that any of the plans quantizes; histograms do not grow with the number of images, columns
+        of the heads by some megabytes.
 
     Raises:
         CalibrationError: There are fewer than MIN_IMAGES images, or NaN or infinite activations.
     """
     wanted = {p.name for plan in plans for p in plan.activations if not p.fixed}
     interpreter = _Observe(graph, sorted(wanted))
+    gradients = gradients if interpreter.importance.affordable else 0
     count = 0
-    with torch.inference_mode():
-        for image in images:
-            interpreter.run(torch.from_numpy(np.ascontiguousarray(image, np.float32)))
-            count += 1
-            if progress:
-                progress(count, "calibrating")
+    for image in images:
+        interpreter.observe(image, gradients=count < gradients)
+        count += 1
+        if progress:
+            progress(count, "calibrating")
     if count < MIN_IMAGES:
         raise CalibrationError(
             f"calibration got {count} images; at least {MIN_IMAGES} are needed and 64 to 256 are sensible. "
             "Point data= to a set with more training images"
         )
-    return Observations(interpreter.histograms, count)
+    importance = interpreter.importance.histograms if gradients else {}
+    return Observations(interpreter.histograms, count, importance, interpreter.columns, interpreter.statistics)
 
 
 class Solver:
@@ -93,7 +168,7 @@ class Solver:
 
     def __init__(self, seen: Observations, recipe: CalibrationRecipe | None = None) -> None:
         self.seen, self.recipe = seen, recipe or CalibrationRecipe()
-        self._known: dict[object, QParams] = {}
+        self._known: dict[object, tuple[QParams, str]] = {}
 
     def group(self, members: tuple[Point, ...]) -> tuple[QParams, str]:
         """Range of points that share one, and the algorithm that found it."""
@@ -103,18 +178,36 @@ class Solver:
         algorithm = self.recipe.algorithm(members[0].role) if len(members) == 1 else self.recipe.activation
         key = (tuple(p.name for p in members), members[0].spec, algorithm)
         if key not in self._known:
-            hist = self.seen.histograms[members[0].name]
-            for p in members[1:]:
-                hist = hist.merged(self.seen.histograms[p.name])
-            self._known[key] = solve(hist, members[0].spec, algorithm, percentile=self.recipe.percentile)
-        return self._known[key], algorithm.value
+            self._known[key] = self._solved(members, algorithm)
+        return self._known[key]
+
+    def _solved(self, members: tuple[Point, ...], algorithm: Algorithm) -> tuple[QParams, str]:
+        names, spec = [p.name for p in members], members[0].spec
+        hist = _merged([self.seen.histograms[name] for name in names])
+        if self.recipe.output_aware and algorithm in OUTPUT_AWARE:
+            behind = self._behind_heads(members, hist)
+            if behind is not None:
+                return behind, READOUT
+            known = [self.seen.importance[name] for name in names if name in self.seen.importance]
+            hist = weighted(hist, _merged(known) if len(known) == len(names) else None, UNIFORM)
+        return solve(hist, spec, algorithm, percentile=self.recipe.percentile), algorithm.value
+
+    def _behind_heads(self, members: tuple[Point, ...], hist: Histogram) -> QParams | None:
+        if len(members) > 1 or self.seen.heads is None or hist.low == hist.high:
+            return None
+        return self.seen.heads.params(members[0].name, hist, members[0].spec)
 
     def weight(self, graph: Graph, point: Point) -> tuple[QParams, str]:
         """Range of a weight, and the algorithm that found it."""
         key = (point.name, point.spec)
         if key not in self._known:
-            self._known[key] = solve_weight(weight_of(graph, point), point.spec, self.recipe.weight)
-        return self._known[key], self.recipe.weight.value
+            params = solve_weight(weight_of(graph, point), point.spec, self.recipe.weight)
+            self._known[key] = params, self.recipe.weight.value
+        return self._known[key]
+
+
+def _merged(histograms: Sequence[Histogram]) -> Histogram:
+    return reduce(Histogram.merged, histograms)
 
 
 def solve_plan(

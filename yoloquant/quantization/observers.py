@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +29,13 @@ class Histogram:
     the result does not depend on how the data was batched, and two histograms merge exactly.
 
     Attributes:
-        counts: (BINS,) number of values per bin.
+        counts: (BINS,) number of values per bin, or what they weigh together.
         exponent: log2 of the radius.
         low: Smallest value seen.
         high: Largest value seen.
     """
 
-    counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    counts: npt.NDArray[Any] = field(default_factory=lambda: np.zeros(BINS, np.int64))
     exponent: int = -64
     low: float = math.inf
     high: float = -math.inf
@@ -50,13 +51,15 @@ class Histogram:
         width = 2.0 ** (self.exponent + 1) / BINS
         return np.asarray((np.arange(BINS) + 0.5) * width - 2.0**self.exponent, np.float64)
 
-    def update(self, x: torch.Tensor) -> None:
+    def update(self, x: torch.Tensor, weights: torch.Tensor | None = None, sample: int = SAMPLE) -> None:
         """Add values.
 
-        The extremes are taken from every value, the counts from an evenly spaced sample of at most SAMPLE of them.
+        The extremes are taken from every value, the counts from an evenly spaced sample.
 
         Args:
             x: Float tensor of any shape.
+            weights: What each value counts, of the same shape, for a histogram with float counts; 1 if None.
+            sample: How many values are counted at most.
 
         Raises:
             CalibrationError: It holds NaN or infinity.
@@ -67,12 +70,16 @@ class Histogram:
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._grow(_exponent(max(abs(low), abs(high))))
         flat = x.detach().float().reshape(-1)
-        stride = -(-flat.numel() // SAMPLE)
-        if stride > 1:  # an odd stride does not fall into step with rows of even length
-            flat = flat[:: stride | 1]
+        stride = -(-flat.numel() // sample)
+        stride = stride | 1 if stride > 1 else 1  # an odd stride does not fall into step with rows of even length
+        flat = flat[::stride]
         # multiplying by a power of two and rounding down are exact, so growing later gives what binning now would
         index = torch.floor(flat * (BINS / 2 / 2.0**self.exponent)).to(torch.int64) + BINS // 2
-        self.counts += torch.bincount(index, minlength=BINS).numpy()
+        if weights is None:
+            self.counts += torch.bincount(index, minlength=BINS).numpy()
+        else:  # what was left out counts like what was not, so that tensors of any size can be merged
+            mass = weights.detach().reshape(-1)[::stride].double() * stride
+            self.counts += torch.bincount(index, mass, minlength=BINS).numpy()
 
     def merged(self, other: Histogram) -> Histogram:
         """The histogram of both data together."""
@@ -81,7 +88,7 @@ class Histogram:
         exponent = max(result.exponent, addend.exponent)
         result._grow(exponent)
         addend._grow(exponent)
-        result.counts += addend.counts
+        result.counts = result.counts + addend.counts
         result.low, result.high = min(self.low, other.low), max(self.high, other.high)
         return result
 
@@ -123,11 +130,11 @@ def solve(hist: Histogram, spec: QuantSpec, algorithm: Algorithm, *, percentile:
     filled = hist.counts > 0
     values, weights = hist.centers[filled], hist.counts[filled].astype(np.float64)
     if algorithm is Algorithm.ENTROPY:
-        return _search(hist, spec, lambda q: _divergence(values, weights, q, spec))
+        return search(hist, spec, lambda q: _divergence(values, weights, q, spec))
     if algorithm is Algorithm.MSE_SIGMOID:
-        return _search(hist, spec, lambda q: _sigmoid_error(values, weights, q, spec), keep_high=True)
+        return search(hist, spec, lambda q: _sigmoid_error(values, weights, q, spec), keep_high=True)
     after = _silu_error if algorithm is Algorithm.MSE_SILU else _plain_error
-    return _search(hist, spec, lambda q: after(values, weights, q, spec))
+    return search(hist, spec, lambda q: after(values, weights, q, spec))
 
 
 def _percentile(hist: Histogram, percentile: float) -> tuple[float, float]:
@@ -182,34 +189,44 @@ def _divergence(x: Floats, weights: Floats, params: QParams, spec: QuantSpec) ->
     return float((p[mask] * np.log(p[mask] / q[mask])).sum())
 
 
-def _search(hist: Histogram, spec: QuantSpec, loss: Callable[[QParams], float], *, keep_high: bool = False) -> QParams:
-    """Shrink the two ends of the range in turn, coarse to fine, and keep what loses least."""
+def search(hist: Histogram, spec: QuantSpec, loss: Callable[[QParams], float], *, keep_high: bool = False) -> QParams:
+    """Shrink the two ends of the range in turn, coarse to fine, and keep what loses least.
+
+    Args:
+        hist: What was seen, for the bounds.
+        spec: The representation.
+        loss: What parameters lose.
+        keep_high: Never clip large values.
+    """
     if spec.symmetric:
         amax = max(-hist.low, hist.high)
         best = _line(lambda f: loss(from_range(-amax * f, amax * f, spec)), 1.0)
         amax = max(amax * best, hist.high) if keep_high else amax * best
         return from_range(-amax, amax, spec)
     low, high = 1.0, 1.0
-    for _ in range(3):
+    for again in (False, True, True):  # the first round finds the valley, the others only follow it
         before = (low, high)
         if hist.high > 0 and not keep_high:
-            high = _line(lambda f: loss(from_range(hist.low * low, hist.high * f, spec)), high)  # noqa: B023
+            high = _line(lambda f: loss(from_range(hist.low * low, hist.high * f, spec)), high, near=again)  # noqa: B023
         if hist.low < 0:
-            low = _line(lambda f: loss(from_range(hist.low * f, hist.high * high, spec)), low)  # noqa: B023
+            low = _line(lambda f: loss(from_range(hist.low * f, hist.high * high, spec)), low, near=again)  # noqa: B023
         if before == (low, high):
             break
     return from_range(hist.low * low, hist.high * high, spec)
 
 
-def _line(loss: Callable[[float], float], start: float) -> float:
-    """Minimise over a fraction in (0, 1]: a geometric grid first, then twice around its best."""
+def _line(loss: Callable[[float], float], start: float, *, near: bool = False) -> float:
+    """Minimise over a fraction in (0, 1]: a geometric grid unless the start is near, then twice around its best."""
     tried: dict[float, float] = {start: loss(start)}
-    for f in np.geomspace(0.02, 1.0, 24):
-        tried.setdefault(float(f), loss(float(f)))
+
+    def look(fractions: Floats) -> None:
+        tried.update((f, loss(f)) for f in fractions.tolist() if f not in tried)
+
+    if not near:
+        look(np.geomspace(0.02, 1.0, 24))
     for ratio in (1.12, 1.025):
         best = min(tried, key=tried.__getitem__)
-        for f in np.geomspace(best / ratio, min(best * ratio, 1.0), 9):
-            tried.setdefault(float(f), loss(float(f)))
+        look(np.geomspace(best / ratio, min(best * ratio, 1.0), 9))
     return min(tried, key=tried.__getitem__)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,19 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from ..bridge.checkpoint import HostModel, check_imgsz, load_model
-from ..data.calibration import CalibrationSet, calibration_set
-from ..errors import UsageError
+from ..data.calibration import CalibrationOptions, CalibrationSet, calibration_set
+from ..errors import UsageError, YoloquantError
 from ..graph.trace import Graph
 from ..graph.traced_model import TracedModel
 from ..types import Progress
 from .artifact import Artifact, versions
 from .bias_overflow import with_bias_room
-from .calibrate import Solver, observe, solve_plan
+from .calibrate import GRADIENT_IMAGES, Solver, observe, solve_plan
+from .calibration_audit import CalibrationAudit, ImageStatistics, audit
 from .importers.modelopt import take_over
 from .plan import Plan
 from .quantize_options import QuantizeOptions
 from .saturation import IMAGES, with_safe_weights
 from .scheme import Scheme, adapt, derive
+
+logger = logging.getLogger(__name__)
+
+SCORED_IMAGES = 16
+"""So many of the images that exports will be scored on are held against the calibration's."""
 
 
 def quantize(
@@ -60,13 +67,14 @@ def quantize(
     images = calibration_set(data, options.calibration)
     traced = TracedModel.of(host_model, imgsz)
     plans, known = _plans(traced, schemes, options)
-    calibrated = _calibrated(traced.graph, plans, images, imgsz, options, progress)
+    calibrated, audited = _calibrated(traced.graph, plans, images, data, options, progress)
     for scheme in schemes:
         if scheme.sums_in_16_bits:
-            few = islice(images.tensors(imgsz), IMAGES)
+            few = islice(images.tensors(imgsz, traced.info.task), IMAGES)
             calibrated[scheme.name] = with_safe_weights(traced.graph, calibrated[scheme.name], few)
     calibrated = {name: with_bias_room(traced.graph, plan) for name, plan in calibrated.items()}
-    return Artifact(traced, calibrated, provenance={**_provenance(data, images, options), **known})
+    provenance = {**_provenance(data, images, options), **known, "calibration_audit": audited.to_dict()}
+    return Artifact(traced, calibrated, provenance=provenance)
 
 
 def derive_plan(model: Any, scheme: Scheme, imgsz: int | Sequence[int] | None = None) -> Plan:
@@ -115,15 +123,35 @@ def _calibrated(
     graph: Graph,
     plans: Sequence[Plan],
     images: CalibrationSet,
-    imgsz: tuple[int, int],
+    data: str | os.PathLike[str],
     options: QuantizeOptions,
     progress: Progress | None,
-) -> dict[str, Plan]:
+) -> tuple[dict[str, Plan], CalibrationAudit]:
     total = len(images)
     tick = None if progress is None else (lambda done, what: progress(done, total, what))
-    seen = observe(graph, plans, images.tensors(imgsz, graph.info.task), progress=tick)
+    gradients = GRADIENT_IMAGES if options.ranges.needs_gradients else 0
+    tensors = images.tensors(graph.info.imgsz, graph.info.task)
+    seen = observe(graph, plans, tensors, gradients=gradients, progress=tick)
     solver = Solver(seen, options.ranges)
-    return {p.scheme: solve_plan(graph, p, seen, solver=solver) for p in plans}
+    solved = {p.scheme: solve_plan(graph, p, seen, solver=solver) for p in plans}
+    assert seen.statistics is not None
+    found = audit(seen.statistics, graph.info.names, _scored(graph, plans, data, options))
+    for sentence in found.warnings:
+        logger.warning("%s", sentence)
+    return solved, found
+
+
+def _scored(
+    graph: Graph, plans: Sequence[Plan], data: str | os.PathLike[str], options: QuantizeOptions
+) -> ImageStatistics | None:
+    """What a few of the images that exports will be scored on do inside the network; no range learns of them."""
+    split = options.calibration.scored_split
+    try:
+        few = calibration_set(data, CalibrationOptions(images=SCORED_IMAGES, split=split, allow_scored=True))
+    except YoloquantError:
+        return None  # nothing is scored there
+    tensors = few.tensors(graph.info.imgsz, graph.info.task)
+    return observe(graph, plans, tensors, gradients=0).statistics if few.split else None
 
 
 def _provenance(data: str | os.PathLike[str], images: CalibrationSet, options: QuantizeOptions) -> dict[str, Any]:

@@ -23,6 +23,8 @@ class Algorithm(str, Enum):
 
 
 FOR_WEIGHTS = frozenset({Algorithm.MINMAX, Algorithm.MSE})
+OUTPUT_AWARE = frozenset({Algorithm.MSE, Algorithm.MSE_SILU})
+"""What can count errors by what they do to the detections."""
 
 
 def _for_weights(algorithm: Algorithm) -> Algorithm:
@@ -52,6 +54,18 @@ class CalibrationRecipe:
     percentile: float = option(
         default=99.99, gt=50, le=100, help="share of values that percentile keeps, in percent", flat="percentile"
     )
+    output_aware: bool = option(
+        default=True,
+        help="let mse and mse_silu count errors by what they do to the detections: by squared gradients, in front of a "
+        "head's last layer by its result",
+        flat="output_aware",
+    )
+
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether a range depends on what errors do to the detections."""
+        used = {self.activation, self.pre_activation, self.head}
+        return self.output_aware and bool(used & OUTPUT_AWARE)
 
     def algorithm(self, role: Role) -> Algorithm:
         """The algorithm for a role."""
