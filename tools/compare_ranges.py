@@ -54,7 +54,7 @@ def recipes() -> dict[str, CalibrationRecipe]:
     found = {f"{algorithm.value} everywhere": everywhere(algorithm) for algorithm in EVERYWHERE}
     found["percentile 99.999 everywhere"] = replace(everywhere(Algorithm.PERCENTILE), percentile=99.999)
     found[DEFAULT] = default
-    for role in (f.name for f in fields(CalibrationRecipe) if f.name != "percentile"):
+    for role in (f.name for f in fields(CalibrationRecipe) if f.name not in {"percentile", "output_aware"}):
         choices = (Algorithm.MINMAX, Algorithm.MSE) if role == "weight" else (*EVERYWHERE, *AFTER.get(role, ()))
         for algorithm in choices:
             if algorithm is not getattr(default, role):

@@ -30,7 +30,8 @@ class Scores:
         quantized: Ultralytics' metrics of the quantized model.
         plain: The same of its weights in float; None if not measured.
         fidelity: To the float model that training started from; None where it is not defined.
-        fitness: What the best checkpoint is chosen by.
+        fitness: What the best checkpoint is chosen by: fidelity less the size of the confidence shift, or fitness.
+        shift: Mean change of confidence against the float model; None where fidelity is.
     """
 
     epoch: int
@@ -38,6 +39,14 @@ class Scores:
     plain: dict[str, float] | None
     fidelity: float | None
     fitness: float
+    shift: float | None = None
+
+    @property
+    def selected_by(self) -> str:
+        """What the fitness is."""
+        if self.fidelity is None or self.shift is None:
+            return "fidelity" if self.fitness == self.fidelity else "fitness"
+        return "fidelity - |shift|" if self.fitness == self.fidelity - abs(self.shift) else "fitness"
 
     def metrics(self) -> dict[str, float]:
         """One row of Ultralytics' results.csv."""
@@ -48,6 +57,8 @@ class Scores:
             )
         if self.fidelity is not None:
             row["fidelity"] = round(self.fidelity, 5)
+        if self.shift is not None:
+            row["confidence_shift"] = round(self.shift, 5)
         return row
 
     def main(self) -> tuple[str, float]:
@@ -66,8 +77,10 @@ class Scores:
                     text += f", float {found:.4f}"
         if self.fidelity is not None:
             text += f", fidelity {self.fidelity:.4f}"
+        if self.shift is not None:
+            text += f", confidence shift {self.shift:+.4f}"
         if start is not None:
-            text += f" (selected by {'fidelity' if self.fitness == self.fidelity else 'fitness'}: {self.fitness:.4f}, "
+            text += f" (selected by {self.selected_by}: {self.fitness:.4f}, "
             text += f"calibrated {start.fitness:.4f})"
         return text
 

@@ -55,3 +55,25 @@ def fidelity(found: Sequence[Detections], reference: Sequence[Detections]) -> fl
     if not scores:
         return 0.0
     return float(ap_table(scores, np.ones((1, len(truths)))).map50_95[0])
+
+
+def confidence_shift(found: Sequence[Detections], reference: Sequence[Detections]) -> float:
+    """Mean change of confidence over detections that match the float model's confident ones at IoU 0.5.
+
+    Fidelity ranks detections, so it does not see confidences that shrink together; users' thresholds do.
+
+    Args:
+        found: Detections of each image.
+        reference: The float model's, for the same images.
+
+    Returns:
+        -1 to 1; 0 if nothing matches.
+    """
+    changes = []
+    for mine, theirs in zip(found, reference, strict=True):
+        sure = theirs.above(EvaluateOptions.reference_conf)
+        matches = match(mine, Truth(sure.xyxy, sure.class_id, size_index(sure.xyxy, 1.0)), 1.0)
+        pairs = matches.partner >= 0
+        changes.append(mine.confidence[pairs] - sure.confidence[matches.partner[pairs]])
+    every = np.concatenate(changes) if changes else np.zeros(0)
+    return float(every.mean(dtype=np.float64)) if len(every) else 0.0

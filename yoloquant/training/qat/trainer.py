@@ -42,7 +42,7 @@ from .history import History, Scores
 from .lsq import LearnedRange
 from .prepare import attach, current_plan, merge_branches, quantizers_of
 from .qat_options import QATOptions, Select, host_defaults, norm_ratio, parse, range_learning_rate
-from .scores import CapturingValidator, fidelity
+from .scores import CapturingValidator, confidence_shift, fidelity
 
 logger = logging.getLogger(__name__)
 
@@ -244,8 +244,9 @@ class QATTrainer(TaskTrainer):
         fitness = float(metrics.pop("fitness", 0.0))
         if plain_metrics is not None:
             plain_metrics.pop("fitness", None)
-        chosen = found if found is not None and self._selects_fidelity else fitness
-        return Scores(epoch, metrics, plain_metrics, found, chosen)
+        shift = None if pair is None else confidence_shift(*pair)
+        chosen = found - abs(shift) if found is not None and shift is not None and self._selects_fidelity else fitness
+        return Scores(epoch, metrics, plain_metrics, found, chosen, shift)
 
     def _run_validator(self) -> dict[str, float] | None:
         """One pass over the held-back images in float32, however training computes."""
