@@ -203,7 +203,7 @@ class Artifact(Summarized):
             "weights_sha256": host.weights_sha256(self.model.module),
             "origin": asdict(self.model.origin),
             "versions": versions(),
-            **{k: v for k, v in self.provenance.items() if k != "versions"},
+            **{k: _short(v) for k, v in self.provenance.items() if k != "versions"},
         }
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -264,6 +264,13 @@ class Artifact(Summarized):
         except (KeyError, TypeError, ValueError, AttributeError, PlanError, UsageError) as exc:
             raise ArtifactError(f"the plans in '{model.source}' are damaged: {exc!r}") from exc
         return cls(TracedModel.of(model, imgsz), plans, bias, provenance)
+
+
+def _short(value: Any) -> Any:
+    """An entry of provenance without the numbers of its fingerprint, whose hash says enough on a device."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("fingerprint"), Mapping):
+        return value
+    return {**value, "fingerprint": value["fingerprint"].get("sha256", "")}
 
 
 def plain_arguments(module: Any, info: ModelInfo) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from .qparams import UNIT_QPARAMS, QParams, QuantSpec
 from .readout import FOREGROUND, expected, readers
 
 ALGORITHM = "mse_readout"
+LEAST = 0.004
+"""Smallest share of what was seen that a range is tried at: outliers reach 25 times the rest in YOLO26n."""
 _ANCHORS = 64  # per image and level, of either kind; with 128 images far more than a search needs
 
 
@@ -113,7 +115,7 @@ class HeadColumns:
         if not columns or not columns[0].inputs:
             return None
         losses = [_Loss(c, self.graph, spec, before=bool(behind)) for c in columns]
-        return search(hist, spec, lambda q: sum(loss(q) for loss in losses))
+        return search(hist, spec, lambda q: sum(loss(q) for loss in losses), least=LEAST)
 
 
 class _Loss:

@@ -189,7 +189,14 @@ def _divergence(x: Floats, weights: Floats, params: QParams, spec: QuantSpec) ->
     return float((p[mask] * np.log(p[mask] / q[mask])).sum())
 
 
-def search(hist: Histogram, spec: QuantSpec, loss: Callable[[QParams], float], *, keep_high: bool = False) -> QParams:
+def search(
+    hist: Histogram,
+    spec: QuantSpec,
+    loss: Callable[[QParams], float],
+    *,
+    keep_high: bool = False,
+    least: float = 0.02,
+) -> QParams:
     """Shrink the two ends of the range in turn, coarse to fine, and keep what loses least.
 
     Args:
@@ -197,33 +204,34 @@ def search(hist: Histogram, spec: QuantSpec, loss: Callable[[QParams], float], *
         spec: The representation.
         loss: What parameters lose.
         keep_high: Never clip large values.
+        least: Smallest share of what was seen that a range is tried at.
     """
     if spec.symmetric:
         amax = max(-hist.low, hist.high)
-        best = _line(lambda f: loss(from_range(-amax * f, amax * f, spec)), 1.0)
+        best = _line(lambda f: loss(from_range(-amax * f, amax * f, spec)), 1.0, least)
         amax = max(amax * best, hist.high) if keep_high else amax * best
         return from_range(-amax, amax, spec)
     low, high = 1.0, 1.0
     for again in (False, True, True):  # the first round finds the valley, the others only follow it
-        before = (low, high)
+        before, grid = (low, high), None if again else least
         if hist.high > 0 and not keep_high:
-            high = _line(lambda f: loss(from_range(hist.low * low, hist.high * f, spec)), high, near=again)  # noqa: B023
+            high = _line(lambda f: loss(from_range(hist.low * low, hist.high * f, spec)), high, grid)  # noqa: B023
         if hist.low < 0:
-            low = _line(lambda f: loss(from_range(hist.low * f, hist.high * high, spec)), low, near=again)  # noqa: B023
+            low = _line(lambda f: loss(from_range(hist.low * f, hist.high * high, spec)), low, grid)  # noqa: B023
         if before == (low, high):
             break
     return from_range(hist.low * low, hist.high * high, spec)
 
 
-def _line(loss: Callable[[float], float], start: float, *, near: bool = False) -> float:
-    """Minimise over a fraction in (0, 1]: a geometric grid unless the start is near, then twice around its best."""
+def _line(loss: Callable[[float], float], start: float, least: float | None) -> float:
+    """Minimise over a fraction in (0, 1]: a geometric grid down to ``least`` if given, then twice around its best."""
     tried: dict[float, float] = {start: loss(start)}
 
     def look(fractions: Floats) -> None:
         tried.update((f, loss(f)) for f in fractions.tolist() if f not in tried)
 
-    if not near:
-        look(np.geomspace(0.02, 1.0, 24))
+    if least is not None:
+        look(np.geomspace(least, 1.0, round(24 * math.log(least) / math.log(0.02))))
     for ratio in (1.12, 1.025):
         best = min(tried, key=tried.__getitem__)
         look(np.geomspace(best / ratio, min(best * ratio, 1.0), 9))
