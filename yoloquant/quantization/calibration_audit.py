@@ -235,7 +235,7 @@ def _growth(low: Floats, high: Floats) -> tuple[float, int | None]:
 
 
 def _widths(low: Floats, high: Floats) -> Floats:
-    return np.maximum(high.max(0), 0) - np.minimum(low.min(0), 0)
+    return np.asarray(np.maximum(high.max(0), 0) - np.minimum(low.min(0), 0), np.float64)
 
 
 def _spread(fingerprint: Fingerprint) -> float:

@@ -8,7 +8,7 @@ random signs s (Hutchinson 1989, as in Dong et al. 2020, arXiv 1911.03852, secti
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import torch
@@ -74,7 +74,7 @@ class Importance:
             total = total + (values * signs).sum()
         total.backward()
 
-    def _counted(self, name: str, value: Tensor):  # type: ignore[no-untyped-def]
+    def _counted(self, name: str, value: Tensor) -> Callable[[Tensor], None]:
         def hook(gradient: Tensor) -> None:
             self.histograms[name].update(value, gradient.detach().square(), SAMPLE)
 
@@ -91,7 +91,7 @@ def weighted(seen: Histogram, importance: Histogram | None, uniform: float) -> H
             show to matter.
     """
     total = float(importance.counts.sum()) if importance is not None else 0.0
-    if importance is None or total <= 0:
+    if importance is None or not 0 < total < np.inf:
         return seen
     every = Histogram(seen.counts * (uniform * total / seen.counts.sum()), seen.exponent, seen.low, seen.high)
     return Histogram(importance.counts * (1 - uniform), importance.exponent, seen.low, seen.high).merged(every)
