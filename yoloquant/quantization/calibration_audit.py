@@ -143,11 +143,6 @@ class CalibrationAudit:
     fingerprint: Fingerprint
     warnings: tuple[str, ...] = ()
 
-    @property
-    def passed(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.warnings
-
     def to_dict(self) -> dict[str, Any]:
         """Plain data for provenance."""
         data = asdict(self)
@@ -159,20 +154,6 @@ class CalibrationAudit:
             "sha256": self.fingerprint.sha256,
         }
         return data
-
-    @classmethod
-    def fingerprint_of(cls, data: Mapping[str, Any]) -> Fingerprint:
-        """The fingerprint in what ``to_dict`` wrote.
-
-        Raises:
-            CalibrationError: It is damaged.
-        """
-        try:
-            print_ = data["fingerprint"]
-            numbers = (tuple(float(v) for v in print_[key]) for key in ("center", "spread"))
-            return Fingerprint(tuple(str(p) for p in print_["points"]), *numbers)
-        except (KeyError, TypeError, ValueError) as exc:
-            raise CalibrationError(f"the artifact's calibration fingerprint is damaged: {exc!r}") from exc
 
 
 def audit(seen: ImageStatistics, names: Sequence[str], scored: ImageStatistics | None = None) -> CalibrationAudit:
