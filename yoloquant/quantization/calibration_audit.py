@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.25
 """Score above which the model is taken to see an object."""
-SETTLED = 0.05
+SETTLED = 0.1
 """Median growth of the ranges over a doubling of the images that counts as settled."""
 FEW_SEEING = 0.5  # share of images with an object; a set for detection has few backgrounds
 FEW_CLASSES = 0.25  # share of the model's classes
