@@ -111,7 +111,7 @@ def read_boxes(path: Path, classes: int) -> Tuple[np.ndarray, np.ndarray]:
     """
     rows = read_rows(path, classes, BOX_FORM)
     labels, boxes = arrays(rows, [_box(row) for row in rows])
-    keep = first_of_each(np.concatenate([labels[:, None], boxes], axis=1, dtype=np.float32))
+    keep = first_of_each(np.concatenate([labels[:, None], boxes], axis=1).astype(np.float32))
     return labels[keep], boxes[keep]
 
 

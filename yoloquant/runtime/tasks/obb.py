@@ -66,7 +66,7 @@ class RotatedBoxes(AnchorTask):
 
     def finish(self, found: Detections, further: np.ndarray, outputs: Outputs, info: ModelInfo) -> Detections:
         """Rows as rotated boxes, and upright boxes around them."""
-        rotated = np.concatenate([found.xyxy, further], axis=1, dtype=np.float32)
+        rotated = np.concatenate([found.xyxy, further], axis=1).astype(np.float32)
         return Detections(upright(rotated), found.confidence, found.class_id, {"rotated": rotated})
 
     def parts_to_original(self, found: Detections, where: Letterbox) -> Mapping[str, np.ndarray]:
@@ -92,7 +92,7 @@ class RotatedBoxes(AnchorTask):
             row.check_inside(row.values)
         classes, boxes = arrays(rows, [polygon_box(row.values) for row in rows])
         corners = np.array([row.values for row in rows], np.float32).reshape(-1, 4, 2)
-        table = np.concatenate([classes[:, None], corners.reshape(len(rows), 8)], axis=1, dtype=np.float32)
+        table = np.concatenate([classes[:, None], corners.reshape(len(rows), 8)], axis=1).astype(np.float32)
         keep = first_of_each(table)
         return Labels(classes[keep], boxes[keep], {"corners": corners[keep]})
 

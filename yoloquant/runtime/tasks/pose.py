@@ -111,7 +111,7 @@ class Pose(AnchorTask):
             row.check_size()
         classes, boxes = arrays(rows, [row.values[:4] for row in rows])
         keypoints = np.array([row.values[4:] for row in rows], np.float32).reshape(-1, count, values)
-        table = np.concatenate([classes[:, None], boxes, keypoints.reshape(len(rows), -1)], axis=1, dtype=np.float32)
+        table = np.concatenate([classes[:, None], boxes, keypoints.reshape(len(rows), -1)], axis=1).astype(np.float32)
         keep = first_of_each(table)
         return Labels(classes[keep], boxes[keep], {"keypoints": _with_visibility(keypoints[keep])})
 
@@ -209,4 +209,4 @@ def _with_visibility(keypoints: np.ndarray) -> np.ndarray:
     if keypoints.shape[2] == 3:
         return np.array(keypoints, dtype=np.float32)
     seen = (keypoints >= 0).all(axis=2, keepdims=True)
-    return np.concatenate([keypoints, seen], axis=2, dtype=np.float32)
+    return np.concatenate([keypoints, seen], axis=2).astype(np.float32)
