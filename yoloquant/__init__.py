@@ -64,6 +64,7 @@ _WHERE = {
     "YoloquantError": "errors",
     "analyze": "api",
     "bench": "api",
+    "bundle": "",
     "export": "api",
     "load": "inference.load",
     "plan": "api",
@@ -71,12 +72,11 @@ _WHERE = {
     "prune": "api",
     "quantize": "api",
     "run": "api",
+    "targets": "",
     "train": "api",
     "validate": "api",
     "write_report": "api",
 }
-
-_MODULES = ("bundle", "targets")
 
 __all__ = [
     "Algorithm",
@@ -123,12 +123,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    from importlib import import_module
-
-    if name in _MODULES:
-        return import_module(f"yoloquant.{name}")
     if name not in _WHERE:
         raise AttributeError(f"module 'yoloquant' has no attribute '{name}'")
+    from importlib import import_module
+
+    if not _WHERE[name]:  # a package whose functions are public: yoloquant.targets.names()
+        return import_module(f"yoloquant.{name}")
     value = getattr(import_module(f"yoloquant.{_WHERE[name]}"), name)
     globals()[name] = value
     return value

@@ -339,7 +339,6 @@ def test_what_a_quantized_checkpoint_leaves_nothing_to_do_for_is_refused(
         (["prune", "m.pt", "tolerance=0.1"], "sensitivity= names none"),
         (["prune", "m.pt", "permutation=channel"], "kind=2:4"),
         (["prune", "m.pt", "plan=p.json", "amount=0.3"], "plan= says already what goes"),
-        (["prune", "m.pt", "dry_run=true", "output=x.pt"], "writes no checkpoint"),
         (["analyze", "m.pt", "data=d", "weight_bits=4"], "kind=quant"),
         (["analyze", "m.pt", "data=d", "kind=quant", "ratios=0.5"], "kind=prune"),
         (["run", "model=m.pt", "data=d", "train=fast", "scheme=litert"], "the scheme that is trained"),
