@@ -14,6 +14,7 @@ from yoloquant.errors import UsageError
 from yoloquant.targets import registry
 from yoloquant.targets.base import Device, Target
 from yoloquant.targets.edgetpu.target import EdgeTPUTarget
+from yoloquant.targets.ethosu.target import EthosUTarget
 from yoloquant.targets.tensorrt.target import TensorRTTarget
 
 BUILT_IN = {"edgetpu", "litert", "onnxruntime", "openvino", "tensorrt"}
@@ -112,6 +113,16 @@ def test_a_variant_that_does_not_exist_is_refused(wrong: str, message: str) -> N
 def test_far_off_name_gets_no_guess() -> None:
     with pytest.raises(UsageError, match="'qqq' is unknown; allowed are"):
         targets.get("qqq")
+
+
+def test_all_leaves_out_what_needs_a_choice_of_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EthosUTarget, "requires", ("json",))
+    monkeypatch.setattr(EthosUTarget, "runs_with", ())
+    assert "ethosu" in {t.name for t in targets.available()}
+    assert "ethosu" not in {t.name for t in targets.resolve("all")}
+    assert [t.wanted for t in targets.resolve("ethosu,ethosu:u55-32,imx93")] == [
+        *("ethosu", "ethosu:u55-32", "ethosu:u65-256"),
+    ]
 
 
 def test_available_are_those_with_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def resolve(names: str | Iterable[str]) -> tuple[BundleDevice, ...]:
 
 
 def _installed() -> tuple[BundleDevice, ...]:
-    available = {target.name for target in targets.available()}
+    available = {target.name for target in targets.available() if target.in_all}
     return tuple(device for device in all_devices().values() if device.target.name in available)
 
 

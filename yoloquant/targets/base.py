@@ -140,6 +140,7 @@ class Target(ABC):
         variants: What can stand behind a colon, each in a few words; the first is what no colon gives. Usually these
             are precisions, of which every target has ``int8`` and ``fp32``.
         preparations: Changes of the float model that it gains from.
+        in_all: Whether ``all`` stands for it too; not where only the user knows which hardware it is for.
         box_unit: Unit of the boxes that a drop-in artifact itself returns.
         capabilities: What it can do.
         precision: The precision that this very target writes.
@@ -155,6 +156,7 @@ class Target(ABC):
     devices: ClassVar[tuple[Device, ...]] = ()
     variants: ClassVar[Mapping[str, str]] = {INT8: "int8 weights and activations", FP32: "the float model"}
     preparations: ClassVar[tuple[Preparation, ...]] = ()
+    in_all: ClassVar[bool] = True
     box_unit: ClassVar[str] = "pixels of the input"
     capabilities: ClassVar[Capabilities] = Capabilities()
     precision: str = INT8

@@ -110,7 +110,9 @@ def available() -> tuple[Target, ...]:
 
 
 def resolve(wanted: str | Iterable[str]) -> tuple[Target, ...]:
-    """Find targets by name, device or ``all`` (every installed one), each once.
+    """Find targets by name, device or ``all``, each once.
+
+    ``all`` is every installed target that needs no choice of hardware.
 
     Args:
         wanted: Names, or one text with commas between them.
@@ -123,7 +125,7 @@ def resolve(wanted: str | Iterable[str]) -> tuple[Target, ...]:
         raise UsageError(f"name at least one target: {', '.join(names())}, or all")
     chosen: dict[str, Target] = {}
     for word in words:
-        for target in available() if word == "all" else (get(word),):
+        for target in (t for t in available() if t.in_all) if word == "all" else (get(word),):
             chosen.setdefault(target.wanted, target)
     return tuple(chosen.values())
 

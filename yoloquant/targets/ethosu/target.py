@@ -44,6 +44,7 @@ class EthosUTarget(LiteRTTarget):
     )
     variants: ClassVar[Mapping[str, str]] = {a.name: f"Ethos-{a.name.upper()}" for a in ACCELERATORS.values()}
     preparations: ClassVar[tuple[Preparation, ...]] = EdgeTPUTarget.preparations
+    in_all: ClassVar[bool] = False  # the file is for one accelerator alone
     box_unit: ClassVar[str] = "pixels of the input"
     raw: ClassVar[bool] = True
 

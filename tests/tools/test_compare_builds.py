@@ -1,0 +1,66 @@
+"""Two checkouts' artifacts: what counts as equal, and what is said of the others."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from core_models import tiny_artifact
+from onnx import numpy_helper
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tools import compare_builds as tool  # noqa: E402
+from yoloquant.targets.onnxruntime import OnnxRuntimeTarget  # noqa: E402
+from yoloquant.types import ExportedModel  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
+    return OnnxRuntimeTarget().export(tiny_artifact(), tmp_path_factory.mktemp("new"), "tiny")
+
+
+@pytest.fixture
+def before(exported: ExportedModel, tmp_path: Path) -> Path:
+    """The other checkout's file, equal so far."""
+    shutil.copy(exported.path, tmp_path / exported.path.name)
+    return tmp_path / exported.path.name
+
+
+def test_equal_files_are_equal(exported: ExportedModel, before: Path) -> None:
+    found = tool.compare(before.parent, exported, 1)
+    assert found == tool.Comparison(exported.path.name, "bytes") and found.equal
+
+
+def test_another_comment_leaves_scales_and_outputs_equal(exported: ExportedModel, before: Path) -> None:
+    model = onnx.load(before)
+    model.doc_string = "written by an older release"
+    onnx.save(model, before)
+    found = tool.compare(before.parent, exported, 1)
+    assert found.how == "scales and outputs" and found.equal
+
+
+@pytest.mark.parametrize(("suffix", "how"), [("/scale", "nothing: 1 scales differ"), ("/int8", "scales alone")])
+def test_another_number_is_found(exported: ExportedModel, before: Path, suffix: str, how: str) -> None:
+    model = onnx.load(before)
+    tensor = next(i for i in model.graph.initializer if i.name.endswith(suffix))
+    value = numpy_helper.to_array(tensor)
+    other = np.nextafter(value, np.inf, dtype=value.dtype) if suffix == "/scale" else value // 2
+    tensor.CopyFrom(numpy_helper.from_array(other, tensor.name))
+    onnx.save(model, before)
+    found = tool.compare(before.parent, exported, 1)
+    assert found.how.startswith(how) and not found.equal
+
+
+def test_what_the_other_lacks_is_said(exported: ExportedModel, tmp_path: Path) -> None:
+    assert tool.compare(tmp_path, exported, 1).how == "nothing: the old checkout did not write it"
+
+
+def test_the_other_checkout_must_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tool.main([f"old={tmp_path}"]) == 2
+    assert "is no checkout of this project" in capsys.readouterr().out
