@@ -100,7 +100,7 @@ def test_every_problem_is_named_at_once() -> None:
 @pytest.mark.parametrize(
     ("verb", "word", "told"),
     [
-        ("export", "half=True", "INT8"),
+        ("export", "half=True", "openvino:fp16"),
         ("export", "nms=true", "on the host"),
         ("export", "dynamic=True", "imgsz="),
         ("export", "batch=4", "one image at a time"),

@@ -12,7 +12,7 @@ from typing import Any
 SAME = {"format": "targets", "weights": "model"}
 
 _ANSWERS = {
-    "half": "every export is INT8, with in float what cannot be; leave half= out",
+    "half": "float16 is a precision of a target: targets=openvino:fp16, litert:fp16 or tensorrt:fp16; leave half= out",
     "nms": "exports hold no NMS, which few runtimes can run; predict, bench and bundles do it on the host",
     "dynamic": "exports have one fixed input size, which INT8 kernels want: imgsz=<pixels> or imgsz=<height,width>",
     "simplify": "graphs are always simplified; leave simplify= out",
@@ -56,5 +56,8 @@ def answer(key: str, value: Any, verb: str, known: Container[str]) -> str | None
     if key in _NEEDLESS:
         if str(value).lower() in {str(_NEEDLESS[key]).lower(), "1"}:
             return None
-        return f"{key}={value} is not supported: exports are INT8; weight_bits= and activation_bits= of train go lower"
+        return (
+            f"{key}={value} is not supported: a precision stands behind its target, as in targets=openvino:fp32; "
+            "weight_bits= and activation_bits= of train go lower than INT8"
+        )
     return _ANSWERS.get(key, "")
