@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -75,7 +76,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     monkeypatch.setattr(pipeline, "quantize", found.take("quantize", saved))
     monkeypatch.setattr(pipeline, "export", found.take("export", lambda: ExportResult(tmp_path / "out", ())))
     monkeypatch.setattr(pipeline, "validate", found.take("validate", result))
-    monkeypatch.setattr(pipeline, "write_report", found.take("report", None))
+    monkeypatch.setattr(pipeline, "report_or_error", lambda folder: nullcontext(found.take("report", None)))
     monkeypatch.setattr(api, "plan", found.take("plan", lambda: tiny_artifact().plans["portable"]))
     return found
 
