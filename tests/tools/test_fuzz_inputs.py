@@ -1,20 +1,12 @@
-"""Broken inputs end in a known exit code and one sentence, whatever is broken."""
+"""The fuzz of the command judges rightly, and repeats what it broke."""
 
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import pytest
 
 from tools import fuzz_inputs as fuzz
-
-
-def test_a_few_of_every_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = fuzz.main([f"count={2 * len(fuzz.KINDS)}", "seed=7", f"output={tmp_path / 'fuzz.json'}"])
-    assert code == 0, capsys.readouterr().out
-    assert (tmp_path / "fuzz.json").is_file()
-
 
 CASE = fuzz.Case(0, "gate", "limits", True, ("validate",))
 
@@ -45,5 +37,5 @@ def test_mutations_are_repeatable_and_change_something() -> None:
     for seed in range(200):
         assert repr(fuzz._tree(random.Random(seed), tree)) == repr(fuzz._tree(random.Random(seed), tree))
         content = bytes(range(200))
-        assert fuzz._bytes(random.Random(seed), content)[0] != content or seed < 0
+        assert fuzz._bytes(random.Random(seed), content)[0] != content
     assert tree == {"a": [1, {"b": "c"}], "d": None}
