@@ -73,7 +73,7 @@ class _Observe(fx.Interpreter):
         x = torch.from_numpy(np.ascontiguousarray(image, np.float32))
         self._values, self._raw, self._moments = {}, {}, {}
         with torch.enable_grad() if gradients else torch.no_grad():
-            self.run(x.requires_grad_(gradients))
+            self.run(x.requires_grad_(gradients), enable_io_processing=False)  # nothing comes out: the tail is not run
             self.columns.add(self._values, self._raw)
             self.statistics.add(self._moments, _best_of_classes(self._raw))
             if gradients:
