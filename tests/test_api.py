@@ -245,13 +245,13 @@ def test_wrong_validations(data: Path, exported: ExportResult, change: dict[str,
         api.validate(arguments.pop("model"), arguments.pop("exports"), **arguments)
 
 
-def test_only_detectors_are_scored(data: Path, exported: ExportResult) -> None:
+def test_a_model_of_another_task_is_refused(data: Path, exported: ExportResult) -> None:
     from yoloquant.types import Task
 
     other = replace(
         tiny_artifact(), traced=replace(tiny_artifact().traced, info=replace(tiny_artifact().info, task=Task.POSE))
     )
-    with pytest.raises(UsageError, match="this one is a pose model"):
+    with pytest.raises(YoloquantError, match="pose model"):
         api.validate(other, exported, data=data, options=QUICK)
 
 
