@@ -22,6 +22,7 @@ from yoloquant.errors import (
     OutputError,
     TargetError,
     UsageError,
+    YoloquantError,
 )
 from yoloquant.targets import get
 from yoloquant.types import Verdict
