@@ -105,7 +105,7 @@ def _moved(node: fx.Node, source: fx.Node, here: _Stretch) -> tuple[int, int] | 
     if operation == "getitem" and _splits_channels(source):
         sizes, index = source.args[1], node.args[1]
         assert isinstance(sizes, (list, tuple)) and isinstance(index, int)
-        begin = sum(int(s) for s in sizes[:index])  # type: ignore[arg-type]
+        begin = sum(int(s) for s in sizes[:index])  # type: ignore[arg-type, misc]
         low, high = max(begin, here.start), min(begin + int(sizes[index]), here.start + here.length)  # type: ignore[arg-type]
         return (low - begin, high - low) if low < high else None
     if operation in {"slice", "select", "narrow", "index_select", "unbind"}:
@@ -115,7 +115,7 @@ def _moved(node: fx.Node, source: fx.Node, here: _Stretch) -> tuple[int, int] | 
 
 def _splits_channels(node: fx.Node) -> bool:
     short = str(getattr(node.target, "_opname", "")).split(".")[0]
-    return short == "split_with_sizes" and len(node.args) > 2 and node.args[2] == 1
+    return short == "split_with_sizes" and len(node.args) > 2 and bool(node.args[2] == 1)
 
 
 def _is_computed_with(graph: Graph, unit: OpNode) -> bool:

@@ -96,7 +96,9 @@ class HeadColumns:
         if head.op.kind is OpKind.LINEAR or self._weight(head).shape[2:] == (1, 1):
             return _at(x, chosen)
         stride, padding, dilation, _ = _geometry(self.graph, head)
-        patches = functional.unfold(x, list(self._weight(head).shape[2:]), dilation, padding, stride)
+        kernel = tuple(self._weight(head).shape[2:])
+        sizes = (kernel, *(tuple(int(v) for v in values) for values in (dilation, padding, stride)))
+        patches = functional.unfold(x, *sizes)
         return patches[0][:, chosen].T.contiguous()
 
     def _weight(self, head: HeadOutput) -> Tensor:
@@ -188,7 +190,8 @@ def _anchors(certainty: Tensor | None, raw: Tensor) -> Tensor:
     """
     every = torch.arange(raw[0, 0].numel() if raw.dim() > 2 else 1)
     seeing = every if certainty is None else every[certainty.reshape(-1) > FOREGROUND]
-    return torch.unique(torch.cat([_spread(seeing), _spread(every)]))
+    chosen: Tensor = torch.unique(torch.cat([_spread(seeing), _spread(every)]))  # type: ignore[no-untyped-call]
+    return chosen
 
 
 def _spread(positions: Tensor) -> Tensor:

@@ -55,10 +55,10 @@ class Importance:
         if not value.requires_grad:
             return
         if name in self.histograms and name not in self.products.values():
-            value.register_hook(self._counted(name, value.detach()))
+            value.register_hook(self._counted(name, value.detach()))  # type: ignore[no-untyped-call]
         if name in self.products:
             before = self.products[name]
-            value.register_hook(self._counted(before, values[before].detach()))
+            value.register_hook(self._counted(before, values[before].detach()))  # type: ignore[no-untyped-call]
 
     def backward(self, outputs: Mapping[HeadOutput, Tensor]) -> None:
         """Run the backward pass of one image.
@@ -72,7 +72,7 @@ class Importance:
             values = reader.values(outputs[head])
             signs = torch.randint(0, 2, values.shape, generator=generator) * 2 - 1
             total = total + (values * signs).sum()
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
 
     def _counted(self, name: str, value: Tensor) -> Callable[[Tensor], None]:
         def hook(gradient: Tensor) -> None:

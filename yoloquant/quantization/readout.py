@@ -19,8 +19,6 @@ FOREGROUND = 0.01
 _SIDES = 4
 _MIN_BOX = 0.5  # strides; what smaller boxes are off by is not resolved anyway
 
-Values = Callable[[Tensor], Tensor]
-
 
 @dataclass(frozen=True)
 class Reader:
@@ -88,5 +86,6 @@ def expected(output: HeadOutput, raw: Tensor) -> Tensor:
         return raw.softmax(1)
     if output.readout is Readout.DISTRIBUTION:
         bins = torch.arange(output.bins, dtype=raw.dtype).reshape(1, 1, -1, *[1] * (raw.dim() - 2))
-        return (raw.unflatten(1, (-1, output.bins)).softmax(2) * bins).sum(2)
+        sides = raw.reshape(raw.shape[0], -1, output.bins, *raw.shape[2:])
+        return (sides.softmax(2) * bins).sum(2)
     return raw
