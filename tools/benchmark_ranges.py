@@ -31,8 +31,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from tools.bench.simulated import BASELINE, print_report, progress, scheme_named
 from tools.bench.table import table
+from tools.options import positive
 from yoloquant.bridge.checkpoint import load_model
-from yoloquant.cli.parser import positive
 from yoloquant.data.calibration import CalibrationOptions, calibration_set
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import UsageError

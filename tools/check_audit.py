@@ -24,8 +24,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from tools.bench.simulated import print_report, progress
 from tools.bench.table import table
+from tools.options import positive
 from yoloquant.bridge.checkpoint import load_model
-from yoloquant.cli.parser import positive
 from yoloquant.data.calibration import CalibrationOptions, calibration_set
 from yoloquant.graph.traced_model import TracedModel
 from yoloquant.quantization.calibrate import observe
