@@ -6,7 +6,7 @@ the box, other outputs relative to their own size; each box and coefficient by h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
