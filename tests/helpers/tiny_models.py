@@ -96,6 +96,7 @@ def tiny_export_artifact(family: str = "yolo11", task: str = "detect", schemes: 
     from yoloquant.quantization.artifact import Artifact
     from yoloquant.quantization.calibrate import observe, solve_plan
     from yoloquant.quantization.observers import Algorithm, CalibrationRecipe
+    from yoloquant.quantization.saturation import with_safe_weights
     from yoloquant.quantization.scheme import derive
 
     host = load_model(tiny_yolo(family, task))
@@ -104,8 +105,10 @@ def tiny_export_artifact(family: str = "yolo11", task: str = "detect", schemes: 
     seen = observe(artifact.graph, plans, tiny_images(8))
     recipe = CalibrationRecipe(*[Algorithm.MINMAX] * 5)
     solved = {plan.scheme: solve_plan(artifact.graph, plan, seen, recipe) for plan in plans}
-    result = replace(artifact, plans=solved)
-    return result
+    for scheme in schemes:  # as calibration does it: processors without VNNI would clamp
+        if scheme.sums_in_16_bits:
+            solved[scheme.name] = with_safe_weights(artifact.graph, solved[scheme.name], tiny_images(4))
+    return replace(artifact, plans=solved)
 
 
 def tiny_images(count: int, seed: int = 0) -> list[Any]:
