@@ -124,7 +124,7 @@ def prepare(root: Path) -> Workshop:
         with contextlib.redirect_stdout(io.StringIO()):
             if (code := main(arguments)) != 0:
                 raise SystemExit(f"the healthy inputs could not be made: {' '.join(arguments)} ended in {code}")
-    (root / "gate.yaml").write_text("format: 1\nname: fuzz\nlimits: {fidelity: 0.5, map_drop: 0.5}\n")
+    (root / "gate.yaml").write_text("format: 1\nname: fuzz\nlimits: {fidelity: 0.5, map_drop: 0.2}\n")
     (root / "manifest.json").write_text(json.dumps(_manifest(shop)))
     return shop
 
