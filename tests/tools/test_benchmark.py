@@ -166,7 +166,6 @@ def test_a_comparison_of_ranges(tiny: SimpleNamespace, tmp_path: Path, capsys: p
 def test_every_recipe_differs_from_the_default_in_what_its_name_says() -> None:
     tool, default = _tool("compare_ranges"), CalibrationRecipe()
     found = tool.recipes()
-    assert found.pop(tool.CORRECTED) == default  # the same ranges, biases corrected
     assert found["default"] == default and len(set(map(str, found.values()))) == len(found)
     for name, recipe in found.items():
         if not name.startswith("default, "):

@@ -134,4 +134,9 @@ def load_theirs(export: TheirExport, info: ModelInfo, threads: int) -> Runner:
 def _runner(runtime: str, path: Path, info: ModelInfo, threads: int) -> Runner:
     from yoloquant.runtime.backends import BackendOptions, open_backend
 
-    return open_backend(runtime, path, info, BackendOptions(threads))
+    return open_backend(
+        runtime,
+        path,
+        info,
+        BackendOptions(threads, exact_sums=False),  # as Ultralytics opens them
+    )
