@@ -273,7 +273,7 @@ def test_keywords_have_the_commands_names(tmp_path: Path, data: Path, exported: 
     ("call", "message"),
     [
         (lambda: api.quantize("a.pt", data="d", imges=3), "'quantize' has no option 'imges'; did you mean 'images'"),
-        (lambda: api.export("a.pt", half=True), "every export is INT8"),
+        (lambda: api.export("a.pt", half=True), "openvino:fp16"),
         (lambda: api.export(tiny_artifact(), targets="onnx", images=9), "quantized already, so nothing is calibrated"),
         (lambda: api.validate("a.pt", "e", data="d", gat="x"), "did you mean 'gate'"),
         (lambda: api.prune("a.pt", amont=0.2), "did you mean 'amount'"),
