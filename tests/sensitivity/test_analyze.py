@@ -207,8 +207,8 @@ def test_quantization(model: Any, data: Path, per: str) -> None:
 @pytest.mark.parametrize(
     "changes, error, words",
     [
-        ({"metric": "loss"}, UsageError, "metric='loss' is unknown; allowed are distill, fidelity, map"),
-        ({"kind": "both"}, UsageError, "kind='both' is unknown"),
+        ({"metric": "loss"}, UsageError, "metric='loss' is not supported; allowed are distill, fidelity, map"),
+        ({"kind": "both"}, UsageError, "kind='both' is not supported; allowed are prune, quant"),
         ({"ratios": (0.5, 1.0)}, UsageError, "above 0 and below 1"),
         ({"ratios": ()}, UsageError, "above 0 and below 1"),
         ({"ratios": ("x",)}, UsageError, "above 0 and below 1"),
