@@ -10,6 +10,7 @@ import pytest
 from tiny_models import tiny_export_artifact, tiny_images
 
 from yoloquant import targets
+from yoloquant.errors import TargetError
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.simulate import simulate
 from yoloquant.runtime.core.detections import Selection
@@ -35,6 +36,10 @@ def exported(
     target = targets.get(request.param)
     if target.missing():
         pytest.skip(f"target '{target.name}' needs {', '.join(target.missing())}, not installed here")
+    if artifact.info.task not in target.capabilities.tasks:
+        with pytest.raises(TargetError, match=f"got an? {artifact.info.task.value} model"):
+            target.check(artifact)
+        pytest.skip(f"target '{target.name}' refuses {artifact.info.task.value} models")
     target.check(artifact)
     return target.export(artifact, tmp_path_factory.mktemp(request.param), "tiny")
 
@@ -70,7 +75,9 @@ def test_exports_as_simulated(exported: ExportedModel, artifact: Artifact, tmp_p
         mine, theirs, true = (p[name] for p in parts)
         assert mine.shape == theirs.shape
         error, gap = np.abs(theirs - true).mean(), np.abs(mine - theirs).mean()
-        assert gap <= APART[exported.target] * error + 1e-5, f"{name}: off by {gap:.3g}, quantization by {error:.3g}"
+        # an untrained classifier's probabilities are almost equal: single steps of its logits decide
+        least = 1e-3 if artifact.info.task is Task.CLASSIFY else 1e-5
+        assert gap <= APART[exported.target] * error + least, f"{name}: off by {gap:.3g}, quantization by {error:.3g}"
     assert len(spec.select(got, HeadLayout.DECODED, artifact.info, Selection(conf=0.001))) > 0
 
 

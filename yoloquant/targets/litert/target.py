@@ -57,7 +57,8 @@ class LiteRTTarget(Target):
         WEIGHTS: "int8 weights, computed in float32",
     }
     box_unit: ClassVar[str] = "fractions of the input"
-    capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task))
+    # not segment: the transposed convolution of its prototypes stays float in the converter, and with it the body
+    capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(t for t in Task if t is not Task.SEGMENT))
     raw: ClassVar[bool] = False
     input_type: ClassVar[str] = "float32"
 
