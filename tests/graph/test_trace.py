@@ -67,7 +67,8 @@ def check_structure(graph: Graph, task: str) -> None:
         assert {h.shape[1] for h in found} == {channels}  # type: ignore[index]
         levels = {(graph.info.imgsz[0] // s, graph.info.imgsz[1] // s) for s in graph.info.strides}
         assert {h.shape[2:] for h in found} == levels  # type: ignore[index]
-    assert {h.branch for h in heads} == ({"box", "score"} if task == "detect" else {"box", "score", "other"})
+    more = {"detect": set(), "segment": {"mask", "proto"}, "pose": {"keypoint"}, "obb": {"angle"}}[task]
+    assert {h.branch for h in heads} == {"box", "score"} | more
 
 
 @pytest.mark.slow
