@@ -19,8 +19,12 @@ from yoloquant.types import ExportedModel, HeadLayout, Task
 
 TASKS = [task for task in Task if task is not Task.DETECT]  # which the suite in ``conformance_suite`` is about
 TARGETS = ("onnxruntime", "openvino", "litert", "edgetpu", "tensorrt")
-APART = {"litert": 2**0.5, "edgetpu": 2**0.5, "onnxruntime": 2**0.5, "openvino": 2**0.5, "tensorrt": 0.01}
-"""How far an artifact may be from its plan's simulation, in quantization errors; see ``test_targets.py``."""
+APART = {"litert": 2**0.5, "edgetpu": 2**0.5, "onnxruntime": 2**0.5, "openvino": 2**0.5, "tensorrt": 0.3}
+"""How far an artifact may be from its plan's simulation, in quantization errors; see ``test_targets.py``.
+
+TensorRT's file is simulated by float kernels, whose sums differ in their last bits: a value on the edge between two codes
+may fall on the other side, which these small random models amplify.
+"""
 
 
 @pytest.fixture(scope="module", params=TASKS)
