@@ -57,7 +57,7 @@ def simulated_heads(artifact: Artifact, plan: Plan, images: torch.Tensor) -> dic
     with torch.no_grad():
         values.run(images)
     for name, value in values.values.items():
-        if name in plan.by_name:
+        if name in plan.by_name and graph.end(name) == name:  # else the live model quantizes together with the SiLU
             point = plan.by_name[name]
             values.values[name] = torch.fake_quantize_per_tensor_affine(
                 value, float(point.params.scale), int(point.params.zero_point), point.spec.qmin, point.spec.qmax
