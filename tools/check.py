@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,8 @@ def main() -> int:
 
 def _passes(command: list[str]) -> bool:
     print("+", " ".join(command), flush=True)
-    return subprocess.call(command, cwd=ROOT) == 0
+    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}  # an advertisement of the theme's makers
+    return subprocess.call(command, cwd=ROOT, env=quiet) == 0
 
 
 def _names() -> list[str]:

@@ -22,8 +22,8 @@ TARGETS = ("onnxruntime", "openvino", "litert", "edgetpu", "tensorrt")
 APART = {"litert": 2**0.5, "edgetpu": 2**0.5, "onnxruntime": 2**0.5, "openvino": 2**0.5, "tensorrt": 0.3}
 """How far an artifact may be from its plan's simulation, in quantization errors; see ``test_targets.py``.
 
-TensorRT's file is simulated by float kernels, whose sums differ in their last bits: a value on the edge between two codes
-may fall on the other side, which these small random models amplify.
+TensorRT's file is simulated by float kernels, whose sums differ in their last bits: a value on the edge between two
+codes may fall on the other side, which these small random models amplify.
 """
 
 
