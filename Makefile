@@ -29,8 +29,8 @@ test: $(STAMP)
 
 nightly: $(STAMP)
 	$(BIN)/python tools/make_device_root.py root=$(DEVICE_ROOT)
-	YOLOQUANT_AARCH64_ROOT=$(DEVICE_ROOT) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/bundle/test_verify_on.py \
-		tests/evaluation/test_processors.py
+	YOLOQUANT_AARCH64_ROOT=$(DEVICE_ROOT) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "nightly or not nightly" \
+		tests/bundle/test_verify_on.py tests/evaluation/test_processors.py tests/targets/test_third_party.py
 
 lint: $(STAMP)
 	$(BIN)/python tools/check.py

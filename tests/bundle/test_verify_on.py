@@ -21,6 +21,8 @@ from yoloquant.runtime.apps.verify import Result, verify
 from yoloquant.runtime.core.detector import Detector
 from yoloquant.types import ExportedModel
 
+pytestmark = pytest.mark.nightly  # minutes, most of them emulated or in processes of their own
+
 TARGETS = ("onnxruntime", "openvino", "litert")
 DEVICES = {"onnxruntime": "onnx", "openvino": "intel", "litert": "raspberrypi"}
 needs_x86 = pytest.mark.skipif(

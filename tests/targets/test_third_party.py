@@ -17,6 +17,8 @@ import yoloquant
 from yoloquant.data.demo import IMGSZ, generator
 from yoloquant.io import resource
 
+pytestmark = pytest.mark.nightly  # minutes, most of them emulated or in processes of their own
+
 ROOT = Path(yoloquant.__file__).resolve().parents[1]
 TARGET = '''
 """The runtime of a box that nobody sells."""
