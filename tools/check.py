@@ -32,7 +32,7 @@ def main() -> int:
     # import-linter has no __main__: its command lies beside the interpreter
     if not _passes([str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]):
         failed.append("lint-imports")
-    failed += _names()
+    failed += _names() + _classes()
     for what in failed:
         print(f"failed: {what}", file=sys.stderr)
     return int(bool(failed))
@@ -64,6 +64,16 @@ def _names() -> list[str]:
         for where, names in lists.items()
         if names != everything
     ]
+
+
+def _classes() -> list[str]:
+    """Say which name is the name of two classes."""
+    places: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "yoloquant").rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    return [f"class {name} is in {' and in '.join(where)}" for name, where in places.items() if len(where) > 1]
 
 
 if __name__ == "__main__":

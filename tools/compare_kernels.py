@@ -38,7 +38,7 @@ from yoloquant.bundle.tolerances import TOLERANCES
 from yoloquant.errors import YoloquantError
 from yoloquant.evaluation.emulated_runner import EmulatedRunner
 from yoloquant.evaluation.processors import AARCH64, AVX2, Launch, launch
-from yoloquant.runtime.apps.golden import SELECTION, Outcome, compare_detections, output_errors, pooled, run
+from yoloquant.runtime.apps.golden import SELECTION, GoldenOutcome, compare_detections, output_errors, pooled, run
 from yoloquant.runtime.backends import Backend, BackendOptions, open_backend
 from yoloquant.runtime.core.detector import Detector
 from yoloquant.runtime.core.model_info import ModelInfo
@@ -48,7 +48,7 @@ from yoloquant.types import ExportedModel, HeadLayout
 
 DEFAULTS: dict[str, str] = {"exports": "", "data": "", "images": "3", "cpu_root": ""}
 Images = Sequence[np.ndarray]
-Run = Callable[[Images], list[Outcome]]
+Run = Callable[[Images], list[GoldenOutcome]]
 
 DISTURBANCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "red and blue exchanged": lambda image: np.ascontiguousarray(image[..., ::-1]),
@@ -85,7 +85,7 @@ def first_options(exported: ExportedModel) -> BackendOptions:
     return BackendOptions(threads=1, raw=raw, optimize=not simulated)
 
 
-def outcomes(exported: ExportedModel, options: BackendOptions, images: Images) -> list[Outcome]:
+def outcomes(exported: ExportedModel, options: BackendOptions, images: Images) -> list[GoldenOutcome]:
     """Run every image; the outputs are decoded."""
     backend = open_backend(backend_of(exported), exported.path, exported.info, options)
     with Detector(backend, SELECTION) as detector:
@@ -93,7 +93,7 @@ def outcomes(exported: ExportedModel, options: BackendOptions, images: Images) -
         return [replace(o, outputs=tuple(np.array(x) for x in backend.decode(o.outputs))) for o in found]
 
 
-def with_resolver(kind: str, exported: ExportedModel, options: BackendOptions, images: Images) -> list[Outcome]:
+def with_resolver(kind: str, exported: ExportedModel, options: BackendOptions, images: Images) -> list[GoldenOutcome]:
     """The same with kernels of LiteRT that are not XNNPACK's."""
     with _resolver(kind):
         return outcomes(exported, options, images)
@@ -131,7 +131,7 @@ class Elsewhere(Backend):
         self.runner.close()
 
 
-def elsewhere(exported: ExportedModel, start: Launch, images: Images) -> list[Outcome]:
+def elsewhere(exported: ExportedModel, start: Launch, images: Images) -> list[GoldenOutcome]:
     """Run every image on another processor."""
     with Detector(Elsewhere(EmulatedRunner(exported, backend_of(exported), start, 1)), SELECTION) as detector:
         return [run(detector, image) for image in images]
@@ -148,7 +148,7 @@ def processors(exported: ExportedModel, root: str) -> Iterator[tuple[str, Run]]:
         yield name, partial(elsewhere, exported, start)
 
 
-def compare(expected: Sequence[Outcome], got: Sequence[Outcome], info: ModelInfo) -> str:
+def compare(expected: Sequence[GoldenOutcome], got: Sequence[GoldenOutcome], info: ModelInfo) -> str:
     """One row: differences of outputs and agreement of detections, as ``verify`` computes them."""
     task, both = spec_of(info.task), list(zip(expected, got, strict=True))
     parts = [[task.output_parts(o.outputs, info.layout, info) for o in pair] for pair in both]

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools.options import parse_options
 from yoloquant.data.dataset import LabelledImage, ValidationSet
-from yoloquant.data.manifest import Manifest, ManifestImage, file_sha256
+from yoloquant.data.manifest import ManifestImage, SubsetManifest, file_sha256
 from yoloquant.errors import YoloquantError
 
 DEFAULTS = {"data": "coco8.yaml", "split": "val", "images": "256", "seed": "0", "name": "", "out": ".", "source": ""}
@@ -68,7 +68,7 @@ def class_counts(data: ValidationSet) -> np.ndarray:
     return np.stack([np.bincount(image.classes, minlength=len(data.names)) for image in data.images])
 
 
-def write_subset(images: Sequence[LabelledImage], names: Sequence[str], manifest: Manifest, folder: Path) -> None:
+def write_subset(images: Sequence[LabelledImage], names: Sequence[str], manifest: SubsetManifest, folder: Path) -> None:
     """Write list, data yaml and manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = manifest.name
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
         ManifestImage(file=image.path.name, sha256=file_sha256(image.path), boxes=len(image.classes))
         for image in chosen
     )
-    manifest = Manifest(
+    manifest = SubsetManifest(
         name=options["name"] or f"{Path(options['data']).stem}_{options['split']}_{size}",
         source=options["source"] or f"{Path(options['data']).name}, split {options['split']}",
         seed=int(options["seed"]),

@@ -11,7 +11,7 @@ from yoloquant.bundle.expected import Expected, Tensor
 from yoloquant.bundle.readme import render
 from yoloquant.bundle.tolerances import TOLERANCES
 from yoloquant.runtime.apps.golden import Golden, GoldenImage
-from yoloquant.runtime.core.bundle_manifest import Accuracy
+from yoloquant.runtime.core.bundle_manifest import ExportAccuracy
 from yoloquant.types import ExportedModel, HeadLayout, ModelInfo
 
 ONE = Golden((GoldenImage("golden/a.png", "golden/a.npz", "ab", ()),), TOLERANCES, {
@@ -20,7 +20,7 @@ ONE = Golden((GoldenImage("golden/a.png", "golden/a.npz", "ab", ()),), TOLERANCE
 DEVICES = all_devices()
 EXPECTED = Expected(
     ONE,
-    Accuracy({"map50_95": 0.4321, "map50": 0.6}, 128),
+    ExportAccuracy({"map50_95": 0.4321, "map50": 0.6}, 128),
     (Tensor("input", "int8", (1, 64, 96, 3), 0.0039, -128), Tensor("output_0", "float32", (1, 7, 96))),
     ("mind the gap",),
 )

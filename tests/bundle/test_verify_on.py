@@ -17,7 +17,7 @@ from yoloquant.cli.main import main
 from yoloquant.errors import BundleError, UsageError
 from yoloquant.evaluation.processors import ROOT_VARIABLE
 from yoloquant.quantization.artifact import Artifact
-from yoloquant.runtime.apps.verify import Result, verify
+from yoloquant.runtime.apps.verify import VerifyResult, verify
 from yoloquant.runtime.core.detector import Detector
 from yoloquant.types import ExportedModel
 
@@ -106,7 +106,7 @@ def test_wrong_preprocessing_never_verifies(
         return _not_scaled(tensor), where
 
     monkeypatch.setattr(Detector, "preprocess", preprocess)
-    assert verify(bundle(target)).result is Result.FAIL
+    assert verify(bundle(target)).result is VerifyResult.FAIL
 
 
 def test_bad_input_is_refused_before_anything_runs(bundle: Callable[[str], Path], tmp_path: Path) -> None:

@@ -304,13 +304,13 @@ def test_a_reports_accuracy_is_what_devices_are_held_to(
 
 
 def test_a_bundle_without_golden_inputs_proves_nothing(again: Callable[..., Bundle]) -> None:
-    from yoloquant.runtime.apps.verify import Result, verify
+    from yoloquant.runtime.apps.verify import VerifyResult, verify
 
     made = again()
     golden = {**made.manifest.golden, "images": []}
     (made.path / FILE_NAME).write_text(replace(made.manifest, golden=golden).signed().text(), encoding="utf-8")
     verification = verify(made.path)
-    assert verification.result is Result.INCONCLUSIVE and verification.exit_code == 3
+    assert verification.result is VerifyResult.INCONCLUSIVE and verification.exit_code == 3
     assert [c.message for c in verification.checks if c.name.startswith("golden")] == [
         "the bundle holds no golden input, so nothing was compared; export it again"
     ] * 2

@@ -10,7 +10,7 @@ import pytest
 from validation_fakes import write_dataset
 
 from yoloquant.data.dataset import ValidationSet
-from yoloquant.data.manifest import Manifest, ManifestImage, file_sha256
+from yoloquant.data.manifest import ManifestImage, SubsetManifest, file_sha256
 from yoloquant.errors import DataError
 
 
@@ -19,7 +19,7 @@ def _write_manifest(yaml: Path, target: Path) -> dict[str, object]:
     images = tuple(
         ManifestImage(file=i.path.name, sha256=file_sha256(i.path), boxes=len(i.classes)) for i in data.images
     )
-    content = Manifest(name="test", images=images).model_dump(mode="json")
+    content = SubsetManifest(name="test", images=images).model_dump(mode="json")
     target.write_text(json.dumps(content))
     return content
 

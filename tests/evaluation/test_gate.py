@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from yoloquant.errors import UsageError
 from yoloquant.evaluation.compare import Measurements
-from yoloquant.evaluation.gate import GATES_FOLDER, Limit, Rule, decide, exit_code, images_to_settle, load_gate, worst
+from yoloquant.evaluation.gate import (
+    GATES_FOLDER,
+    Limit,
+    LimitRule,
+    decide,
+    exit_code,
+    images_to_settle,
+    load_gate,
+    worst,
+)
 from yoloquant.evaluation.results import Comparison, Interval, TargetResult, ValidationResult
 from yoloquant.types import Verdict
 
@@ -33,19 +42,19 @@ SURE = Interval(0.95, 0.93, 0.97)
 @pytest.mark.parametrize(
     ("low", "high", "rule", "verdict"),
     [
-        (-0.01, 0.005, Rule.PROVE, Verdict.PASS),
-        (-0.01, 0.02, Rule.PROVE, Verdict.INCONCLUSIVE),
-        (0.015, 0.02, Rule.PROVE, Verdict.FAIL),
-        (-0.01, 0.02, Rule.VETO, Verdict.PASS),
-        (0.015, 0.02, Rule.VETO, Verdict.FAIL),
-        (-0.01, 0.02, Rule.LIKELY, Verdict.PASS),
-        (0.0088, 0.0332, Rule.LIKELY, Verdict.INCONCLUSIVE),
-        (0.015, 0.02, Rule.LIKELY, Verdict.FAIL),
-        (-0.01, 0.005, Rule.ESTIMATE, Verdict.PASS),
-        (0.0, 0.03, Rule.ESTIMATE, Verdict.FAIL),
+        (-0.01, 0.005, LimitRule.PROVE, Verdict.PASS),
+        (-0.01, 0.02, LimitRule.PROVE, Verdict.INCONCLUSIVE),
+        (0.015, 0.02, LimitRule.PROVE, Verdict.FAIL),
+        (-0.01, 0.02, LimitRule.VETO, Verdict.PASS),
+        (0.015, 0.02, LimitRule.VETO, Verdict.FAIL),
+        (-0.01, 0.02, LimitRule.LIKELY, Verdict.PASS),
+        (0.0088, 0.0332, LimitRule.LIKELY, Verdict.INCONCLUSIVE),
+        (0.015, 0.02, LimitRule.LIKELY, Verdict.FAIL),
+        (-0.01, 0.005, LimitRule.ESTIMATE, Verdict.PASS),
+        (0.0, 0.03, LimitRule.ESTIMATE, Verdict.FAIL),
     ],
 )
-def test_rules(low: float, high: float, rule: Rule, verdict: Verdict) -> None:
+def test_rules(low: float, high: float, rule: LimitRule, verdict: Verdict) -> None:
     middle = (low + high) / 2
     limit = Limit(limit=0.01, rule=rule)
     assert decide(middle, Interval(middle, low, high), limit) is verdict
@@ -54,12 +63,12 @@ def test_rules(low: float, high: float, rule: Rule, verdict: Verdict) -> None:
     assert decide(-middle, Interval(-middle, -high, -low), mirrored, sign=-1) is verdict
 
 
-@given(st.floats(-1, 1), st.floats(0, 1), st.floats(-1, 1), st.sampled_from(list(Rule)))
-def test_a_narrower_interval_never_loses_a_verdict(value: float, half: float, limit: float, rule: Rule) -> None:
+@given(st.floats(-1, 1), st.floats(0, 1), st.floats(-1, 1), st.sampled_from(list(LimitRule)))
+def test_a_narrower_interval_never_loses_a_verdict(value: float, half: float, limit: float, rule: LimitRule) -> None:
     wide = decide(value, Interval(value, value - half, value + half), Limit(limit=limit, rule=rule))
     point = decide(value, Interval(value, value, value), Limit(limit=limit, rule=rule))
     assert point is not Verdict.INCONCLUSIVE
-    if rule is Rule.PROVE and wide is not Verdict.INCONCLUSIVE:
+    if rule is LimitRule.PROVE and wide is not Verdict.INCONCLUSIVE:
         assert wide is point
 
 
@@ -80,7 +89,9 @@ def test_overrides_numbers_and_null() -> None:
     )
     assert gate.limits_for("openvino")["map_drop"] == Limit(limit=0.01)
     special = gate.limits_for("litert")
-    assert special["map_drop"].limit == 0.02 and special["fidelity"].rule is Rule.VETO and "size_ratio" not in special
+    assert (
+        special["map_drop"].limit == 0.02 and special["fidelity"].rule is LimitRule.VETO and "size_ratio" not in special
+    )
 
 
 def test_unmeasured_limits_are_never_silent() -> None:

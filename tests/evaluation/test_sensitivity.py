@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from yoloquant.errors import UsageError
 from yoloquant.pruning.solver import Limits
-from yoloquant.sensitivity import Measured, Sensitivity
+from yoloquant.sensitivity import Sensitivity, SensitivityMeasurement
 
 DROPS = st.floats(-1, 10, allow_nan=False) | st.none()
 
@@ -20,7 +20,7 @@ DROPS = st.floats(-1, 10, allow_nan=False) | st.none()
 def prune(**drops: list[float | None]) -> Sensitivity:
     """Groups with their drops at 25, 50 and 75 %."""
     points = tuple(
-        Measured(name, ratio, (ratio,), drop, drop, "mask")
+        SensitivityMeasurement(name, ratio, (ratio,), drop, drop, "mask")
         for name, values in drops.items()
         for ratio, drop in zip((0.25, 0.5, 0.75), values, strict=False)
     )
@@ -58,7 +58,7 @@ def test_a_limit_that_is_none(limit: float) -> None:
 
 
 def test_quantization_protects_no_group() -> None:
-    found = Sensitivity("quant", "map", 0.4, (Measured("model.0", None, (), 0.3, 0.1, "quantize"),))
+    found = Sensitivity("quant", "map", 0.4, (SensitivityMeasurement("model.0", None, (), 0.3, 0.1, "quantize"),))
     with pytest.raises(UsageError, match="kind=prune"):
         found.protected(0.1)
     assert found.table()[1:] == ["layer or point    drop", "model.0         0.1000"]
@@ -73,7 +73,7 @@ def test_the_most_sensitive_come_first() -> None:
 
 
 def test_a_rounded_ratio_is_named_and_fills_its_columns() -> None:
-    points = (Measured("a", 0.5, (0.25, 0.5, 0.75), 1.0, 1.0, "mask"),)
+    points = (SensitivityMeasurement("a", 0.5, (0.25, 0.5, 0.75), 1.0, 1.0, "mask"),)
     found = Sensitivity("prune", "map", 0.4, points)
     assert found.table()[2].split() == ["a", "1.0000", "(-50%)", "1.0000", "1.0000", "(-50%)"]
     assert found.protected(2.0) == {"a": 0.5}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from yoloquant.runtime.core.bundle_manifest import FILE_NAME, Accuracy, Manifest, Requirement
+from yoloquant.runtime.core.bundle_manifest import FILE_NAME, BundleManifest, ExportAccuracy, Requirement
 from yoloquant.runtime.core.folder_check import FileEntry, file_sha256
 from yoloquant.runtime.core.model_info import ModelInfo, Task
 
@@ -18,11 +18,11 @@ CONTENT = {
 INFO = ModelInfo(Task.DETECT, ("cone", "mug \u00e9"), (64, 96), strides=(8, 16), kpt_shape=None)
 
 
-def fake_manifest(folder: Path) -> Manifest:
+def fake_manifest(folder: Path) -> BundleManifest:
     """A manifest of what lies in a folder."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != FILE_NAME)
     entries = {p.relative_to(folder).as_posix(): FileEntry(file_sha256(p), p.stat().st_size) for p in files}
-    return Manifest(
+    return BundleManifest(
         target="onnxruntime",
         device="onnx",
         backend="onnxruntime",
@@ -30,14 +30,14 @@ def fake_manifest(folder: Path) -> Manifest:
         info=INFO,
         files=entries,
         requires=(Requirement("onnxruntime", "onnxruntime", "1.0"),),
-        accuracy=Accuracy({"map50_95": 0.123456789, "map50": 0.5}, 8, 20),
+        accuracy=ExportAccuracy({"map50_95": 0.123456789, "map50": 0.5}, 8, 20),
         expected_int8=("conv_1", "conv_2"),
         plan={"scheme": "portable", "points": 3},
         versions={"python": "3.11"},
     ).signed()
 
 
-def write_fake_bundle(folder: Path) -> Manifest:
+def write_fake_bundle(folder: Path) -> BundleManifest:
     """Write the files and their manifest."""
     for name, content in CONTENT.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def write_fake_bundle(folder: Path) -> Manifest:
     return seal(folder, fake_manifest(folder))
 
 
-def seal(folder: Path, manifest: Manifest) -> Manifest:
+def seal(folder: Path, manifest: BundleManifest) -> BundleManifest:
     """Write a manifest with its right id, whatever it says."""
     signed = manifest.signed()
     (folder / FILE_NAME).write_text(signed.text(), encoding="utf-8")

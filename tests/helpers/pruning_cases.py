@@ -15,11 +15,11 @@ from torch import nn
 from yoloquant.errors import PruneError
 from yoloquant.pruning.channel_graph import follow, raw_twin
 from yoloquant.pruning.cost import CostModel
-from yoloquant.pruning.criteria import Criterion, Limits, Measure, Scope
+from yoloquant.pruning.criteria import ImportanceCriterion, Limits, Measure, PruningScope
 from yoloquant.pruning.groups import Groups, find_groups
 from yoloquant.pruning.importance import channel_scores, units
-from yoloquant.pruning.network import Network
-from yoloquant.pruning.plan import Entry, PrunePlan
+from yoloquant.pruning.network import ChannelGraph
+from yoloquant.pruning.plan import GroupDecision, PrunePlan
 from yoloquant.pruning.solver import Ladder, measure_of, solve
 
 SIZE = (64, 64)
@@ -31,7 +31,7 @@ class Case:
     """A model and everything that following its channels found; tests leave all of it as it is."""
 
     module: Any
-    network: Network
+    network: ChannelGraph
     groups: Groups
     costs: CostModel
 
@@ -42,8 +42,8 @@ class Choice:
 
     share: float = 0.4
     round_to: int = 2
-    criterion: Criterion = Criterion.L2
-    scope: Scope = Scope.GLOBAL
+    criterion: ImportanceCriterion = ImportanceCriterion.L2
+    scope: PruningScope = PruningScope.GLOBAL
     measure: Measure = Measure.FLOPS
     max_ratio: float = 0.9
 
@@ -52,8 +52,8 @@ choices = st.builds(
     Choice,
     st.floats(0.05, 0.6),
     st.sampled_from([1, 2, 3, 4, 8]),
-    st.sampled_from([c for c in Criterion if c is not Criterion.TAYLOR]),
-    st.sampled_from(Scope),
+    st.sampled_from([c for c in ImportanceCriterion if c is not ImportanceCriterion.TAYLOR]),
+    st.sampled_from(PruningScope),
     st.sampled_from([Measure.CHANNELS, Measure.FLOPS, Measure.PARAMETERS]),
     st.floats(0.7, 0.95),
 )
@@ -76,7 +76,7 @@ def case(family: str = "yolo11", task: str = "detect") -> Case:
 
 def plan_with(found: Case, left: dict[str, int], order: Any) -> PrunePlan:
     """The plan that leaves so many units."""
-    entries = tuple(Entry(g.name, g.count, left[g.name], tuple(order[g.name])) for g in found.groups.groups)
+    entries = tuple(GroupDecision(g.name, g.count, left[g.name], tuple(order[g.name])) for g in found.groups.groups)
     costs = found.costs
     return PrunePlan(entries, SIZE, costs(found.groups.full()), costs(left), {"made": "here"}, costs.layers(left))
 
@@ -134,7 +134,7 @@ def predictions(module: Any, x: torch.Tensor) -> torch.Tensor:
         return tensors(module.eval()(x))[0]
 
 
-def silence(module: nn.Module, network: Network, labels: frozenset[int]) -> None:
+def silence(module: nn.Module, network: ChannelGraph, labels: frozenset[int]) -> None:
     """Let layers make zeros for some channels, in place; the layers that read them keep their weights."""
     transposed = {f"{n}.weight" for n, m in module.named_modules() if isinstance(m, nn.ConvTranspose2d)}
     parameters = dict(module.named_parameters())

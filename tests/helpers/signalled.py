@@ -14,7 +14,7 @@ from typing import Any
 from live_fakes import ListSource, grey_detector, grey_picture
 
 from yoloquant.runtime.apps import predict as predict_module
-from yoloquant.runtime.apps.settings import Settings
+from yoloquant.runtime.apps.settings import VerbSettings
 from yoloquant.runtime.apps.workers import pipeline_of
 from yoloquant.runtime.backends import BackendOptions, open_backend
 from yoloquant.runtime.core.model_info import ModelInfo
@@ -72,7 +72,7 @@ def predict_to_files(announce: Announce, folder: Path, workers: int) -> tuple[st
     predict_module.open_source = lambda text, options: source
     predict_module.has_display = lambda: False
     given = {"source": "x", "output": f"{folder}/a.jsonl,{folder}/b.avi"}
-    options = predict_module.PredictOptions.parse(Settings(given, predict_module.KEYS, "predict"))
+    options = predict_module.PredictOptions.parse(VerbSettings(given, predict_module.KEYS, "predict"))
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     ready = _at(20, announce)
     summary = predict_module.predict([grey_detector(ready) for _ in range(workers)], options)

@@ -10,7 +10,7 @@ from pruning_cases import Choice, case, image, plan_for
 from torch.utils.flop_counter import FlopCounterMode
 
 from yoloquant.pruning.channel_graph import raw_twin
-from yoloquant.pruning.criteria import Criterion
+from yoloquant.pruning.criteria import ImportanceCriterion
 from yoloquant.pruning.remove_channels import cut
 
 
@@ -25,7 +25,7 @@ def counted(module: torch.nn.Module) -> int:
 @pytest.mark.parametrize("family", ["yolov8", "yolov9t", "yolo11", "yolo12"])
 def test_multiplications_are_those_of_torch(family: str) -> None:
     found = case(family)
-    plan = plan_for(found, Choice(0.5, 2, Criterion.RANDOM))
+    plan = plan_for(found, Choice(0.5, 2, ImportanceCriterion.RANDOM))
     assert plan.before.macs == counted(found.module)
     module = copy.deepcopy(found.module)
     cut(module, found.network, plan.dropped(found.groups))
@@ -36,7 +36,7 @@ def test_multiplications_are_those_of_torch(family: str) -> None:
 @pytest.mark.parametrize(("family", "task"), [("yolov10n", "detect"), ("yolo26", "pose"), ("yolov8", "segment")])
 def test_multiplications_of_the_others(family: str, task: str) -> None:
     found = case(family, task)
-    plan = plan_for(found, Choice(0.5, 2, Criterion.RANDOM))
+    plan = plan_for(found, Choice(0.5, 2, ImportanceCriterion.RANDOM))
     module = copy.deepcopy(found.module)
     cut(module, found.network, plan.dropped(found.groups))
     assert (plan.before.macs, plan.after.macs) == (counted(found.module), counted(module))

@@ -28,7 +28,7 @@ from tiny_models import FAMILIES, TASKS, tiny_yolo
 
 from yoloquant.bridge.checkpoint import exportable, load_model, model_info
 from yoloquant.graph.trace import trace
-from yoloquant.pruning.criteria import Criterion
+from yoloquant.pruning.criteria import ImportanceCriterion
 from yoloquant.pruning.plan import PrunePlan
 from yoloquant.pruning.remove_channels import cut, pruned
 
@@ -36,7 +36,7 @@ OTHERS = [
     *((f, t) for f in ("yolov8", "yolo11", "yolo26") for t in TASKS if t != "detect"),
     ("yolo12", "segment"),
 ]
-WILD = Choice(0.5, 1, Criterion.RANDOM, max_ratio=0.97)
+WILD = Choice(0.5, 1, ImportanceCriterion.RANDOM, max_ratio=0.97)
 few = settings(max_examples=2, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 slow = pytest.mark.slow
 
@@ -148,7 +148,7 @@ def check_life(found: Case, folder: Path) -> None:
     with torch.no_grad():
         answer = graph.module(image())
         torch.testing.assert_close(tensors(answer)[0], tensors(fused(image()))[0], atol=1e-4, rtol=1e-4)
-    second = plan_for(again, Choice(0.2, 2, Criterion.L1))
+    second = plan_for(again, Choice(0.2, 2, ImportanceCriterion.L1))
     twice = pruned(module, second)
     assert sum(p.numel() for p in twice.parameters()) == second.after.parameters < plan.after.parameters
     assert [t.shape for t in raw(twice, image())] == [t.shape for t in raw(found.module, image())]

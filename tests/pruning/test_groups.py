@@ -9,15 +9,15 @@ from pruning_cases import ATTENTION, case
 
 from yoloquant.errors import PruneError
 from yoloquant.pruning.groups import Atom, Group, find_groups
-from yoloquant.pruning.network import Conv, Equal, Member, Network, Split
+from yoloquant.pruning.network import ChannelGraph, Conv, Equal, Member, Split
 
 
-def network(*equal: tuple[tuple[int, ...], ...], pinned: frozenset[int] = frozenset()) -> Network:
+def network(*equal: tuple[tuple[int, ...], ...], pinned: frozenset[int] = frozenset()) -> ChannelGraph:
     """Two layers: the first makes channels 1 to 8, the second reads them and makes 9 to 12."""
     first, second = tuple(range(1, 9)), tuple(range(9, 13))
     members = [Member("a.conv.weight", 0, first), Member("b.weight", 1, first), Member("b.weight", 0, second)]
     convs = [Conv("a.conv.weight", 1, 9, (0, 0, 0), first), Conv("b.weight", 1, 1, first, second)]
-    return Network(members, [Equal("a", parts) for parts in equal], convs, pinned=pinned)
+    return ChannelGraph(members, [Equal("a", parts) for parts in equal], convs, pinned=pinned)
 
 
 def test_channels_of_one_layer_are_one_group() -> None:

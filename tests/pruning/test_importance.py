@@ -12,7 +12,7 @@ from torch import nn
 
 from yoloquant.errors import PruneError
 from yoloquant.pruning.channel_graph import follow
-from yoloquant.pruning.criteria import Criterion
+from yoloquant.pruning.criteria import ImportanceCriterion
 from yoloquant.pruning.groups import find_groups
 from yoloquant.pruning.importance import channel_scores, units
 
@@ -41,8 +41,8 @@ def by_layer(module: nn.Module, scores: dict[int, float], groups) -> dict[str, l
     return {c.parameter: [scores[v] for v in c.writes] for c in groups.network.convs if c.writes[0] in groups.owner}
 
 
-@pytest.mark.parametrize(("criterion", "power"), [(Criterion.L1, 1), (Criterion.L2, 2)])
-def test_norms(criterion: Criterion, power: int) -> None:
+@pytest.mark.parametrize(("criterion", "power"), [(ImportanceCriterion.L1, 1), (ImportanceCriterion.L2, 2)])
+def test_norms(criterion: ImportanceCriterion, power: int) -> None:
     module = Small().eval()
     groups = find_groups(follow(module, (8, 8)))
     found = by_layer(module, channel_scores(module, groups, criterion), groups)
@@ -64,8 +64,8 @@ def test_norms(criterion: Criterion, power: int) -> None:
 def test_lamp() -> None:
     module = Small().eval()
     groups = find_groups(follow(module, (8, 8)))
-    squares = by_layer(module, channel_scores(module, groups, Criterion.L2), groups)
-    found = by_layer(module, channel_scores(module, groups, Criterion.LAMP), groups)
+    squares = by_layer(module, channel_scores(module, groups, ImportanceCriterion.L2), groups)
+    found = by_layer(module, channel_scores(module, groups, ImportanceCriterion.LAMP), groups)
     for name, values in squares.items():
         expected = [v / sum(w for w in values if w >= v) for v in values]
         assert found[name] == pytest.approx(expected)
@@ -75,18 +75,18 @@ def test_lamp() -> None:
 def test_batchnorm_scales_and_layers_without_any() -> None:
     module = Small().eval()
     groups = find_groups(follow(module, (8, 8)))
-    found = by_layer(module, channel_scores(module, groups, Criterion.BN), groups)
+    found = by_layer(module, channel_scores(module, groups, ImportanceCriterion.BN), groups)
     first, second = (module.model[i].weight.detach().abs().tolist() for i in (1, 3))
     assert found["model.0.weight"] == pytest.approx(first)
     assert found["model.2.weight"] == pytest.approx(second)
-    weights = by_layer(module, channel_scores(module, groups, Criterion.L2), groups)["model.4.weight"]
+    weights = by_layer(module, channel_scores(module, groups, ImportanceCriterion.L2), groups)["model.4.weight"]
     mean = sum(first + second) / len(first + second)
     assert found["model.4.weight"] == pytest.approx([mean * w for w in weights])
 
 
 def test_batchnorm_scales_add_up_over_a_group() -> None:
     found = case(FAMILY)
-    scores = channel_scores(found.module, found.groups, Criterion.BN)
+    scores = channel_scores(found.module, found.groups, ImportanceCriterion.BN)
     expected: dict[int, float] = defaultdict(float)
     layers = dict(found.module.named_modules())
     for member in found.network.members:
@@ -104,7 +104,7 @@ def test_taylor_takes_the_gates() -> None:
         for i, (n, m) in enumerate(found.module.named_modules())
         if isinstance(m, nn.BatchNorm2d)
     }
-    scores = channel_scores(found.module, found.groups, Criterion.TAYLOR, gradients=gates)
+    scores = channel_scores(found.module, found.groups, ImportanceCriterion.TAYLOR, gradients=gates)
     expected: dict[int, float] = defaultdict(float)
     for member in found.network.members:
         for label, value in zip(member.labels, gates.get(member.parameter, torch.zeros(0)).tolist(), strict=False):
@@ -115,7 +115,7 @@ def test_taylor_takes_the_gates() -> None:
 def test_taylor_without_gradients_is_refused() -> None:
     found = case(FAMILY)
     with pytest.raises(PruneError, match="criterion=taylor needs data"):
-        channel_scores(found.module, found.groups, Criterion.TAYLOR)
+        channel_scores(found.module, found.groups, ImportanceCriterion.TAYLOR)
 
 
 def test_bn_without_batchnorm_is_refused() -> None:
@@ -124,18 +124,20 @@ def test_bn_without_batchnorm_is_refused() -> None:
     module.forward = module.model.forward  # type: ignore[method-assign]
     groups = find_groups(follow(module, (8, 8)))
     with pytest.raises(PruneError, match="needs BatchNorm layers"):
-        channel_scores(module, groups, Criterion.BN)
+        channel_scores(module, groups, ImportanceCriterion.BN)
 
 
 def test_random_depends_on_its_seed_alone() -> None:
     found = case(FAMILY)
-    one, same, other = (channel_scores(found.module, found.groups, Criterion.RANDOM, seed=s) for s in (1, 1, 2))
+    one, same, other = (
+        channel_scores(found.module, found.groups, ImportanceCriterion.RANDOM, seed=s) for s in (1, 1, 2)
+    )
     assert one == same != other
     assert 0.4 < np.mean(list(one.values())) < 0.6
 
 
-@pytest.mark.parametrize("criterion", [Criterion.L2, Criterion.LAMP, Criterion.RANDOM])
-def test_units_go_in_the_order_of_their_scores(criterion: Criterion) -> None:
+@pytest.mark.parametrize("criterion", [ImportanceCriterion.L2, ImportanceCriterion.LAMP, ImportanceCriterion.RANDOM])
+def test_units_go_in_the_order_of_their_scores(criterion: ImportanceCriterion) -> None:
     found = case(FAMILY)
     scores = channel_scores(found.module, found.groups, criterion)
     order, ranked = units(found.groups, scores)
@@ -151,7 +153,7 @@ def test_units_go_in_the_order_of_their_scores(criterion: Criterion) -> None:
 
 def test_numbers_that_are_none_are_refused() -> None:
     found = case(FAMILY)
-    scores = channel_scores(found.module, found.groups, Criterion.L2)
+    scores = channel_scores(found.module, found.groups, ImportanceCriterion.L2)
     scores[next(iter(scores))] = float("nan")
     with pytest.raises(PruneError, match="is NaN or infinite"):
         units(found.groups, scores)

@@ -12,7 +12,7 @@ from pruning_cases import SIZE
 from tiny_models import tiny_yolo
 
 from yoloquant.bridge import checkpoint as host
-from yoloquant.pruning.criteria import Criterion
+from yoloquant.pruning.criteria import ImportanceCriterion
 from yoloquant.pruning.layer_latency import LayerLatency, Sample
 from yoloquant.pruning.planner import Analysis, ranked, weigh
 from yoloquant.pruning.prune_options import parse
@@ -56,7 +56,7 @@ def test_a_layer_without_a_time_and_a_time_without_a_layer_do_not_disturb(analys
 
 def test_units_of_slow_layers_rank_lower(analysis: Analysis) -> None:
     """Of two costs, a unit of the layer that is slower in the second one comes earlier by that one."""
-    taylor = replace(analysis, criterion=Criterion.TAYLOR)
+    taylor = replace(analysis, criterion=ImportanceCriterion.TAYLOR)
     names = list(analysis.groups.by_name)
     slow = names[-1]
 

@@ -12,7 +12,7 @@ from pruning_cases import Choice, case, case_of, plan_for, silence
 from tiny_models import tiny_images, tiny_yolo
 
 from yoloquant.pruning.blocks import without_blocks
-from yoloquant.pruning.criteria import Criterion
+from yoloquant.pruning.criteria import ImportanceCriterion
 from yoloquant.pruning.metadata import RECORD, kept_channels
 from yoloquant.pruning.remove_channels import pruned
 
@@ -20,9 +20,9 @@ from yoloquant.pruning.remove_channels import pruned
 @pytest.mark.parametrize("family", ["yolov8", "yolo12", "yolo26"])
 def test_what_is_left_of_every_block_is_known_after_two_prunings(family: str) -> None:
     found = case(family)
-    once = pruned(found.module, plan_for(found, Choice(0.3, 1, Criterion.RANDOM)))
+    once = pruned(found.module, plan_for(found, Choice(0.3, 1, ImportanceCriterion.RANDOM)))
     again = case_of(once)
-    twice = pruned(once, plan_for(again, Choice(0.3, 2, Criterion.L1)))
+    twice = pruned(once, plan_for(again, Choice(0.3, 2, ImportanceCriterion.L1)))
     before = dict(found.module.named_modules())
     kept = kept_channels(twice)
     blocks = {p.removesuffix(".bn") for p, m in twice.named_modules() if p.endswith(".bn")}

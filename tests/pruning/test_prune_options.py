@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from yoloquant.errors import UsageError
-from yoloquant.pruning.criteria import Criterion, Kind, Limits, Measure
+from yoloquant.pruning.criteria import ImportanceCriterion, Limits, Measure, PruningKind
 from yoloquant.pruning.prune_options import PruneOptions, parse
 
 
@@ -17,7 +17,7 @@ def test_a_number_a_text_and_a_mapping_say_the_same() -> None:
 
 def test_choices_are_read_by_name_and_patterns_from_a_comma_list() -> None:
     found = parse({"target": "parameters", "criterion": "taylor", "ignored": "model.0, model.2.*"})
-    assert found.target is Measure.PARAMETERS and found.criterion is Criterion.TAYLOR
+    assert found.target is Measure.PARAMETERS and found.criterion is ImportanceCriterion.TAYLOR
     assert found.ignored == ("model.0", "model.2.*")
     assert parse(found.to_dict()) == found
 
@@ -45,9 +45,9 @@ def test_bad_options_say_what_is_allowed(value: Any, message: str) -> None:
 
 
 def test_an_open_criterion_follows_the_data() -> None:
-    assert PruneOptions().measured_by(labels=True) is Criterion.TAYLOR
-    assert PruneOptions().measured_by(labels=False) is Criterion.L2
-    assert PruneOptions(criterion=Criterion.BN).measured_by(labels=True) is Criterion.BN
+    assert PruneOptions().measured_by(labels=True) is ImportanceCriterion.TAYLOR
+    assert PruneOptions().measured_by(labels=False) is ImportanceCriterion.L2
+    assert PruneOptions(criterion=ImportanceCriterion.BN).measured_by(labels=True) is ImportanceCriterion.BN
 
 
 def test_the_strictest_share_counts_for_a_layer() -> None:
@@ -55,4 +55,4 @@ def test_the_strictest_share_counts_for_a_layer() -> None:
     assert limits.share("model.0") == 0.0
     assert limits.share("model.2.cv1") == 0.3
     assert limits.share("model.9") == 0.8
-    assert Kind("2:4") is Kind.NM
+    assert PruningKind("2:4") is PruningKind.NM

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pruning_cases import case
 
 from yoloquant.errors import PruneError, UsageError
-from yoloquant.pruning.criteria import Criterion, Limits, Measure, Scope
+from yoloquant.pruning.criteria import ImportanceCriterion, Limits, Measure, PruningScope
 from yoloquant.pruning.importance import channel_scores, units
 from yoloquant.pruning.solver import Ladder, measure_of, solve
 
@@ -20,15 +20,17 @@ MEASURES = [Measure.CHANNELS, Measure.FLOPS, Measure.PARAMETERS]
 some = settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
-def ladder(limits: Limits, scope: Scope = Scope.GLOBAL, criterion: Criterion = Criterion.L2) -> Ladder:
+def ladder(
+    limits: Limits, scope: PruningScope = PruningScope.GLOBAL, criterion: ImportanceCriterion = ImportanceCriterion.L2
+) -> Ladder:
     found = case(FAMILY)
     _, ranked = units(found.groups, channel_scores(found.module, found.groups, criterion))
     return Ladder(found.groups, ranked, limits, scope)
 
 
-@pytest.mark.parametrize("scope", list(Scope))
+@pytest.mark.parametrize("scope", list(PruningScope))
 @pytest.mark.parametrize("round_to", [1, 8])
-def test_no_step_gives_a_channel_back(scope: Scope, round_to: int) -> None:
+def test_no_step_gives_a_channel_back(scope: PruningScope, round_to: int) -> None:
     steps = ladder(Limits(round_to, 0.9), scope)
     rungs = [steps.left(i) for i in range(0, len(steps), 9)]
     assert rungs[0] == case(FAMILY).groups.full()
@@ -37,9 +39,11 @@ def test_no_step_gives_a_channel_back(scope: Scope, round_to: int) -> None:
     assert rungs[-1] != rungs[0]
 
 
-@given(st.floats(0.02, 0.6), st.sampled_from(MEASURES), st.sampled_from(Scope), st.sampled_from([1, 2, 4]))
+@given(st.floats(0.02, 0.6), st.sampled_from(MEASURES), st.sampled_from(PruningScope), st.sampled_from([1, 2, 4]))
 @some
-def test_a_target_is_met_by_the_mildest_step(share: float, measure: Measure, scope: Scope, round_to: int) -> None:
+def test_a_target_is_met_by_the_mildest_step(
+    share: float, measure: Measure, scope: PruningScope, round_to: int
+) -> None:
     steps = ladder(Limits(round_to, 0.95), scope)
     cost = measure_of(case(FAMILY).costs, measure)
     left = solve(steps, cost, share, measure.value)
@@ -77,15 +81,15 @@ def test_shares_lie_between_nothing_and_all(share: float) -> None:
 
 
 def test_a_uniform_scope_takes_the_same_share_of_every_group() -> None:
-    steps = ladder(Limits(1, 0.9), Scope.UNIFORM)
+    steps = ladder(Limits(1, 0.9), PruningScope.UNIFORM)
     full = case(FAMILY).groups.full()
     left = solve(steps, measure_of(case(FAMILY).costs, Measure.CHANNELS), 0.5, "channels")
     assert all(abs(n / full[name] - 0.5) < 1 / full[name] + 0.05 for name, n in left.items())
 
 
-@given(st.sampled_from([1, 2, 3, 4, 8]), st.floats(0.1, 0.9), st.sampled_from(Scope))
+@given(st.sampled_from([1, 2, 3, 4, 8]), st.floats(0.1, 0.9), st.sampled_from(PruningScope))
 @some
-def test_limits_hold_at_the_last_step(round_to: int, max_ratio: float, scope: Scope) -> None:
+def test_limits_hold_at_the_last_step(round_to: int, max_ratio: float, scope: PruningScope) -> None:
     steps = ladder(Limits(round_to, max_ratio), scope)
     left = steps.left(len(steps) - 1)
     for group in case(FAMILY).groups.groups:

@@ -175,7 +175,7 @@ def test_one_weight_in_two_operations() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.conv(self.conv(x))
 
-    from yoloquant.quantization.simulate import FakeQuantize, simulate
+    from yoloquant.quantization.simulate import FixedFakeQuantize, simulate
 
     graph = trace(Twice().eval(), INFO)
     plan = derive(graph, PORTABLE)
@@ -186,4 +186,4 @@ def test_one_weight_in_two_operations() -> None:
     module = simulate(graph, plan)
     convs = [n for n in module.graph.nodes if n.op == "call_function" and "conv2d" in str(n.target)]
     assert len(convs) == 2
-    assert all(isinstance(module.get_submodule(str(n.args[1].target)), FakeQuantize) for n in convs)
+    assert all(isinstance(module.get_submodule(str(n.args[1].target)), FixedFakeQuantize) for n in convs)

@@ -14,7 +14,7 @@ from yoloquant.quantization.observers import Algorithm, CalibrationRecipe
 from yoloquant.quantization.plan import Plan
 from yoloquant.quantization.qparams import QParams, QuantSpec, fake_quantize, from_range
 from yoloquant.quantization.scheme import PORTABLE, derive
-from yoloquant.quantization.simulate import FakeQuantize, simulate
+from yoloquant.quantization.simulate import FixedFakeQuantize, simulate
 
 MINMAX = CalibrationRecipe(*[Algorithm.MINMAX] * 5)
 
@@ -49,7 +49,7 @@ def test_finer_grids_come_closer_to_float() -> None:
 def test_one_module_per_place(scheme: str) -> None:
     plan = tiny_artifact().plans[scheme]
     module = simulate(tiny_graph(), plan)
-    made = [m for m in module.modules() if isinstance(m, FakeQuantize)]
+    made = [m for m in module.modules() if isinstance(m, FixedFakeQuantize)]
     assert len(made) == len(plan.weights) + sum(len(p.sites) for p in plan.activations)
     assert {m.point for m in made} == set(plan.by_name)
     for fake in made:
@@ -65,7 +65,7 @@ def test_values_lie_on_the_grid_of_their_point() -> None:
     seen: dict[str, torch.Tensor] = {}
     module = simulate(graph, plan)
     for name, layer in module.named_modules():
-        if isinstance(layer, FakeQuantize):
+        if isinstance(layer, FixedFakeQuantize):
             layer.register_forward_hook(lambda m, i, o, n=name: seen.setdefault(m.point, o))
     run(module)
     assert set(seen) == set(plan.by_name)
@@ -90,14 +90,14 @@ def test_fake_quantize_module(axis: int | None) -> None:
     spec = QuantSpec(symmetric=axis is not None, axis=axis)
     amax = 1.0 if axis is None else np.linspace(0.5, 2, x.shape[axis])
     params = from_range(-amax, amax, spec)
-    result = FakeQuantize("p", params, spec)(x)
+    result = FixedFakeQuantize("p", params, spec)(x)
     np.testing.assert_allclose(result.numpy(), fake_quantize(x.numpy(), params, spec), rtol=1e-6, atol=1e-7)
 
 
 def test_a_single_channel() -> None:
     spec = QuantSpec(symmetric=True, axis=0)
     params = QParams(np.array([0.5], np.float32), np.array([0], np.int32))
-    assert FakeQuantize("p", params, spec)(torch.tensor([[0.6, 100.0]])).tolist() == [[0.5, 63.5]]
+    assert FixedFakeQuantize("p", params, spec)(torch.tensor([[0.6, 100.0]])).tolist() == [[0.5, 63.5]]
 
 
 def test_gradients_pass_through() -> None:

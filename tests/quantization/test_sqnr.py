@@ -15,7 +15,7 @@ from torch import fx
 from yoloquant.quantization.calibrate import observe, solve_plan, weight_of
 from yoloquant.quantization.plan import Plan, PointKind
 from yoloquant.quantization.scheme import PORTABLE, derive
-from yoloquant.quantization.simulate import FakeQuantize, simulate
+from yoloquant.quantization.simulate import FixedFakeQuantize, simulate
 from yoloquant.quantization.sqnr import Stage, activation_sqnr, sqnr_db, weight_sqnr
 
 FAMILIES = ("two-level", "yolo11", "yolo11 classify")
@@ -53,7 +53,7 @@ def separate(of: Stage, batch: list[np.ndarray]) -> dict[str, float]:
             quantized.run(torch.from_numpy(image))
         for node in module.graph.nodes:
             found = module.get_submodule(str(node.target)) if node.op == "call_module" else None
-            if not isinstance(found, FakeQuantize) or of.plan.by_name[found.point].kind is PointKind.WEIGHT:
+            if not isinstance(found, FixedFakeQuantize) or of.plan.by_name[found.point].kind is PointKind.WEIGHT:
                 continue
             before = plain.__dict__["found"][node.args[0].name].double()
             after = quantized.__dict__["found"][node.name].double()
@@ -91,7 +91,7 @@ def test_weights_equal_the_fake_quantized_weights_of_the_simulation() -> None:
     module = simulate(of.graph, of.plan)
     found = weight_sqnr(of)
     assert len(found) == len(of.plan.weights)
-    for quantizer in (m for m in module.modules() if isinstance(m, FakeQuantize) and m.point in found):
+    for quantizer in (m for m in module.modules() if isinstance(m, FixedFakeQuantize) and m.point in found):
         weight = torch.from_numpy(weight_of(of.graph, of.plan.by_name[quantizer.point]))
         noise = (quantizer(weight).double() - weight.double()).square().sum()
         assert found[quantizer.point] == pytest.approx(

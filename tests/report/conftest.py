@@ -9,9 +9,9 @@ import pytest
 
 from yoloquant.evaluation.results import (
     Accuracy,
-    Check,
     Comparison,
     Example,
+    GateCheck,
     Interval,
     Latency,
     TargetResult,
@@ -65,9 +65,9 @@ def make_target(name: str, verdict: Verdict, drop: float, *, ms: float = 20.0, s
     )
     message = f"drop straddles the limit; about 900 more images would settle it ({name})"
     checks = (
-        Check("map_drop", drop, 0.005, verdict, interval, "" if verdict is Verdict.PASS else message),
-        Check("fidelity", fidelity.value, 0.9, Verdict.PASS, fidelity),
-        Check("latency_ratio", ms / 28.7, 1.0, Verdict.PASS),
+        GateCheck("map_drop", drop, 0.005, verdict, interval, "" if verdict is Verdict.PASS else message),
+        GateCheck("fidelity", fidelity.value, 0.9, Verdict.PASS, fidelity),
+        GateCheck("latency_ratio", ms / 28.7, 1.0, Verdict.PASS),
     )
     return TargetResult(
         target=name,

@@ -16,9 +16,9 @@ from yoloquant.errors import ArtifactError
 from yoloquant.evaluation.results import (
     SCHEMA_VERSION,
     Accuracy,
-    Check,
     Comparison,
     Example,
+    GateCheck,
     Interval,
     Latency,
     TargetResult,
@@ -38,7 +38,7 @@ intervals = st.builds(Interval, numbers, numbers, numbers, numbers, numbers)
 accuracies = st.builds(Accuracy, numbers, numbers, per_name, per_size)
 latencies = st.builds(Latency, numbers, numbers, st.integers(1, 999), st.integers(1, 64), maybe, maybe)
 verdicts = st.sampled_from(Verdict)
-checks = st.builds(Check, words, maybe, numbers, verdicts, st.none() | intervals, words)
+checks = st.builds(GateCheck, words, maybe, numbers, verdicts, st.none() | intervals, words)
 comparisons = st.builds(
     Comparison,
     st.none() | intervals,
@@ -190,7 +190,7 @@ def test_shipped_schema_is_current_and_documents_every_field() -> None:
     schema = json.loads(shipped.read_text(encoding="utf-8"))
     assert schema == json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
-    documented = (Accuracy, Check, Comparison, Example, Interval, TargetResult)
+    documented = (Accuracy, GateCheck, Comparison, Example, Interval, TargetResult)
     for node in [schema, *(schema["$defs"][cls.__name__] for cls in documented)]:
         assert all("description" in prop for prop in node["properties"].values())
     assert schema["additionalProperties"] is False

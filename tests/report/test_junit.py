@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from yoloquant.evaluation.results import Check, TargetResult, ValidationResult
+from yoloquant.evaluation.results import GateCheck, TargetResult, ValidationResult
 from yoloquant.report import to_junit
 from yoloquant.types import Verdict
 
@@ -93,7 +93,7 @@ def test_no_target_at_all_is_an_error(result: ValidationResult) -> None:
 
 @pytest.mark.parametrize("text", ["]]><x/>", "a\x00b\x1b[31m", "\ud800", "<!-- --", "&amp;", "\ufffe"])
 def test_any_text_is_well_formed(result: ValidationResult, text: str) -> None:
-    check = Check(text, float("nan"), float("inf"), Verdict.FAIL, message=text)
+    check = GateCheck(text, float("nan"), float("inf"), Verdict.FAIL, message=text)
     target = TargetResult(text, text, text, Verdict.FAIL, checks=(check,), error=text, notes=(text,))
     root = ET.fromstring(to_junit(replace(result, targets=(target,), gate=text)).encode("utf-8"))
     assert_valid(root)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from yoloquant.evaluation.results import Check, Interval, TargetResult, ValidationResult
+from yoloquant.evaluation.results import GateCheck, Interval, TargetResult, ValidationResult
 from yoloquant.report import to_markdown
 from yoloquant.types import Verdict
 
@@ -85,7 +85,7 @@ def test_no_nan_is_shown(result: ValidationResult) -> None:
     broken = replace(
         target.comparison, map_drop=Interval(nan, nan, nan), fidelity=Interval(nan, nan, nan), per_class_drop={"a": nan}
     )
-    check = Check("map_drop", nan, 0.005, Verdict.ERROR)
+    check = GateCheck("map_drop", nan, 0.005, Verdict.ERROR)
     odd = replace(target, comparison=broken, checks=(check,), size_bytes=0)
     assert "nan" not in to_markdown(replace(result, targets=(odd,))).lower()
 

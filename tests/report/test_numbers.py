@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yoloquant.evaluation.results import Check, Interval
+from yoloquant.evaluation.results import GateCheck, Interval
 from yoloquant.report import numbers
 from yoloquant.report.sentences import check_limit, check_value, higher_is_better
 from yoloquant.report.text import shorten
@@ -43,8 +43,8 @@ def test_what_is_no_number_is_a_dash(formatter: object, value: float | None) -> 
         (check_value("map_drop", 0.0213), "+2.13 points"),
         (check_value("latency_ratio", 0.75), "0.75×"),
         (check_value("confidence_shift", -0.04), "−0.040"),
-        (check_limit(Check("fidelity", 0.9, 0.945, Verdict.FAIL)), "≥ 0.945"),
-        (check_limit(Check("map_drop", 0.01, 0.005, Verdict.FAIL)), "≤ 0.50 points"),
+        (check_limit(GateCheck("fidelity", 0.9, 0.945, Verdict.FAIL)), "≥ 0.945"),
+        (check_limit(GateCheck("map_drop", 0.01, 0.005, Verdict.FAIL)), "≤ 0.50 points"),
     ],
 )
 def test_formats(text: str, expected: str) -> None:

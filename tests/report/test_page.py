@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from yoloquant.evaluation.results import Check, Interval, TargetResult, ValidationResult
+from yoloquant.evaluation.results import GateCheck, Interval, TargetResult, ValidationResult
 from yoloquant.report import to_html
 from yoloquant.types import Verdict
 
@@ -156,7 +156,7 @@ def test_no_nan_is_shown(result: ValidationResult) -> None:
         target,
         comparison=comparison,
         latency=replace(target.latency, median_ms=nan),
-        checks=(Check("map_drop", nan, 0.005, Verdict.ERROR),),
+        checks=(GateCheck("map_drop", nan, 0.005, Verdict.ERROR),),
     )
     text = Outline(to_html(replace(result, targets=(odd,), seconds=nan))).text.lower()
     assert not {"nan", "inf", "none", "nan%"} & set(re.findall(r"[\w%]+", text))
@@ -165,6 +165,6 @@ def test_no_nan_is_shown(result: ValidationResult) -> None:
 def test_names_from_outside_in_every_field(result: ValidationResult) -> None:
     evil = '"><img src=x onerror=alert(1)>'
     target = replace(result.targets[0], target=evil, path=evil, scheme=evil, error=evil, notes=(evil,))
-    checks = (Check(evil, 1.0, 1.0, Verdict.FAIL, message=evil),)
+    checks = (GateCheck(evil, 1.0, 1.0, Verdict.FAIL, message=evil),)
     odd = replace(result, gate=evil, environment={evil: [evil]}, targets=(replace(target, checks=checks),))
     assert "img" not in {tag for tag, _ in Outline(to_html(odd)).tags}

@@ -24,7 +24,7 @@ from yoloquant.pruning.groups import Atom, Group
 from yoloquant.pruning.remove_channels import cut
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.sensitivity import AnalyzeOptions, Sensitivity, analyze
-from yoloquant.sensitivity.analyze_options import Metric
+from yoloquant.sensitivity.analyze_options import AnalysisMetric
 from yoloquant.sensitivity.images import Images, open_images
 from yoloquant.sensitivity.parts import Part
 from yoloquant.sensitivity.pruning_groups import CUT, MASK, PruneSubject, parts_of
@@ -112,7 +112,7 @@ def test_parts_keep_to_what_a_group_allows() -> None:
 
 def labelled(images: Images, model: TorchRunner) -> Images:
     """The images with what a model is sure of as their labels, so that mAP is no zero."""
-    found = Scorer(images, Metric.FIDELITY, model).detections(model)
+    found = Scorer(images, AnalysisMetric.FIDELITY, model).detections(model)
     items = []
     for item, seen, (_, where) in zip(images.data.images, found, images.inputs, strict=True):
         sure = seen.above(0.25)

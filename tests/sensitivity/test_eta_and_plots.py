@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from yoloquant.sensitivity import Measured, Sensitivity
+from yoloquant.sensitivity import Sensitivity, SensitivityMeasurement
 from yoloquant.sensitivity.eta import Eta
 from yoloquant.sensitivity.plots import draw_bars, draw_heatmap, write_plots
 
@@ -26,7 +26,9 @@ def test_one_slow_part_does_not_spoil_the_estimate() -> None:
 def found(kind: str, parts: int = 3) -> Sensitivity:
     ratios = ((0.25,), (0.5, 0.75)) if kind == "prune" else ((),)
     points = tuple(
-        Measured(f"model.{i}.cv1", r[0] if r else None, r, 0.1 * i, None if i == 2 else 0.1 * i - 0.1, "mask")
+        SensitivityMeasurement(
+            f"model.{i}.cv1", r[0] if r else None, r, 0.1 * i, None if i == 2 else 0.1 * i - 0.1, "mask"
+        )
         for i in range(parts)
         for r in ratios
     )

@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 
 from yoloquant.errors import OutputError, UsageError
-from yoloquant.sensitivity.journal import Entry, Journal, key_of
+from yoloquant.sensitivity.journal import Journal, JournalEntry, key_of
 
 WHAT = {"model": "abc", "options": {"ratios": [0.25, 0.1 + 0.2]}}
-ENTRIES = [Entry("", None, 0.0, ""), Entry("model.0", 1 / 3, 0.1 + 0.2, "mask"), Entry("model.1", 0.5, None, "cut")]
+ENTRIES = [
+    JournalEntry("", None, 0.0, ""),
+    JournalEntry("model.0", 1 / 3, 0.1 + 0.2, "mask"),
+    JournalEntry("model.1", 0.5, None, "cut"),
+]
 
 
 def filled(folder: Path) -> Journal:

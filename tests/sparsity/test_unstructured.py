@@ -14,7 +14,14 @@ from torch import nn
 
 from yoloquant.errors import PruneError, UsageError
 from yoloquant.sparsity.sparse_layers import sparse_layers
-from yoloquant.sparsity.unstructured import Scope, Sparsity, apply_masks, magnitude_masks, masks_of, sparsity_report
+from yoloquant.sparsity.unstructured import (
+    Sparsity,
+    SparsityScope,
+    apply_masks,
+    magnitude_masks,
+    masks_of,
+    sparsity_report,
+)
 
 
 def model() -> Any:
@@ -33,15 +40,15 @@ class Two(nn.Module):
         self.large.weight.data.mul_(1000)
 
 
-@pytest.mark.parametrize("scope", list(Scope))
+@pytest.mark.parametrize("scope", list(SparsityScope))
 @settings(max_examples=15, deadline=None)
 @given(amount=st.floats(0, 0.75))
-def test_exactly_the_smallest_weights_go(scope: Scope, amount: float) -> None:
+def test_exactly_the_smallest_weights_go(scope: SparsityScope, amount: float) -> None:
     module = model()
     masks = magnitude_masks(module, Sparsity(amount, scope))
     layers, _ = sparse_layers(module)
     assert set(masks) == set(layers)
-    parts = [list(masks)] if scope is Scope.GLOBAL else [[name] for name in masks]
+    parts = [list(masks)] if scope is SparsityScope.GLOBAL else [[name] for name in masks]
     for part in parts:
         values = torch.cat([layers[n].detach().abs().flatten() for n in part])
         kept = torch.cat([masks[n].flatten() for n in part])
@@ -52,9 +59,9 @@ def test_exactly_the_smallest_weights_go(scope: Scope, amount: float) -> None:
 
 def test_global_takes_from_small_weights_and_layer_from_each() -> None:
     module = Two(first=20, second=12)
-    total = magnitude_masks(module, Sparsity(0.5, Scope.GLOBAL))
+    total = magnitude_masks(module, Sparsity(0.5, SparsityScope.GLOBAL))
     assert int((~total["small.weight"]).sum()) == 64 and bool(total["large.weight"].all())
-    each = magnitude_masks(module, Sparsity(0.5, Scope.LAYER))
+    each = magnitude_masks(module, Sparsity(0.5, SparsityScope.LAYER))
     assert [int((~m).sum()) for m in each.values()] == [40, 24]
 
 
@@ -145,8 +152,8 @@ def test_a_scope_must_be_known() -> None:
         Sparsity(0.5, "everywhere")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("scope", list(Scope))
-def test_an_emptied_layer_is_refused_with_the_largest_amount(scope: Scope) -> None:
+@pytest.mark.parametrize("scope", list(SparsityScope))
+def test_an_emptied_layer_is_refused_with_the_largest_amount(scope: SparsityScope) -> None:
     module = Two(first=12, second=20)
     with pytest.raises(PruneError, match=r"small\.weight without any weight") as caught:
         magnitude_masks(module, Sparsity(0.99, scope))

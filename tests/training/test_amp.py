@@ -15,17 +15,17 @@ from ultralytics.engine import trainer as engine
 
 from yoloquant import api
 from yoloquant.quantization.artifact import Artifact
-from yoloquant.training.distillation.criterion import Criterion
+from yoloquant.training.distillation.criterion import DistillationCriterion
 from yoloquant.training.distillation.distill import Tap, Teacher, head_outputs
 from yoloquant.training.qat import fake_quant as kernels
 from yoloquant.training.qat import fake_quant_chunked as kernels_chunks
 from yoloquant.training.qat import fake_quant_eager as kernels_passes
-from yoloquant.training.qat.fake_quant import FakeQuantize, FakeQuantizeChannels, FakeQuantizeSiLU, Grid
+from yoloquant.training.qat.fake_quant import FakeQuantize, FakeQuantizeChannels, FakeQuantizeSiLU, IntegerGrid
 from yoloquant.training.qat.prepare import attach, ranges_of
 from yoloquant.training.qat.qat_options import QATOptions
 
 COMMON = {"imgsz": 64, "batch": 4, "epochs": 1, "device": "cpu", "plots": False, "workers": 0, "exist_ok": True}
-INT8 = Grid(-128, 127)
+INT8 = IntegerGrid(-128, 127)
 RANGES = ((0.03, -20.0), (1 / 256, -128.0), (0.02, -100.0))  # of a SiLU's input, its sigmoid and its product
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here")
 
@@ -57,7 +57,7 @@ def student() -> Any:
         for p in float_model.parameters():
             p.mul_(1.05)
     teacher = Teacher(float_model, outputs, model)
-    model.criterion = Criterion(host=None, options=QATOptions(), teacher=teacher, tap=Tap(model, outputs))
+    model.criterion = DistillationCriterion(host=None, options=QATOptions(), teacher=teacher, tap=Tap(model, outputs))
     model.model[-1].training = True
     return model
 
@@ -221,7 +221,7 @@ def results(move: Any, shape: tuple[int, ...] = (2, 6, 9, 7), dtype: torch.dtype
     found += [out, *torch.autograd.grad(out, given[:3], move(upstream))]
     weight = [move(x).detach().requires_grad_(), move(torch.linspace(0.01, 0.1, shape[1])).reshape(1, -1, 1, 1)]
     weight[1] = weight[1].detach().requires_grad_()
-    out = FakeQuantizeChannels.apply(*weight, Grid(-127, 127))
+    out = FakeQuantizeChannels.apply(*weight, IntegerGrid(-127, 127))
     found += [out, *torch.autograd.grad(out, weight, move(upstream))]
     return [f.detach().cpu() for f in found]
 

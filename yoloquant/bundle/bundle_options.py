@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..options import PathOrNone, option, option_model
 
 if TYPE_CHECKING:
-    from ..runtime.core.bundle_manifest import Manifest
+    from ..runtime.core.bundle_manifest import BundleManifest
 
 
 @option_model
@@ -45,5 +45,5 @@ class Bundle:
 
     path: Path
     archive: Path | None
-    manifest: Manifest
+    manifest: BundleManifest
     notes: tuple[str, ...] = ()

@@ -19,7 +19,7 @@ from ..runtime.apps.golden import (
     SELECTION,
     Golden,
     GoldenImage,
-    Outcome,
+    GoldenOutcome,
     output_errors,
     pooled,
     rows,
@@ -27,7 +27,7 @@ from ..runtime.apps.golden import (
     write_outputs,
 )
 from ..runtime.backends import Backend, BackendOptions
-from ..runtime.core.bundle_manifest import Accuracy
+from ..runtime.core.bundle_manifest import ExportAccuracy
 from ..runtime.core.detector import Detector
 from ..targets.exports import content_sha256
 from ..types import ExportedModel, HeadLayout, Verdict
@@ -75,7 +75,7 @@ class Expected:
     """
 
     golden: Golden
-    accuracy: Accuracy | None
+    accuracy: ExportAccuracy | None
     tensors: tuple[Tensor, ...]
     notes: tuple[str, ...]
 
@@ -115,7 +115,10 @@ def _open(exported: ExportedModel, device: BundleDevice, options: BundleOptions)
 
 
 def kernel_noise(
-    exported: ExportedModel, device: BundleDevice, options: BundleOptions, chosen: list[tuple[str, np.ndarray, Outcome]]
+    exported: ExportedModel,
+    device: BundleDevice,
+    options: BundleOptions,
+    chosen: list[tuple[str, np.ndarray, GoldenOutcome]],
 ) -> dict[str, float]:
     """How far other correct kernels of the runtime are from the golden outputs, relative to their spread."""
     choice = BackendOptions(threads=options.threads, raw=exported.layout is HeadLayout.RAW, optimize=False)
@@ -132,7 +135,7 @@ def kernel_noise(
 
 def _choose(
     detector: Detector, options: BundleOptions, imgsz: tuple[int, int]
-) -> list[tuple[str, np.ndarray, Outcome]]:
+) -> list[tuple[str, np.ndarray, GoldenOutcome]]:
     """The images on which most is found, because they tell most."""
     found = [(name, image, run(detector, image)) for name, image in candidates(options.data, imgsz)]
     if not found:
@@ -143,7 +146,7 @@ def _choose(
     ]
 
 
-def _store(name: str, image: np.ndarray, outcome: Outcome, bundle: Path) -> GoldenImage:
+def _store(name: str, image: np.ndarray, outcome: GoldenOutcome, bundle: Path) -> GoldenImage:
     import cv2
 
     stem = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in name)[:60]
@@ -157,14 +160,14 @@ def _store(name: str, image: np.ndarray, outcome: Outcome, bundle: Path) -> Gold
     return GoldenImage(f"{FOLDER}/{stem}.png", f"{FOLDER}/{stem}.npz", outcome.input_sha256, rows(outcome.detections))
 
 
-def _tensors(backend: Backend, outcome: Outcome) -> tuple[Tensor, ...]:
+def _tensors(backend: Backend, outcome: GoldenOutcome) -> tuple[Tensor, ...]:
     scale, zero_point = backend.input_quantization or (None, None)
     first = Tensor("input", str(np.dtype(backend.input_dtype)), tuple(backend.input_shape), scale, zero_point)
     rest = (Tensor(f"output_{i}", "float32", o.shape) for i, o in enumerate(outcome.outputs))
     return (first, *rest)
 
 
-def _notes(chosen: list[tuple[str, np.ndarray, Outcome]], golden: Golden) -> tuple[str, ...]:
+def _notes(chosen: list[tuple[str, np.ndarray, GoldenOutcome]], golden: Golden) -> tuple[str, ...]:
     notes = []
     noise = golden.made_with.get("noise") or {}
     apart = [f"{part} by {value:.3f}" for part, value in noise.items() if FACTOR * value > MOST[part]]
@@ -181,7 +184,7 @@ def _notes(chosen: list[tuple[str, np.ndarray, Outcome]], golden: Golden) -> tup
     return tuple(notes)
 
 
-def _reported(report: Any, exported: ExportedModel) -> Accuracy | None:
+def _reported(report: Any, exported: ExportedModel) -> ExportAccuracy | None:
     """The accuracy of an artifact in a validation's result or in its report.json.
 
     Raises:
@@ -208,7 +211,7 @@ def _reported(report: Any, exported: ExportedModel) -> Accuracy | None:
     if row.accuracy is None:
         return None  # validated without labels
     digest = str(report.environment.get("data_sha256", ""))
-    return Accuracy(_metrics(row.accuracy), report.images, report.labels, digest, source="report")
+    return ExportAccuracy(_metrics(row.accuracy), report.images, report.labels, digest, source="report")
 
 
 def _metrics(found: Any) -> dict[str, float]:
@@ -235,7 +238,7 @@ def _check_row(row: TargetResult, report: ValidationResult, exported: ExportedMo
         )
 
 
-def _measured(detector: Detector, options: BundleOptions) -> Accuracy | None:
+def _measured(detector: Detector, options: BundleOptions) -> ExportAccuracy | None:
     """The accuracy on the data's labels, measured as a device measures it; None without labels."""
     assert options.data is not None
     with tempfile.TemporaryDirectory(prefix="yoloquant-") as scratch:
@@ -245,7 +248,7 @@ def _measured(detector: Detector, options: BundleOptions) -> Accuracy | None:
             logger.warning("'%s' has no labels, so no accuracy goes into the bundle", options.data)
             return None
         found = measure(detector, source, limit=options.limit)
-    return Accuracy(found.metrics, found.images, data.labels, data.sha256)
+    return ExportAccuracy(found.metrics, found.images, data.labels, data.sha256)
 
 
 def _listed(data: Path, scratch: Path) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import TargetError, YoloquantError
 from ..evaluation.processors import PROCESSORS, Launch, launch, parse
-from ..runtime.core.bundle_manifest import Manifest, read
+from ..runtime.core.bundle_manifest import BundleManifest, read
 
 PACKAGE = "yoloquant_runtime"
 TIMEOUT_S = 1800.0
@@ -77,7 +77,7 @@ def verify_on(
 
 def _one(
     folder: Path,
-    manifest: Manifest,
+    manifest: BundleManifest,
     processor: str,
     root: str | os.PathLike[str],
     arguments: tuple[str, ...],

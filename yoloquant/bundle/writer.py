@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ArtifactError, OutputError, TargetError, UsageError
 from ..io import atomic_path
 from ..quantization.artifact import versions
-from ..runtime.core.bundle_manifest import FILE_NAME, Manifest, read
+from ..runtime.core.bundle_manifest import FILE_NAME, BundleManifest, read
 from ..runtime.core.folder_check import FileEntry, file_sha256
 from ..types import ExportedModel, HeadLayout
 from .archive import pack
@@ -140,10 +140,10 @@ def _manifest(
     expected: Expected,
     plan: Plan | None,
     model: str,
-) -> Manifest:
+) -> BundleManifest:
     plain = artifact.metadata()
     planned = exported.metadata.get("planned_convs", ())
-    return Manifest(
+    return BundleManifest(
         target=exported.target,
         device=device.name,
         backend=device.backend,

@@ -22,7 +22,7 @@ class ManifestImage(BaseModel):
     boxes: int = Field(ge=0, description="labelled boxes after removal of exact duplicates")
 
 
-class Manifest(BaseModel):
+class SubsetManifest(BaseModel):
     """A subset of a data set.
 
     Attributes:
@@ -56,14 +56,14 @@ def _sha256(stream: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> SubsetManifest:
     """Read a manifest.
 
     Raises:
         DataError: It is missing, no JSON, or has other keys.
     """
     try:
-        return Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return SubsetManifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except OSError as exc:
         raise DataError(
             f"manifest {path} cannot be read ({exc.strerror}); tools/make_coco_subset.py writes one"
@@ -74,11 +74,11 @@ def read_manifest(path: Path) -> Manifest:
         first = exc.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise DataError(
-            f"manifest {path}: {place}: {first['msg']}; allowed keys are {', '.join(Manifest.model_fields)}"
+            f"manifest {path}: {place}: {first['msg']}; allowed keys are {', '.join(SubsetManifest.model_fields)}"
         ) from exc
 
 
-def check_manifest(manifest: Manifest, images: Sequence[tuple[Path, int]]) -> None:
+def check_manifest(manifest: SubsetManifest, images: Sequence[tuple[Path, int]]) -> None:
     """Hold images against a manifest.
 
     Args:

@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..types import Verdict
 from .compare import Measurements
-from .gate_metrics import METRICS, Metric, Unit
-from .results import Check, Interval
+from .gate_metrics import METRICS, GateMetric, LimitUnit
+from .results import GateCheck, Interval
 
 
-class Rule(str, Enum):
+class LimitRule(str, Enum):
     """How a limit is held against a measurement with an interval."""
 
     PROVE = "prove"  # the whole interval must be on the good side; inconclusive while it straddles the limit
@@ -35,11 +35,11 @@ class Limit(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     limit: float = Field(allow_inf_nan=False)
-    rule: Rule = Rule.PROVE
+    rule: LimitRule = LimitRule.PROVE
     noise: float = Field(default=0.0, ge=0.0, le=0.5, allow_inf_nan=False)
 
 
-def check_limit(name: str, limit: Limit, measured: Measurements, min_boxes: int = 1) -> Check | None:
+def check_limit(name: str, limit: Limit, measured: Measurements, min_boxes: int = 1) -> GateCheck | None:
     """Hold a measurement against a limit.
 
     Args:
@@ -61,7 +61,7 @@ def check_limit(name: str, limit: Limit, measured: Measurements, min_boxes: int 
     verdict = decide(value, interval, limit, sign=metric.sign)
     title = f"{metric.title} ({label})" if label else metric.title
     message = _message(metric, title, verdict, limit, measured.images, value, interval)
-    return Check(name, value, limit.limit, verdict, interval, message)
+    return GateCheck(name, value, limit.limit, verdict, interval, message)
 
 
 def decide(value: float, interval: Interval | None, limit: Limit, *, sign: float = 1.0) -> Verdict:
@@ -74,14 +74,14 @@ def decide(value: float, interval: Interval | None, limit: Limit, *, sign: float
         sign: 1 if the limit is an upper bound, -1 if it is a lower bound.
     """
     bound = sign * limit.limit
-    if interval is None or limit.rule is Rule.ESTIMATE:
+    if interval is None or limit.rule is LimitRule.ESTIMATE:
         return Verdict.PASS if sign * value <= bound else Verdict.FAIL
     low, high = sorted((sign * interval.low, sign * interval.high))
     if low > bound:
         return Verdict.FAIL
-    if limit.rule is Rule.VETO or high <= bound:
+    if limit.rule is LimitRule.VETO or high <= bound:
         return Verdict.PASS
-    if limit.rule is Rule.LIKELY and sign * value <= bound:
+    if limit.rule is LimitRule.LIKELY and sign * value <= bound:
         return Verdict.PASS
     return Verdict.INCONCLUSIVE
 
@@ -119,7 +119,7 @@ def _worst_class(limit: Limit, measured: Measurements, min_boxes: int) -> tuple[
     many = {c: drop for c, drop in measured.class_drops.items() if measured.class_boxes.get(c, 0) >= min_boxes}
     if not many:
         return None, None, ""
-    key = {Rule.VETO: "low", Rule.PROVE: "high"}.get(limit.rule, "value")
+    key = {LimitRule.VETO: "low", LimitRule.PROVE: "high"}.get(limit.rule, "value")
     worst = max(many, key=lambda name: getattr(many[name], key))
     return many[worst].value, many[worst], worst
 
@@ -141,7 +141,7 @@ def _widened(interval: Interval, noise: float) -> Interval:
 
 
 def _message(
-    metric: Metric,
+    metric: GateMetric,
     title: str,
     verdict: Verdict,
     limit: Limit,
@@ -151,9 +151,9 @@ def _message(
 ) -> str:
     relation = "at least" if metric.at_least else "at most"
     text = f"{title} is {value:.4f}, allowed is {relation} {limit.limit:g}"
-    if metric.unit is Unit.POINTS:
+    if metric.unit is LimitUnit.POINTS:
         text += f" ({limit.limit * 100:g} points)"
-    if interval is None or limit.rule is Rule.ESTIMATE:
+    if interval is None or limit.rule is LimitRule.ESTIMATE:
         return text
     kind = f"{interval.level:.0%} interval" if metric.sampled else "spread"
     text += f" ({kind} {interval.low:.4f} to {interval.high:.4f})"
@@ -163,7 +163,7 @@ def _message(
     return text + ("; it scatters across the limit, so measure again on a quiet machine" if scatters else "")
 
 
-def _outlook(metric: Metric, verdict: Verdict, limit: Limit, images: int, value: float, interval: Interval) -> str:
+def _outlook(metric: GateMetric, verdict: Verdict, limit: Limit, images: int, value: float, interval: Interval) -> str:
     """What more images would give."""
     more = images_to_settle(value, interval, limit.limit, images)
     if verdict is Verdict.INCONCLUSIVE:

@@ -14,17 +14,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..errors import UsageError
 from ..types import Verdict
-from .checks import Limit, Rule, check_limit, decide, images_to_settle
+from .checks import Limit, LimitRule, check_limit, decide, images_to_settle
 from .compare import Measurements
 from .gate_metrics import METRICS
-from .results import Check, ValidationResult
+from .results import GateCheck, ValidationResult
 
 __all__ = [
     "GATES_FOLDER",
     "Gate",
     "Limit",
+    "LimitRule",
     "Require",
-    "Rule",
     "Unmeasured",
     "decide",
     "exit_code",
@@ -124,10 +124,10 @@ class Gate(BaseModel):
         chosen = {**self.limits, **self.targets.get(target, {})}
         found = {name: limit for name in METRICS if (limit := chosen.get(name)) is not None}
         if self.require is Require.PROOF:
-            found = {name: limit.model_copy(update={"rule": Rule.PROVE}) for name, limit in found.items()}
+            found = {name: limit.model_copy(update={"rule": LimitRule.PROVE}) for name, limit in found.items()}
         return found
 
-    def judge(self, target: str, measured: Measurements) -> tuple[tuple[Check, ...], tuple[str, ...]]:
+    def judge(self, target: str, measured: Measurements) -> tuple[tuple[GateCheck, ...], tuple[str, ...]]:
         """Hold an artifact's measurements against the limits.
 
         Args:
@@ -156,24 +156,24 @@ class Gate(BaseModel):
             text = (
                 f"gate '{self.name}' has no limit for '{target}' that could be measured; add one, fidelity for instance"
             )
-            checks.append(Check("gate", None, 0.0, Verdict.INCONCLUSIVE, None, text))
+            checks.append(GateCheck("gate", None, 0.0, Verdict.INCONCLUSIVE, None, text))
         return (*(doubt for doubt, _ in doubts), *checks), tuple(notes)
 
-    def _unmeasured(self, name: str, limit: Limit, measured: Measurements) -> Check | None:
+    def _unmeasured(self, name: str, limit: Limit, measured: Measurements) -> GateCheck | None:
         policy = self.without_labels if METRICS[name].needs_labels and not measured.labelled else self.unmeasured
         if policy is Unmeasured.SKIP:
             return None
         text = f"{METRICS[name].title} was not measured: {measured.why_unmeasured(name)}"
-        return Check(name, None, limit.limit, Verdict.INCONCLUSIVE, None, text)
+        return GateCheck(name, None, limit.limit, Verdict.INCONCLUSIVE, None, text)
 
-    def _doubts(self, measured: Measurements) -> list[tuple[Check, frozenset[str]]]:
+    def _doubts(self, measured: Measurements) -> list[tuple[GateCheck, frozenset[str]]]:
         """What makes measurements worthless, each with the limits that it touches."""
         sampled = frozenset(name for name, metric in METRICS.items() if metric.sampled)
         labelled = frozenset(name for name, metric in METRICS.items() if metric.needs_labels)
-        found: list[tuple[Check, frozenset[str]]] = []
+        found: list[tuple[GateCheck, frozenset[str]]] = []
 
         def doubt(name: str, value: float, least: float, touched: frozenset[str], text: str) -> None:
-            found.append((Check(name, value, least, Verdict.INCONCLUSIVE, None, text), touched))
+            found.append((GateCheck(name, value, least, Verdict.INCONCLUSIVE, None, text), touched))
 
         if measured.images < self.min_images:
             text = f"{measured.images} images prove nothing and fail nothing; at least {self.min_images} are needed"
@@ -199,7 +199,7 @@ class Gate(BaseModel):
         return found
 
 
-def _doubted(check: Check, doubts: Iterable[tuple[Check, frozenset[str]]]) -> Check:
+def _doubted(check: GateCheck, doubts: Iterable[tuple[GateCheck, frozenset[str]]]) -> GateCheck:
     """A check that something else makes worthless is neither passed nor failed."""
     if check.verdict not in (Verdict.PASS, Verdict.FAIL):
         return check

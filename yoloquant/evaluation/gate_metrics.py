@@ -9,7 +9,7 @@ from ..runtime.tasks import spec_of
 from ..types import Task
 
 
-class Unit(str, Enum):
+class LimitUnit(str, Enum):
     """What a limit is written in, and how people read it."""
 
     POINTS = "points"  # a fraction of 1 in the file; read as points of accuracy, x 100
@@ -18,7 +18,7 @@ class Unit(str, Enum):
 
 
 @dataclass(frozen=True)
-class Metric:
+class GateMetric:
     """One quantity that a gate can limit.
 
     Attributes:
@@ -34,7 +34,7 @@ class Metric:
     """
 
     title: str
-    unit: Unit
+    unit: LimitUnit
     least: float
     most: float
     at_least: bool = False
@@ -53,20 +53,20 @@ class Metric:
         if self.least <= limit <= self.most:
             return ""
         text = f"{name}: {limit:g} is out of range; a limit of {name} is a {self.unit.value} between "
-        if self.unit is Unit.POINTS:
+        if self.unit is LimitUnit.POINTS:
             text = f"{name}: {limit:g} would be {limit * 100:g} points; a limit of {name} is a fraction of 1 between "
         text += f"{self.least:g} and {self.most:g}"
         meant = limit / 100
         return f"{text}; did you mean {meant:g}?" if self.least <= meant <= self.most and meant > 0 else text
 
 
-def _drop(title: str, tasks: frozenset[str] = frozenset()) -> Metric:
-    return Metric(title, Unit.POINTS, -0.25, 0.25, needs_labels=True, tasks=tasks)
+def _drop(title: str, tasks: frozenset[str] = frozenset()) -> GateMetric:
+    return GateMetric(title, LimitUnit.POINTS, -0.25, 0.25, needs_labels=True, tasks=tasks)
 
 
-def _of_tasks() -> dict[str, Metric]:
+def _of_tasks() -> dict[str, GateMetric]:
     """Drops of every figure that a task is scored by, and fidelity by every similarity that it knows."""
-    found: dict[str, Metric] = {}
+    found: dict[str, GateMetric] = {}
     having: dict[str, set[str]] = {}
     for task in Task:
         spec = spec_of(task)
@@ -80,19 +80,21 @@ def _of_tasks() -> dict[str, Metric]:
     return {name: replace(metric, tasks=frozenset(having[name])) for name, metric in found.items()}
 
 
-def _fidelity(title: str) -> Metric:
-    return Metric(title, Unit.FRACTION, 0.5, 1.0, at_least=True)
+def _fidelity(title: str) -> GateMetric:
+    return GateMetric(title, LimitUnit.FRACTION, 0.5, 1.0, at_least=True)
 
 
-METRICS: dict[str, Metric] = {
+METRICS: dict[str, GateMetric] = {
     **_of_tasks(),
     "per_class_drop": _drop("largest drop of a class"),
     "fidelity": _fidelity("fidelity to FP32"),
-    "divergence": Metric(
-        "divergence of probabilities", Unit.FRACTION, 0.0, 5.0, tasks=frozenset({Task.CLASSIFY.value})
+    "divergence": GateMetric(
+        "divergence of probabilities", LimitUnit.FRACTION, 0.0, 5.0, tasks=frozenset({Task.CLASSIFY.value})
     ),
-    "confidence_shift": Metric("mean confidence shift", Unit.FRACTION, 0.0, 0.5, absolute=True),
-    "latency_ratio": Metric("latency relative to FP32 in the same runtime", Unit.RATIO, 0.01, 20.0, sampled=False),
-    "size_ratio": Metric("size relative to FP32", Unit.RATIO, 0.01, 20.0, sampled=False),
+    "confidence_shift": GateMetric("mean confidence shift", LimitUnit.FRACTION, 0.0, 0.5, absolute=True),
+    "latency_ratio": GateMetric(
+        "latency relative to FP32 in the same runtime", LimitUnit.RATIO, 0.01, 20.0, sampled=False
+    ),
+    "size_ratio": GateMetric("size relative to FP32", LimitUnit.RATIO, 0.01, 20.0, sampled=False),
 }
 """By the name of the limit in a gate file. A new task's metrics are found in its own file."""

@@ -77,7 +77,7 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Check:
+class GateCheck:
     """One limit of a gate, held against one measurement.
 
     Attributes:
@@ -168,7 +168,7 @@ class TargetResult:
     latency: Latency | None = None
     size_bytes: int = 0
     peak_memory_bytes: int | None = None
-    checks: tuple[Check, ...] = ()
+    checks: tuple[GateCheck, ...] = ()
     error: str = ""
     notes: tuple[str, ...] = ()
     sha256: str = ""

@@ -19,7 +19,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Measured:
+class SensitivityMeasurement:
     """One part of the model, changed alone.
 
     Attributes:
@@ -60,13 +60,13 @@ class Sensitivity(Summarized):
     kind: str
     metric: str
     baseline: float
-    points: tuple[Measured, ...]
+    points: tuple[SensitivityMeasurement, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
-    def parts(self) -> dict[str, tuple[Measured, ...]]:
+    def parts(self) -> dict[str, tuple[SensitivityMeasurement, ...]]:
         """Measurements by part, milder ratios first."""
-        found: dict[str, list[Measured]] = {}
+        found: dict[str, list[SensitivityMeasurement]] = {}
         for point in self.points:
             found.setdefault(point.name, []).append(point)
         return {name: tuple(sorted(p, key=lambda m: m.ratio or 0.0)) for name, p in found.items()}
@@ -82,7 +82,7 @@ class Sensitivity(Summarized):
         return tuple(sorted(means.items(), key=lambda pair: (-pair[1], pair[0])))
 
     @staticmethod
-    def _mean(found: tuple[Measured, ...]) -> float:
+    def _mean(found: tuple[SensitivityMeasurement, ...]) -> float:
         drops = [p.loss for p in found for _ in (p.asked or (0.0,))]
         return sum(drops) / len(drops)
 
@@ -107,7 +107,7 @@ class Sensitivity(Summarized):
         return {name: self._share(found, limit) for name, found in self.parts.items()}
 
     @staticmethod
-    def _share(found: tuple[Measured, ...], limit: float) -> float:
+    def _share(found: tuple[SensitivityMeasurement, ...], limit: float) -> float:
         share = 0.0
         for point in found:
             if point.loss > limit:
@@ -218,7 +218,7 @@ class Sensitivity(Summarized):
         }.get(self.metric, self.metric)
         return f"{what}; baseline {self.baseline:.4f}; one part changed at a time, larger is worse"
 
-    def cells(self, name: str) -> tuple[Measured, ...]:
+    def cells(self, name: str) -> tuple[SensitivityMeasurement, ...]:
         """One measurement of a part for every requested ratio, or its only one."""
         found = self.parts[name]
         if not self.ratios:
@@ -230,19 +230,21 @@ class Sensitivity(Summarized):
         return ["not finite" if p.drop is None else f"{p.drop:.4f}{_rounded(p, r)}" for p, r in cells]
 
 
-def _rounded(point: Measured, asked: float | None) -> str:
+def _rounded(point: SensitivityMeasurement, asked: float | None) -> str:
     """The ratio that was really measured, where it is another than the column's."""
     if asked is None or point.ratio is None or abs(point.ratio - asked) < 0.005:
         return ""
     return f" (-{point.ratio:.0%})"
 
 
-def _measured(data: Mapping[str, Any]) -> Measured:
+def _measured(data: Mapping[str, Any]) -> SensitivityMeasurement:
     numbers = {k: None if data[k] is None else float(data[k]) for k in ("ratio", "score", "drop")}
     if not all(v is None or math.isfinite(v) for v in numbers.values()):
         raise ValueError(f"a number of '{data['name']}' is not finite")
     asked = tuple(float(r) for r in data["asked"])
-    return Measured(str(data["name"]), numbers["ratio"], asked, numbers["score"], numbers["drop"], str(data["how"]))
+    return SensitivityMeasurement(
+        str(data["name"]), numbers["ratio"], asked, numbers["score"], numbers["drop"], str(data["how"])
+    )
 
 
 def _check_limit(limit: float) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import DataError, UsageError
 from ..runtime.apps.keys import RUNNING
 from ..runtime.apps.running import Running
-from ..runtime.apps.settings import Settings
+from ..runtime.apps.settings import VerbSettings
 from ..runtime.core.detections import Detections
 from ..types import ExportedModel, ModelInfo
 from .run_exports import ArtifactOpener, texts_of
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Found(Detections):
+class ImageDetections(Detections):
     """Detections in pixels of the image; ``xyxy``, ``confidence`` and ``class_id`` as in ``supervision``."""
 
     names: tuple[str, ...] = ()
@@ -86,9 +86,9 @@ class LoadedModel:
             raise UsageError(f"got {type(images).__name__}; give the path of an image, an array, or several of these")
         return [self._one(image) for image in images]
 
-    def _one(self, image: Any) -> Found:
+    def _one(self, image: Any) -> ImageDetections:
         found = self._detector(_pixels(image))
-        return Found(**vars(found), names=tuple(self.info.names))
+        return ImageDetections(**vars(found), names=tuple(self.info.names))
 
     def close(self) -> None:
         """Free the runtime."""
@@ -140,5 +140,5 @@ def load(export: str | os.PathLike[str] | ExportedModel, **keywords: Any) -> Loa
         TargetError: The runtime refuses it.
     """
     path = export.path if isinstance(export, ExportedModel) else Path(export)
-    running = Running.parse(Settings(texts_of(keywords), RUNNING, "load"))
+    running = Running.parse(VerbSettings(texts_of(keywords), RUNNING, "load"))
     return LoadedModel(ArtifactOpener(str(path), running)())

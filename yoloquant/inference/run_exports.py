@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import targets
 from ..errors import ArtifactError, UsageError
-from ..runtime.apps.running import BundleOpener, Network, Running
+from ..runtime.apps.running import BundleOpener, RunnableModel, Running
 from ..targets.exports import load_exports
 from ..types import HeadLayout
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..runtime.apps.bench_report import Report
     from ..runtime.apps.predict import PredictOptions
     from ..runtime.apps.predict_summary import Summary
-    from ..runtime.apps.settings import Settings
+    from ..runtime.apps.settings import VerbSettings
     from ..runtime.core.detector import Detector
     from ..types import ExportedModel
 
@@ -38,7 +38,7 @@ class ArtifactOpener:
     path: str
     running: Running = field(default_factory=Running)
 
-    def network(self) -> Network:
+    def network(self) -> RunnableModel:
         """What is there.
 
         Raises:
@@ -67,11 +67,11 @@ def is_bundle(path: Path) -> bool:
     return (path / FILE_NAME).is_file()
 
 
-def _network(export: ExportedModel) -> Network | None:
+def _network(export: ExportedModel) -> RunnableModel | None:
     """What of an artifact runs here; None if it has to be built first."""
     target = targets.get(export.target)
     path = target.runnable(export)
-    return Network(target.device_backend(), path, export.info, export.layout is HeadLayout.RAW) if path else None
+    return RunnableModel(target.device_backend(), path, export.info, export.layout is HeadLayout.RAW) if path else None
 
 
 def _exports(path: str | Path) -> tuple[ExportedModel, ...]:
@@ -80,7 +80,7 @@ def _exports(path: str | Path) -> tuple[ExportedModel, ...]:
     return load_exports(named.with_suffix(".onnx") if named.suffix == ".engine" and named.is_file() else named)
 
 
-def _single(path: str) -> Network:
+def _single(path: str) -> RunnableModel:
     """The one artifact that a path names.
 
     Raises:
@@ -206,9 +206,9 @@ def predict_with(values: Mapping[str, Any], say: Callable[[str], None] | None = 
     """
     from ..runtime.apps.keys import PREDICT
     from ..runtime.apps.predict import PredictOptions
-    from ..runtime.apps.settings import Settings
+    from ..runtime.apps.settings import VerbSettings
 
-    settings = Settings(texts_of(values), PREDICT, "predict")
+    settings = VerbSettings(texts_of(values), PREDICT, "predict")
     options = PredictOptions.parse(settings)
     return predict(_model(settings), options, Running.parse(settings), say)
 
@@ -232,9 +232,9 @@ def bench_with(values: Mapping[str, Any]) -> Report:
     from ..runtime.apps.bench import GOLDEN, parse_options, pictures_of
     from ..runtime.apps.bench import bench as run
     from ..runtime.apps.keys import BENCH
-    from ..runtime.apps.settings import Settings
+    from ..runtime.apps.settings import VerbSettings
 
-    settings = Settings(texts_of(values), BENCH, "bench")
+    settings = VerbSettings(texts_of(values), BENCH, "bench")
     options = parse_options(settings)
     models = [part.strip() for part in _model(settings).split(",") if part.strip()]
     found = openers(models, Running.parse(settings))
@@ -249,7 +249,7 @@ def bench_main(arguments: Mapping[str, str], say: Callable[[str], None]) -> int:
     return finish(bench_with(arguments), arguments.get("output", ""), say)
 
 
-def _model(settings: Settings) -> str:
+def _model(settings: VerbSettings) -> str:
     model = settings.text("model")
     if not model:
         raise UsageError("model=<a bundle's folder, or an artifact in its export folder> is missing")

@@ -35,7 +35,7 @@ from .channel_labels import (
     spread,
     varies_along,
 )
-from .network import Conv, Equal, MatMul, Member, Network, Split
+from .network import ChannelGraph, Conv, Equal, MatMul, Member, Split
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ _MOVES = frozenset(
 _SPLITS = frozenset({"split", "split_with_sizes", "chunk"})
 
 
-def follow(module: nn.Module, imgsz: tuple[int, int], channels: int = 3) -> Network:
+def follow(module: nn.Module, imgsz: tuple[int, int], channels: int = 3) -> ChannelGraph:
     """Follow every channel of a live, unfused YOLO.
 
     Args:
@@ -130,7 +130,7 @@ class _Walk:
             **signature.inputs_to_lifted_tensor_constants,
         }
 
-    def run(self) -> Network:
+    def run(self) -> ChannelGraph:
         for node in self.program.graph.nodes:
             if node.op == "placeholder":
                 self.values[node] = self._placeholder(node)
@@ -141,7 +141,7 @@ class _Walk:
                     if not isinstance(value, fx.Node) or all(user.op == "output" for user in value.users):
                         self._pin(self._value(value))
         find = self.union.resolve
-        return Network(
+        return ChannelGraph(
             list(dict.fromkeys(Member(m.parameter, m.axis, find(m.labels)) for m in self.members)),
             [Equal(e.module, tuple(find(p) for p in e.parts), e.kind) for e in self.equal],
             [Conv(c.parameter, c.positions, c.kernel, find(c.reads), find(c.writes), c.depthwise) for c in self.convs],

@@ -11,7 +11,7 @@ from ..errors import UsageError
 from ..sparsity.record import TWO_FOUR
 
 
-class Kind(str, Enum):
+class PruningKind(str, Enum):
     """What is removed."""
 
     STRUCTURED = "structured"  # whole channels: a smaller, faster model on every runtime
@@ -27,7 +27,7 @@ class FineTune(str, Enum):
     DETECT = "detect"  # labels alone
 
 
-class Criterion(str, Enum):
+class ImportanceCriterion(str, Enum):
     """How the importance of a channel is measured."""
 
     L1 = "l1"
@@ -38,7 +38,7 @@ class Criterion(str, Enum):
     RANDOM = "random"
 
 
-class Scope(str, Enum):
+class PruningScope(str, Enum):
     """How removals are spread."""
 
     GLOBAL = "global"  # the least important units of the whole network

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..errors import PruneError
-from .network import Equal, Network
+from .network import ChannelGraph, Equal
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Group:
 class Groups:
     """Every group of a network, in the order of execution, and what each costs."""
 
-    network: Network
+    network: ChannelGraph
     groups: tuple[Group, ...]
 
     def __iter__(self) -> Iterable[Group]:  # type: ignore[override]
@@ -84,7 +84,7 @@ class Groups:
         return {g.name: g.count for g in self.groups}
 
 
-def find_groups(network: Network) -> Groups:
+def find_groups(network: ChannelGraph) -> Groups:
     """Sort channels into groups.
 
     Channels that the same layers make and read are one group. Groups that share a tensor which code splits evenly are
@@ -111,7 +111,7 @@ def find_groups(network: Network) -> Groups:
     return Groups(network, tuple(g for _, g in sorted(found, key=lambda pair: pair[0])))
 
 
-def _kinds(network: Network) -> dict[int, frozenset[tuple[str, int, int]]]:
+def _kinds(network: ChannelGraph) -> dict[int, frozenset[tuple[str, int, int]]]:
     """For every label the parameter axes that it appears on, and how often."""
     seen: dict[int, Counter[tuple[str, int]]] = defaultdict(Counter)
     for member in network.members:
@@ -144,7 +144,7 @@ def _memberships(equal: Iterable[Equal]) -> dict[int, tuple[tuple[int, int, int]
     return {label: tuple(sorted((*k, n) for k, n in counts.items())) for label, counts in found.items()}
 
 
-def _makers(network: Network) -> dict[int, tuple[int, str]]:
+def _makers(network: ChannelGraph) -> dict[int, tuple[int, str]]:
     """The layer that makes each label, with its place in the order of execution."""
     found: dict[int, tuple[int, str]] = {}
     for order, conv in enumerate(network.convs):

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from ..errors import PruneError
-from .criteria import Criterion
+from .criteria import ImportanceCriterion
 from .groups import Atom, Group, Groups
 
 Scores = Mapping[int, float]
@@ -28,7 +28,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Unit:
+class RemovalUnit:
     """What is removed at once.
 
     Attributes:
@@ -45,7 +45,7 @@ class Unit:
 def channel_scores(
     module: nn.Module,
     groups: Groups,
-    criterion: Criterion,
+    criterion: ImportanceCriterion,
     *,
     gradients: Mapping[str, torch.Tensor] | None = None,
     seed: int = 0,
@@ -65,35 +65,35 @@ def channel_scores(
     Raises:
         PruneError: ``taylor`` without gradients, ``bn`` for a model without BatchNorm.
     """
-    if criterion is Criterion.RANDOM:
+    if criterion is ImportanceCriterion.RANDOM:
         generator = np.random.default_rng(seed)
         return {label: float(generator.random()) for label in groups.owner}
-    if criterion is Criterion.TAYLOR:
+    if criterion is ImportanceCriterion.TAYLOR:
         if gradients is None:
             raise PruneError("criterion=taylor needs data=<data yaml> to take gradients on; or use criterion=l2")
         return _sum(_taylor(gradients, groups), groups)
-    if criterion is Criterion.BN:
+    if criterion is ImportanceCriterion.BN:
         return _bn_scores(module, groups)
-    power = 1 if criterion is Criterion.L1 else 2
+    power = 1 if criterion is ImportanceCriterion.L1 else 2
     scores = _relative(_sum(_norms(module, groups, power), groups), groups)
-    return _lamp(scores, groups) if criterion is Criterion.LAMP else scores
+    return _lamp(scores, groups) if criterion is ImportanceCriterion.LAMP else scores
 
 
-def units(groups: Groups, scores: Scores) -> tuple[dict[str, tuple[tuple[int, ...], ...]], list[Unit]]:
+def units(groups: Groups, scores: Scores) -> tuple[dict[str, tuple[tuple[int, ...], ...]], list[RemovalUnit]]:
     """Put the channels of each group into the order in which they go.
 
     Returns:
         Channel positions of every atom by group, least important first; and every unit with its score.
     """
     order: dict[str, tuple[tuple[int, ...], ...]] = {}
-    found: list[Unit] = []
+    found: list[RemovalUnit] = []
     for group in groups.groups:
         order[group.name] = tuple(_ascending(a, scores) for a in group.atoms)
         for rank in range(group.count):
             taken = _unit_scores(group, order[group.name], scores, rank)
             if not np.isfinite(taken).all():
                 raise PruneError(f"the importance of '{group.name}' is NaN or infinite: look at the model and the data")
-            found.append(Unit(group.name, rank, float(np.mean(taken))))
+            found.append(RemovalUnit(group.name, rank, float(np.mean(taken))))
     return order, found
 
 

@@ -10,16 +10,18 @@ from torch import nn
 from ..bridge.checkpoint import HostModel
 from ..sparsity.record import RECORD, sparse_record
 from ..sparsity.two_four import masks_24
-from ..sparsity.unstructured import Scope as Among
 from ..sparsity.unstructured import Sparsity, apply_masks, magnitude_masks, sparsity_report
-from .criteria import Kind, Permutation, Scope
+from ..sparsity.unstructured import SparsityScope as Among
+from .criteria import Permutation, PruningKind, PruningScope
 from .permute_channels import permute_channels
 from .prune_options import PruneOptions
 
 
 def sparsity_of(options: PruneOptions) -> Sparsity:
     """The amount of zeros that options ask for."""
-    return Sparsity(options.amount, Among.LAYER if options.scope is Scope.UNIFORM else Among.GLOBAL, options.ignored)
+    return Sparsity(
+        options.amount, Among.LAYER if options.scope is PruningScope.UNIFORM else Among.GLOBAL, options.ignored
+    )
 
 
 def make_sparse(source: HostModel, options: PruneOptions) -> tuple[nn.Module, list[str]]:
@@ -30,7 +32,7 @@ def make_sparse(source: HostModel, options: PruneOptions) -> tuple[nn.Module, li
     """
     module = copy.deepcopy(source.module)
     lines = reordered(module, options, source.channels)
-    if options.kind is Kind.NM:
+    if options.kind is PruningKind.NM:
         found = masks_24(module, options.ignored)
         apply_masks(module, found.masks)
         lines.append(f"2:4 in {len(found.masks)} layers, {found.retained:.1%} of their magnitude stays")
@@ -44,7 +46,7 @@ def make_sparse(source: HostModel, options: PruneOptions) -> tuple[nn.Module, li
 
 def reordered(module: Any, options: PruneOptions, channels: int) -> list[str]:
     """Reorder channels in place so that 2:4 loses less, if that is asked for."""
-    if options.kind is not Kind.NM or options.permutation is Permutation.NONE:
+    if options.kind is not PruningKind.NM or options.permutation is Permutation.NONE:
         return []
     moved = permute_channels(module, channels=channels, ignored=options.ignored)
     better = [m for m in moved if m.after > m.before]

@@ -9,7 +9,7 @@ from torch import nn
 
 from .cost import Cost
 from .groups import Groups
-from .network import Network
+from .network import ChannelGraph
 from .plan import PrunePlan
 
 RECORD = "yoloquant_pruned"  # attribute of a pruned module: a list, one entry for each time that something was removed
@@ -37,7 +37,7 @@ def unpruned_cost(module: nn.Module) -> Cost | None:
     return Cost(int(record[0]["macs"][0]), int(record[0]["parameters"][0])) if record else None
 
 
-def entry(plan: PrunePlan, groups: Groups, network: Network) -> dict[str, Any]:
+def entry(plan: PrunePlan, groups: Groups, network: ChannelGraph) -> dict[str, Any]:
     """What to remember of channels that a plan takes away.
 
     Args:
@@ -55,7 +55,7 @@ def entry(plan: PrunePlan, groups: Groups, network: Network) -> dict[str, Any]:
     }
 
 
-def _surviving(network: Network, dropped: frozenset[int]) -> dict[str, dict[str, Any]]:
+def _surviving(network: ChannelGraph, dropped: frozenset[int]) -> dict[str, dict[str, Any]]:
     """By block of convolution and BatchNorm that loses channels, how many it had and the positions that stay."""
     found = {}
     for member in network.members:

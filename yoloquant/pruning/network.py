@@ -78,7 +78,7 @@ class MatMul:
 
 
 @dataclass
-class Network:
+class ChannelGraph:
     """Everything that following the channels found.
 
     Attributes:

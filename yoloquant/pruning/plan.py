@@ -18,7 +18,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Entry:
+class GroupDecision:
     """What becomes of one group.
 
     Attributes:
@@ -48,7 +48,7 @@ class PrunePlan:
         latency: Predicted or measured milliseconds before and after by runtime, where known.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[GroupDecision, ...]
     imgsz: tuple[int, int]
     before: Cost
     after: Cost
@@ -112,7 +112,9 @@ class PrunePlan:
             if data["format"] != FORMAT:
                 raise PruneError(f"the plan has format {data['format']}; this release reads {FORMAT}")
             entries = tuple(
-                Entry(str(e["group"]), int(e["before"]), int(e["after"]), tuple(tuple(map(int, o)) for o in e["order"]))
+                GroupDecision(
+                    str(e["group"]), int(e["before"]), int(e["after"]), tuple(tuple(map(int, o)) for o in e["order"])
+                )
                 for e in data["groups"]
             )
             height, width = (int(v) for v in data["imgsz"])
@@ -177,7 +179,7 @@ def _arrow(before: int, after: int) -> str:
     return str(before) if before == after else f"{before} -> {after}"
 
 
-def _dropped(entry: Entry, group: Group) -> set[int]:
+def _dropped(entry: GroupDecision, group: Group) -> set[int]:
     sizes = [len(a.labels) for a in group.atoms]
     if entry.before != group.count or [len(o) for o in entry.order] != sizes:
         raise PruneError(

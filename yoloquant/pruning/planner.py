@@ -11,11 +11,11 @@ from torch import nn
 from ..errors import PruneError
 from .channel_graph import follow
 from .cost import Cost, CostModel
-from .criteria import Criterion, Measure
+from .criteria import ImportanceCriterion, Measure
 from .groups import Groups, find_groups
-from .importance import Unit, channel_scores
+from .importance import RemovalUnit, channel_scores
 from .importance import units as units_of
-from .plan import Entry, PrunePlan
+from .plan import GroupDecision, PrunePlan
 from .prune_options import PruneOptions
 from .solver import Ladder, measure_of, solve
 
@@ -35,8 +35,8 @@ class Analysis:
     groups: Groups
     costs: CostModel
     order: Mapping[str, tuple[tuple[int, ...], ...]]
-    units: tuple[Unit, ...]
-    criterion: Criterion
+    units: tuple[RemovalUnit, ...]
+    criterion: ImportanceCriterion
 
 
 def weigh(
@@ -70,7 +70,7 @@ def weigh(
     return Analysis(groups, CostModel(groups, extra), order, tuple(found), criterion)
 
 
-def ranked(analysis: Analysis, measure: Callable[[Mapping[str, int]], float] | None) -> tuple[Unit, ...]:
+def ranked(analysis: Analysis, measure: Callable[[Mapping[str, int]], float] | None) -> tuple[RemovalUnit, ...]:
     """Units by the loss that they hold over the root of what they cost; as they are for the other criteria.
 
     A unit's loss is the sum over its channels. Ranking by loss alone empties cheap layers to no avail, by loss over
@@ -80,7 +80,7 @@ def ranked(analysis: Analysis, measure: Callable[[Mapping[str, int]], float] | N
         analysis: The weighed model.
         measure: Cost of what is left; None where every unit costs the same.
     """
-    if measure is None or analysis.criterion is not Criterion.TAYLOR:
+    if measure is None or analysis.criterion is not ImportanceCriterion.TAYLOR:
         return analysis.units
     groups = analysis.groups
     full = groups.full()
@@ -134,7 +134,7 @@ def make_plan(
 def plan_of(analysis: Analysis, left: Mapping[str, int], options: PruneOptions, imgsz: tuple[int, int]) -> PrunePlan:
     """The plan that leaves so many units of every group."""
     groups, costs = analysis.groups, analysis.costs
-    entries = tuple(Entry(g.name, g.count, left[g.name], tuple(analysis.order[g.name])) for g in groups.groups)
+    entries = tuple(GroupDecision(g.name, g.count, left[g.name], tuple(analysis.order[g.name])) for g in groups.groups)
     return PrunePlan(
         entries, imgsz, costs(groups.full()), costs(left), settings=options.to_dict(), layers=costs.layers(left)
     )

@@ -16,7 +16,7 @@ from ..quantization.artifact import plain_arguments, save_checkpoint
 from ..summarized import Summarized
 from .blocks import without_blocks
 from .choose_plan import choose
-from .criteria import Criterion, Kind
+from .criteria import ImportanceCriterion, PruningKind
 from .metadata import unpruned_cost
 from .plan import PrunePlan
 from .planner import weigh
@@ -92,7 +92,7 @@ def prune(
     size = source.resolve_imgsz(imgsz)
     target = _output(source, output)
     images = None if data is None else _images(data, chosen, size, source.task)
-    if chosen.kind is not Kind.STRUCTURED:
+    if chosen.kind is not PruningKind.STRUCTURED:
         return _sparse(source, chosen, size, target, dry_run)
     module, lines = source.module, []
     if chosen.blocks:
@@ -102,7 +102,7 @@ def prune(
         lines = [f"took out {b.path}, which changes its input by {b.change:.0%}" for b in gone]
         source = replace(source, module=module)
     products = None
-    if chosen.plan is None and chosen.measured_by(_labelled(data)) is Criterion.TAYLOR:
+    if chosen.plan is None and chosen.measured_by(_labelled(data)) is ImportanceCriterion.TAYLOR:
         if not _labelled(data):
             raise PruneError(
                 f"criterion=taylor takes gradients of the loss and needs labelled data: data=<data yaml>, got {data}; "

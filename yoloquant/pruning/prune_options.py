@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..options import UNSAFE, Names, TextOrNone, build, option, option_model
-from .criteria import Criterion, FineTune, Kind, Limits, Measure, Permutation, Scope
+from .criteria import FineTune, ImportanceCriterion, Limits, Measure, Permutation, PruningKind, PruningScope
 
 FINE_TUNING = ("steps", "loss", "teacher", "distill_weight", "detect_weight", "feature_weight", "freeze_bn")
 """Options of the training that follows pruning; without training they mean nothing."""
@@ -25,16 +25,18 @@ class PruneOptions:
         help="what the share is of: flops (multiplications), parameters, channels, or latency measured in runtime=; "
         "the sparse kinds count weights",
     )
-    kind: Kind = option(
-        default=Kind.STRUCTURED, help="structured (whole channels), unstructured (single weights) or 2:4 (two of four)"
+    kind: PruningKind = option(
+        default=PruningKind.STRUCTURED,
+        help="structured (whole channels), unstructured (single weights) or 2:4 (two of four)",
     )
-    criterion: Criterion | None = option(
+    criterion: ImportanceCriterion | None = option(
         default=None,
         help="how importance is measured: l1, l2, bn, lamp, taylor or random; taylor where data have labels, else l2, "
         "if not given",
     )
-    scope: Scope = option(
-        default=Scope.GLOBAL, help="global (least important of the network) or uniform (the same share everywhere)"
+    scope: PruningScope = option(
+        default=PruningScope.GLOBAL,
+        help="global (least important of the network) or uniform (the same share everywhere)",
     )
     round_to: int | None = option(
         default=None, ge=1, help="pruned layers keep a multiple of so many channels; the runtime's own if not given"
@@ -74,16 +76,16 @@ class PruneOptions:
     allow_unsafe: bool = option(default=False, help=UNSAFE)
 
     def __post_init__(self) -> None:
-        if self.kind is not Kind.STRUCTURED and (self.target is not Measure.FLOPS or self.blocks):
+        if self.kind is not PruningKind.STRUCTURED and (self.target is not Measure.FLOPS or self.blocks):
             raise UsageError(f"kind={self.kind.value} counts weights; target and blocks belong to kind=structured")
 
     def limits(self, default: int = 8, protected: dict[str, float] | None = None) -> Limits:
         """What must stay."""
         return Limits(self.round_to or default, self.max_ratio, self.ignored, protected)
 
-    def measured_by(self, labels: bool) -> Criterion:
+    def measured_by(self, labels: bool) -> ImportanceCriterion:
         """The criterion, with or without labelled data."""
-        return self.criterion or (Criterion.TAYLOR if labels else Criterion.L2)
+        return self.criterion or (ImportanceCriterion.TAYLOR if labels else ImportanceCriterion.L2)
 
     @property
     def needs_labels(self) -> bool:

@@ -14,7 +14,7 @@ from ..errors import PruneError
 from .channel_graph import follow, raw_twin
 from .groups import find_groups
 from .metadata import RECORD, entry, mark_yaml
-from .network import Equal, Network, Split
+from .network import ChannelGraph, Equal, Split
 from .plan import PrunePlan
 
 
@@ -56,7 +56,7 @@ def _check_runs(module: nn.Module, imgsz: tuple[int, int], channels: int) -> Non
             ) from exc
 
 
-def cut(module: Any, network: Network, dropped: frozenset[int]) -> None:
+def cut(module: Any, network: ChannelGraph, dropped: frozenset[int]) -> None:
     """Remove channels, in place."""
     for path, axes in _by_module(network, dropped).items():
         _cut_module(module.get_submodule(path), path, axes)
@@ -76,7 +76,7 @@ def _selected(old: torch.Tensor, axis: int, keep: list[int]) -> torch.Tensor:
     return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
 
 
-def _by_module(network: Network, dropped: frozenset[int]) -> dict[str, dict[int, list[int]]]:
+def _by_module(network: ChannelGraph, dropped: frozenset[int]) -> dict[str, dict[int, list[int]]]:
     """Positions that go, by module and axis of its weight."""
     found: dict[str, dict[int, list[int]]] = defaultdict(dict)
     for member in network.members:
@@ -88,7 +88,7 @@ def _by_module(network: Network, dropped: frozenset[int]) -> dict[str, dict[int,
 
 
 def _bare(
-    module: nn.Module, network: Network, dropped: frozenset[int]
+    module: nn.Module, network: ChannelGraph, dropped: frozenset[int]
 ) -> Iterable[tuple[str, str, dict[int, list[int]]]]:
     """Parameters that belong to no layer, such as the gain of an attention block."""
     for member in network.members:

@@ -10,9 +10,9 @@ from fnmatch import fnmatchcase
 
 from ..errors import PruneError, UsageError
 from .cost import Cost, CostModel
-from .criteria import Limits, Measure, Scope
+from .criteria import Limits, Measure, PruningScope
 from .groups import Group, Groups
-from .importance import Unit
+from .importance import RemovalUnit
 
 STEPS = 400  # thresholds that a search looks at
 
@@ -35,12 +35,12 @@ class Ladder:
         scope: How removals are spread.
     """
 
-    def __init__(self, groups: Groups, units: Sequence[Unit], limits: Limits, scope: Scope) -> None:
+    def __init__(self, groups: Groups, units: Sequence[RemovalUnit], limits: Limits, scope: PruningScope) -> None:
         check_ignored(groups, limits)
         self.groups, self._limits = groups, limits
         self._ranks: dict[str, list[float]] = defaultdict(list)
         for unit in units:
-            value = unit.rank / groups.by_name[unit.group].count if scope is Scope.UNIFORM else unit.score
+            value = unit.rank / groups.by_name[unit.group].count if scope is PruningScope.UNIFORM else unit.score
             self._ranks[unit.group].append(value)
         values = sorted(v for ranks in self._ranks.values() for v in ranks)
         picks = sorted({min(len(values) - 1, i * len(values) // STEPS) for i in range(1, STEPS + 1)})

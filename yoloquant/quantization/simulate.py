@@ -14,7 +14,7 @@ from .qparams import QParams, QuantSpec
 MODULE_PREFIX = "fake_quantize_"
 
 
-class FakeQuantize(nn.Module):
+class FixedFakeQuantize(nn.Module):
     """Quantize and dequantize in float32, with fixed parameters.
 
     Attributes:
@@ -57,7 +57,7 @@ def simulate(graph: Graph, plan: Plan, *, bias: dict[str, np.ndarray] | None = N
     def make(module: fx.GraphModule, source: fx.Node, point: Point, place: str) -> fx.Node:
         assert point.params is not None
         name = f"{MODULE_PREFIX}{source.name}"
-        module.add_submodule(name, FakeQuantize(point.name, point.params, point.spec))
+        module.add_submodule(name, FixedFakeQuantize(point.name, point.params, point.spec))
         node = module.graph.call_module(name, (source,))
         node.meta = dict(source.meta)
         return node

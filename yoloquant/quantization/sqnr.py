@@ -14,7 +14,7 @@ from ..graph.trace import Graph
 from .calibrate import weight_of
 from .plan import Plan
 from .qparams import fake_quantize
-from .simulate import MODULE_PREFIX, FakeQuantize, simulate
+from .simulate import MODULE_PREFIX, FixedFakeQuantize, simulate
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class _Beside(fx.Interpreter):
             return _Pair(quantized, pair.plain)
         return _Pair(quantized, execute(n.target, *_side(args, kwargs, lambda pair: pair.plain)))
 
-    def _compare(self, module: FakeQuantize, quantized: Tensor, plain: Tensor) -> None:
+    def _compare(self, module: FixedFakeQuantize, quantized: Tensor, plain: Tensor) -> None:
         signal, noise = self.power.get(module.point, (0.0, 0.0))
         signal += float(plain.double().square().sum())
         noise += float((quantized.double() - plain.double()).square().sum())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from ..evaluation.results import Check, TargetResult, ValidationResult
+from ..evaluation.results import GateCheck, TargetResult, ValidationResult
 from ..types import Verdict
 from .numbers import is_number
 from .sentences import check_interval, check_limit, check_sentence, check_value, headline
@@ -37,7 +37,7 @@ def to_junit(result: ValidationResult, *, inconclusive_fails: bool = False) -> s
         _finish(suite, (*result.notes, *target.notes))
     if not result.targets or (result.verdict is Verdict.ERROR and not root.findall(".//error")):
         suite = ET.SubElement(root, "testsuite", name="validation", id=str(len(result.targets)))
-        _case(suite, "validation", Check("measured", None, 0.0, result.verdict, message=headline(result)), tags)
+        _case(suite, "validation", GateCheck("measured", None, 0.0, result.verdict, message=headline(result)), tags)
         _count(suite)
     for name in ("tests", "failures", "errors"):
         root.set(name, str(sum(int(suite.get(name, "0")) for suite in root)))
@@ -55,7 +55,7 @@ def error_junit(message: str) -> str:
     """
     root = ET.Element("testsuites", name="yoloquant")
     suite = ET.SubElement(root, "testsuite", name="validation", id="0")
-    _case(suite, "validation", Check("measured", None, 0.0, Verdict.ERROR, message=message), _TAGS)
+    _case(suite, "validation", GateCheck("measured", None, 0.0, Verdict.ERROR, message=message), _TAGS)
     _count(suite)
     for name in ("tests", "failures", "errors"):
         root.set(name, suite.get(name, "0"))
@@ -97,23 +97,23 @@ def _number(value: float | None) -> str:
     return f"{value:.6g}" if is_number(value) else ""
 
 
-def _checks(target: TargetResult) -> list[Check]:
+def _checks(target: TargetResult) -> list[GateCheck]:
     """The gate's checks, after one that says whether the target was measured at all.
 
     A verdict that no check accounts for gets a test case of its own: it must never vanish from the CI's view.
     """
     broken = bool(target.error) or target.verdict is Verdict.ERROR
     message = target.error or "the target was asked for and not measured"
-    measured = Check(
+    measured = GateCheck(
         "measured", None, 0.0, Verdict.ERROR if broken else Verdict.PASS, message=message if broken else ""
     )
     checks = [measured, *target.checks]
     if target.verdict is not Verdict.PASS and all(check.verdict is not target.verdict for check in checks):
-        checks.append(Check("verdict", None, 0.0, target.verdict, message=f"the verdict is {target.verdict.value}"))
+        checks.append(GateCheck("verdict", None, 0.0, target.verdict, message=f"the verdict is {target.verdict.value}"))
     return checks
 
 
-def _case(suite: ET.Element, target: str, check: Check, tags: dict[Verdict, str]) -> None:
+def _case(suite: ET.Element, target: str, check: GateCheck, tags: dict[Verdict, str]) -> None:
     case = ET.SubElement(suite, "testcase", name=clean(check.name), classname=f"yoloquant.{clean(target)}")
     if check.verdict in tags:
         tag = tags[check.verdict]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..evaluation.results import Check, TargetResult, ValidationResult
+from ..evaluation.results import GateCheck, TargetResult, ValidationResult
 from ..types import Verdict
 from .numbers import DASH, fixed, fraction_interval, is_number, megabytes, milliseconds, points, points_interval, ratio
 
@@ -73,13 +73,13 @@ def check_value(name: str, value: float | None) -> str:
     return fixed(value, 3, signed="shift" in name)
 
 
-def check_interval(check: Check) -> str:
+def check_interval(check: GateCheck) -> str:
     """The interval of a check in the same unit as its value; empty if it has none."""
     is_points = "drop" in check.name or check.name.startswith(("map", "ap"))
     return points_interval(check.interval) if is_points else fraction_interval(check.interval)
 
 
-def check_limit(check: Check) -> str:
+def check_limit(check: GateCheck) -> str:
     """The limit with the side on which a value is good."""
     sign = "≥" if higher_is_better(check.name) else "≤"
     return f"{sign} {check_value(check.name, check.limit).replace('+', '')}"
@@ -92,7 +92,7 @@ def higher_is_better(name: str) -> bool:
     return "fidelity" in name or "iou" in name or name.startswith(("map", "ap", "min", "baseline_map"))
 
 
-def check_sentence(check: Check) -> str:
+def check_sentence(check: GateCheck) -> str:
     """The check's own message, or the measurement against its limit where it has none."""
     if check.message:
         return check.message

@@ -18,7 +18,7 @@ if not __package__:  # run by the path of its folder: python /media/bundle/yoloq
     sys.exit()
 
 from .apps.keys import BENCH, INFO, PREDICT, VERIFY
-from .apps.settings import Settings, parse
+from .apps.settings import VerbSettings, parse
 from .core.nearest import nearest
 from .errors import OutputError, SourceError, TargetError, UsageError, YoloquantError
 
@@ -125,7 +125,7 @@ def _checked(arguments: dict[str, str]) -> Path:
 
 
 def _verify(arguments: dict[str, str]) -> int:
-    settings = Settings(arguments, VERIFY, "verify")
+    settings = VerbSettings(arguments, VERIFY, "verify")
     folder = _checked(arguments)
     from .apps.verify import VerifyOptions, verify
     from .backends import BackendOptions
@@ -158,7 +158,7 @@ def _print(outcome: Verification) -> None:
 def _info(arguments: dict[str, str]) -> int:
     from .core.bundle_manifest import read  # nothing that imports numpy: a look needs the standard library alone
 
-    settings = Settings(arguments, INFO, "info")
+    settings = VerbSettings(arguments, INFO, "info")
     manifest = read(_folder(arguments))
     if settings.text("json"):
         _write(settings.text("json"), manifest.text())

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from ..evaluation.sensitivity import Measured, Sensitivity
+from ..evaluation.sensitivity import Sensitivity, SensitivityMeasurement
 from .analyze import analyze
-from .analyze_options import AnalyzeOptions, Kind, Metric, Per
+from .analyze_options import AnalysisKind, AnalysisMetric, AnalyzeOptions, Per
 
-__all__ = ["AnalyzeOptions", "Kind", "Measured", "Metric", "Per", "Sensitivity", "analyze"]
+__all__ = [
+    "AnalysisKind",
+    "AnalysisMetric",
+    "AnalyzeOptions",
+    "Per",
+    "Sensitivity",
+    "SensitivityMeasurement",
+    "analyze",
+]

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from ..evaluation.sensitivity import Measured, Sensitivity
-from .analyze_options import AnalyzeOptions, Kind, Metric
+from ..evaluation.sensitivity import Sensitivity, SensitivityMeasurement
+from .analyze_options import AnalysisKind, AnalysisMetric, AnalyzeOptions
 from .eta import Eta
-from .journal import Entry, Journal
+from .journal import Journal, JournalEntry
 
 if TYPE_CHECKING:
     from ..quantization.artifact import Artifact
@@ -57,7 +57,7 @@ def analyze(
 
     images = open_images(data, options, artifact.info)
     assert data is not None
-    subject, more = (_prune if options.kind is Kind.PRUNE else _quant)(artifact, images, data, options)
+    subject, more = (_prune if options.kind is AnalysisKind.PRUNE else _quant)(artifact, images, data, options)
     what = {
         "model": artifact.model.sha256,
         "data": images.data.data_hash,
@@ -76,7 +76,7 @@ def _artifact(model: Any, options: AnalyzeOptions) -> Artifact:
     from ..quantization.artifact import Artifact
 
     host = load_model(model, allow_unsafe=options.allow_unsafe)
-    if options.kind is Kind.QUANT and host.state.get("plans"):
+    if options.kind is AnalysisKind.QUANT and host.state.get("plans"):
         artifact = Artifact.from_host(host)
         if options.imgsz is not None and check_imgsz(options.imgsz, host.stride) != artifact.info.imgsz:
             raise UsageError(
@@ -120,13 +120,13 @@ def _quant(
 
 
 def _sweep(
-    subject: Subject, journal: Journal, metric: Metric, progress: Progress | None
-) -> tuple[float, tuple[Measured, ...]]:
+    subject: Subject, journal: Journal, metric: AnalysisMetric, progress: Progress | None
+) -> tuple[float, tuple[SensitivityMeasurement, ...]]:
     if len(journal):
         logger.info("%d measurements are in %s already", len(journal), journal.path)
     base = journal.get("", None)
     if base is None:
-        base = Entry("", None, _number(subject.baseline()), "")
+        base = JournalEntry("", None, _number(subject.baseline()), "")
         if base.score is None:
             raise UsageError("the model's own outputs are NaN or infinite on these images; nothing can be compared")
         journal.add(base)
@@ -138,7 +138,7 @@ def _sweep(
         if entry is None:
             start = time.perf_counter()
             score, how = subject.measure(part)
-            entry = Entry(part.name, part.ratio, _number(score), how)
+            entry = JournalEntry(part.name, part.ratio, _number(score), how)
             journal.add(entry)
             eta.add(time.perf_counter() - start)
             waiting -= 1
@@ -153,8 +153,8 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _measured(part: Part, entry: Entry, baseline: float, metric: Metric) -> Measured:
+def _measured(part: Part, entry: JournalEntry, baseline: float, metric: AnalysisMetric) -> SensitivityMeasurement:
     drop = None
     if entry.score is not None:
-        drop = entry.score - baseline if metric is Metric.DISTILL else baseline - entry.score
-    return Measured(part.name, part.ratio, part.asked, entry.score, drop, entry.how)
+        drop = entry.score - baseline if metric is AnalysisMetric.DISTILL else baseline - entry.score
+    return SensitivityMeasurement(part.name, part.ratio, part.asked, entry.score, drop, entry.how)

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import PlainValidator
 
 from ..options import IMGSZ, UNSAFE, ImageSize, Names, PathOrNone, option, option_model
-from ..pruning.criteria import Criterion
+from ..pruning.criteria import ImportanceCriterion
 
 if TYPE_CHECKING:
     import torch
 
 
-class Kind(str, Enum):
+class AnalysisKind(str, Enum):
     """What is done to one part of the model at a time."""
 
     PRUNE = "prune"
     QUANT = "quant"
 
 
-class Metric(str, Enum):
+class AnalysisMetric(str, Enum):
     """What is measured afterwards."""
 
     DISTILL = "distill"  # distance of raw head outputs to the float model's: cheap, and needs no labels
@@ -56,8 +56,12 @@ Shares = Annotated[tuple[float, ...], PlainValidator(_shares)]
 class AnalyzeOptions:
     """A sensitivity analysis."""
 
-    kind: Kind = option(default=Kind.PRUNE, help="prune (channels of each group) or quant (points of each layer)")
-    metric: Metric = option(default=Metric.DISTILL, help="distill (raw outputs, needs no labels), fidelity or map")
+    kind: AnalysisKind = option(
+        default=AnalysisKind.PRUNE, help="prune (channels of each group) or quant (points of each layer)"
+    )
+    metric: AnalysisMetric = option(
+        default=AnalysisMetric.DISTILL, help="distill (raw outputs, needs no labels), fidelity or map"
+    )
     ratios: Shares = option(
         default=(0.25, 0.5, 0.75),
         help="shares of every group that are pruned, separated by commas; each is rounded to what the group allows",
@@ -66,8 +70,8 @@ class AnalyzeOptions:
     split: str = option(default="val", help="split of the data yaml that they come from")
     imgsz: ImageSize = option(default=None, help=IMGSZ)
     only: Names = option(default=("*",), help="layers to analyse, separated by commas; patterns with * are allowed")
-    criterion: Criterion = option(
-        default=Criterion.L2, help="which channels of a group go first: l1, l2, bn, lamp, taylor or random"
+    criterion: ImportanceCriterion = option(
+        default=ImportanceCriterion.L2, help="which channels of a group go first: l1, l2, bn, lamp, taylor or random"
     )
     gradients: Any = option(
         default=None, help="what ``training.gradients`` returns, for criterion=taylor", python_only=True
@@ -100,14 +104,14 @@ class AnalyzeOptions:
     @property
     def reestimates(self) -> bool:
         """Whether BatchNorm statistics are taken anew."""
-        if self.kind is not Kind.PRUNE:
+        if self.kind is not AnalysisKind.PRUNE:
             return False
-        return self.metric is not Metric.DISTILL if self.reestimate is None else self.reestimate
+        return self.metric is not AnalysisMetric.DISTILL if self.reestimate is None else self.reestimate
 
     def settings(self) -> dict[str, Any]:
         """Plain data: everything of the options that a measurement depends on."""
         common = {"kind": self.kind.value, "metric": self.metric.value, "images": self.images, "split": self.split}
-        if self.kind is Kind.QUANT:
+        if self.kind is AnalysisKind.QUANT:
             names = ("scheme", "weight_bits", "activation_bits")
             return {**common, **{n: getattr(self, n) for n in names}, "per": self.per.value, **self._training(True)}
         products = {"gradients": _digest(self.gradients)} if self.gradients else {}
@@ -116,7 +120,7 @@ class AnalyzeOptions:
             "criterion": self.criterion.value,
             "round_to": self.round_to,
             "reestimate": self.reestimates,
-            **self._training(self.reestimates or self.criterion is Criterion.RANDOM),
+            **self._training(self.reestimates or self.criterion is ImportanceCriterion.RANDOM),
             **products,
         }
 

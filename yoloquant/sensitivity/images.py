@@ -18,7 +18,7 @@ from ..pruning.recalibrate_bn import stacked
 from ..runtime.core.letterbox import Letterbox
 from ..runtime.tasks import spec_of
 from ..types import ModelInfo
-from .analyze_options import AnalyzeOptions, Metric
+from .analyze_options import AnalysisMetric, AnalyzeOptions
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def open_images(data: str | os.PathLike[str] | None, options: AnalyzeOptions, in
     else:
         found = ValidationSet.open(str(data), info, split=options.split)
     found = found.take(options.images)
-    if options.metric is Metric.MAP:
+    if options.metric is AnalysisMetric.MAP:
         _check_labels(found, info)
     return Images(found, info)
 

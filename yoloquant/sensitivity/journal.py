@@ -20,7 +20,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Entry:
+class JournalEntry:
     """One finished measurement.
 
     Attributes:
@@ -61,7 +61,7 @@ class Journal:
     def __init__(self, folder: str | os.PathLike[str] | None, what: Mapping[str, Any]) -> None:
         self.key = key_of(what)
         self.path = None if folder is None else Path(folder) / f"measured-{self.key[:16]}.jsonl"
-        self._found: dict[tuple[str, float | None], Entry] = {}
+        self._found: dict[tuple[str, float | None], JournalEntry] = {}
         if self.path is None:
             return
         output_folder(self.path.parent)
@@ -71,11 +71,11 @@ class Journal:
     def __len__(self) -> int:
         return len(self._found)
 
-    def get(self, name: str, ratio: float | None) -> Entry | None:
+    def get(self, name: str, ratio: float | None) -> JournalEntry | None:
         """What was measured before."""
         return self._found.get((name, ratio))
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: JournalEntry) -> None:
         """Keep a measurement.
 
         Raises:
@@ -130,6 +130,6 @@ def _check_head(data: Any, key: str) -> None:
         raise ValueError("it belongs to another model, other data or other options")
 
 
-def _entry(data: Mapping[str, Any]) -> Entry:
+def _entry(data: Mapping[str, Any]) -> JournalEntry:
     ratio, score = (None if data[k] is None else float(data[k]) for k in ("ratio", "score"))
-    return Entry(str(data["name"]), ratio, score, str(data["how"]))
+    return JournalEntry(str(data["name"]), ratio, score, str(data["how"]))

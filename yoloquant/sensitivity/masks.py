@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..pruning.network import Member, Network
+from ..pruning.network import ChannelGraph, Member
 
 _MAKERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
 @torch.no_grad()
-def close(module: nn.Module, network: Network, dropped: frozenset[int]) -> None:
+def close(module: nn.Module, network: ChannelGraph, dropped: frozenset[int]) -> None:
     """Set the channels of some labels to zero where they are made, in place.
 
     Args:
@@ -36,7 +36,7 @@ def close(module: nn.Module, network: Network, dropped: frozenset[int]) -> None:
 
 
 @contextmanager
-def closed(module: nn.Module, network: Network, dropped: frozenset[int]) -> Iterator[None]:
+def closed(module: nn.Module, network: ChannelGraph, dropped: frozenset[int]) -> Iterator[None]:
     """The same for as long as the block runs; the weights are then put back bit by bit."""
     layers = [layer for layer, _, _ in _made(module, network, dropped)]
     found = {id(p): p for layer in layers for p in (layer.weight, layer.bias) if p is not None}
@@ -50,13 +50,13 @@ def closed(module: nn.Module, network: Network, dropped: frozenset[int]) -> Iter
                 parameter.copy_(value)
 
 
-def first_changed(module: nn.Module, network: Network, dropped: frozenset[int]) -> int:
+def first_changed(module: nn.Module, network: ChannelGraph, dropped: frozenset[int]) -> int:
     """Index of the first of the model's layers that closing changes."""
     return min((int(path.split(".")[1]) for _, path, _ in _made(module, network, dropped)), default=0)
 
 
 @torch.no_grad()
-def exact(module: nn.Module, network: Network, dropped: frozenset[int], images: torch.Tensor) -> bool:
+def exact(module: nn.Module, network: ChannelGraph, dropped: frozenset[int], images: torch.Tensor) -> bool:
     """Whether every layer that reads closed channels reads zeros there.
 
     Args:
@@ -92,7 +92,7 @@ def exact(module: nn.Module, network: Network, dropped: frozenset[int], images: 
     return clean
 
 
-def _made(module: nn.Module, network: Network, dropped: frozenset[int]) -> Iterator[tuple[Any, str, list[int]]]:
+def _made(module: nn.Module, network: ChannelGraph, dropped: frozenset[int]) -> Iterator[tuple[Any, str, list[int]]]:
     """Layers that make channels, with their path and the positions."""
     for layer, path, member, where in _members(module, network, dropped):
         made = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
@@ -100,7 +100,7 @@ def _made(module: nn.Module, network: Network, dropped: frozenset[int]) -> Itera
             yield layer, path, where
 
 
-def _read(module: nn.Module, network: Network, dropped: frozenset[int]) -> Iterator[tuple[Any, list[int]]]:
+def _read(module: nn.Module, network: ChannelGraph, dropped: frozenset[int]) -> Iterator[tuple[Any, list[int]]]:
     for layer, _, member, where in _members(module, network, dropped):
         if isinstance(layer, _MAKERS) and (getattr(layer, "groups", 1) > 1 or member.axis == _reads(layer)):
             yield layer, where
@@ -111,7 +111,7 @@ def _reads(layer: nn.Module) -> int:
 
 
 def _members(
-    module: nn.Module, network: Network, dropped: frozenset[int]
+    module: nn.Module, network: ChannelGraph, dropped: frozenset[int]
 ) -> Iterator[tuple[nn.Module, str, Member, list[int]]]:
     modules = dict(module.named_modules())
     for member in network.members:

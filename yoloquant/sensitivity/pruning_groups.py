@@ -18,7 +18,7 @@ from ..pruning.importance import channel_scores, units
 from ..pruning.recalibrate_bn import reestimate
 from ..pruning.remove_channels import cut
 from ..quantization.artifact import Artifact
-from .analyze_options import AnalyzeOptions, Metric
+from .analyze_options import AnalysisMetric, AnalyzeOptions
 from .images import Images
 from .masks import close, closed, exact
 from .parts import Part, chosen
@@ -58,7 +58,7 @@ class PruneSubject:
         self._how: dict[str, str] = {}
         self._distance: LiveDistance | None = None
         self._scorer: Scorer | None = None
-        if options.metric is Metric.DISTILL:
+        if options.metric is AnalysisMetric.DISTILL:
             self._distance = LiveDistance(self._module, artifact.graph, images.batches)
         else:
             self._scorer = Scorer(images, options.metric, self._runner(self._module))

@@ -16,7 +16,7 @@ from ..quantization.plan import Plan, Point, PointKind
 from ..quantization.qparams import QuantSpec
 from ..quantization.scheme import Scheme, derive
 from ..quantization.simulate import simulate
-from .analyze_options import AnalyzeOptions, Metric, Per
+from .analyze_options import AnalysisMetric, AnalyzeOptions, Per
 from .images import Images
 from .parts import Part, chosen
 from .raw_outputs import GraphDistance
@@ -48,7 +48,7 @@ class QuantSubject:
         self.parts = tuple(Part(name) for name in chosen(self._members, options.only, "layer or point"))
         self._distance: GraphDistance | None = None
         self._scorer: Scorer | None = None
-        if options.metric is Metric.DISTILL:
+        if options.metric is AnalysisMetric.DISTILL:
             self._distance = GraphDistance(artifact.graph, [torch.from_numpy(i) for i, _ in images.inputs])
         else:
             self._scorer = Scorer(images, options.metric, TorchRunner(artifact.graph.module, artifact.info))

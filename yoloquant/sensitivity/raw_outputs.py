@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from ..errors import DataError
 from ..graph.trace import Graph
-from ..pruning.network import Network
+from ..pruning.network import ChannelGraph
 from ..quantization.insert import copy_module
 from ..quantization.simulate import MODULE_PREFIX
 from ..training.distillation.distill import Output, Tap, distillation_loss, head_outputs, merged
@@ -98,7 +98,7 @@ class LiveDistance:
         """Distance of a changed model, which is changed further."""
         return self._measure(_ready(model), 0)
 
-    def closed(self, network: Network, dropped: frozenset[int]) -> float:
+    def closed(self, network: ChannelGraph, dropped: frozenset[int]) -> float:
         """Distance of the float model with some channels closed."""
         with closed(self.model, network, dropped):
             return self._measure(self.model, first_changed(self.model, network, dropped))

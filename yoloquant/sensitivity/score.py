@@ -11,7 +11,7 @@ from ..runtime.core.detections import Detections
 from ..runtime.core.matching import Truth
 from ..runtime.core.runner import Runner
 from ..runtime.tasks import spec_of
-from .analyze_options import Metric
+from .analyze_options import AnalysisMetric
 from .images import Images
 
 
@@ -24,12 +24,12 @@ class Scorer:
         reference: The float model, whose confident detections are the truth of fidelity.
     """
 
-    def __init__(self, images: Images, metric: Metric, reference: Runner) -> None:
+    def __init__(self, images: Images, metric: AnalysisMetric, reference: Runner) -> None:
         self.images = images
         self._options = EvaluateOptions()
         self._task = spec_of(images.info.task)
-        self._against_model = metric is not Metric.MAP
-        self._truths = self._labels() if metric is Metric.MAP else self._references(reference)
+        self._against_model = metric is not AnalysisMetric.MAP
+        self._truths = self._labels() if metric is AnalysisMetric.MAP else self._references(reference)
 
     def __call__(self, runner: Runner) -> float:
         """The task's main metric of a model, or its main fidelity, 0 to 1."""

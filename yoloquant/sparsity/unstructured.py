@@ -21,7 +21,7 @@ from .sparse_layers import Skipped, sparse_layers
 MaskTensors = dict[str, Tensor]
 
 
-class Scope(str, Enum):
+class SparsityScope(str, Enum):
     """Among which weights the smallest are looked for."""
 
     GLOBAL = "global"  # among all: layers with small weights lose more
@@ -39,13 +39,15 @@ class Sparsity:
     """
 
     amount: float = 0.5
-    scope: Scope = Scope.GLOBAL
+    scope: SparsityScope = SparsityScope.GLOBAL
     ignored: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_amount(self.amount)
-        if not isinstance(self.scope, Scope):
-            raise UsageError(f"scope={self.scope!r} is not supported; allowed are {', '.join(s.value for s in Scope)}")
+        if not isinstance(self.scope, SparsityScope):
+            raise UsageError(
+                f"scope={self.scope!r} is not supported; allowed are {', '.join(s.value for s in SparsityScope)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def magnitude_masks(module: nn.Module, sparsity: Sparsity, held: Mapping[str, Te
     """
     layers, _ = sparse_layers(module, sparsity.ignored)
     magnitude = {name: _magnitude(weight, (held or {}).get(name)) for name, weight in layers.items()}
-    if sparsity.scope is Scope.LAYER:
+    if sparsity.scope is SparsityScope.LAYER:
         masks = {name: _largest(m, _kept(m.numel(), sparsity.amount)) for name, m in magnitude.items()}
     else:
         values = torch.cat(list(magnitude.values()))
@@ -160,9 +162,9 @@ def _largest(values: Tensor, count: int) -> Tensor:
     return chosen
 
 
-def _largest_amount(magnitude: Mapping[str, Tensor], scope: Scope) -> float:
+def _largest_amount(magnitude: Mapping[str, Tensor], scope: SparsityScope) -> float:
     """The largest amount that leaves every layer a weight, rounded down."""
-    if scope is Scope.LAYER:
+    if scope is SparsityScope.LAYER:
         smallest = min(m.numel() for m in magnitude.values())
         share = (smallest - 1) / smallest
     else:

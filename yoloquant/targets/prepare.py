@@ -29,7 +29,7 @@ class Stages(Protocol):
         """Surround a stage."""
 
 
-class _Silent:
+class _NoStages:
     def stage(self, name: str) -> AbstractContextManager[Progress | None]:
         return nullcontext(None)
 
@@ -62,7 +62,7 @@ def prepare(
     from ..quantization.artifact import Artifact
     from ..quantization.ptq import quantize
 
-    listener = listener or _Silent()
+    listener = listener or _NoStages()
     artifact = model if isinstance(model, Artifact) else None
     source = model if isinstance(model, (str, os.PathLike)) else "the model"
     if artifact is None:

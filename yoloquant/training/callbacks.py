@@ -10,7 +10,7 @@ from torch.utils.data import RandomSampler
 from ultralytics.utils.torch_utils import unwrap_model
 
 from ..bridge import checkpoint as host
-from .distillation.criterion import Criterion, without_criterion
+from .distillation.criterion import DistillationCriterion, without_criterion
 from .distillation.distill import Tap, Teacher, head_outputs, layers_of
 from .qat import calibrate_start as start
 from .qat import checkpoint
@@ -28,7 +28,7 @@ def _begin(trainer: Any) -> None:
             model = host.load_model(trainer.qat.teacher, allow_unsafe=trainer.qat.allow_unsafe).module
         model = without_criterion(model).to(trainer.device)
         teacher = Teacher(model, outputs, student, features)
-    student.criterion = Criterion(
+    student.criterion = DistillationCriterion(
         host=host_criterion(student, trainer.start_epoch) if trainer.qat.needs_labels else None,
         options=trainer.qat,
         teacher=teacher,

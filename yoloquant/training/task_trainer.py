@@ -44,7 +44,7 @@ HOSTS: dict[str, type] = {
 """Ultralytics' trainer of every task."""
 
 
-class Settings(Protocol):
+class TrainingSettings(Protocol):
     """What the options of every kind of training say."""
 
     @property
@@ -95,7 +95,7 @@ class TaskTrainer:
         return super().__new__(cls.by_task[task])
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> TrainingSettings:
         """The options of this kind of training."""
         raise NotImplementedError
 

@@ -19,10 +19,10 @@ from yoloquant.runtime.apps.bench import (
     pictures_of,
     read_pictures,
 )
-from yoloquant.runtime.apps.bench_report import Measured, Report
+from yoloquant.runtime.apps.bench_report import BenchMeasurement, Report
 from yoloquant.runtime.apps.bench_worker import Turn, measure
 from yoloquant.runtime.apps.running import BundleOpener, Running
-from yoloquant.runtime.apps.settings import Settings
+from yoloquant.runtime.apps.settings import VerbSettings
 from yoloquant.runtime.device.processors import affinity
 from yoloquant.runtime.device.sensors import Reading
 from yoloquant.runtime.errors import DataError, OutputError, UsageError
@@ -105,7 +105,7 @@ def test_the_order_of_a_round_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_table_without_sensors() -> None:
     report = Report(
         {"cpu": "x", "affinity": [], "load_average": None, "rounds": 1, "runs": 1, "power_source": ""},
-        (module._measured("a", {"runtime": "r"}, [turn(1.0)], []), Measured("b", error="broken")),
+        (module._measured("a", {"runtime": "r"}, [turn(1.0)], []), BenchMeasurement("b", error="broken")),
     )
     assert "b failed: broken" in report.table() and "power unknown" in report.table()
     assert json.loads(json.dumps(report.to_dict()))["artifacts"][1]["error"] == "broken"
@@ -124,9 +124,9 @@ def test_pictures_are_read_or_made(tmp_path: Path) -> None:
 def test_a_bundles_own_pictures_are_taken_unless_others_are_named(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "0.png"), grey_picture(200))
     cv2.imwrite(str(tmp_path / "0.jpg"), grey_picture(100))
-    settings = Settings({}, KEYS, "bench")
+    settings = VerbSettings({}, KEYS, "bench")
     assert [int(p[0, 0, 0]) for p in pictures_of(settings, tmp_path)] == [100, 200]
-    named = Settings({"source": str(tmp_path / "0.png"), "images": "5"}, KEYS, "bench")
+    named = VerbSettings({"source": str(tmp_path / "0.png"), "images": "5"}, KEYS, "bench")
     assert [int(p[0, 0, 0]) for p in pictures_of(named, tmp_path)] == [200]
     for folder in (None, tmp_path / "none"):
         assert len(pictures_of(settings, folder)) == 8
@@ -137,7 +137,7 @@ def test_cores_that_are_not_there_are_refused(cores: str) -> None:
     if cores == "99999" and not affinity():
         pytest.skip("this system does not tell its cores")
     with pytest.raises(UsageError, match="affinity="):
-        parse_options(Settings({"affinity": cores}, KEYS, "bench"))
+        parse_options(VerbSettings({"affinity": cores}, KEYS, "bench"))
 
 
 def test_nothing_to_measure_is_refused() -> None:

@@ -12,7 +12,7 @@ import pytest
 from live_fakes import ListSource, StuckSource, grey_detector, grey_picture, pictured
 from signalled import run_pipeline, signalled
 
-from yoloquant.runtime.apps.pipeline import Ending, Result
+from yoloquant.runtime.apps.pipeline import Ending, FrameResult
 from yoloquant.runtime.apps.pipeline_base import PipelineBase
 from yoloquant.runtime.apps.workers import pipeline_of
 from yoloquant.runtime.core.detector import Detector
@@ -26,7 +26,7 @@ Before = Callable[[], None]
 
 class Maker(Protocol):
     def __call__(
-        self, source: Source, consume: Callable[[Result], None], before: Before = ..., **more: Any
+        self, source: Source, consume: Callable[[FrameResult], None], before: Before = ..., **more: Any
     ) -> PipelineBase: ...
 
 
@@ -40,7 +40,7 @@ def make(workers: int) -> Maker:
     """Makes a pipeline of so many workers; ``before`` is called before every inference of any of them."""
 
     def pipeline(
-        source: Source, consume: Callable[[Result], None], before: Before = lambda: None, **more: Any
+        source: Source, consume: Callable[[FrameResult], None], before: Before = lambda: None, **more: Any
     ) -> PipelineBase:
         detectors: list[Detector] = [grey_detector(before) for _ in range(workers)]
         return pipeline_of(source, detectors, consume, **more)
@@ -53,7 +53,7 @@ def pictures(values: list[int] = GREYS) -> list[np.ndarray]:
 
 
 def test_every_frame_of_a_file_gets_its_own_result_in_order(make: Maker) -> None:
-    results: list[Result] = []
+    results: list[FrameResult] = []
     source = ListSource(pictures())
     outcome = make(source, results.append).run()
     assert (outcome.ending, outcome.frames, outcome.dropped) == (Ending.END, 60, 0)
@@ -88,7 +88,7 @@ def test_results_belong_to_their_frames_whoever_is_slow(slow: str, make: Maker) 
     """Buffers are reused by preprocessing and by the network; nothing may be overwritten before it is used."""
     seen: list[tuple[int, int]] = []
 
-    def consume(result: Result) -> None:
+    def consume(result: FrameResult) -> None:
         if slow == "consumer":
             time.sleep(0.004)
         seen.append((round(float(result.frame.image.mean())), pictured(result.detections.xyxy)))
@@ -100,7 +100,7 @@ def test_results_belong_to_their_frames_whoever_is_slow(slow: str, make: Maker) 
 
 
 def test_a_live_source_drops_the_oldest_frames_and_counts_them(make: Maker) -> None:
-    results: list[Result] = []
+    results: list[FrameResult] = []
     values = [1 + i % 60 for i in range(50)]
     source = ListSource(pictures(values), live=True, pause=0.002)
     outcome = make(source, results.append, lambda: time.sleep(0.02)).run()
@@ -111,7 +111,7 @@ def test_a_live_source_drops_the_oldest_frames_and_counts_them(make: Maker) -> N
 
 
 def test_a_failing_source_ends_the_run_after_what_was_read(make: Maker) -> None:
-    results: list[Result] = []
+    results: list[FrameResult] = []
     source = ListSource([*pictures([3, 4, 5]), SourceError("cable pulled")])
     outcome = make(source, results.append).run()
     assert (outcome.ending, outcome.frames, outcome.error) == (Ending.LOST, 3, "cable pulled")
@@ -126,7 +126,7 @@ def test_a_stalled_source_is_noticed(make: Maker) -> None:
 
 
 def test_a_limit_reads_no_more_than_it_needs(make: Maker) -> None:
-    results: list[Result] = []
+    results: list[FrameResult] = []
     source = ListSource(pictures())
     outcome = make(source, results.append, limit=5).run()
     assert (outcome.ending, outcome.frames, len(results)) == (Ending.LIMIT, 5, 5)
@@ -134,7 +134,7 @@ def test_a_limit_reads_no_more_than_it_needs(make: Maker) -> None:
 
 
 def test_stopping_consumes_what_was_inferred(make: Maker) -> None:
-    results: list[Result] = []
+    results: list[FrameResult] = []
     inferred: list[int] = []
 
     def counted() -> None:
@@ -142,7 +142,7 @@ def test_stopping_consumes_what_was_inferred(make: Maker) -> None:
 
     pipeline = make(ListSource(pictures() * 100), lambda r: (results.append(r), stop(r))[0], counted)
 
-    def stop(result: Result) -> None:
+    def stop(result: FrameResult) -> None:
         if result.frame.index == 20:
             pipeline.stop()
 
@@ -156,7 +156,7 @@ def test_ctrl_c_ends_the_run_in_order(workers: int) -> None:
 
 
 def test_an_error_of_the_consumer_is_raised_and_everything_ends(make: Maker) -> None:
-    def consume(result: Result) -> None:
+    def consume(result: FrameResult) -> None:
         if result.frame.index == 4:
             raise OutputError("disk full")
 
@@ -187,7 +187,7 @@ def test_pictures_are_shown_in_the_callers_thread_until_somebody_quits(make: Mak
     threads: set[int] = set()
     shown: list[int] = []
 
-    def show(result: Result) -> bool:
+    def show(result: FrameResult) -> bool:
         threads.add(threading.get_ident())
         shown.append(result.frame.index)
         return len(shown) < 3
@@ -206,7 +206,7 @@ def test_every_still_and_the_last_frame_of_a_video_are_shown(still: bool, make: 
 
 
 def test_times_and_age_are_measured(make: Maker) -> None:
-    results: list[Result] = []
+    results: list[FrameResult] = []
     make(ListSource(pictures([9, 9])), results.append, lambda: time.sleep(0.02)).run()
     for result in results:
         assert result.times.inference >= 0.02 and result.age >= 0.02
@@ -216,7 +216,7 @@ def test_times_and_age_are_measured(make: Maker) -> None:
 def test_frames_on_their_way_are_few_when_the_consumer_is_slow(make: Maker, workers: int) -> None:
     source, ahead = ListSource(pictures() * 5), []
 
-    def consume(result: Result) -> None:
+    def consume(result: FrameResult) -> None:
         time.sleep(0.002)
         ahead.append(source._index - result.frame.index)
 
@@ -251,7 +251,7 @@ def test_an_error_of_the_network_on_the_way_ends_every_worker(make: Maker) -> No
 
 
 def test_a_live_source_ends_at_its_limit(make: Maker) -> None:
-    results: list[Result] = []
+    results: list[FrameResult] = []
     source = StuckSource(pictures([1 + i for i in range(6)]), patience=30)
     source._pause = 0.01
     outcome = make(source, results.append, limit=3).run()

@@ -14,8 +14,8 @@ from signalled import predict_to_files, signalled
 from yoloquant.runtime.apps import predict as module
 from yoloquant.runtime.apps.pipeline import Ending
 from yoloquant.runtime.apps.predict import KEYS, PredictOptions, main, predict
-from yoloquant.runtime.apps.running import Network, Running
-from yoloquant.runtime.apps.settings import Settings
+from yoloquant.runtime.apps.running import RunnableModel, Running
+from yoloquant.runtime.apps.settings import VerbSettings
 from yoloquant.runtime.errors import DataError, OutputError, SourceError, UsageError
 from yoloquant.runtime.io.writers import VideoFile
 
@@ -35,7 +35,7 @@ def images(folder: Path, values: list[int] = GREYS) -> Path:
 
 
 def parsed(**arguments: str) -> PredictOptions:
-    return PredictOptions.parse(Settings(arguments, KEYS, "predict"))
+    return PredictOptions.parse(VerbSettings(arguments, KEYS, "predict"))
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -187,7 +187,7 @@ def test_an_output_of_unknown_kind_is_refused(tmp_path: Path) -> None:
 
 def test_the_verb_loads_what_is_named_and_closes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     detector, asked, opened = grey_detector(), [], []
-    network = Network("onnxruntime", tmp_path / "m.onnx", detector.info)
+    network = RunnableModel("onnxruntime", tmp_path / "m.onnx", detector.info)
     opener = SimpleNamespace(network=lambda: network)
     monkeypatch.setattr(module, "BundleOpener", lambda *given: (asked.append(given), opener)[1])
     monkeypatch.setattr(Running, "open", lambda self, given: (opened.append((self, given)), detector)[1])

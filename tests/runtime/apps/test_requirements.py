@@ -10,11 +10,11 @@ from bundle_fakes import write_fake_bundle
 
 from yoloquant.runtime.apps import requirements
 from yoloquant.runtime.apps.requirements import check_requirements, numbers
-from yoloquant.runtime.core.bundle_manifest import Manifest, Requirement
+from yoloquant.runtime.core.bundle_manifest import BundleManifest, Requirement
 from yoloquant.runtime.errors import MissingRuntimeError, TargetError
 
 
-def needing(tmp_path: Path, *requires: Requirement) -> Manifest:
+def needing(tmp_path: Path, *requires: Requirement) -> BundleManifest:
     from dataclasses import replace
 
     return replace(write_fake_bundle(tmp_path), requires=requires)

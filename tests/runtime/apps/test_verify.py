@@ -16,9 +16,9 @@ from yoloquant.bundle import BundleOptions, write
 from yoloquant.errors import BundleError, DataError, MissingRuntimeError, TargetError
 from yoloquant.runtime import __main__ as command
 from yoloquant.runtime.apps.golden import Golden
-from yoloquant.runtime.apps.verify import Result, Verification, VerifyOptions, verify
+from yoloquant.runtime.apps.verify import Verification, VerifyOptions, VerifyResult, verify
 from yoloquant.runtime.backends import BackendOptions
-from yoloquant.runtime.core.bundle_manifest import FILE_NAME, Manifest, Requirement, read
+from yoloquant.runtime.core.bundle_manifest import FILE_NAME, BundleManifest, Requirement, read
 from yoloquant.runtime.core.folder_check import FileEntry, file_sha256
 
 
@@ -41,14 +41,14 @@ def bundle(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "bundle"))
 
 
-def resealed(folder: Path, change: Callable[[Manifest], Manifest] = lambda m: m) -> None:
+def resealed(folder: Path, change: Callable[[BundleManifest], BundleManifest] = lambda m: m) -> None:
     """Give a changed bundle hashes that fit, as if it had been exported so."""
     manifest = change(read(folder, check=False))
     files = {p: FileEntry(file_sha256(folder / p), (folder / p).stat().st_size) for p in manifest.files}
     (folder / FILE_NAME).write_text(replace(manifest, files=files).signed().text())
 
 
-def results(outcome: Verification) -> dict[str, Result]:
+def results(outcome: Verification) -> dict[str, VerifyResult]:
     return {check.name: check.result for check in outcome.checks}
 
 
@@ -61,9 +61,9 @@ def with_model(folder: Path, gain: float) -> None:
 def test_a_bundle_verifies_where_it_was_made(made: Path, data: Path) -> None:
     outcome = verify(made, VerifyOptions(data=str(data.parent)))
     assert results(outcome) == dict.fromkeys(
-        ["files", "runtime", "golden outputs", "golden detections", "accuracy"], Result.PASS
+        ["files", "runtime", "golden outputs", "golden detections", "accuracy"], VerifyResult.PASS
     )
-    assert (outcome.result, outcome.exit_code, outcome.bundle) == (Result.PASS, 0, read(made).id)
+    assert (outcome.result, outcome.exit_code, outcome.bundle) == (VerifyResult.PASS, 0, read(made).id)
     outputs, detections, accuracy = (check.values for check in outcome.checks[2:])
     assert outputs["same_input"] and all(value < 1e-3 for value in outputs["differences"].values())
     assert detections["same"] == detections["total"] == 2 * 3 * 6
@@ -78,9 +78,15 @@ def test_threads_do_not_matter(made: Path, threads: int) -> None:
 
 @pytest.mark.parametrize(
     ("gain", "outputs", "detections"),
-    [(1.05, Result.PASS, Result.PASS), (1.3, Result.FAIL, Result.FAIL), (0.2, Result.FAIL, Result.FAIL)],
+    [
+        (1.05, VerifyResult.PASS, VerifyResult.PASS),
+        (1.3, VerifyResult.FAIL, VerifyResult.FAIL),
+        (0.2, VerifyResult.FAIL, VerifyResult.FAIL),
+    ],
 )
-def test_a_device_that_computes_otherwise_fails(bundle: Path, gain: float, outputs: Result, detections: Result) -> None:
+def test_a_device_that_computes_otherwise_fails(
+    bundle: Path, gain: float, outputs: VerifyResult, detections: VerifyResult
+) -> None:
     with_model(bundle, gain)
     found = results(verify(bundle))
     assert found["golden outputs"] is outputs
@@ -99,7 +105,7 @@ def test_red_and_blue_exchanged_fail(bundle: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "read_image", exchanged)
     outcome = verify(bundle)
     assert outcome.exit_code == 1
-    assert results(outcome)["golden outputs"] is results(outcome)["golden detections"] is Result.FAIL
+    assert results(outcome)["golden outputs"] is results(outcome)["golden detections"] is VerifyResult.FAIL
     check = next(c for c in outcome.checks if c.name == "golden outputs")
     assert not check.values["same_input"] and "differ in single bits" in check.message
     assert check.values["images"][0]["missing"] and check.values["images"][0]["unexpected"]
@@ -113,7 +119,7 @@ def test_nan_outputs_fail(bundle: Path) -> None:
 
 def test_lower_accuracy_fails_and_higher_passes(bundle: Path, data: Path) -> None:
     def expecting(value: float) -> Verification:
-        def change(manifest: Manifest) -> Manifest:
+        def change(manifest: BundleManifest) -> BundleManifest:
             assert manifest.accuracy is not None
             return replace(manifest, accuracy=replace(manifest.accuracy, metrics={"map50_95": value, "map50": value}))
 
@@ -123,7 +129,7 @@ def test_lower_accuracy_fails_and_higher_passes(bundle: Path, data: Path) -> Non
     assert expecting(0.95).exit_code == 0
     outcome = expecting(0.995 + 0.0101)
     assert outcome.exit_code == 1
-    assert results(outcome)["accuracy"] is Result.FAIL
+    assert results(outcome)["accuracy"] is VerifyResult.FAIL
     assert "a drop of +1.01 points (limit 1)" in outcome.checks[-1].message
 
 
@@ -167,7 +173,7 @@ def test_a_model_that_does_not_load_could_not_run(bundle: Path, capsys: pytest.C
     assert "cannot load" in capsys.readouterr().err
 
 
-def golden_of(manifest: Manifest, **changes: Any) -> Manifest:
+def golden_of(manifest: BundleManifest, **changes: Any) -> BundleManifest:
     content = dict(manifest.golden)
     content["images"] = [{**content["images"][0], **changes}]
     return replace(manifest, golden=content)

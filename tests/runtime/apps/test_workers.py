@@ -11,7 +11,7 @@ from yoloquant.runtime.apps import running as running_module
 from yoloquant.runtime.apps import workers as module
 from yoloquant.runtime.apps.pipeline import Pipeline
 from yoloquant.runtime.apps.pipeline_workers import WorkerPipeline
-from yoloquant.runtime.apps.running import Network, Running
+from yoloquant.runtime.apps.running import RunnableModel, Running
 from yoloquant.runtime.apps.workers import open_workers, shares
 from yoloquant.runtime.backends import BackendOptions, backend_class
 from yoloquant.runtime.backends.litert import COMPILED_OPERATOR
@@ -19,7 +19,7 @@ from yoloquant.runtime.core.model_info import ModelInfo, Task
 from yoloquant.runtime.errors import TargetError, UsageError
 
 INFO = ModelInfo(Task.DETECT, ("a",), (64, 64))
-ONNX = Network("onnxruntime", Path("m.onnx"), INFO)
+ONNX = RunnableModel("onnxruntime", Path("m.onnx"), INFO)
 
 
 @pytest.mark.parametrize(
@@ -51,19 +51,22 @@ def test_accelerators_run_one_inference_at_a_time(tmp_path: Path) -> None:
     compiled.write_bytes(b"TFL3" + COMPILED_OPERATOR)
     plain.write_bytes(b"TFL3")
     alone = [
-        (Network("litert", compiled, INFO), Running(4)),
-        (Network("litert", plain, INFO), Running(4, device="usb")),
-        (Network("tensorrt", tmp_path / "m.engine", INFO), Running(4)),
-        (Network("openvino", tmp_path, INFO), Running(4, device="GPU")),
-        (Network("openvino", tmp_path, INFO), Running(4, device="AUTO")),
-        (Network("onnxruntime", tmp_path, INFO), Running(4, device="cuda")),
+        (RunnableModel("litert", compiled, INFO), Running(4)),
+        (RunnableModel("litert", plain, INFO), Running(4, device="usb")),
+        (RunnableModel("tensorrt", tmp_path / "m.engine", INFO), Running(4)),
+        (RunnableModel("openvino", tmp_path, INFO), Running(4, device="GPU")),
+        (RunnableModel("openvino", tmp_path, INFO), Running(4, device="AUTO")),
+        (RunnableModel("onnxruntime", tmp_path, INFO), Running(4, device="cuda")),
     ]
     for network, running in alone:
         assert shares(None, network, running, "film.mp4") == [4]
         assert shares(1, network, running, "film.mp4") == [4]
         with pytest.raises(UsageError, match="workers=1"):
             shares(2, network, running, "film.mp4")
-    for network, device in ((Network("litert", plain, INFO), "CPU"), (Network("openvino", tmp_path, INFO), "cpu")):
+    for network, device in (
+        (RunnableModel("litert", plain, INFO), "CPU"),
+        (RunnableModel("openvino", tmp_path, INFO), "cpu"),
+    ):
         assert shares(None, network, Running(4, device=device), "film.mp4") == [1] * 4
 
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yoloquant.runtime.backends import backend_class
-from yoloquant.runtime.core.bundle_manifest import FILE_NAME, Manifest, model_path, read
+from yoloquant.runtime.core.bundle_manifest import FILE_NAME, BundleManifest, model_path, read
 from yoloquant.runtime.core.folder_check import FileEntry, check_relative
 from yoloquant.runtime.errors import ArtifactError, BundleError
 
@@ -274,4 +274,4 @@ def test_an_edge_tpu_runs_the_compiled_form(bundle: Path, device: str, compiled:
 
 def test_unchecked_reading_looks_at_the_manifest_only(bundle: Path) -> None:
     (bundle / "labels.txt").unlink()
-    assert isinstance(read(bundle, check=False), Manifest)
+    assert isinstance(read(bundle, check=False), BundleManifest)

@@ -10,7 +10,7 @@ import pytest
 from full_disk import largest_file
 from live_fakes import grey_picture
 
-from yoloquant.runtime.apps.pipeline import Result, Times
+from yoloquant.runtime.apps.pipeline import FrameResult, Times
 from yoloquant.runtime.core.detections import Detections
 from yoloquant.runtime.errors import OutputError
 from yoloquant.runtime.io import writers as sinks
@@ -21,11 +21,11 @@ from yoloquant.runtime.tasks import Task, spec_of
 DETECT = spec_of(Task.DETECT)
 
 
-def result(index: int, image: np.ndarray | None = None, name: str = "", count: int = 1) -> Result:
+def result(index: int, image: np.ndarray | None = None, name: str = "", count: int = 1) -> FrameResult:
     image = grey_picture(index * 10 % 256, (48, 64)) if image is None else image
     boxes = np.array([[1.25, 2, 30.5, 40]] * count, np.float32).reshape(-1, 4)
     found = Detections(boxes, np.full(count, 0.5, np.float32), np.ones(count, np.int64))
-    return Result(Frame(index, index / 10, image, name), found, Times(0, 0, 0, 0), 0.0123)
+    return FrameResult(Frame(index, index / 10, image, name), found, Times(0, 0, 0, 0), 0.0123)
 
 
 def test_json_lines_hold_one_object_per_frame(tmp_path: Path) -> None:

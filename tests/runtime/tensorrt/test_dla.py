@@ -6,7 +6,7 @@ from fake_tensorrt import Release
 
 from yoloquant.runtime.errors import ArtifactError, TargetError, UsageError
 from yoloquant.runtime.tensorrt import compile as compiling
-from yoloquant.runtime.tensorrt.build import Built, Request, build_engine
+from yoloquant.runtime.tensorrt.build import BuiltEngine, Request, build_engine
 from yoloquant.runtime.tensorrt.build_options import BuildOptions, Sources
 from yoloquant.runtime.tensorrt.dla import placements
 from yoloquant.runtime.tensorrt.header import read_header
@@ -14,7 +14,7 @@ from yoloquant.runtime.tensorrt.header import read_header
 WITH_DLA = ["8.4.1", "8.5.2", "8.6.1", "10.3.0"]
 
 
-def _build(release: Release, sources: Sources, core: int = 0) -> Built:
+def _build(release: Release, sources: Sources, core: int = 0) -> BuiltEngine:
     request = Request(sources, INFO, PLANNED, BuildOptions(dla=core))
     return build_engine(request, cuda=FakeCuda(release))
 

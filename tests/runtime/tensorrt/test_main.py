@@ -11,7 +11,7 @@ import pytest
 from device_fakes import INFO, PLANNED, FakeCuda, install
 from fake_tensorrt import Release
 
-from yoloquant.runtime.core.bundle_manifest import FILE_NAME, Manifest, read
+from yoloquant.runtime.core.bundle_manifest import FILE_NAME, BundleManifest, read
 from yoloquant.runtime.core.folder_check import FileEntry
 from yoloquant.runtime.tensorrt import build, main
 from yoloquant.runtime.tensorrt.build_options import Sources
@@ -21,7 +21,7 @@ from yoloquant.runtime.tensorrt.build_options import Sources
 def bundle(sources: Sources) -> Path:
     folder = sources.onnx.parent
     files = {p.name: FileEntry(hashlib.sha256(p.read_bytes()).hexdigest(), p.stat().st_size) for p in folder.iterdir()}
-    manifest = Manifest("tensorrt", "jetson", "tensorrt", "best.onnx", INFO, files, expected_int8=PLANNED)
+    manifest = BundleManifest("tensorrt", "jetson", "tensorrt", "best.onnx", INFO, files, expected_int8=PLANNED)
     (folder / FILE_NAME).write_text(manifest.signed().text())
     return folder
 
@@ -87,7 +87,7 @@ def test_could_not_run(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_bundle_of_another_device(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = read(bundle)
-    other = Manifest("litert", "raspberrypi", "litert", "best.onnx", INFO, manifest.files)
+    other = BundleManifest("litert", "raspberrypi", "litert", "best.onnx", INFO, manifest.files)
     (bundle / FILE_NAME).write_text(other.signed().text())
     code, said = _run(install("10.3.0", monkeypatch), monkeypatch, bundle=bundle)
     assert code == 2 and "this bundle is for raspberrypi" in said

@@ -14,9 +14,9 @@ from fake_tensorrt import Release
 from yoloquant.bundle.tolerances import TOLERANCES
 from yoloquant.runtime import __main__ as command
 from yoloquant.runtime.apps.golden import Golden
-from yoloquant.runtime.apps.verify import Result, Verification, verify
+from yoloquant.runtime.apps.verify import Verification, VerifyResult, verify
 from yoloquant.runtime.backends import tensorrt as backend
-from yoloquant.runtime.core.bundle_manifest import FILE_NAME, Manifest
+from yoloquant.runtime.core.bundle_manifest import FILE_NAME, BundleManifest
 from yoloquant.runtime.core.folder_check import FileEntry
 from yoloquant.runtime.tensorrt import build
 from yoloquant.runtime.tensorrt.build_options import Sources
@@ -27,7 +27,7 @@ def bundle(sources: Sources) -> Path:
     """A bundle without golden inputs, which the stand-in of TensorRT could not compute."""
     folder = sources.onnx.parent
     files = {p.name: FileEntry(hashlib.sha256(p.read_bytes()).hexdigest(), p.stat().st_size) for p in folder.iterdir()}
-    manifest = Manifest("tensorrt", "jetson", "tensorrt", "best.onnx", INFO, files, expected_int8=PLANNED)
+    manifest = BundleManifest("tensorrt", "jetson", "tensorrt", "best.onnx", INFO, files, expected_int8=PLANNED)
     golden = Golden((), TOLERANCES).to_dict()
     (folder / FILE_NAME).write_text(replace(manifest, golden=golden).signed().text())
     return folder
@@ -51,8 +51,8 @@ def test_the_engine_is_built_once_and_then_found(name: str, bundle: Path, monkey
     release = _release(monkeypatch, name)
     first = verify(bundle)
     found = {check.name: check.result for check in first.checks}
-    assert found["engine"] is found["runtime"] is Result.PASS
-    assert first.result is Result.INCONCLUSIVE  # nothing was compared
+    assert found["engine"] is found["runtime"] is VerifyResult.PASS
+    assert first.result is VerifyResult.INCONCLUSIVE  # nothing was compared
     assert "built here: best" in _engine_message(first)
     assert "2 of 2 planned layers run in Int8" in _engine_message(first)
     assert [check.name for check in first.checks][:3] == ["files", "engine", "runtime"]

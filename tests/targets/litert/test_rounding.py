@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, fx
 
-from yoloquant.quantization.simulate import FakeQuantize, simulate
+from yoloquant.quantization.simulate import FixedFakeQuantize, simulate
 
 if TYPE_CHECKING:
     from conftest import Tiny
@@ -38,7 +38,7 @@ class Follower(fx.Interpreter):
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         simulated = super().call_module(target, args, kwargs)
         module = self.module.get_submodule(target)
-        if not isinstance(module, FakeQuantize) or module.point.endswith(":weight"):
+        if not isinstance(module, FixedFakeQuantize) or module.point.endswith(":weight"):
             return simulated
         integers = torch.from_numpy(self.interpreter.get_tensor(self.tensors[module.point])).float()
         found = _in_layout_of(simulated, (integers - module.zero_point) * module.scale)

@@ -11,7 +11,7 @@ from onnx import TensorProto, numpy_helper, shape_inference
 
 from yoloquant.errors import TargetError
 from yoloquant.targets.tensorrt import rtx
-from yoloquant.targets.tensorrt.graph import Graph
+from yoloquant.targets.tensorrt.graph import OnnxGraph
 from yoloquant.targets.tensorrt.half import body, to_half
 from yoloquant.targets.tensorrt.rtx import build_check
 
@@ -52,7 +52,7 @@ def _with_decode(net: Any) -> onnx.ModelProto:
 
 
 def test_body_ends_at_the_last_convolution(good_net: Any) -> None:
-    names = body(Graph(_with_decode(good_net)))
+    names = body(OnnxGraph(_with_decode(good_net)))
     assert {"stem", "cv1", "residual", "concat", "head"} <= names
     assert not names & {"softmax", "dfl", "pixels"}
 

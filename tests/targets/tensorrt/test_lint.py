@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from yoloquant.errors import ModelError
-from yoloquant.targets.tensorrt.lint import RULES, Finding, Severity, errors, format_findings, lint, rules
+from yoloquant.targets.tensorrt.lint import RULES, LintFinding, Severity, errors, format_findings, lint, rules
 
 PLANNED = ("stem", "cv1", "cv2", "last")
 Mutation = Callable[[Any], onnx.ModelProto]
@@ -524,6 +524,6 @@ def test_format_of_nothing() -> None:
 
 
 def test_findings_are_frozen() -> None:
-    finding = Finding("TRT001", Severity.ERROR, "", "message", "fix")
+    finding = LintFinding("TRT001", Severity.ERROR, "", "message", "fix")
     with pytest.raises(AttributeError):
         finding.rule = "TRT002"  # type: ignore[misc]

@@ -19,7 +19,7 @@ from yoloquant.errors import ArtifactError, PruneError, UsageError
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.sparsity.schedule import Schedule
 from yoloquant.sparsity.two_four import check_24, masks_24
-from yoloquant.sparsity.unstructured import Scope, Sparsity, apply_masks, magnitude_masks, sparsity_report
+from yoloquant.sparsity.unstructured import Sparsity, SparsityScope, apply_masks, magnitude_masks, sparsity_report
 from yoloquant.targets.tensorrt.sparse_check import check_onnx_24
 from yoloquant.targets.tensorrt.target import TensorRTTarget
 from yoloquant.training.prune.masks import Masks, MaskSpec, Pattern
@@ -112,7 +112,7 @@ def test_the_schedule_is_followed_and_zeros_never_return() -> None:
 
 
 def test_an_amount_that_cannot_be_reached_is_refused_at_the_start() -> None:
-    spec = MaskSpec(sparsity=Sparsity(0.9, Scope.GLOBAL), schedule=Schedule(0.9999, end=100))
+    spec = MaskSpec(sparsity=Sparsity(0.9, SparsityScope.GLOBAL), schedule=Schedule(0.9999, end=100))
     with pytest.raises(PruneError, match="largest amount"):
         Masks.start(live(), spec)
 
@@ -134,7 +134,7 @@ def test_two_four_and_kept_zeros() -> None:
 SPECS = [
     HALF,
     MaskSpec(Pattern.TWO_FOUR),
-    MaskSpec(sparsity=Sparsity(0.3, Scope.LAYER, ("model.2.*",)), schedule=Schedule(0.3, end=9, every=2)),
+    MaskSpec(sparsity=Sparsity(0.3, SparsityScope.LAYER, ("model.2.*",)), schedule=Schedule(0.3, end=9, every=2)),
 ]
 
 

@@ -18,10 +18,16 @@ from torch import Tensor
 
 from yoloquant.training.qat import fake_quant as kernels
 from yoloquant.training.qat import fake_quant_chunked as kernels_chunks
-from yoloquant.training.qat.fake_quant import FakeQuantize, FakeQuantizeChannels, FakeQuantizeSiLU, Grid, ScaleGradient
+from yoloquant.training.qat.fake_quant import (
+    FakeQuantize,
+    FakeQuantizeChannels,
+    FakeQuantizeSiLU,
+    IntegerGrid,
+    ScaleGradient,
+)
 from yoloquant.training.qat.function_hooks import fold
 
-INT8 = Grid(-128, 127)
+INT8 = IntegerGrid(-128, 127)
 SHAPES = ((), (1,), (0,), (97,), (98,), (3, 5), (1, 1, 1, 1), (2, 3, 7, 11), (2, 8, 4, 4), (2, 0, 4))
 LAYOUTS = ("plain", "transposed", "channels_last", "strided", "offset")
 
@@ -63,11 +69,11 @@ def values(shape: tuple[int, ...], seed: int, layout: str = "plain", spread: flo
     return x
 
 
-def on_torch(x: Tensor, scale: float, zero: float, grid: Grid) -> Tensor:
+def on_torch(x: Tensor, scale: float, zero: float, grid: IntegerGrid) -> Tensor:
     return torch.fake_quantize_per_tensor_affine(x, scale, int(zero), grid.qmin, grid.qmax)
 
 
-def straight_through(x: Tensor, scale: Tensor, zero: Tensor, grid: Grid) -> Tensor:
+def straight_through(x: Tensor, scale: Tensor, zero: Tensor, grid: IntegerGrid) -> Tensor:
     """LSQ and LSQ+ as their papers write them, by autograd on a sum of terms whose values cancel."""
     position = x * (1.0 / scale.detach())
     rounded = position.round() + zero
@@ -93,7 +99,7 @@ bits = st.integers(2, 8)
 def test_forward_is_torch_s_bit_for_bit(
     shape: tuple[int, ...], layout: str, scale: float, width: int, data: st.DataObject
 ) -> None:
-    grid = Grid(-(1 << (width - 1)), (1 << (width - 1)) - 1)
+    grid = IntegerGrid(-(1 << (width - 1)), (1 << (width - 1)) - 1)
     zero = data.draw(st.integers(grid.qmin, grid.qmax))
     x = values(shape, data.draw(st.integers(0, 99)), layout)
     found = FakeQuantize.apply(x, scalar(scale), scalar(zero), grid)
@@ -123,7 +129,7 @@ def test_memory_format_stays() -> None:
 )
 def test_forward_per_channel_is_torch_s_bit_for_bit(shape: tuple[int, ...], axis: int, width: int, seed: int) -> None:
     x = values(shape, seed)
-    grid = Grid(-(1 << (width - 1)) + 1, (1 << (width - 1)) - 1)
+    grid = IntegerGrid(-(1 << (width - 1)) + 1, (1 << (width - 1)) - 1)
     scale = torch.rand(shape[axis], generator=torch.Generator().manual_seed(seed)) * 0.3 + 1e-3
     wanted = torch.fake_quantize_per_channel_affine(
         x, scale, torch.zeros(shape[axis], dtype=torch.int32), axis, grid.qmin, grid.qmax
@@ -169,7 +175,7 @@ def test_gradients_per_channel_are_those_of_the_paper() -> None:
     start = torch.linspace(0.003, 0.1, 6).reshape(-1, 1, 1, 1)
     found, wanted = start.clone().requires_grad_(), start.clone().requires_grad_()
     grad = values((6, 4, 3, 3), 4)
-    grid = Grid(-7, 7)
+    grid = IntegerGrid(-7, 7)
     FakeQuantizeChannels.apply(x, found, grid).backward(grad)
     straight_through(other, wanted, torch.zeros_like(start), grid).backward(grad)
     assert torch.equal(x.grad, other.grad) and close(found.grad, wanted.grad)
@@ -183,8 +189,8 @@ RANGES = ((0.03, -20.0), (1 / 256, -128.0), (0.02, -100.0))
 
 def gate(
     present: tuple[bool, ...], width: int = 8, grad: bool = False
-) -> tuple[tuple[Grid | None, ...], list[Tensor | None]]:
-    first = Grid(-(1 << (width - 1)), (1 << (width - 1)) - 1)
+) -> tuple[tuple[IntegerGrid | None, ...], list[Tensor | None]]:
+    first = IntegerGrid(-(1 << (width - 1)), (1 << (width - 1)) - 1)
     grids = tuple(g if p else None for p, g in zip(present, (first, INT8, INT8), strict=True))
     parameters: list[Tensor | None] = []
     for p, pair in zip(present, RANGES, strict=True):
@@ -194,7 +200,7 @@ def gate(
     return grids, parameters
 
 
-def long_way(x: Tensor, grids: tuple[Grid | None, ...], parameters: list[Tensor | None]) -> Tensor:
+def long_way(x: Tensor, grids: tuple[IntegerGrid | None, ...], parameters: list[Tensor | None]) -> Tensor:
     def q(v: Tensor, which: int) -> Tensor:
         grid, scale, zero = grids[which], parameters[2 * which], parameters[2 * which + 1]
         return v if grid is None else on_torch(v, float(scale), float(zero), grid)  # type: ignore[arg-type]
@@ -218,7 +224,7 @@ def test_silu_is_the_chain_of_its_three_quantizers_bit_for_bit(present: tuple[bo
 @settings(deadline=None, max_examples=40)
 @given(scale=st.floats(2.0**-10, 1.0, width=32), width=bits, seed=st.integers(0, 99), data=st.data())
 def test_the_table_holds_what_the_chain_computes(scale: float, width: int, seed: int, data: st.DataObject) -> None:
-    grid = Grid(-(1 << (width - 1)), (1 << (width - 1)) - 1)
+    grid = IntegerGrid(-(1 << (width - 1)), (1 << (width - 1)) - 1)
     zero = data.draw(st.integers(grid.qmin, grid.qmax))
     grids, parameters = (grid, INT8, INT8), [scalar(v) for v in (scale, zero, 1 / 256, -128, 0.02, -100)]
     x = values((5, 41), seed)
@@ -353,13 +359,13 @@ def test_folding_at_once_is_folding_then_quantizing(shape: tuple[int, ...], bias
     scale = torch.linspace(0.003, 0.1, shape[0]).requires_grad_()
     given = [*weights, norm.weight, norm.bias, scale]
     start = weights[1] if bias else None
-    at_once = kernels.fold_quantize(weights[0], start, norm, scale, Grid(-127, 127))
+    at_once = kernels.fold_quantize(weights[0], start, norm, scale, IntegerGrid(-127, 127))
     if way == "passes":
         assert at_once is None
         return
     assert at_once is not None
     folded, moved = fold(weights[0], start, norm)
-    step_by_step = FakeQuantizeChannels.apply(folded, scale.reshape(-1, 1, 1, 1), Grid(-127, 127)), moved
+    step_by_step = FakeQuantizeChannels.apply(folded, scale.reshape(-1, 1, 1, 1), IntegerGrid(-127, 127)), moved
     assert all(torch.equal(a, b) for a, b in zip(at_once, step_by_step, strict=True))
     upstream = values(shape, 22).to(memory_format=torch.channels_last), values((shape[0],), 23)
     found, wanted = (torch.autograd.grad(pair, given, upstream, allow_unused=True) for pair in (at_once, step_by_step))
@@ -473,7 +479,7 @@ def quantize_in_child(x: Tensor, connection: Any) -> None:
 
 def test_what_compiled_loops_cannot_do_is_done_by_passes(way: str) -> None:
     x = values((3, 50), 38)
-    found = [kernels._compiled(v, g) for v, g in ((x, INT8), (x, None), (x.half(), INT8), (x, Grid(0, 1 << 22)))]
+    found = [kernels._compiled(v, g) for v, g in ((x, INT8), (x, None), (x.half(), INT8), (x, IntegerGrid(0, 1 << 22)))]
     assert found[1:] == [None] * 3 and (found[0] is not None) is (way == "fused")
 
 

@@ -28,7 +28,7 @@ from yoloquant.quantization.qparams import QParams
 from yoloquant.quantization.scheme import PORTABLE, derive
 from yoloquant.quantization.sqnr import Stage, weight_sqnr
 from yoloquant.training.qat import plots
-from yoloquant.training.qat.history import History, Scores
+from yoloquant.training.qat.history import EpochScores, History
 from yoloquant.training.qat.plot_data import (
     Noise,
     Trajectory,
@@ -68,7 +68,7 @@ def history(plan: Plan, factors: tuple[float, ...] = (1.0, 1.1, 0.9), *, classif
     for epoch, factor in enumerate(factors):
         quantized, plain = {key: 0.5 + 0.01 * epoch, "val/loss": 1.0}, {key: 0.6 - 0.01 * epoch}
         fidelity = None if classify else 0.9 + 0.01 * epoch
-        found.add(Scores(epoch, quantized, plain, fidelity, quantized[key]), scaled(plan, factor))
+        found.add(EpochScores(epoch, quantized, plain, fidelity, quantized[key]), scaled(plan, factor))
     return found
 
 

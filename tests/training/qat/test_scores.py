@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from yoloquant.runtime.core.detections import Detections
-from yoloquant.training.qat.history import Scores
+from yoloquant.training.qat.history import EpochScores
 from yoloquant.training.qat.scores import confidence_shift, fidelity
 
 
@@ -30,10 +30,10 @@ def test_only_pairs_with_the_float_models_confident_ones_count() -> None:
 
 
 def test_the_log_says_what_selects() -> None:
-    start = Scores(0, {"metrics/mAP50-95(B)": 0.4}, None, 0.95, 0.95 - 0.04, -0.04)
-    better = Scores(1, {"metrics/mAP50-95(B)": 0.4}, None, 0.94, 0.94 - 0.01, 0.01)
+    start = EpochScores(0, {"metrics/mAP50-95(B)": 0.4}, None, 0.95, 0.95 - 0.04, -0.04)
+    better = EpochScores(1, {"metrics/mAP50-95(B)": 0.4}, None, 0.94, 0.94 - 0.01, 0.01)
     assert better.fitness > start.fitness and better.fidelity is not None and start.fidelity is not None
     assert "confidence shift +0.0100 (selected by fidelity - |shift|: 0.9300, calibrated 0.9100)" in better.line(start)
     assert better.metrics()["confidence_shift"] == 0.01
-    by_map = Scores(1, {"metrics/mAP50-95(B)": 0.4}, None, 0.94, 0.4, 0.01)
+    by_map = EpochScores(1, {"metrics/mAP50-95(B)": 0.4}, None, 0.94, 0.4, 0.01)
     assert "selected by fitness: 0.4000" in by_map.line(start)

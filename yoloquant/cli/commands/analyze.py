@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...io import output_folder
 from ...options import PathOrNone, Text, option, option_model
-from ...sensitivity.analyze_options import AnalyzeOptions, Kind
+from ...sensitivity.analyze_options import AnalysisKind, AnalyzeOptions
 from ..parser import Call
 from ..progress import bar
 
@@ -33,7 +33,7 @@ def run(call: Call) -> int:
     from ...sensitivity.plots import write_plots
 
     own, options = call[AnalyzeCall], call[AnalyzeOptions]
-    if options.kind is Kind.PRUNE:
+    if options.kind is AnalysisKind.PRUNE:
         call.refuse(("scheme", "per", "weight_bits", "activation_bits"), "it is for kind=quant")
     else:
         call.refuse(("ratios", "criterion", "round_to", "reestimate", "limit"), "it is for kind=prune")
@@ -47,7 +47,7 @@ def run(call: Call) -> int:
     for plot in write_plots(found, folder):
         print(f"plot: {plot}")
     print(f"saved {saved}")
-    if options.kind is Kind.PRUNE:
+    if options.kind is AnalysisKind.PRUNE:
         shares = found.protected(own.limit)
         kept = sum(1 for share in shares.values() if not share)
         print(f"at a drop of {own.limit:g} {kept} of {len(shares)} groups stay whole")

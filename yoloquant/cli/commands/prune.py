@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...options import IMGSZ, ImageSize, PathOrNone, Text, TextOrNone, option, option_model
-from ...pruning.criteria import Kind
+from ...pruning.criteria import PruningKind
 from ...pruning.prune_options import FINE_TUNING, PruneOptions
 from ..checking import Without
 from ..parser import Call
@@ -39,7 +39,7 @@ def run(call: Call) -> int:
     own, options = call[PruneCall], call[PruneOptions]
     if options.sensitivity is None:
         call.refuse(("tolerance",), "it is the drop that an analysis allows, and sensitivity= names none")
-    if options.kind is not Kind.NM:
+    if options.kind is not PruningKind.NM:
         call.refuse(("permutation",), "it is for kind=2:4")
     if options.plan is not None:
         call.refuse(

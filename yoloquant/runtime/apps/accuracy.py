@@ -31,7 +31,7 @@ SPLITS = frozenset({"val", "validation", "valid"})
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class DataSetAccuracy:
     """Accuracy on a data set.
 
     Attributes:
@@ -49,7 +49,7 @@ def measure(
     *,
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Accuracy:
+) -> DataSetAccuracy:
     """Measure every metric of the model's task with Ultralytics' settings, whatever the detector's own are.
 
     Args:
@@ -81,7 +81,7 @@ def measure(
         if progress is not None:
             progress(index + 1, len(images))
     values = task.scores(found, matches, truths).values(np.ones((1, len(images))))
-    return Accuracy({name: float(value[0]) for name, value in values.items()}, len(images))
+    return DataSetAccuracy({name: float(value[0]) for name, value in values.items()}, len(images))
 
 
 def find_images(source: Path, task: Task = Task.DETECT) -> list[Path]:

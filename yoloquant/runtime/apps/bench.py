@@ -24,11 +24,11 @@ from ..device.processors import affinity, cpu_threads
 from ..device.sensors import Reading, Sensors, governors, load_average
 from ..errors import DataError, OutputError, UsageError
 from ..io.open_source import IMAGE_SUFFIXES, open_source
-from .bench_report import PERCENTILES, STEPS, Measured, Report
+from .bench_report import PERCENTILES, STEPS, BenchMeasurement, Report
 from .bench_worker import Opener, Turn, Worker
 from .keys import BENCH as KEYS
 from .running import BundleOpener, Running, own_bundle
-from .settings import Settings
+from .settings import VerbSettings
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def bench(
     return Report(
         taken.environment,
         tuple(
-            Measured(name, error=taken.errors[name])
+            BenchMeasurement(name, error=taken.errors[name])
             if name in taken.errors
             else _measured(name, taken.facts[name], taken.turns[name], reference)
             for name in openers
@@ -193,12 +193,12 @@ def _measured(
     facts: Mapping[str, Any],
     turns: Sequence[tuple[Turn, Reading]],
     first: Sequence[tuple[Turn, Reading]],
-) -> Measured:
+) -> BenchMeasurement:
     times = np.concatenate([turn.seconds for turn, _ in turns]) * 1e3  # (runs, preprocess inference postprocess)
     columns = [*times.T, times.sum(axis=1)]
     wall, cpu = sum(t.wall_s for t, _ in turns), sum(t.cpu_s for t, _ in turns)
     watts = [r.watts for _, r in turns if r.watts is not None]
-    return Measured(
+    return BenchMeasurement(
         name,
         facts,
         {step: _percentiles(column) for step, column in zip(STEPS, columns)},
@@ -261,7 +261,7 @@ def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return board or found.get("model name") or platform.processor() or platform.machine()
 
 
-def parse_options(settings: Settings) -> BenchOptions:
+def parse_options(settings: VerbSettings) -> BenchOptions:
     """Read a verb's arguments.
 
     Raises:
@@ -289,7 +289,7 @@ def _list(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def pictures_of(settings: Settings, golden: Path | None) -> list[np.ndarray]:
+def pictures_of(settings: VerbSettings, golden: Path | None) -> list[np.ndarray]:
     """The pictures that a verb's arguments name, those of a folder if there are any, or made ones."""
     source = settings.text("source")
     if not source and golden and golden.is_dir() and any(p.suffix.lower() in IMAGE_SUFFIXES for p in golden.iterdir()):
@@ -335,7 +335,7 @@ def main(arguments: dict[str, str], say: Callable[[str], None] = logger.info) ->
     Returns:
         The exit code: 0, or 4 if an artifact could not be measured.
     """
-    settings = Settings(arguments, KEYS, "bench")
+    settings = VerbSettings(arguments, KEYS, "bench")
     options = parse_options(settings)
     running = Running.parse(settings)
     openers: dict[str, BundleOpener] = {}

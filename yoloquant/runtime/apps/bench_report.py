@@ -11,7 +11,7 @@ PERCENTILES = (50, 90, 99)
 
 
 @dataclass(frozen=True)
-class Measured:
+class BenchMeasurement:
     """What was measured of one artifact.
 
     Attributes:
@@ -51,7 +51,7 @@ class Report:
     """
 
     environment: Mapping[str, Any]
-    measured: tuple[Measured, ...]
+    measured: tuple[BenchMeasurement, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""

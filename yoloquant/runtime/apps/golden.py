@@ -111,7 +111,7 @@ def _image(entry: Mapping[str, Any]) -> GoldenImage:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GoldenOutcome:
     """What a detector makes of one image.
 
     Attributes:
@@ -125,12 +125,12 @@ class Outcome:
     detections: Detections
 
 
-def run(detector: Detector, image: np.ndarray) -> Outcome:
+def run(detector: Detector, image: np.ndarray) -> GoldenOutcome:
     """Take an image through a detector (which selects by ``SELECTION``), keeping what is compared."""
     tensor, where = detector.preprocess(image)
     digest = hashlib.sha256(np.ascontiguousarray(tensor).tobytes()).hexdigest()
     outputs = tuple(np.array(output, dtype=np.float32) for output in detector.infer(tensor))
-    return Outcome(digest, outputs, detector.postprocess(outputs, where))
+    return GoldenOutcome(digest, outputs, detector.postprocess(outputs, where))
 
 
 def rows(detections: Detections) -> tuple[tuple[float, ...], ...]:

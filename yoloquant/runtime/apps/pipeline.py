@@ -18,9 +18,9 @@ from ..core.detector import Detector
 from ..core.letterbox import Letterbox
 from ..io.sources import Frame, Source
 from .bounded_queue import Closed, Exchange
-from .pipeline_base import POLL_S, Ending, Outcome, PipelineBase, Result, Times
+from .pipeline_base import POLL_S, Ending, FrameResult, PipelineBase, RunOutcome, Times
 
-__all__ = ["Ending", "Outcome", "Pipeline", "Result", "Times"]
+__all__ = ["Ending", "FrameResult", "Pipeline", "RunOutcome", "Times"]
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Pipeline(PipelineBase):
         self,
         source: Source,
         detector: Detector,
-        consume: Callable[[Result], None],
+        consume: Callable[[FrameResult], None],
         *,
-        show: Callable[[Result], bool] | None = None,
+        show: Callable[[FrameResult], bool] | None = None,
         limit: int | None = None,
     ) -> None:
         super().__init__(source, consume, show, limit, ahead=2)

@@ -45,7 +45,7 @@ class Times(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Result:
+class FrameResult:
     """A frame with what was found in it.
 
     Attributes:
@@ -63,7 +63,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """How a run went.
 
     Attributes:
@@ -96,15 +96,15 @@ class PipelineBase(ABC):
     def __init__(
         self,
         source: Source,
-        consume: Callable[[Result], None],
-        show: Callable[[Result], bool] | None,
+        consume: Callable[[FrameResult], None],
+        show: Callable[[FrameResult], bool] | None,
         limit: int | None,
         ahead: int,
     ) -> None:
         self._source, self._consume, self._show, self._limit = source, consume, show, limit
         self._stop = threading.Event()
         self._frames: Exchange[Frame] = Exchange(1 if source.live else ahead, newest=source.live)
-        self._shown: Exchange[Result] = Exchange(1, newest=True)
+        self._shown: Exchange[FrameResult] = Exchange(1, newest=True)
         self._asked = math.inf  # since when the source has been asked for a frame; in the future while it is not
         self._last = time.perf_counter()
         self._done = 0
@@ -115,7 +115,7 @@ class PipelineBase(ABC):
         """Ask the run to end; frames that were inferred are still consumed. May be called from anywhere."""
         self._stop.set()
 
-    def run(self) -> Outcome:
+    def run(self) -> RunOutcome:
         """Run until the source ends, the limit is reached, ``stop`` is called or Ctrl-C is pressed.
 
         Returns:
@@ -144,7 +144,7 @@ class PipelineBase(ABC):
         if ending in (Ending.END, Ending.LIMIT):
             self._present()
         error = str(self._lost) if ending is Ending.LOST else ""
-        return Outcome(ending, self._done, self._dropped(), self._last - start, error)
+        return RunOutcome(ending, self._done, self._dropped(), self._last - start, error)
 
     @abstractmethod
     def _workers(self) -> Sequence[tuple[Callable[[], None], Callable[[], None]]]:
@@ -238,7 +238,7 @@ class PipelineBase(ABC):
     def _deliver(self, frame: Frame, detections: Detections, times: Times) -> None:
         """Hand a result to the consumer, and then to whoever shows it."""
         age = time.perf_counter() - frame.captured if self._source.live else sum(times)
-        result = Result(frame, detections, times, age)
+        result = FrameResult(frame, detections, times, age)
         self._consume(result)
         self._done += 1
         self._last = time.perf_counter()

@@ -18,7 +18,7 @@ from ..core.detections import Detections
 from ..core.detector import Detector
 from ..io.sources import Frame, Source
 from .bounded_queue import Closed, Exchange
-from .pipeline_base import POLL_S, Ending, PipelineBase, Result, Times
+from .pipeline_base import POLL_S, Ending, FrameResult, PipelineBase, Times
 from .reorder_buffer import InOrder
 
 
@@ -47,15 +47,15 @@ class WorkerPipeline(PipelineBase):
         self,
         source: Source,
         detectors: Sequence[Detector],
-        consume: Callable[[Result], None],
+        consume: Callable[[FrameResult], None],
         *,
-        show: Callable[[Result], bool] | None = None,
+        show: Callable[[FrameResult], bool] | None = None,
         limit: int | None = None,
     ) -> None:
         super().__init__(source, consume, show, limit, ahead=len(detectors))
         self._detectors = tuple(detectors)
         self._found: InOrder[_Found] = InOrder(2 * len(detectors), producers=len(detectors))
-        self._shown: Exchange[Result] = Exchange(1, newest=not source.still)
+        self._shown: Exchange[FrameResult] = Exchange(1, newest=not source.still)
         self._taking, self._taken = threading.Lock(), 0
 
     def _workers(self) -> Sequence[tuple[Callable[[], None], Callable[[], None]]]:

@@ -23,8 +23,8 @@ from ..io.writers import VIDEO_SUFFIXES, ImageFolder, JsonLines, SaidLines, Sink
 from ..tasks import TaskSpec
 from .keys import PREDICT as KEYS
 from .predict_summary import STANDARD_OUTPUT, Consumer, Summary, report, summarize
-from .running import BundleOpener, Network, Running, own_bundle
-from .settings import Settings
+from .running import BundleOpener, RunnableModel, Running, own_bundle
+from .settings import VerbSettings
 from .workers import open_workers, pipeline_of, shares
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class PredictOptions:
     reading: SourceOptions = field(default_factory=SourceOptions)
 
     @classmethod
-    def parse(cls, settings: Settings) -> PredictOptions:
+    def parse(cls, settings: VerbSettings) -> PredictOptions:
         """Read a verb's arguments.
 
         Raises:
@@ -151,7 +151,7 @@ def predict(
 
 
 def run_network(
-    network: Network, running: Running, options: PredictOptions, say: Callable[[str], None] | None = None
+    network: RunnableModel, running: Running, options: PredictOptions, say: Callable[[str], None] | None = None
 ) -> Summary:
     """Load a network as often as there are workers, detect until the source ends, and free it.
 
@@ -254,7 +254,7 @@ def main(arguments: dict[str, str], say: Callable[[str], None] = logger.info) ->
     Returns:
         The exit code 0; errors are raised.
     """
-    settings = Settings(arguments, KEYS, "predict")
+    settings = VerbSettings(arguments, KEYS, "predict")
     options = PredictOptions.parse(settings)
     running = Running.parse(settings)
     network = BundleOpener(settings.text("model") or own_bundle(), running).network()

@@ -16,7 +16,7 @@ from ..io.draw import Painter, Rate
 from ..io.sources import ImageSource, LiveSource, Source
 from ..io.writers import Sink
 from ..tasks import TaskSpec
-from .pipeline import Ending, Outcome, Result, Times
+from .pipeline import Ending, FrameResult, RunOutcome, Times
 
 STANDARD_OUTPUT = "-"
 REMEMBERED = 10_000
@@ -30,7 +30,7 @@ class Summary:
     Attributes:
         outcome: Frames, dropped frames, seconds, and why it ended.
         found: Detections by class name.
-        latency_ms: Percentiles (50, 90, 99) of ``Result.age`` over the last 10,000 frames.
+        latency_ms: Percentiles (50, 90, 99) of ``FrameResult.age`` over the last 10,000 frames.
         steps_ms: Median of each step.
         outputs: What was written.
         reconnects: How often a lost source came back.
@@ -38,7 +38,7 @@ class Summary:
         said_lines: Whether JSON lines were said.
     """
 
-    outcome: Outcome
+    outcome: RunOutcome
     found: dict[str, int]
     latency_ms: dict[str, float]
     steps_ms: dict[str, float]
@@ -102,7 +102,7 @@ class Consumer:
         self.ages: deque[float] = deque(maxlen=REMEMBERED)
         self.steps: deque[Times] = deque(maxlen=REMEMBERED)
 
-    def __call__(self, result: Result) -> None:
+    def __call__(self, result: FrameResult) -> None:
         """Take one result."""
         times = result.times
         rate = self._rate.tick(time.perf_counter())
@@ -119,7 +119,7 @@ class Consumer:
 
 
 def summarize(
-    outcome: Outcome, consumer: Consumer, names: Sequence[str], source: Source, outputs: tuple[str, ...]
+    outcome: RunOutcome, consumer: Consumer, names: Sequence[str], source: Source, outputs: tuple[str, ...]
 ) -> Summary:
     """Put together what a run left behind."""
     latency: dict[str, float] = {}

@@ -6,11 +6,11 @@ import importlib
 import re
 from importlib import metadata, util
 
-from ..core.bundle_manifest import Manifest, Requirement
+from ..core.bundle_manifest import BundleManifest, Requirement
 from ..errors import MissingRuntimeError, TargetError
 
 
-def check_requirements(manifest: Manifest) -> str:
+def check_requirements(manifest: BundleManifest) -> str:
     """Find the library that will run the model.
 
     Args:

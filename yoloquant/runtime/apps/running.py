@@ -10,11 +10,11 @@ from ..core.bundle_manifest import model_path, read
 from ..core.detections import Selection
 from ..core.detector import Detector
 from ..core.model_info import ModelInfo
-from .settings import Settings
+from .settings import VerbSettings
 
 
 @dataclass(frozen=True)
-class Network:
+class RunnableModel:
     """What can be loaded.
 
     Attributes:
@@ -55,7 +55,7 @@ class Running:
     max_det: int | None = None
 
     @classmethod
-    def parse(cls, settings: Settings) -> Running:
+    def parse(cls, settings: VerbSettings) -> Running:
         """Read a verb's arguments.
 
         Raises:
@@ -71,7 +71,7 @@ class Running:
             settings.whole("max_det", None),
         )
 
-    def open(self, network: Network) -> Detector:
+    def open(self, network: RunnableModel) -> Detector:
         """Load a network.
 
         Raises:
@@ -97,7 +97,7 @@ class BundleOpener:
     path: str
     running: Running = field(default_factory=Running)
 
-    def network(self) -> Network:
+    def network(self) -> RunnableModel:
         """What it holds, once its files are proven.
 
         Raises:
@@ -105,7 +105,7 @@ class BundleOpener:
         """
         folder = Path(self.path)
         manifest = read(folder)
-        return Network(manifest.backend, model_path(folder, manifest), manifest.info, manifest.raw)
+        return RunnableModel(manifest.backend, model_path(folder, manifest), manifest.info, manifest.raw)
 
     def __call__(self) -> Detector:
         """Load it.

@@ -52,7 +52,7 @@ def _is_pair(word: str) -> bool:
     return bool(equals) and key.replace("-", "_").isidentifier()
 
 
-class Settings:
+class VerbSettings:
     """Arguments of a verb, each read with its type and its limits.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import BackendOptions, backend_class, open_backend
-from ..core.bundle_manifest import Manifest, model_path, read
+from ..core.bundle_manifest import BundleManifest, model_path, read
 from ..core.detector import Detector
 from ..errors import ArtifactError, BundleError, TargetError
 from .accuracy import measure, read_image
@@ -23,7 +23,7 @@ from .golden import (
     Agreement,
     Golden,
     GoldenImage,
-    Outcome,
+    GoldenOutcome,
     compare_detections,
     from_rows,
     output_errors,
@@ -34,7 +34,7 @@ from .golden import (
 from .requirements import check_requirements
 
 
-class Result(str, Enum):
+class VerifyResult(str, Enum):
     """Outcome of one check, or of all."""
 
     PASS = "pass"
@@ -43,11 +43,11 @@ class Result(str, Enum):
 
 
 NOTHING = "the bundle holds no golden input, so nothing was compared; export it again"
-EXIT_CODES = {Result.PASS: 0, Result.FAIL: 1, Result.INCONCLUSIVE: 3}
+EXIT_CODES = {VerifyResult.PASS: 0, VerifyResult.FAIL: 1, VerifyResult.INCONCLUSIVE: 3}
 
 
 @dataclass(frozen=True)
-class Check:
+class VerifyCheck:
     """One thing that was checked.
 
     Attributes:
@@ -58,7 +58,7 @@ class Check:
     """
 
     name: str
-    result: Result
+    result: VerifyResult
     message: str
     values: Mapping[str, Any] = field(default_factory=dict)
 
@@ -79,15 +79,15 @@ class Verification:
     bundle: str
     target: str
     device: str
-    checks: tuple[Check, ...]
+    checks: tuple[VerifyCheck, ...]
     environment: Mapping[str, Any]
     seconds: float
 
     @property
-    def result(self) -> Result:
+    def result(self) -> VerifyResult:
         """The worst of all checks."""
         found = {check.result for check in self.checks}
-        return next((r for r in (Result.FAIL, Result.INCONCLUSIVE) if r in found), Result.PASS)
+        return next((r for r in (VerifyResult.FAIL, VerifyResult.INCONCLUSIVE) if r in found), VerifyResult.PASS)
 
     @property
     def exit_code(self) -> int:
@@ -136,15 +136,15 @@ def verify(folder: str | Path, options: VerifyOptions | None = None) -> Verifica
     folder = Path(folder)
     manifest = read(folder, expect=options.expect)
     golden = Golden.from_dict(manifest.golden)
-    checks = [Check("files", Result.PASS, f"{len(manifest.files)} files are as exported")]
+    checks = [VerifyCheck("files", VerifyResult.PASS, f"{len(manifest.files)} files are as exported")]
     library = check_requirements(manifest)
     checks += _engine_checks(folder, manifest, options.backend)
     version = library
-    if checks[-1].result is Result.PASS:
+    if checks[-1].result is VerifyResult.PASS:
         with open_detector(folder, manifest, options.backend) as detector:
             version = detector.backend.version
             found = f"{library} {version}".strip()
-            checks.append(Check("runtime", Result.PASS, f"{manifest.backend} runs the model ({found})"))
+            checks.append(VerifyCheck("runtime", VerifyResult.PASS, f"{manifest.backend} runs the model ({found})"))
             checks += _golden_checks(folder, golden, detector)
             if options.data:
                 checks.append(_accuracy_check(detector, manifest, golden, options))
@@ -153,7 +153,7 @@ def verify(folder: str | Path, options: VerifyOptions | None = None) -> Verifica
     return Verification(manifest.id, manifest.target, manifest.device, tuple(checks), environment, seconds)
 
 
-def open_detector(folder: Path, manifest: Manifest, options: BackendOptions) -> Detector:
+def open_detector(folder: Path, manifest: BundleManifest, options: BackendOptions) -> Detector:
     """The bundle's model, selecting as golden results are selected.
 
     Raises:
@@ -168,7 +168,7 @@ def open_detector(folder: Path, manifest: Manifest, options: BackendOptions) -> 
     return Detector(backend, SELECTION)
 
 
-def _engine_checks(folder: Path, manifest: Manifest, options: BackendOptions) -> list[Check]:
+def _engine_checks(folder: Path, manifest: BundleManifest, options: BackendOptions) -> list[VerifyCheck]:
     """What the backend had to build on the device before the model runs.
 
     Raises:
@@ -177,10 +177,10 @@ def _engine_checks(folder: Path, manifest: Manifest, options: BackendOptions) ->
     built = backend_class(manifest.backend).build(folder, manifest, options.device)
     if built is None:
         return []
-    return [Check("engine", Result.PASS if built.ok else Result.FAIL, built.message, built.facts)]
+    return [VerifyCheck("engine", VerifyResult.PASS if built.ok else VerifyResult.FAIL, built.message, built.facts)]
 
 
-def _golden_checks(folder: Path, golden: Golden, detector: Detector) -> list[Check]:
+def _golden_checks(folder: Path, golden: Golden, detector: Detector) -> list[VerifyCheck]:
     """Run every golden input and compare what comes out, all inputs taken together."""
     pairs = [(item, run(detector, read_image(folder / item.image))) for item in golden.images]
     errors = [_errors(folder, item, outcome, detector) for item, outcome in pairs]
@@ -198,7 +198,9 @@ def _golden_checks(folder: Path, golden: Golden, detector: Detector) -> list[Che
     ]
 
 
-def _errors(folder: Path, item: GoldenImage, outcome: Outcome, detector: Detector) -> dict[str, tuple[float, float]]:
+def _errors(
+    folder: Path, item: GoldenImage, outcome: GoldenOutcome, detector: Detector
+) -> dict[str, tuple[float, float]]:
     stored = read_outputs(folder / item.outputs)
     shapes = [output.shape for output in stored]
     if shapes != [output.shape for output in outcome.outputs]:
@@ -214,9 +216,9 @@ def _errors(folder: Path, item: GoldenImage, outcome: Outcome, detector: Detecto
 
 def _outputs_check(
     differences: Mapping[str, float], golden: Golden, same_input: bool, per_image: list[dict[str, Any]]
-) -> Check:
+) -> VerifyCheck:
     if not golden.images:
-        return Check("golden outputs", Result.INCONCLUSIVE, NOTHING, {"images": []})
+        return VerifyCheck("golden outputs", VerifyResult.INCONCLUSIVE, NOTHING, {"images": []})
     tolerances = golden.tolerances
     limits = {part: tolerances.boxes if part == "boxes" else tolerances.scores for part in differences}
     passed = all(value <= limits[part] for part, value in differences.items())
@@ -225,22 +227,26 @@ def _outputs_check(
     if not same_input:
         message += "; the preprocessed images differ in single bits, as with another OpenCV"
     values = {"differences": dict(differences), "limits": limits, "same_input": same_input, "images": per_image}
-    return Check("golden outputs", Result.PASS if passed else Result.FAIL, message, values)
+    return VerifyCheck("golden outputs", VerifyResult.PASS if passed else VerifyResult.FAIL, message, values)
 
 
-def _detections_check(agreements: Sequence[Agreement], golden: Golden) -> Check:
+def _detections_check(agreements: Sequence[Agreement], golden: Golden) -> VerifyCheck:
     if not agreements:
-        return Check("golden detections", Result.INCONCLUSIVE, NOTHING, {"same": 0, "total": 0})
+        return VerifyCheck("golden detections", VerifyResult.INCONCLUSIVE, NOTHING, {"same": 0, "total": 0})
     same, total = sum(a.same for a in agreements), sum(a.total for a in agreements)
     share, limits = (same / total if total else 1.0), golden.tolerances
     message = f"{same} of {total} detections agree (limit {limits.agreement:.0%})"
     if not total:
         message = f"nothing is detected on {len(agreements)} golden inputs, there as here; their raw outputs decide"
     values = {"agreement": share, "same": same, "total": total, "limits": asdict(limits)}
-    return Check("golden detections", Result.PASS if share >= limits.agreement else Result.FAIL, message, values)
+    return VerifyCheck(
+        "golden detections", VerifyResult.PASS if share >= limits.agreement else VerifyResult.FAIL, message, values
+    )
 
 
-def _accuracy_check(detector: Detector, manifest: Manifest, golden: Golden, options: VerifyOptions) -> Check:
+def _accuracy_check(
+    detector: Detector, manifest: BundleManifest, golden: Golden, options: VerifyOptions
+) -> VerifyCheck:
     """Measure accuracy here, and hold it against the export machine's on the same images."""
     found = measure(detector, options.data, limit=options.limit)
     data = fingerprint(options.data, manifest.info, options.limit)
@@ -248,7 +254,9 @@ def _accuracy_check(detector: Detector, manifest: Manifest, golden: Golden, opti
     measured = f"{detector.task.named(found.metrics)} on {found.images} images"
     expected = manifest.accuracy
     if expected is None:
-        return Check("accuracy", Result.INCONCLUSIVE, f"{measured}; the export machine measured none", values)
+        return VerifyCheck(
+            "accuracy", VerifyResult.INCONCLUSIVE, f"{measured}; the export machine measured none", values
+        )
     limit = golden.tolerances.map_drop
     drop = max(expected.metrics[name] - found.metrics[name] for name in detector.task.main_metrics)
     values.update(expected=asdict(expected), drop=drop, limit=limit)
@@ -256,10 +264,10 @@ def _accuracy_check(detector: Detector, manifest: Manifest, golden: Golden, opti
         message = (
             f"{measured}; the export machine's {detector.task.named(expected.metrics)} is of other images or labels"
         )
-        return Check("accuracy", Result.INCONCLUSIVE, message, values)
+        return VerifyCheck("accuracy", VerifyResult.INCONCLUSIVE, message, values)
     there = detector.task.named(expected.metrics)
     message = f"{measured}, on the export machine {there}: a drop of {drop * 100:+.2f} points (limit {limit * 100:g})"
-    return Check("accuracy", Result.PASS if drop <= limit else Result.FAIL, message, values)
+    return VerifyCheck("accuracy", VerifyResult.PASS if drop <= limit else VerifyResult.FAIL, message, values)
 
 
 def _environment() -> dict[str, Any]:

@@ -13,15 +13,15 @@ from ..errors import UsageError
 from ..io.open_source import can_wait
 from ..io.sources import Source
 from .pipeline import Pipeline
-from .pipeline_base import PipelineBase, Result
+from .pipeline_base import FrameResult, PipelineBase
 from .pipeline_workers import WorkerPipeline
-from .running import Network, Running
+from .running import RunnableModel, Running
 
 MOST = 4
 """Workers that are chosen without being asked for: each holds the network in memory once more."""
 
 
-def shares(workers: int | None, network: Network, running: Running, source: str) -> list[int | None]:
+def shares(workers: int | None, network: RunnableModel, running: Running, source: str) -> list[int | None]:
     """Threads of each worker.
 
     Unless told otherwise, there is one worker for each thread, at most ``MOST``, where the frames of a source can
@@ -53,7 +53,7 @@ def shares(workers: int | None, network: Network, running: Running, source: str)
 
 
 @contextmanager
-def open_workers(network: Network, running: Running, threads: list[int | None]) -> Iterator[list[Detector]]:
+def open_workers(network: RunnableModel, running: Running, threads: list[int | None]) -> Iterator[list[Detector]]:
     """Load a network once for each worker; all are closed in the end.
 
     Args:
@@ -71,9 +71,9 @@ def open_workers(network: Network, running: Running, threads: list[int | None]) 
 def pipeline_of(
     source: Source,
     detectors: list[Detector],
-    consume: Callable[[Result], None],
+    consume: Callable[[FrameResult], None],
     *,
-    show: Callable[[Result], bool] | None = None,
+    show: Callable[[FrameResult], bool] | None = None,
     limit: int | None = None,
 ) -> PipelineBase:
     """What runs them: one detector with its steps overlapped, or several side by side."""

@@ -16,7 +16,7 @@ from ..core.decode import quantize
 from ..core.runner import Runner
 
 if TYPE_CHECKING:
-    from ..core.bundle_manifest import Manifest
+    from ..core.bundle_manifest import BundleManifest
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Backend(Runner):
         return path
 
     @classmethod
-    def build(cls, folder: Path, manifest: Manifest, device: str) -> Build | None:
+    def build(cls, folder: Path, manifest: BundleManifest, device: str) -> Build | None:
         """Build what a bundle's model needs on this device before it runs; None if it runs as it is.
 
         Args:

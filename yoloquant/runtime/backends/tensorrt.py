@@ -19,7 +19,7 @@ from ..tensorrt.identity import Identity, require_same
 from .base import Backend, BackendOptions, Build
 
 if TYPE_CHECKING:
-    from ..core.bundle_manifest import Manifest
+    from ..core.bundle_manifest import BundleManifest
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class TensorRTBackend(Backend):
         self.input_shape, self.input_dtype = tuple(self._input.host.shape), self._input.host.dtype
 
     @classmethod
-    def build(cls, folder: Path, manifest: Manifest, device: str) -> Build | None:
+    def build(cls, folder: Path, manifest: BundleManifest, device: str) -> Build | None:
         """Build the engine, or take the one that was built before; not ok if planned layers do not run in Int8."""
         from ..tensorrt import request_for
         from ..tensorrt.build import ready_engine

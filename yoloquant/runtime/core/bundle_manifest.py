@@ -40,7 +40,7 @@ class Requirement:
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class ExportAccuracy:
     """The accuracy that the export machine measured.
 
     Attributes:
@@ -59,7 +59,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Manifest:
+class BundleManifest:
     """What a bundle holds.
 
     Attributes:
@@ -92,7 +92,7 @@ class Manifest:
     precision: str = "int8"
     requires: tuple[Requirement, ...] = ()
     golden: Mapping[str, Any] = field(default_factory=dict)
-    accuracy: Accuracy | None = None
+    accuracy: ExportAccuracy | None = None
     expected_int8: tuple[str, ...] = ()
     plan: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class Manifest:
     id: str = ""
     format: int = FORMAT
 
-    def signed(self) -> Manifest:
+    def signed(self) -> BundleManifest:
         """The same with its ``id``."""
         return replace(self, id=_fingerprint(_plain(self)))
 
@@ -109,7 +109,7 @@ class Manifest:
         return _canonical(_plain(self))
 
 
-def read(folder: str | Path, *, check: bool = True, expect: str = "") -> Manifest:
+def read(folder: str | Path, *, check: bool = True, expect: str = "") -> BundleManifest:
     """Read the manifest of a bundle.
 
     Args:
@@ -132,7 +132,7 @@ def read(folder: str | Path, *, check: bool = True, expect: str = "") -> Manifes
     return manifest
 
 
-def model_path(folder: str | Path, manifest: Manifest) -> Path:
+def model_path(folder: str | Path, manifest: BundleManifest) -> Path:
     """The file or folder that the bundle's runtime opens (or another form of it, see ``Backend.form``)."""
     return Path(folder) / manifest.model
 
@@ -174,22 +174,22 @@ def _fingerprint(data: Mapping[str, Any]) -> str:
     return hashlib.sha256(_canonical(content).encode("utf-8")).hexdigest()
 
 
-def _plain(manifest: Manifest) -> dict[str, Any]:
+def _plain(manifest: BundleManifest) -> dict[str, Any]:
     data = asdict(manifest)
     data["info"]["task"] = manifest.info.task.value
     plain: dict[str, Any] = json.loads(json.dumps(data))  # tuples become lists
     return plain
 
 
-def _parse(data: dict[str, Any]) -> Manifest:
+def _parse(data: dict[str, Any]) -> BundleManifest:
     try:
         values = dict(data)
         values["info"] = info_from_dict(values["info"])
         values["files"] = {check_relative(path): _build(FileEntry, e) for path, e in values["files"].items()}
         values["requires"] = tuple(_build(Requirement, r) for r in values["requires"])
-        values["accuracy"] = None if values["accuracy"] is None else _build(Accuracy, values["accuracy"])
+        values["accuracy"] = None if values["accuracy"] is None else _build(ExportAccuracy, values["accuracy"])
         values["expected_int8"] = tuple(str(name) for name in values["expected_int8"])
-        manifest = _build(Manifest, values)
+        manifest = _build(BundleManifest, values)
         for name in ("target", "device", "backend", "model", "precision"):
             if not isinstance(getattr(manifest, name), str):
                 raise TypeError(f"'{name}' is not text")

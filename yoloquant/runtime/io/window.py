@@ -8,7 +8,7 @@ import sys
 
 import cv2
 
-from ..apps.pipeline import Result
+from ..apps.pipeline import FrameResult
 
 _PROBE_S = 20.0
 
@@ -24,7 +24,7 @@ class Window:
     def __init__(self, title: str, delay_ms: int = 1) -> None:
         self._title, self._delay = title, delay_ms
 
-    def show(self, result: Result) -> bool:
+    def show(self, result: FrameResult) -> bool:
         """Show a picture and return False once somebody pressed q or Escape, or closed the window."""
         cv2.imshow(self._title, result.frame.image)
         if cv2.waitKey(self._delay) & 0xFF in (ord("q"), 27):

@@ -14,7 +14,7 @@ from typing import IO, Any
 import cv2
 import numpy as np
 
-from ..apps.pipeline import Result
+from ..apps.pipeline import FrameResult
 from ..errors import OutputError
 from ..tasks import TaskSpec
 
@@ -39,7 +39,7 @@ class Sink(ABC):
     pictures: bool = False
 
     @abstractmethod
-    def write(self, result: Result) -> None:
+    def write(self, result: FrameResult) -> None:
         """Take one result.
 
         Raises:
@@ -54,7 +54,7 @@ class Sink(ABC):
         """
 
 
-def record(result: Result, names: Sequence[str], task: TaskSpec) -> dict[str, Any]:
+def record(result: FrameResult, names: Sequence[str], task: TaskSpec) -> dict[str, Any]:
     """A result as plain data.
 
     Returns:
@@ -85,7 +85,7 @@ class SaidLines(Sink):
     def __init__(self, say: Callable[[str], None], names: Sequence[str], task: TaskSpec) -> None:
         self._say, self._names, self._task = say, names, task
 
-    def write(self, result: Result) -> None:
+    def write(self, result: FrameResult) -> None:
         """Say one object."""
         self._say(json.dumps(record(result, self._names, self._task), ensure_ascii=False))
 
@@ -110,7 +110,7 @@ class JsonLines(Sink):
         except OSError as exc:
             raise OutputError(f"'{path}' cannot be written ({exc.strerror or exc}); choose another output=") from exc
 
-    def write(self, result: Result) -> None:
+    def write(self, result: FrameResult) -> None:
         """Append one line.
 
         Raises:
@@ -159,7 +159,7 @@ class ImageFolder(Sink):
                 f"folder '{folder}' cannot be made ({exc.strerror or exc}); choose another output="
             ) from exc
 
-    def write(self, result: Result) -> None:
+    def write(self, result: FrameResult) -> None:
         """Write one picture, whole or not at all.
 
         Raises:
@@ -208,7 +208,7 @@ class VideoFile(Sink):
             raise OutputError(f"'{path}' cannot be written ({exc.strerror or exc}); choose another output=") from exc
         self._check_space()
 
-    def write(self, result: Result) -> None:
+    def write(self, result: FrameResult) -> None:
         """Append one frame; frames of another size than the first are fitted into it.
 
         Raises:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..core.bundle_manifest import Manifest
-    from .build import Built, Request
+    from ..core.bundle_manifest import BundleManifest
+    from .build import BuiltEngine, Request
     from .build_options import BuildOptions
 
 __all__ = ["main", "request_for"]
@@ -69,7 +69,7 @@ def _main(arguments: dict[str, str], say: Callable[[str], None]) -> int:
     return PASS
 
 
-def request_for(folder: Path, manifest: Manifest, options: BuildOptions | None = None) -> Request:
+def request_for(folder: Path, manifest: BundleManifest, options: BuildOptions | None = None) -> Request:
     """What to build for a bundle.
 
     Args:
@@ -92,7 +92,7 @@ def request_for(folder: Path, manifest: Manifest, options: BuildOptions | None =
     return Request(sources, manifest.info, manifest.expected_int8, options or BuildOptions())
 
 
-def _tell(built: Built, say: Callable[[str], None]) -> None:
+def _tell(built: BuiltEngine, say: Callable[[str], None]) -> None:
     from .compile import fallback_lines
 
     say(f"{'built' if built.fresh else 'already there'}: {built.path}")

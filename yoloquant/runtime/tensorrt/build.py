@@ -15,7 +15,7 @@ from ..errors import ArtifactError, TargetError
 from . import layers
 from .api import TensorRT, load
 from .build_options import BuildOptions, Sources
-from .compile import Compiled, compile_plan, model_for
+from .compile import CompiledEngine, compile_plan, model_for
 from .header import EngineFile, drop_in_metadata, read_header, write_engine, write_whole
 from .identity import Identity
 
@@ -49,7 +49,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Built:
+class BuiltEngine:
     """An engine that is ready.
 
     Attributes:
@@ -62,10 +62,10 @@ class Built:
     path: Path
     fresh: bool
     int8: layers.Int8Report | None = None
-    compiled: Compiled | None = None
+    compiled: CompiledEngine | None = None
 
 
-def build_engine(request: Request, api: TensorRT | None = None, cuda: Cuda | None = None) -> Built:
+def build_engine(request: Request, api: TensorRT | None = None, cuda: Cuda | None = None) -> BuiltEngine:
     """Build an engine for this device, or find the one that was built before.
 
     The engine is kept under a name that holds for this TensorRT, GPU, JetPack, model and options only. It is written
@@ -94,7 +94,7 @@ def build_engine(request: Request, api: TensorRT | None = None, cuda: Cuda | Non
         path = engine_path(request, identity, model)
         if not request.options.force and _usable(path):
             logger.info("the engine %s fits and is taken as it is", path)
-            return Built(path, fresh=False)
+            return BuiltEngine(path, fresh=False)
         with cuda.active():
             return _build(request, api, identity, model, path)
     finally:
@@ -102,7 +102,7 @@ def build_engine(request: Request, api: TensorRT | None = None, cuda: Cuda | Non
             cuda.close()
 
 
-def ready_engine(request: Request, api: TensorRT | None = None, cuda: Cuda | None = None) -> Built:
+def ready_engine(request: Request, api: TensorRT | None = None, cuda: Cuda | None = None) -> BuiltEngine:
     """The newest engine that was built on this device from a model, whatever its options were; else a new one.
 
     Args:
@@ -119,7 +119,7 @@ def ready_engine(request: Request, api: TensorRT | None = None, cuda: Cuda | Non
     try:
         found = find_engine(request.sources.onnx, Identity.of(api.version, cuda.gpu), request.folder)
         found.plan()
-        return Built(found.path, fresh=False)
+        return BuiltEngine(found.path, fresh=False)
     except ArtifactError as exc:  # there is none, or it was damaged
         logger.warning("%s; it is built now, which takes minutes", str(exc).partition("; ")[0])
         return build_engine(request, api, cuda)
@@ -149,7 +149,7 @@ def _usable(path: Path) -> bool:
     return True
 
 
-def _build(request: Request, api: TensorRT, identity: Identity, model: Path, path: Path) -> Built:
+def _build(request: Request, api: TensorRT, identity: Identity, model: Path, path: Path) -> BuiltEngine:
     options = request.options
     timing_file = options.timing_cache or request.engines / f"timing-{identity.key()[:16]}.cache"
     timings = timing_file.read_bytes() if timing_file.is_file() else b""
@@ -166,10 +166,10 @@ def _build(request: Request, api: TensorRT, identity: Identity, model: Path, pat
         "fallback": [list(layer) for layer in compiled.dla.fallback] if compiled.dla else [],
     }
     write_engine(path, compiled.plan, drop_in_metadata(request.info, options.dla), ours)
-    return Built(path, True, report, compiled)
+    return BuiltEngine(path, True, report, compiled)
 
 
-def _check(request: Request, api: TensorRT, compiled: Compiled) -> layers.Int8Report | None:
+def _check(request: Request, api: TensorRT, compiled: CompiledEngine) -> layers.Int8Report | None:
     """Ask the finished engine for its layers; a DLA's regions do not show theirs, so those are not asked.
 
     Raises:

@@ -18,7 +18,7 @@ GIB = 1 << 30
 
 
 @dataclass(frozen=True)
-class Compiled:
+class CompiledEngine:
     """What the builder made.
 
     Attributes:
@@ -59,7 +59,7 @@ def model_for(api: TensorRT, sources: Sources, options: BuildOptions) -> Path:
 
 def compile_plan(
     api: TensorRT, model: Path, options: BuildOptions, calibration: Path, timings: bytes = b""
-) -> Compiled:
+) -> CompiledEngine:
     """Parse a model and build its plan.
 
     Args:
@@ -92,7 +92,7 @@ def compile_plan(
     if report is not None:
         placed = dla.placements(trt_logger.lines)
         report = dla.DlaReport(report.core, report.on_dla, report.fallback, placed)
-    return Compiled(bytes(plan), _timings(config), report)
+    return CompiledEngine(bytes(plan), _timings(config), report)
 
 
 def _parse(trt: Any, network: Any, trt_logger: Any, model: Path) -> None:
@@ -162,4 +162,4 @@ def fallback_lines(report: dla.DlaReport) -> list[str]:
     return lines + [f"  {line}" for line in report.placed]
 
 
-__all__: tuple[str, ...] = ("Compiled", "compile_plan", "fallback_lines", "model_for")
+__all__: tuple[str, ...] = ("CompiledEngine", "compile_plan", "fallback_lines", "model_for")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..litert.flatbuffer import Flatbuffer, OpInfo
 from .cost import macs, memory
-from .report import EdgeTPUReport, Finding, OperatorVerdict, Place, Status
+from .report import EdgeTPUReport, OperatorFinding, OperatorVerdict, Place, Status
 from .rules import judge, refused
 
 BEHIND = "behind the end of the partition"
@@ -38,7 +38,7 @@ def check(source: bytes | Path | Flatbuffer) -> EdgeTPUReport:
     return EdgeTPUReport(operators, _ends(file, places), memory(file, inside), rejected)
 
 
-def _places(file: Flatbuffer, findings: list[Finding]) -> list[Place]:
+def _places(file: Flatbuffer, findings: list[OperatorFinding]) -> list[Place]:
     """Where each operator runs: never on a better place than what it reads."""
     rank = {Place.TPU: 0, Place.UNSURE: 1, Place.CPU: 2}
     own = {Status.MAPPED: Place.TPU, Status.UNKNOWN: Place.UNSURE, Status.FALLBACK: Place.CPU}
@@ -59,7 +59,7 @@ def _ends(file: Flatbuffer, places: list[Place]) -> tuple[int, ...]:
     )
 
 
-def _verdict(file: Flatbuffer, op: OpInfo, found: Finding, place: Place) -> OperatorVerdict:
+def _verdict(file: Flatbuffer, op: OpInfo, found: OperatorFinding, place: Place) -> OperatorVerdict:
     reason = found.reason or {Place.TPU: "", Place.UNSURE: "behind an operator that may not be mapped"}.get(
         place, BEHIND
     )

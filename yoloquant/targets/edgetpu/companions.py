@@ -12,7 +12,7 @@ from ...io import atomic_path
 from ...types import ExportedModel
 from ..litert.metadata import pack, read
 from .check import check
-from .compiler import Compiled, compile_model, find_compiler
+from .compiler import CompilerRun, compile_model, find_compiler
 from .compiler_log import CompilerReport
 from .edgetpu_options import EdgeTPUOptions
 from .report import EdgeTPUReport
@@ -76,7 +76,7 @@ def add_companions(model: Path, exported: ExportedModel) -> tuple[str, ...]:
     return (*report.summary(), *said)
 
 
-def _write(path: Path, result: Compiled, host: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+def _write(path: Path, result: CompilerRun, host: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Write the compiled flatbuffer; where its points were cannot be said any more."""
     kept = {k: v for k, v in own.items() if k != "tensors"}
     with atomic_path(path) as temporary:

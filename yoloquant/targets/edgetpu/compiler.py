@@ -24,7 +24,7 @@ _NAME = "model"  # of the temporary file; the compiler appends to it
 
 
 @dataclass(frozen=True, eq=False)
-class Compiled:
+class CompilerRun:
     """What a run left behind.
 
     Attributes:
@@ -41,7 +41,7 @@ def find_compiler() -> str | None:
     return shutil.which(PROGRAM)
 
 
-def compile_model(content: bytes, options: CompilerOptions | None = None, *, program: str | None = None) -> Compiled:
+def compile_model(content: bytes, options: CompilerOptions | None = None, *, program: str | None = None) -> CompilerRun:
     """Compile a flatbuffer in a temporary folder.
 
     Args:
@@ -55,7 +55,7 @@ def compile_model(content: bytes, options: CompilerOptions | None = None, *, pro
     options = options or CompilerOptions()
     program = program or find_compiler()
     if program is None:
-        return Compiled(CompilerReport(errors=(f"{PROGRAM} is not on PATH",)))
+        return CompilerRun(CompilerReport(errors=(f"{PROGRAM} is not on PATH",)))
     with tempfile.TemporaryDirectory(prefix="yoloquant-edgetpu-") as name:
         folder = Path(name)
         source = folder / f"{_NAME}.tflite"
@@ -76,13 +76,13 @@ def _arguments(options: CompilerOptions, folder: Path) -> list[str]:
     return [*fixed, *search, *several]
 
 
-def _judge(report: CompilerReport, problem: str, content: bytes) -> Compiled:
+def _judge(report: CompilerReport, problem: str, content: bytes) -> CompilerRun:
     """A run counts as successful only if the compiler says so and left a whole flatbuffer."""
     if not problem and report.succeeded and content[4:8] != MAGIC:
         problem = "it reported success but wrote no .tflite"
     if problem:
         report = replace(report, succeeded=False, errors=(*report.errors, problem))
-    return Compiled(report, content if report.succeeded else b"")
+    return CompilerRun(report, content if report.succeeded else b"")
 
 
 def _run(command: Sequence[str], folder: Path, seconds: float) -> tuple[str, str]:

@@ -29,7 +29,7 @@ class Place(str, Enum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class OperatorFinding:
     """The verdict of the rules on one operator.
 
     Attributes:

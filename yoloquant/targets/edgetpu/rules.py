@@ -19,16 +19,16 @@ from math import prod
 
 from ..litert.flatbuffer import Flatbuffer, OpInfo
 from ..litert.operator_versions import REFUSED_FROM, needed
-from .report import Finding, Status
+from .report import OperatorFinding, Status
 
-Rule = Callable[[Flatbuffer, OpInfo], Finding]
+Rule = Callable[[Flatbuffer, OpInfo], OperatorFinding]
 
-OK = Finding()
+OK = OperatorFinding()
 EIGHT_BIT = frozenset({"INT8", "UINT8"})
 SOFTMAX_ELEMENTS = 16_000
 
 
-def judge(file: Flatbuffer, op: OpInfo) -> Finding:
+def judge(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """What the documentation says about an operator by itself."""
     rule = _RULES.get(op.kind)
     if rule is None:
@@ -51,15 +51,15 @@ def refused(file: Flatbuffer) -> str:
     return ""
 
 
-def _cpu(reason: str) -> Finding:
-    return Finding(Status.FALLBACK, reason)
+def _cpu(reason: str) -> OperatorFinding:
+    return OperatorFinding(Status.FALLBACK, reason)
 
 
-def _unknown(reason: str) -> Finding:
-    return Finding(Status.UNKNOWN, reason)
+def _unknown(reason: str) -> OperatorFinding:
+    return OperatorFinding(Status.UNKNOWN, reason)
 
 
-def _types(file: Flatbuffer, op: OpInfo) -> Finding:
+def _types(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """Docs, tensor requirements: tensors are quantized to 8 bits."""
     for index in (*file.operands(op), *op.outputs):
         if file.tensors[index].dtype not in EIGHT_BIT:
@@ -69,7 +69,7 @@ def _types(file: Flatbuffer, op: OpInfo) -> Finding:
     return OK
 
 
-def _shapes(file: Flatbuffer, op: OpInfo) -> Finding:
+def _shapes(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """Docs, tensor requirements: constant sizes, and only the three innermost dimensions above 1."""
     for index in (*file.operands(op), *op.outputs):
         tensor = file.tensors[index]
@@ -91,7 +91,7 @@ _CONSTANT: dict[str, tuple[int, ...]] = {  # positions of operands that are para
 }
 
 
-def _parameters(file: Flatbuffer, op: OpInfo) -> Finding:
+def _parameters(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """Docs, tensor requirements: parameters are constant when the model is compiled."""
     positions = [i for i in _CONSTANT.get(op.kind, ()) if i < len(op.inputs)]
     if all(file.tensors[op.inputs[i]].constant for i in positions):
@@ -101,7 +101,7 @@ def _parameters(file: Flatbuffer, op: OpInfo) -> Finding:
     return _cpu("a parameter is computed; it must be constant")
 
 
-def _version(file: Flatbuffer, op: OpInfo) -> Finding:
+def _version(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """A version above the one that an operator's features need may be newer than the compiler."""
     lowest = needed(file, op)
     if lowest is not None and op.version > lowest:
@@ -109,12 +109,12 @@ def _version(file: Flatbuffer, op: OpInfo) -> Finding:
     return OK
 
 
-def _plain(file: Flatbuffer, op: OpInfo) -> Finding:
+def _plain(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """No known limitation."""
     return OK
 
 
-def _elementwise(file: Flatbuffer, op: OpInfo) -> Finding:
+def _elementwise(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """Docs: no known limitation; broadcasting is not mentioned."""
     shapes = {file.tensors[i].shape for i in op.inputs}
     if len(shapes) == 1:
@@ -122,12 +122,12 @@ def _elementwise(file: Flatbuffer, op: OpInfo) -> Finding:
     return _unknown(f"broadcasts {' and '.join(_text(file.tensors[i].shape) for i in op.inputs)}; not documented")
 
 
-def _unfused(file: Flatbuffer, op: OpInfo) -> Finding:
+def _unfused(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """Docs: no fused activation function."""
     return _cpu("has a fused activation function") if op.options.get("fusedActivationFunction") else OK
 
 
-def _concatenation(file: Flatbuffer, op: OpInfo) -> Finding:
+def _concatenation(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """Docs: no fused activation; a constant input must be all zeros and one of two."""
     constants = [i for i in op.inputs if file.tensors[i].constant]
     if constants and (len(op.inputs) != 2 or any(_real(file, i) for i in constants)):
@@ -142,25 +142,25 @@ def _real(file: Flatbuffer, index: int) -> bool:
     return bool((file.values(index) != zero).any())
 
 
-def _convolution(file: Flatbuffer, op: OpInfo) -> Finding:
+def _convolution(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """Docs: the same dilation in x and y."""
     across, down = op.options.get("dilationWFactor", 1), op.options.get("dilationHFactor", 1)
     return OK if across == down else _cpu(f"dilation {across} in x and {down} in y; they must be equal")
 
 
-def _connected(file: Flatbuffer, op: OpInfo) -> Finding:
+def _connected(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """Docs: default weight format, one-dimensional output (issue 27: not with a 2-D output)."""
     if op.options.get("weightsFormat"):
         return _cpu("its weights are not in the default format")
     return _one_dimensional(file, op.outputs[0])
 
 
-def _one_dimensional(file: Flatbuffer, index: int) -> Finding:
+def _one_dimensional(file: Flatbuffer, index: int) -> OperatorFinding:
     shape = file.tensors[index].shape
     return OK if prod(shape[:-1]) == 1 else _cpu(f"shape {_text(shape)} is not one-dimensional")
 
 
-def _softmax(file: Flatbuffer, op: OpInfo) -> Finding:
+def _softmax(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """Docs: 1-D input of at most 16,000 elements.
 
     Ultralytics 4754 shows the DFL softmax of YOLOv8n at 224 px, which is not 1-D, mapped by compiler 16.0.
@@ -182,13 +182,13 @@ def _batch(file: Flatbuffer, op: OpInfo, index: int) -> int:
     return 0 if len(file.tensors[index].shape) > 3 else -1
 
 
-def _reduction(file: Flatbuffer, op: OpInfo) -> Finding:
+def _reduction(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """Docs: no reduction in the batch dimension."""
     source = op.inputs[0]
     return _cpu("reduces the batch dimension") if _batch(file, op, source) in _axes(file, op, source) else OK
 
 
-def _mean(file: Flatbuffer, op: OpInfo) -> Finding:
+def _mean(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """Docs: the z dimension of a z reduction is a multiple of 4. Issue 461: large inputs are not mapped."""
     source = op.inputs[0]
     shape = file.tensors[source].shape
@@ -197,32 +197,32 @@ def _mean(file: Flatbuffer, op: OpInfo) -> Finding:
     return _reduction(file, op)
 
 
-def _pad(file: Flatbuffer, op: OpInfo) -> Finding:
+def _pad(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """Docs: no padding in the batch dimension."""
     added = file.values(op.inputs[1])
     batch = _batch(file, op, op.inputs[0])
     return _cpu("pads the batch dimension") if batch == 0 and added[0].any() else OK
 
 
-def _pack(file: Flatbuffer, op: OpInfo) -> Finding:
+def _pack(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """Docs: no packing in the batch dimension."""
     rank = len(file.tensors[op.outputs[0]].shape)
     batch = rank > 3 and op.options.get("axis", 0) % rank == 0
     return _cpu("packs in the batch dimension") if batch else OK
 
 
-def _split(file: Flatbuffer, op: OpInfo) -> Finding:
+def _split(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """Docs: no splitting in the batch dimension; the axis is the first operand."""
     source = op.inputs[1]
     return _cpu("splits the batch dimension") if _batch(file, op, source) in _axes(file, op, source, 0) else OK
 
 
-def _prelu(file: Flatbuffer, op: OpInfo) -> Finding:
+def _prelu(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """Docs: alpha has one dimension."""
     return _one_dimensional(file, op.inputs[1])
 
 
-def _reshape(file: Flatbuffer, op: OpInfo) -> Finding:
+def _reshape(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """Docs: some reshapes of large tensors are not mapped; how large is not said."""
     source, result = ([n for n in file.tensors[i].shape if n != 1] for i in (op.inputs[0], op.outputs[0]))
     if source == result:
@@ -230,7 +230,7 @@ def _reshape(file: Flatbuffer, op: OpInfo) -> Finding:
     return _unknown("documented, but not for large tensors; how large is not said")
 
 
-def _resize(file: Flatbuffer, op: OpInfo) -> Finding:
+def _resize(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """Docs: 3-D, and not every size; issue 420: compiler 15.0 refuses version 3, which half pixel centres need.
 
     Doubling nearest neighbours, as YOLO's neck does, is mapped in many public logs (ultralytics 4754).
@@ -243,26 +243,26 @@ def _resize(file: Flatbuffer, op: OpInfo) -> Finding:
     return _unknown("documented, but not for every size, to avoid a loss of precision")
 
 
-def _squeeze(file: Flatbuffer, op: OpInfo) -> Finding:
+def _squeeze(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """Docs: only leading dimensions of 1 may go."""
     source, result = (file.tensors[i].shape for i in (op.inputs[0], op.outputs[0]))
     kept = source[len(source) - len(result) :]
     return OK if kept == result else _cpu("removes a dimension that is not leading")
 
 
-def _strided_slice(file: Flatbuffer, op: OpInfo) -> Finding:
+def _strided_slice(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """Docs: strides of 1, no ellipsis mask, no new axis mask."""
     if op.options.get("ellipsisMask") or op.options.get("newAxisMask"):
         return _cpu("has an ellipsis or a new axis mask")
     return OK if (file.values(op.inputs[3]) == 1).all() else _cpu("a stride is not 1")
 
 
-def _transpose(file: Flatbuffer, op: OpInfo) -> Finding:
+def _transpose(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """Docs: no known limitation. Issue 433, ultralytics 4089: refused for larger tensors by compiler 16.0."""
     return _unknown("documented, but logs show it refused for larger tensors")
 
 
-def _undecided(file: Flatbuffer, op: OpInfo) -> Finding:
+def _undecided(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     return _unknown("sources differ on whether it is supported")
 
 

@@ -68,7 +68,7 @@ class VelaReport:
 
 
 @dataclass(frozen=True, eq=False)
-class Compiled:
+class CompiledNetwork:
     """A compiled network.
 
     Attributes:
@@ -80,7 +80,7 @@ class Compiled:
     report: VelaReport
 
 
-def compile_for(accelerator: Accelerator, content: bytes, *, seconds: float = SECONDS) -> Compiled:
+def compile_for(accelerator: Accelerator, content: bytes, *, seconds: float = SECONDS) -> CompiledNetwork:
     """Compile an integer ``.tflite``.
 
     Args:
@@ -109,7 +109,7 @@ def compile_for(accelerator: Accelerator, content: bytes, *, seconds: float = SE
             f"{len(report.on_cpu)} operators stay on the CPU of an Ethos-{accelerator.name.upper()}: {few}; replace "
             "attention by convolutions first (prepare the model with 'attention'), or choose another accelerator"
         )
-    return Compiled(result, report)
+    return CompiledNetwork(result, report)
 
 
 def read_report(accelerator: Accelerator, operators: int, compiled: bytes, row: dict[str, str]) -> VelaReport:

@@ -50,7 +50,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Built:
+class ConvertedModel:
     """A converted model.
 
     Attributes:
@@ -66,7 +66,9 @@ class Built:
     requantize: int = 0
 
 
-def build(graph: Graph, plan: Plan, variant: Variant, *, bias: Mapping[str, np.ndarray] | None = None) -> Built:
+def build(
+    graph: Graph, plan: Plan, variant: Variant, *, bias: Mapping[str, np.ndarray] | None = None
+) -> ConvertedModel:
     """Convert a calibrated plan to a flatbuffer and prove that the file holds it.
 
     Args:
@@ -100,7 +102,7 @@ def build(graph: Graph, plan: Plan, variant: Variant, *, bias: Mapping[str, np.n
     counts = Counter(f"{op.kind}{COMPUTED if multiplies_computed(file, op) else ''}" for op in file.ops)
     requantize = sum(op.kind == "QUANTIZE" and op.inputs[0] not in file.inputs for op in file.ops)
     logger.info("converted %d points into %d operators, %d requantize", len(tensors), len(file.ops), requantize)
-    return Built(content, tensors, dict(counts), requantize)
+    return ConvertedModel(content, tensors, dict(counts), requantize)
 
 
 def build_float(graph: Graph) -> bytes:

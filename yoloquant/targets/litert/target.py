@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ...quantization.scheme import Scheme
     from ...runtime.backends import Backend, BackendOptions
     from ..base import Device
-    from .build import Built, Variant
+    from .build import ConvertedModel, Variant
 
 logger = logging.getLogger(__name__)
 
@@ -197,14 +197,14 @@ class LiteRTTarget(Target):
 
         return Variant(self.raw, self.input_type)
 
-    def _own_metadata(self, artifact: Artifact, plan: Plan, built: Built) -> dict[str, Any]:
+    def _own_metadata(self, artifact: Artifact, plan: Plan, built: ConvertedModel) -> dict[str, Any]:
         from ..export_metadata import provenance_json
 
         layout = "raw" if self.raw else artifact.info.layout.value
         shape = {"target": self.name, "layout": layout, "strides": list(artifact.info.strides)}
         return {**json.loads(provenance_json(artifact, plan)), **shape, "tensors": built.tensors}
 
-    def _notes(self, built: Built) -> tuple[str, ...]:
+    def _notes(self, built: ConvertedModel) -> tuple[str, ...]:
         notes = []
         if built.requantize:
             notes.append(f"{built.requantize} operators only change a scale; tie their ranges to save them")

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .graph import Graph
+    from .graph import OnnxGraph
 
 
 class Severity(str, Enum):
@@ -19,7 +19,7 @@ class Severity(str, Enum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class LintFinding:
     """One place where a model breaks a rule.
 
     Attributes:
@@ -53,7 +53,7 @@ class Issue:
 
 
 @dataclass(frozen=True)
-class Rule:
+class LintRule:
     """A registered rule.
 
     Attributes:
@@ -68,12 +68,12 @@ class Rule:
     title: str
     why: str
     severity: Severity
-    check: Callable[[Graph], Iterator[Issue]]
+    check: Callable[[OnnxGraph], Iterator[Issue]]
 
 
-RULES: dict[str, Rule] = {}
+RULES: dict[str, LintRule] = {}
 
-Check = Callable[["Graph"], Iterator[Issue]]
+Check = Callable[["OnnxGraph"], Iterator[Issue]]
 
 
 def rule(rule_id: str, title: str, *, why: str, severity: Severity = Severity.ERROR) -> Callable[[Check], Check]:
@@ -92,7 +92,7 @@ def rule(rule_id: str, title: str, *, why: str, severity: Severity = Severity.ER
     def register(check: Check) -> Check:
         if rule_id in RULES:
             raise AssertionError(f"two rules are called {rule_id}")
-        RULES[rule_id] = Rule(rule_id, title, why, severity, check)
+        RULES[rule_id] = LintRule(rule_id, title, why, severity, check)
         return check
 
     return register

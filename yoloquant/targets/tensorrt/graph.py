@@ -25,7 +25,7 @@ _MOVES_OR_POOLS = MOVES | {"MaxPool"}
 
 
 @dataclass(frozen=True)
-class Grid:
+class TensorGrid:
     """The grid that a tensor's values lie on.
 
     Attributes:
@@ -38,12 +38,12 @@ class Grid:
     axis: int
     node: onnx.NodeProto
 
-    def same(self, other: Grid) -> bool:
+    def same(self, other: TensorGrid) -> bool:
         """Whether both grids have the same scales."""
         return np.array_equal(self.scale.ravel(), other.scale.ravel(), equal_nan=True)
 
 
-class Graph:
+class OnnxGraph:
     """Nodes, edges and constants of a model's main graph.
 
     Args:
@@ -98,12 +98,12 @@ class Graph:
             return self.is_weight(node.input[0])
         return self.constant(tensor) is not None
 
-    def grid_of(self, node: onnx.NodeProto) -> Grid:
+    def grid_of(self, node: onnx.NodeProto) -> TensorGrid:
         """The grid of a Q or DQ node; a scale that is not constant counts as NaN."""
         scale = self.value(node.input[1])
-        return Grid(np.array(np.nan) if scale is None else scale, attribute(node, "axis", 1), node)
+        return TensorGrid(np.array(np.nan) if scale is None else scale, attribute(node, "axis", 1), node)
 
-    def grid(self, tensor: str) -> Grid | None:
+    def grid(self, tensor: str) -> TensorGrid | None:
         """The grid that a tensor lies on, if it lies on one."""
         node = self.producer(tensor)
         if node is None:

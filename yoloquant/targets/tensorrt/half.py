@@ -19,7 +19,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from ...errors import TargetError
-from .graph import DEQUANTIZE, QUANTIZE, WEIGHTED, Graph
+from .graph import DEQUANTIZE, QUANTIZE, WEIGHTED, OnnxGraph
 
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
 _FLOAT_INPUTS = {"Resize": {1, 2}}  # operands that are float32 whatever the operator computes in (ONNX, Resize-13)
@@ -47,7 +47,7 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def body(graph: Graph) -> frozenset[str]:
+def body(graph: OnnxGraph) -> frozenset[str]:
     """Names of the nodes up to the last operators with weights; what follows decodes the head's results."""
     names: set[str] = set()
     for node in graph.of_type(*WEIGHTED):
@@ -57,7 +57,7 @@ def body(graph: Graph) -> frozenset[str]:
     return frozenset(names)
 
 
-def _is_dfl(graph: Graph, node: onnx.NodeProto) -> bool:
+def _is_dfl(graph: OnnxGraph, node: onnx.NodeProto) -> bool:
     """Whether a convolution is the expectation over DFL's bins: one output channel, the bins' numbers as weights."""
     weight = graph.value(node.input[1])
     if node.op_type != "Conv" or weight is None or weight.ndim != 4 or weight.shape[0] != 1:
@@ -69,7 +69,7 @@ class _Converter:
     """Rewrites a model in place, in one walk over its nodes."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.model, self.graph = model, Graph(model)
+        self.model, self.graph = model, OnnxGraph(model)
         self.body = body(self.graph)
         self.floats = _float_tensors(model)
         self.type_of = {value.name: FLOAT for value in model.graph.input}

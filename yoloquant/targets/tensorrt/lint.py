@@ -14,20 +14,20 @@ import onnx
 
 from ...errors import ModelError
 from . import rules_format, rules_placement
-from .findings import RULES, Finding, Rule, Severity
-from .graph import Graph
+from .findings import RULES, LintFinding, LintRule, Severity
+from .graph import OnnxGraph
 
-__all__ = ["RULES", "Finding", "Rule", "Severity", "errors", "format_findings", "lint", "rules"]
+__all__ = ["RULES", "LintFinding", "LintRule", "Severity", "errors", "format_findings", "lint", "rules"]
 
 _RULE_MODULES = (rules_format, rules_placement)  # importing them registers their rules
 
 
-def rules() -> tuple[Rule, ...]:
+def rules() -> tuple[LintRule, ...]:
     """All rules, by identifier."""
     return tuple(RULES[key] for key in sorted(RULES))
 
 
-def lint(model: onnx.ModelProto | Path, *, planned_convs: Collection[str] | None = None) -> tuple[Finding, ...]:
+def lint(model: onnx.ModelProto | Path, *, planned_convs: Collection[str] | None = None) -> tuple[LintFinding, ...]:
     """Check a model against every rule.
 
     Args:
@@ -40,20 +40,20 @@ def lint(model: onnx.ModelProto | Path, *, planned_convs: Collection[str] | None
     Raises:
         ModelError: The path is no readable ONNX file.
     """
-    graph = Graph(_load(model) if isinstance(model, Path) else model, planned_convs)
+    graph = OnnxGraph(_load(model) if isinstance(model, Path) else model, planned_convs)
     return tuple(
-        Finding(rule.id, rule.severity, issue.node, issue.message, issue.fix)
+        LintFinding(rule.id, rule.severity, issue.node, issue.message, issue.fix)
         for rule in rules()
         for issue in rule.check(graph)
     )
 
 
-def errors(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+def errors(findings: Iterable[LintFinding]) -> tuple[LintFinding, ...]:
     """The findings that are errors."""
     return tuple(f for f in findings if f.severity is Severity.ERROR)
 
 
-def format_findings(findings: Collection[Finding]) -> str:
+def format_findings(findings: Collection[LintFinding]) -> str:
     """Findings as text for people: errors first, one paragraph per rule, then a count.
 
     Args:

@@ -20,7 +20,7 @@ from ...errors import PlanError, TargetError
 from ...quantization.plan import Plan, Point
 from ...quantization.qparams import QParams, from_range
 from ...quantization.scheme import SYMMETRIC, Placement, Scheme, complete, derive
-from .graph import DEQUANTIZE, QUANTIZE, Graph
+from .graph import DEQUANTIZE, QUANTIZE, OnnxGraph
 from .scheme import SCHEME as TENSORRT
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def strip(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, float]]:
     Raises:
         TargetError: A pair is not one of those.
     """
-    graph = Graph(model)
+    graph = OnnxGraph(model)
     source: dict[str, str] = {}  # dequantized tensor -> the tensor it was made from
     scales: dict[str, float] = {}
     kept: list[onnx.NodeProto] = []
@@ -140,7 +140,7 @@ def strip(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, float]]:
     return _rebuilt(model, kept), scales
 
 
-def _scale(graph: Graph, node: onnx.NodeProto) -> float:
+def _scale(graph: OnnxGraph, node: onnx.NodeProto) -> float:
     grid = graph.grid_of(node)
     zero = graph.value(node.input[2]) if len(node.input) > 2 else np.zeros(1)
     if grid.scale.size != 1 or graph.is_weight(node.input[0]) or zero is None or zero.any():

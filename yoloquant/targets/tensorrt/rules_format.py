@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from .findings import Issue, Severity, rule
-from .graph import DEQUANTIZE, FOLDABLE, QUANTIZE, Graph, attribute, label
+from .graph import DEQUANTIZE, FOLDABLE, QUANTIZE, OnnxGraph, attribute, label
 
 _PARSER = "measured with the TensorRT-RTX 1.7.1 parser"
 _JETPACK5 = "JetPack 5.1 ships TensorRT 8.5 (NVIDIA's JetPack release notes)"
@@ -17,7 +17,7 @@ _OPSETS = range(13, 18)
 
 
 @rule("TRT001", "opset 13 to 17", why=f"Per-channel Q/DQ begins with opset 13; {_JETPACK5}, which reads up to 17.")
-def check_opset(graph: Graph) -> Iterator[Issue]:
+def check_opset(graph: OnnxGraph) -> Iterator[Issue]:
     """Opset 13 to 17."""
     for entry in graph.model.opset_import:
         if entry.domain in ("", "ai.onnx") and entry.version not in _OPSETS:
@@ -25,7 +25,7 @@ def check_opset(graph: Graph) -> Iterator[Issue]:
 
 
 @rule("TRT002", "static input and output shapes", why=f"A dynamic batch needs an optimization profile: {_PARSER}.")
-def check_static(graph: Graph) -> Iterator[Issue]:
+def check_static(graph: OnnxGraph) -> Iterator[Issue]:
     """Every input and output has a fixed shape."""
     for value in (*graph.model.graph.input, *graph.model.graph.output):
         tensor = value.type.tensor_type
@@ -36,7 +36,7 @@ def check_static(graph: Graph) -> Iterator[Issue]:
 
 
 @rule("TRT003", "standard operators only", why="TensorRT's ONNX parser needs a plugin for any other domain.")
-def check_domain(graph: Graph) -> Iterator[Issue]:
+def check_domain(graph: OnnxGraph) -> Iterator[Issue]:
     """No com.microsoft or custom domains."""
     for node in graph.nodes:
         if node.domain not in ("", "ai.onnx"):
@@ -48,7 +48,7 @@ def check_domain(graph: Graph) -> Iterator[Issue]:
 
 
 @rule("TRT004", "explicit Q/DQ instead of integer operators", why=f"QLinearConv is a parse error: {_PARSER}.")
-def check_qoperators(graph: Graph) -> Iterator[Issue]:
+def check_qoperators(graph: OnnxGraph) -> Iterator[Issue]:
     """No QLinear*, *Integer or DynamicQuantizeLinear."""
     for node in graph.nodes:
         kind = node.op_type
@@ -57,7 +57,7 @@ def check_qoperators(graph: Graph) -> Iterator[Issue]:
 
 
 @rule("TRT005", "unique node names", why=f"A repeated name is a parse error: {_PARSER}.")
-def check_unique_names(graph: Graph) -> Iterator[Issue]:
+def check_unique_names(graph: OnnxGraph) -> Iterator[Issue]:
     """No two nodes share a name."""
     for name, count in Counter(node.name for node in graph.nodes if node.name).items():
         if count > 1:
@@ -70,7 +70,7 @@ def check_unique_names(graph: Graph) -> Iterator[Issue]:
     why="The engine's layers are named after the nodes; without a name nothing tells which layer runs in Int8.",
     severity=Severity.WARNING,
 )
-def check_named(graph: Graph) -> Iterator[Issue]:
+def check_named(graph: OnnxGraph) -> Iterator[Issue]:
     """Every node has a name."""
     for node in graph.nodes:
         if not node.name:
@@ -83,7 +83,7 @@ def check_named(graph: Graph) -> Iterator[Issue]:
     why="The form that TensorRT 8.5 to 11 share has folded Q/DQ; TensorRT-RTX 1.7.1 folds Identity, Cast and Constant "
     "nodes itself, older parsers need not.",
 )
-def check_folded(graph: Graph) -> Iterator[Issue]:
+def check_folded(graph: OnnxGraph) -> Iterator[Issue]:
     """No Identity, Cast or Constant node feeds a Q or DQ."""
     for node in graph.quantization_nodes:
         for tensor in node.input:
@@ -97,7 +97,7 @@ def check_folded(graph: Graph) -> Iterator[Issue]:
 
 
 @rule("TRT008", "constant scale and zero_point", why=f"A computed scale makes the compiler crash: {_PARSER}.")
-def check_constant(graph: Graph) -> Iterator[Issue]:
+def check_constant(graph: OnnxGraph) -> Iterator[Issue]:
     """Scale and zero_point are initializers."""
     for node in graph.quantization_nodes:
         for role, tensor in zip(("scale", "zero_point"), node.input[1:3], strict=False):
@@ -106,7 +106,7 @@ def check_constant(graph: Graph) -> Iterator[Issue]:
 
 
 @rule("TRT009", "fp32 scales", why=f"A half scale changes the type of what follows, a parse error: {_PARSER}.")
-def check_scale_type(graph: Graph) -> Iterator[Issue]:
+def check_scale_type(graph: OnnxGraph) -> Iterator[Issue]:
     """Scales are float32."""
     for node, scale in _scales(graph):
         if scale.dtype != np.float32:
@@ -114,7 +114,7 @@ def check_scale_type(graph: Graph) -> Iterator[Issue]:
 
 
 @rule("TRT010", "finite positive scales", why=f"0, negative and NaN are parse errors, infinity is accepted: {_PARSER}.")
-def check_scale_value(graph: Graph) -> Iterator[Issue]:
+def check_scale_value(graph: OnnxGraph) -> Iterator[Issue]:
     """Scales are finite and above 0."""
     for node, scale in _scales(graph):
         bad = scale[~(np.isfinite(scale) & (scale > 0))]
@@ -127,7 +127,7 @@ def check_scale_value(graph: Graph) -> Iterator[Issue]:
 
 
 @rule("TRT011", "an explicit zero_point", why=f"{_JETPACK5}: its parser takes Q/DQ with three inputs only.")
-def check_zero_point_present(graph: Graph) -> Iterator[Issue]:
+def check_zero_point_present(graph: OnnxGraph) -> Iterator[Issue]:
     """Q and DQ have three inputs."""
     for node in graph.quantization_nodes:
         if len(node.input) < 3 or not node.input[2]:
@@ -139,7 +139,7 @@ def check_zero_point_present(graph: Graph) -> Iterator[Issue]:
     "int8 zero_point",
     why=f"int16 is a parse error; uint8 is taken for int8, which clips at 127 instead of 255: {_PARSER}.",
 )
-def check_zero_point_type(graph: Graph) -> Iterator[Issue]:
+def check_zero_point_type(graph: OnnxGraph) -> Iterator[Issue]:
     """Zero points are int8."""
     for node, zero_point in _zero_points(graph):
         # int32 occurs on biases only, which TRT020 reports
@@ -149,7 +149,7 @@ def check_zero_point_type(graph: Graph) -> Iterator[Issue]:
 
 
 @rule("TRT013", "zero_point 0", why=f"TensorRT quantizes symmetrically; anything else is a parse error: {_PARSER}.")
-def check_zero_point_value(graph: Graph) -> Iterator[Issue]:
+def check_zero_point_value(graph: OnnxGraph) -> Iterator[Issue]:
     """Zero points of int8 are all 0."""
     for node, zero_point in _zero_points(graph):
         if zero_point.data_type == onnx.TensorProto.INT8 and onnx.numpy_helper.to_array(zero_point).any():
@@ -161,7 +161,7 @@ def check_zero_point_value(graph: Graph) -> Iterator[Issue]:
     "scale and zero_point fit the tensor",
     why=f"A scale of shape [1] counts as per-channel and keeps the operator in float: {_PARSER}.",
 )
-def check_scale_shape(graph: Graph) -> Iterator[Issue]:
+def check_scale_shape(graph: OnnxGraph) -> Iterator[Issue]:
     """Scales are 0-d, or 1-d with one entry per channel; the zero_point has the same shape."""
     for node, scale in _scales(graph):
         zero_point = graph.constant(node.input[2]) if len(node.input) > 2 else None
@@ -181,7 +181,7 @@ def check_scale_shape(graph: Graph) -> Iterator[Issue]:
 
 
 @rule("TRT015", "Q and DQ in pairs", why="A lone Q or DQ leaves an integer tensor that TensorRT cannot fuse.")
-def check_pairs(graph: Graph) -> Iterator[Issue]:
+def check_pairs(graph: OnnxGraph) -> Iterator[Issue]:
     """Every Q feeds DQs alone, every DQ follows a Q or an int8 weight."""
     for node in graph.of_type(QUANTIZE):
         readers = graph.consumers(node.output[0])
@@ -198,7 +198,7 @@ def check_pairs(graph: Graph) -> Iterator[Issue]:
 
 
 @rule("TRT016", "DQ has its Q's scale", why="Otherwise the pair rescales the tensor and cannot be fused.")
-def check_pair_scale(graph: Graph) -> Iterator[Issue]:
+def check_pair_scale(graph: OnnxGraph) -> Iterator[Issue]:
     """Both nodes of a pair have equal scales and axes."""
     for node in graph.of_type(DEQUANTIZE):
         source = graph.producer(node.input[0])
@@ -210,7 +210,7 @@ def check_pair_scale(graph: Graph) -> Iterator[Issue]:
 
 
 @rule("TRT017", "Q reads fp32", why="The form that TensorRT 8.5 to 11 share is fp32 weights and fp32 activations.")
-def check_float_source(graph: Graph) -> Iterator[Issue]:
+def check_float_source(graph: OnnxGraph) -> Iterator[Issue]:
     """Weights before Q are float32."""
     for node in graph.of_type(QUANTIZE):
         constant = graph.constant(node.input[0])
@@ -226,7 +226,7 @@ def check_float_source(graph: Graph) -> Iterator[Issue]:
     "keeps the fp32 weight.",
     severity=Severity.WARNING,
 )
-def check_prequantized(graph: Graph) -> Iterator[Issue]:
+def check_prequantized(graph: OnnxGraph) -> Iterator[Issue]:
     """No DQ directly on an int8 weight."""
     for node in graph.of_type(DEQUANTIZE):
         constant = graph.constant(node.input[0])
@@ -234,21 +234,21 @@ def check_prequantized(graph: Graph) -> Iterator[Issue]:
             yield Issue(label(node), "its weight is stored as int8", f"store fp32 and put a {QUANTIZE} before the DQ")
 
 
-def _scales(graph: Graph) -> Iterator[tuple[onnx.NodeProto, np.ndarray]]:
+def _scales(graph: OnnxGraph) -> Iterator[tuple[onnx.NodeProto, np.ndarray]]:
     for node in graph.quantization_nodes:
         scale = graph.value(node.input[1])
         if scale is not None:
             yield node, scale
 
 
-def _zero_points(graph: Graph) -> Iterator[tuple[onnx.NodeProto, onnx.TensorProto]]:
+def _zero_points(graph: OnnxGraph) -> Iterator[tuple[onnx.NodeProto, onnx.TensorProto]]:
     for node in graph.quantization_nodes:
         zero_point = graph.constant(node.input[2]) if len(node.input) > 2 else None
         if zero_point is not None:
             yield node, zero_point
 
 
-def _data_shape(graph: Graph, node: onnx.NodeProto) -> tuple[int, ...] | None:
+def _data_shape(graph: OnnxGraph, node: onnx.NodeProto) -> tuple[int, ...] | None:
     """Shape of the weight behind a Q or DQ; None for activations."""
     source = graph.producer(node.input[0])
     if node.op_type == DEQUANTIZE and source is not None and source.op_type == QUANTIZE:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import onnx
 
 from .findings import Issue, Severity, rule
-from .graph import DEQUANTIZE, QUANTIZE, WEIGHTED, Graph, Grid, attribute, label
+from .graph import DEQUANTIZE, QUANTIZE, WEIGHTED, OnnxGraph, TensorGrid, attribute, label
 
 _MEASURED = "measured with TensorRT-RTX 1.7.1"
 _NVIDIA = "NVIDIA, TensorRT developer guide, Q/DQ placement recommendations"
@@ -31,7 +31,7 @@ _USERS = WEIGHTED | {"Add", "Concat", "MaxPool", "Resize", "AveragePool", "Globa
 
 
 @rule("TRT020", "float biases", why=f"A bias behind an int32 DQ is a parse error: {_MEASURED}.")
-def check_bias(graph: Graph) -> Iterator[Issue]:
+def check_bias(graph: OnnxGraph) -> Iterator[Issue]:
     """No Q/DQ on biases."""
     for node in graph.of_type("Conv", "ConvTranspose", "Gemm"):
         source = graph.producer(node.input[2]) if len(node.input) > 2 else None
@@ -44,7 +44,7 @@ def check_bias(graph: Graph) -> Iterator[Issue]:
     "weights quantized per output channel or per tensor",
     why=f"Any other axis is accepted, but the operator silently runs in float: {_MEASURED}.",
 )
-def check_weight_axis(graph: Graph) -> Iterator[Issue]:
+def check_weight_axis(graph: OnnxGraph) -> Iterator[Issue]:
     """The weight's axis is that of its output channels."""
     for node in graph.of_type(*WEIGHTED):
         source = graph.producer(graph.operands(node)[1])
@@ -63,7 +63,7 @@ def check_weight_axis(graph: Graph) -> Iterator[Issue]:
             )
 
 
-def _output_axis(graph: Graph, node: onnx.NodeProto, rank: int) -> int:
+def _output_axis(graph: OnnxGraph, node: onnx.NodeProto, rank: int) -> int:
     if node.op_type == "Gemm":
         return 0 if attribute(node, "transB", 0) else 1
     if node.op_type == "MatMul":
@@ -72,7 +72,7 @@ def _output_axis(graph: Graph, node: onnx.NodeProto, rank: int) -> int:
     return 0
 
 
-def _weight_rank(graph: Graph, dequantize: onnx.NodeProto) -> int | None:
+def _weight_rank(graph: OnnxGraph, dequantize: onnx.NodeProto) -> int | None:
     constant = graph.constant(graph.root(dequantize.output[0]))
     return None if constant is None else len(constant.dims)
 
@@ -83,7 +83,7 @@ def _weight_rank(graph: Graph, dequantize: onnx.NodeProto) -> int | None:
     why=f"Every quantized ConvTranspose tried ran in float, so that its Q/DQ only cost time and accuracy: {_MEASURED}.",
     severity=Severity.WARNING,
 )
-def check_conv_transpose(graph: Graph) -> Iterator[Issue]:
+def check_conv_transpose(graph: OnnxGraph) -> Iterator[Issue]:
     """No Q/DQ around ConvTranspose."""
     for node in graph.of_type("ConvTranspose"):
         grid = graph.grid(node.input[1])
@@ -97,7 +97,7 @@ def check_conv_transpose(graph: Graph) -> Iterator[Issue]:
     "activations quantized per tensor",
     why=f"A per-channel activation is accepted, but the operator silently runs in float: {_MEASURED}.",
 )
-def check_activation_granularity(graph: Graph) -> Iterator[Issue]:
+def check_activation_granularity(graph: OnnxGraph) -> Iterator[Issue]:
     """Q on activations has a single scale."""
     for node in graph.of_type(QUANTIZE):
         grid = graph.grid_of(node)
@@ -110,7 +110,7 @@ def check_activation_granularity(graph: Graph) -> Iterator[Issue]:
     "both operands quantized, or none",
     why=f"With only the weight or only the activation quantized the operator silently runs in float: {_MEASURED}.",
 )
-def check_half_quantized(graph: Graph) -> Iterator[Issue]:
+def check_half_quantized(graph: OnnxGraph) -> Iterator[Issue]:
     """Weighted operators have Q/DQ on both operands or on none.
 
     A MatMul of two activations (attention) may stay in float with one of them quantized for the sake of another reader,
@@ -139,7 +139,7 @@ def check_half_quantized(graph: Graph) -> Iterator[Issue]:
     "no Q/DQ between a weighted operator and its activation",
     why=f"It breaks the fusion of both and adds a rounding ({_NVIDIA}; the engine then rounds twice: {_MEASURED}).",
 )
-def check_activation_fusion(graph: Graph) -> Iterator[Issue]:
+def check_activation_fusion(graph: OnnxGraph) -> Iterator[Issue]:
     """Conv -> activation, with Q/DQ only behind the activation."""
     for node in graph.of_type(QUANTIZE):
         source = graph.producer(node.input[0])
@@ -161,7 +161,7 @@ def check_activation_fusion(graph: Graph) -> Iterator[Issue]:
     why=f"Int8 then flows past the block ({_NVIDIA}); the fused Add reads a float identity in float: {_MEASURED}.",
     severity=Severity.WARNING,
 )
-def check_residual_identity(graph: Graph) -> Iterator[Issue]:
+def check_residual_identity(graph: OnnxGraph) -> Iterator[Issue]:
     """The skip connection of a quantized block is quantized."""
     for node, identity, _ in _residuals(graph):
         if graph.grid(identity) is None:
@@ -178,14 +178,14 @@ def check_residual_identity(graph: Graph) -> Iterator[Issue]:
     why=f"The last convolution of the branch cannot be fused with the Add across a Q/DQ ({_NVIDIA}).",
     severity=Severity.WARNING,
 )
-def check_residual_branch(graph: Graph) -> Iterator[Issue]:
+def check_residual_branch(graph: OnnxGraph) -> Iterator[Issue]:
     """The branch of a quantized block reaches the Add unquantized."""
     for node, _, branch in _residuals(graph):
         if graph.grid(branch) is not None:
             yield Issue(label(node), f"its branch input '{branch}' is quantized", "remove that Q/DQ pair")
 
 
-def _residuals(graph: Graph) -> Iterator[tuple[onnx.NodeProto, str, str]]:
+def _residuals(graph: OnnxGraph) -> Iterator[tuple[onnx.NodeProto, str, str]]:
     """Adds that close a block with quantized operators: node, identity input, branch input."""
     for node in graph.of_type("Add"):
         if any(graph.is_weight(tensor) for tensor in node.input):
@@ -202,7 +202,7 @@ def _residuals(graph: Graph) -> Iterator[tuple[onnx.NodeProto, str, str]]:
     "all Concat inputs and its output share one scale",
     why=f"Otherwise inputs are rescaled, and an operator right behind the Concat silently runs in float: {_MEASURED}.",
 )
-def check_concat_scale(graph: Graph) -> Iterator[Issue]:
+def check_concat_scale(graph: OnnxGraph) -> Iterator[Issue]:
     """One scale around a Concat."""
     for node in graph.of_type("Concat"):
         yield from _one_scale(graph, node, "share one range among what is concatenated and the result")
@@ -214,7 +214,7 @@ def check_concat_scale(graph: Graph) -> Iterator[Issue]:
     why="Where only some of the tensors around them are quantized, the others are moved in float or quantized twice.",
     severity=Severity.WARNING,
 )
-def check_partial(graph: Graph) -> Iterator[Issue]:
+def check_partial(graph: OnnxGraph) -> Iterator[Issue]:
     """No float input where another input or the output is quantized."""
     for node in graph.of_type("Concat", "MaxPool"):
         inputs = _activation_inputs(graph, node)
@@ -229,16 +229,16 @@ def check_partial(graph: Graph) -> Iterator[Issue]:
 
 
 @rule("TRT030", "MaxPool's input and output share one scale", why="Otherwise the engine rescales what it only selects.")
-def check_pool_scale(graph: Graph) -> Iterator[Issue]:
+def check_pool_scale(graph: OnnxGraph) -> Iterator[Issue]:
     """One scale around a MaxPool."""
     for node in graph.of_type("MaxPool"):
         yield from _one_scale(graph, node, "give the output the input's scale, or no Q/DQ of its own")
 
 
-def _one_scale(graph: Graph, node: onnx.NodeProto, fix: str) -> Iterator[Issue]:
+def _one_scale(graph: OnnxGraph, node: onnx.NodeProto, fix: str) -> Iterator[Issue]:
     grids = [graph.grid(tensor) for tensor in _activation_inputs(graph, node)]
     grids += [graph.grid_of(q) for q in graph.quantizers(node.output[0])]
-    known: list[Grid] = [g for g in grids if g is not None]
+    known: list[TensorGrid] = [g for g in grids if g is not None]
     different = [g for g in known[1:] if not g.same(known[0])]
     if different:
         first, other = known[0], different[0]
@@ -246,7 +246,7 @@ def _one_scale(graph: Graph, node: onnx.NodeProto, fix: str) -> Iterator[Issue]:
         yield Issue(label(node), message + f"{other.scale.ravel()[0]:.6g}", fix)
 
 
-def _activation_inputs(graph: Graph, node: onnx.NodeProto) -> list[str]:
+def _activation_inputs(graph: OnnxGraph, node: onnx.NodeProto) -> list[str]:
     return [tensor for tensor in node.input if not graph.is_weight(tensor)]
 
 
@@ -256,7 +256,7 @@ def _activation_inputs(graph: Graph, node: onnx.NodeProto) -> list[str]:
     why="A pair that only float operators or outputs read costs accuracy and time for nothing.",
     severity=Severity.WARNING,
 )
-def check_wasted(graph: Graph) -> Iterator[Issue]:
+def check_wasted(graph: OnnxGraph) -> Iterator[Issue]:
     """Some reader of every DQ computes with integers, or moves them."""
     for node in graph.of_type(QUANTIZE):
         source = graph.producer(node.input[0])
@@ -274,9 +274,9 @@ def check_wasted(graph: Graph) -> Iterator[Issue]:
     why="A tensor that is quantized with two scales is rounded and written twice.",
     severity=Severity.WARNING,
 )
-def check_two_scales(graph: Graph) -> Iterator[Issue]:
+def check_two_scales(graph: OnnxGraph) -> Iterator[Issue]:
     """All Qs that read one tensor agree."""
-    first: dict[str, Grid] = {}
+    first: dict[str, TensorGrid] = {}
     for node in graph.of_type(QUANTIZE):
         grid = graph.grid_of(node)
         known = first.setdefault(node.input[0], grid)
@@ -289,7 +289,7 @@ def check_two_scales(graph: Graph) -> Iterator[Issue]:
 
 
 @rule("TRT033", "planned operators are quantized", why="The plan says Int8; without Q/DQ they run in float.")
-def check_planned(graph: Graph) -> Iterator[Issue]:
+def check_planned(graph: OnnxGraph) -> Iterator[Issue]:
     """Every planned operator exists and has Q/DQ."""
     if graph.planned is None:
         return
@@ -301,7 +301,7 @@ def check_planned(graph: Graph) -> Iterator[Issue]:
             yield Issue(name, "it is planned for Int8, but has no Q/DQ", "emit the plan's points for it")
 
 
-def _dequantized_readers(graph: Graph, quantize: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+def _dequantized_readers(graph: OnnxGraph, quantize: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
     for node in graph.consumers(quantize.output[0]):
         if node.op_type == DEQUANTIZE:
             yield from graph.readers(node.output[0])

@@ -15,7 +15,7 @@ from ...sparsity.two_four import Check24, check_24
 if TYPE_CHECKING:
     from onnx import NodeProto
 
-    from .graph import Graph
+    from .graph import OnnxGraph
 
 _ONE_TO_ONE = "one2one_"  # what Ultralytics calls the branch of an end-to-end head that needs no NMS
 
@@ -83,20 +83,20 @@ def check_onnx_24(path: Path, layers: Iterable[str]) -> OnnxCheck24:
     return OnnxCheck24(found, tuple(quantized), tuple(absent))
 
 
-def _read(path: Path) -> Graph:
+def _read(path: Path) -> OnnxGraph:
     import onnx
 
-    from .graph import Graph
+    from .graph import OnnxGraph
 
     if not path.is_file():
         raise ModelError(f"there is no ONNX file at {path}; export the model first")
     try:
-        return Graph(onnx.load(path))
+        return OnnxGraph(onnx.load(path))
     except Exception as exc:  # protobuf raises classes of its own, which differ between versions
         raise ModelError(f"{path} is no readable ONNX file ({exc}); export the model again") from exc
 
 
-def _layers(graph: Graph) -> dict[str, NodeProto]:
+def _layers(graph: OnnxGraph) -> dict[str, NodeProto]:
     """Nodes by module path: quantized ones are named by it, of others the constant tells."""
     found: dict[str, NodeProto] = {}
     for node in graph.of_type("Conv", "Gemm", "MatMul"):
@@ -116,7 +116,7 @@ def _twins(layer: str) -> Iterator[str]:
         yield ".".join([*parts[:i], other, *parts[i + 1 :]])
 
 
-def _weight(graph: Graph, node: NodeProto, path: Path) -> tuple[np.ndarray[Any, Any], bool]:
+def _weight(graph: OnnxGraph, node: NodeProto, path: Path) -> tuple[np.ndarray[Any, Any], bool]:
     """A weight as (K, C, ...) numbers that are zero where the engine multiplies by zero, and whether it is integers."""
     from .graph import attribute
 
@@ -143,14 +143,14 @@ def _weight(graph: Graph, node: NodeProto, path: Path) -> tuple[np.ndarray[Any, 
     return (value.T if transposed else value), integers
 
 
-def _quantize(graph: Graph, node: NodeProto, value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _quantize(graph: OnnxGraph, node: NodeProto, value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """What QuantizeLinear makes of a constant: round half to even, saturate (ONNX operator specification)."""
     scale, zero = _along(graph, node, 1, value.ndim), _along(graph, node, 2, value.ndim)
     limits = np.iinfo(zero.dtype)
     return np.asarray(np.clip(np.rint(value / scale) + zero, limits.min, limits.max).astype(zero.dtype))
 
 
-def _along(graph: Graph, node: NodeProto, position: int, ndim: int) -> np.ndarray[Any, Any]:
+def _along(graph: OnnxGraph, node: NodeProto, position: int, ndim: int) -> np.ndarray[Any, Any]:
     """Scale or zero_point of a Q or DQ node, shaped to multiply with its operand."""
     from .graph import attribute
 

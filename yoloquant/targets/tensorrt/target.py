@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ...quantization.artifact import Artifact
     from ...runtime.backends import Backend, BackendOptions
-    from .findings import Finding
+    from .findings import LintFinding
     from .rtx import RtxReport
 
 logger = logging.getLogger(__name__)
@@ -220,7 +220,7 @@ def _require_symmetric(plan: Plan) -> None:
         )
 
 
-def _lint(model: onnx.ModelProto, planned: tuple[str, ...]) -> tuple[Finding, ...]:
+def _lint(model: onnx.ModelProto, planned: tuple[str, ...]) -> tuple[LintFinding, ...]:
     """Raise TargetError if the model breaks a rule; return the warnings."""
     from .lint import errors, lint
 

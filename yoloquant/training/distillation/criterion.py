@@ -41,7 +41,7 @@ class LossOptions(Protocol):
 
 
 @dataclass
-class Criterion:
+class DistillationCriterion:
     """Stands where Ultralytics' criterion stands: called with raw predictions and the batch.
 
     Attributes:

@@ -12,7 +12,7 @@ from torch import nn
 
 from ...bridge import checkpoint as host
 from ...errors import DataError, ModelError, TrainingError, UsageError, YoloquantError
-from ...pruning.criteria import Kind
+from ...pruning.criteria import PruningKind
 from ...pruning.prune_options import PruneOptions
 from ..qat.run import check_arguments
 from .trainer import PruneTrainer
@@ -63,7 +63,7 @@ def fine_tune(model: Any, data: Any, options: PruneOptions, arguments: dict[str,
     total = int(arguments.get("epochs", EPOCHS))
     if options.steps > total:
         raise UsageError(f"steps={options.steps} need as many epochs at least, got epochs={total}")
-    steps = options.steps if options.kind is Kind.STRUCTURED else 1
+    steps = options.steps if options.kind is PruningKind.STRUCTURED else 1
     current, done = source, 0
     teacher = None if options.teacher is not None or not options.distils else copy.deepcopy(source.module)
     for step in range(1, steps + 1):

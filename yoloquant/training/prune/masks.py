@@ -20,7 +20,15 @@ from ultralytics.utils.torch_utils import unwrap_model
 from ...errors import ArtifactError, PruneError, UsageError
 from ...sparsity.schedule import Schedule
 from ...sparsity.two_four import masks_24
-from ...sparsity.unstructured import MaskTensors, Scope, Sparsity, apply_masks, magnitude_masks, masks_of, parameter_for
+from ...sparsity.unstructured import (
+    MaskTensors,
+    Sparsity,
+    SparsityScope,
+    apply_masks,
+    magnitude_masks,
+    masks_of,
+    parameter_for,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +78,7 @@ class MaskSpec:
         schedule = data["schedule"]
         return cls(
             Pattern(data["pattern"]),
-            Sparsity(data["amount"], Scope(data["scope"]), tuple(map(str, data["ignored"]))),
+            Sparsity(data["amount"], SparsityScope(data["scope"]), tuple(map(str, data["ignored"]))),
             None if schedule is None else Schedule(**schedule),
         )
 

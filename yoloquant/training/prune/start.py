@@ -18,7 +18,7 @@ from ...data.calibration import MIN_IMAGES, CalibrationOptions, calibration_set
 from ...errors import CalibrationError, DataError
 from ...pruning.blocks import without_blocks
 from ...pruning.choose_plan import choose
-from ...pruning.criteria import Criterion, Kind
+from ...pruning.criteria import ImportanceCriterion, PruningKind
 from ...pruning.make_sparse import is_sparse, note, reordered, sparsity_of
 from ...pruning.metadata import unpruned_cost
 from ...pruning.plan import PrunePlan
@@ -100,7 +100,7 @@ def masks_for(trainer: Any, model: nn.Module) -> Masks | None:
     kind = trainer.prune.kind
     if _zeros_are_there(model, trainer.prune):
         spec = MaskSpec(Pattern.KEEP)
-    elif kind is Kind.NM:
+    elif kind is PruningKind.NM:
         spec = MaskSpec(Pattern.TWO_FOUR, Sparsity(ignored=trainer.prune.ignored))
     else:
         steps = max(int(trainer.epochs * len(trainer.train_loader) / max(trainer.accumulate, 1)), 1)
@@ -113,7 +113,9 @@ def masks_for(trainer: Any, model: nn.Module) -> Masks | None:
 
 def _zeros_are_there(model: nn.Module, options: PruneOptions) -> bool:
     """Whether a model came with its zeros, rather than with the odd one that every trained model has."""
-    wanted = _SHARE_24 if getattr(model, SPARSE)["kind"] == Kind.NM.value else float(getattr(model, SPARSE)["amount"])
+    wanted = (
+        _SHARE_24 if getattr(model, SPARSE)["kind"] == PruningKind.NM.value else float(getattr(model, SPARSE)["amount"])
+    )
     return sparsity_report(model, options.ignored).share >= wanted - _SLACK
 
 
@@ -123,7 +125,7 @@ def plan_for(trainer: Any, module: Any) -> PrunePlan:
     source = host.load_model(module)
     size = host.check_imgsz(trainer.args.imgsz, source.stride)
     gradients = None
-    if options.measured_by(not trainer._unlabelled) is Criterion.TAYLOR and options.plan is None:
+    if options.measured_by(not trainer._unlabelled) is ImportanceCriterion.TAYLOR and options.plan is None:
         trainer.model = module
         trainer.set_model_attributes()
         gradients = channel_products(trainer, module, options.images)

@@ -24,14 +24,14 @@ from ...bridge import checkpoint as host
 from ...errors import UsageError
 from ...graph.traced_model import TracedModel
 from ...io import atomic_path
-from ...pruning.criteria import Kind
+from ...pruning.criteria import PruningKind
 from ...pruning.make_sparse import is_permuted, is_sparse
 from ...pruning.metadata import gone, is_pruned, kept_channels
 from ...pruning.prune_options import PruneOptions, parse
 from ...quantization.artifact import save_checkpoint
 from .. import distributed as ranks
 from ..callbacks import Average, host_criterion
-from ..distillation.criterion import Criterion, NoLoss, without_criterion
+from ..distillation.criterion import DistillationCriterion, NoLoss, without_criterion
 from ..distillation.distill import Tap, Teacher, head_outputs
 from ..task_trainer import TaskTrainer, unwrap_model
 from .start import make_sparse_for, masks_for, prune_for
@@ -152,7 +152,7 @@ class PruneTrainer(TaskTrainer):
                 f"'{self.args.model}' is not pruned, and how much to prune is not said: give prune=0.5, or "
                 "prune=dict(amount=..., kind=...)"
             )
-        return prune_for(self, module) if self.prune.kind is Kind.STRUCTURED else make_sparse_for(self, module)
+        return prune_for(self, module) if self.prune.kind is PruningKind.STRUCTURED else make_sparse_for(self, module)
 
     def _teacher(self, module: nn.Module) -> nn.Module | None:
         """Who teaches: the caller's choice, or the model before it is pruned."""
@@ -226,7 +226,7 @@ def _hang_in_loss(trainer: Any) -> None:
         features = comparable(student, model, trainer.device) if trainer.prune.feature_weight else {}
         teacher = Teacher(model, outputs, student, features)
         tap = Tap(student, outputs, dict.fromkeys(features))
-    student.criterion = Criterion(
+    student.criterion = DistillationCriterion(
         host=host_criterion(student, trainer.start_epoch) if trainer.prune.needs_labels else None,
         options=trainer.prune,
         teacher=teacher,

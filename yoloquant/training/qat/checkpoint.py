@@ -33,7 +33,7 @@ TOLERANCE = 5e-4
 
 
 @dataclass(frozen=True)
-class Found:
+class ResumableRun:
     """A checkpoint of a run that can be resumed.
 
     Attributes:
@@ -45,7 +45,7 @@ class Found:
     run: dict[str, Any]
 
 
-def read(path: Any) -> Found:
+def read(path: Any) -> ResumableRun:
     """Read last.pt of a run that was interrupted.
 
     Raises:
@@ -61,7 +61,7 @@ def read(path: Any) -> Found:
     missing = {"options", "epoch", "model", "ema", "optimizer", "random", "float"} - set(run)
     if missing:
         raise ArtifactError(f"'{path}' is damaged: its run lacks {', '.join(sorted(missing))}")
-    return Found(source, run)
+    return ResumableRun(source, run)
 
 
 def stored_options(path: Any) -> QATOptions:
@@ -146,7 +146,7 @@ def write(trainer: Any, path: Path, plan: Plan, *, run: dict[str, Any] | None = 
         torch.save(content, stream)
 
 
-def restore(trainer: Any, found: Found) -> None:
+def restore(trainer: Any, found: ResumableRun) -> None:
     """Put a run's state back into a trainer that was set up anew.
 
     Raises:
@@ -172,7 +172,7 @@ def restore(trainer: Any, found: Found) -> None:
         raise ArtifactError(f"the interrupted run in '{found.source.source}' does not fit: {exc}") from exc
 
 
-def restore_progress(trainer: Any, found: Found) -> None:
+def restore_progress(trainer: Any, found: ResumableRun) -> None:
     """Put every source of randomness, and gradients that await a step, where they were.
 
     Raises:

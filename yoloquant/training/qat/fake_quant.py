@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from . import fake_quant_eager as passes
-from .fake_quant_chunked import Grid, Pair
+from .fake_quant_chunked import IntegerGrid, Pair
 
-__all__ = ["FakeQuantize", "FakeQuantizeChannels", "FakeQuantizeSiLU", "Grid", "RoundStraight", "ScaleGradient"]
+__all__ = ["FakeQuantize", "FakeQuantizeChannels", "FakeQuantizeSiLU", "IntegerGrid", "RoundStraight", "ScaleGradient"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def _fused() -> Any:
     return kernels_fused
 
 
-def _compiled(x: Tensor, grid: Grid | None) -> Any:
+def _compiled(x: Tensor, grid: IntegerGrid | None) -> Any:
     """The compiled loops if they can do a tensor whose first grid is ``grid``, else None."""
     if x.device.type != "cpu":
         return None
@@ -43,7 +43,7 @@ def _compiled(x: Tensor, grid: Grid | None) -> Any:
 
 
 def fold_quantize(
-    weight: Tensor, bias: Tensor | None, norm: Any, scale: Tensor, grid: Grid
+    weight: Tensor, bias: Tensor | None, norm: Any, scale: Tensor, grid: IntegerGrid
 ) -> tuple[Tensor, Tensor] | None:
     """Fold a BatchNorm into a convolution and quantize its weight, in one pass.
 
@@ -73,7 +73,7 @@ class FakeQuantize(torch.autograd.Function):
     """One scale for the whole tensor, with gradients for the input, the scale and the zero_point."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, zero: Tensor, grid: Grid) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: Tensor, zero: Tensor, grid: IntegerGrid) -> Tensor:
         """Return ``x`` on its grid; shape, dtype and memory format stay."""
         ctx.save_for_backward(x, scale, zero)
         ctx.grid, ctx.by = grid, _compiled(x, grid) or passes
@@ -94,7 +94,7 @@ class FakeQuantizeSiLU(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, grids: tuple[Grid | None, ...], *ranges: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, grids: tuple[IntegerGrid | None, ...], *ranges: Tensor | None) -> Tensor:
         """Apply the quantized SiLU.
 
         Args:
@@ -135,7 +135,7 @@ class FakeQuantizeChannels(torch.autograd.Function):
     """Symmetric weights with one scale per slice, with gradients for weights and scales."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, grid: Grid) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: Tensor, grid: IntegerGrid) -> Tensor:
         """Return weights on their grid; ``scale`` must broadcast against them."""
         out = torch.empty_like(x)
         torch.mul(x, 1.0 / scale, out=out)

@@ -18,7 +18,7 @@ Wanted = tuple[bool, bool]  # whether their gradients are
 
 
 @dataclass(frozen=True)
-class Grid:
+class IntegerGrid:
     """Integers of a range: ``q = clamp(round(x / scale) + zero_point, qmin, qmax)``."""
 
     qmin: int
@@ -83,7 +83,7 @@ def place_for(x: Tensor, buffer: Tensor) -> Tensor:
 class Steps:
     """One range, prepared for many chunks: grid points are ``low`` to ``high`` steps from zero."""
 
-    def __init__(self, scale: Tensor, zero: Tensor, grid: Grid) -> None:
+    def __init__(self, scale: Tensor, zero: Tensor, grid: IntegerGrid) -> None:
         self.scale, self.inverse = scale, 1.0 / scale
         shift: Any = float(zero) if zero.device.type == "cpu" else zero  # reading it would stall another device
         self.low, self.high = grid.qmin - shift, grid.qmax - shift

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .fake_quant_chunked import (
-    Grid,
+    IntegerGrid,
     Pair,
     Residual,
     Steps,
@@ -36,7 +36,7 @@ _FORWARD_TABLE_THREADS, _BACKWARD_TABLE_THREADS = 1, 3
 _local = threading.local()
 
 
-def quantize(x: Tensor, pair: Pair, grid: Grid) -> Tensor:
+def quantize(x: Tensor, pair: Pair, grid: IntegerGrid) -> Tensor:
     """``x`` on its grid; shape, dtype and memory format stay."""
     x = dense(x)
     out = torch.empty_like(x)
@@ -49,7 +49,7 @@ def quantize(x: Tensor, pair: Pair, grid: Grid) -> Tensor:
     return out
 
 
-def quantize_gradients(x: Tensor, grad: Tensor, pair: Pair, grid: Grid, wanted: Wanted) -> list[Tensor | None]:
+def quantize_gradients(x: Tensor, grad: Tensor, pair: Pair, grid: IntegerGrid, wanted: Wanted) -> list[Tensor | None]:
     """Gradients of the tensor, the scale and the zero_point; None where none is wanted."""
     x = dense(x)
     result = torch.empty_like(x)
@@ -65,7 +65,7 @@ def quantize_gradients(x: Tensor, grad: Tensor, pair: Pair, grid: Grid, wanted: 
     return [result, sums.like(sums.scale, pair[0]), sums.like(sums.zero, pair[1])]
 
 
-def gate(x: Tensor, grids: Sequence[Grid | None], pairs: Sequence[Pair | None]) -> Tensor:
+def gate(x: Tensor, grids: Sequence[IntegerGrid | None], pairs: Sequence[Pair | None]) -> Tensor:
     """A quantized SiLU, see ``kernels.FakeQuantizeSiLU``."""
     x = dense(x)
     out = torch.empty_like(x)
@@ -85,7 +85,7 @@ def gate(x: Tensor, grids: Sequence[Grid | None], pairs: Sequence[Pair | None]) 
 
 
 def gate_gradients(
-    x: Tensor, grad: Tensor, grids: Sequence[Grid | None], pairs: Sequence[Pair | None], wanted: Sequence[Wanted]
+    x: Tensor, grad: Tensor, grids: Sequence[IntegerGrid | None], pairs: Sequence[Pair | None], wanted: Sequence[Wanted]
 ) -> list[Tensor | None]:
     """Gradients of the tensor, then of scale and zero_point of each range; None where none is wanted."""
     x = dense(x)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import fake_quant_numba as loops
-from .fake_quant_chunked import Grid
+from .fake_quant_chunked import IntegerGrid
 
 _Array = npt.NDArray[np.float32]
 
@@ -35,7 +35,7 @@ class FoldQuantize(torch.autograd.Function):
         bias: Tensor | None,
         norm: tuple[Tensor, ...],
         scale: Tensor,
-        grid: Grid,
+        grid: IntegerGrid,
         *gains: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Fold in the order of operations of ``intercept.fold``, and quantize.

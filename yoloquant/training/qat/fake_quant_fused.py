@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from . import fake_quant_numba as loops
-from .fake_quant_chunked import Grid, Pair, Wanted
+from .fake_quant_chunked import IntegerGrid, Pair, Wanted
 from .fake_quant_eager import MAX_LEVELS
 
 _MIN_BLOCKS = 8  # of a thread: waking one takes as long as some blocks
@@ -30,27 +30,27 @@ Table = npt.NDArray[np.float32]  # (6, levels + 1), see kernels_numba.tabulate
 _NO_TABLES = np.empty((0, 1), np.float32)
 
 
-def serves(x: Tensor, grid: Grid | None) -> bool:
+def serves(x: Tensor, grid: IntegerGrid | None) -> bool:
     """Whether the compiled loops can do a tensor whose first grid is ``grid``."""
     if grid is None or x.device.type != "cpu" or x.dtype != torch.float32:
         return False
     return grid.qmax - grid.qmin < MAX_LEVELS and max(-grid.qmin, grid.qmax) < loops.LIMIT
 
 
-def quantize(x: Tensor, pair: Pair, grid: Grid) -> Tensor:
+def quantize(x: Tensor, pair: Pair, grid: IntegerGrid) -> Tensor:
     """``x`` on its grid."""
     (x, out), layout = _aligned(x)
     _share(loops.quantize, layout, _flat(x), _flat(out), layout, _steps(pair, grid))
     return out
 
 
-def quantize_gradients(x: Tensor, grad: Tensor, pair: Pair, grid: Grid, wanted: Wanted) -> list[Tensor | None]:
+def quantize_gradients(x: Tensor, grad: Tensor, pair: Pair, grid: IntegerGrid, wanted: Wanted) -> list[Tensor | None]:
     """Gradients of the tensor, the scale and the zero_point; None where none is wanted."""
     found, sums = _gradients(x, grad, (pair, grid), _NO_TABLES, wanted[1])
     return [found, _like(sums[0], pair[0], wanted[0]), _like(sums[1] * -float(pair[0]), pair[1], wanted[1])]
 
 
-def table(grids: Sequence[Grid | None], pairs: Sequence[Pair | None]) -> Table:
+def table(grids: Sequence[IntegerGrid | None], pairs: Sequence[Pair | None]) -> Table:
     """Everything behind the pre-activation of a quantized SiLU, for each of its values and for NaN."""
     pre, pair = grids[0], pairs[0]
     assert pre is not None and pair is not None
@@ -66,7 +66,7 @@ def table(grids: Sequence[Grid | None], pairs: Sequence[Pair | None]) -> Table:
     return tables
 
 
-def gate(x: Tensor, grids: Sequence[Grid | None], pairs: Sequence[Pair | None], tables: Table) -> Tensor:
+def gate(x: Tensor, grids: Sequence[IntegerGrid | None], pairs: Sequence[Pair | None], tables: Table) -> Tensor:
     """A quantized SiLU."""
     (x, out), layout = _aligned(x)
     assert grids[0] is not None and pairs[0] is not None
@@ -77,7 +77,7 @@ def gate(x: Tensor, grids: Sequence[Grid | None], pairs: Sequence[Pair | None], 
 def gate_gradients(
     x: Tensor,
     grad: Tensor,
-    grids: Sequence[Grid | None],
+    grids: Sequence[IntegerGrid | None],
     pairs: Sequence[Pair | None],
     wanted: Sequence[Wanted],
     tables: Table,
@@ -101,7 +101,7 @@ def gate_gradients(
 
 
 def _gradients(
-    x: Tensor, grad: Tensor, first: tuple[Pair, Grid], tables: Table, zero: bool
+    x: Tensor, grad: Tensor, first: tuple[Pair, IntegerGrid], tables: Table, zero: bool
 ) -> tuple[Tensor, npt.NDArray[np.float64]]:
     (x, out, grad), layout = _aligned(x, grad)
     sums = np.empty((_blocks(layout), 1 + max(len(tables), 1)), np.float64)
@@ -113,7 +113,7 @@ def _like(value: Any, parameter: Tensor, wanted: bool) -> Tensor | None:
     return torch.full(parameter.shape, float(value), dtype=parameter.dtype) if wanted else None
 
 
-def _steps(pair: Pair, grid: Grid) -> tuple[np.float32, ...]:
+def _steps(pair: Pair, grid: IntegerGrid) -> tuple[np.float32, ...]:
     scale, zero = np.float32(pair[0].item()), np.float32(pair[1].item())
     return np.float32(1) / scale, scale, np.float32(grid.qmin) - zero, np.float32(grid.qmax) - zero
 

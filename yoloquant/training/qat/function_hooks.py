@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from .fake_quant import FakeQuantizeSiLU, Grid, fold_quantize
-from .hook_plan import Gate, Wiring
+from .fake_quant import FakeQuantizeSiLU, IntegerGrid, fold_quantize
+from .hook_plan import FusedSiLU, Wiring
 from .lsq import LearnedRange
 
 NAME = "quantizers"  # attribute of the model that holds them
@@ -245,7 +245,7 @@ class Quantizers(nn.Module):
         gate = self.wiring.gates.get(sigmoid)
         return func(*args, **kwargs) if gate is None else self._gated(gate, args[0])
 
-    def _note_gate_errors(self, gate: Gate, x: Tensor) -> None:
+    def _note_gate_errors(self, gate: FusedSiLU, x: Tensor) -> None:
         """What counts is the result of the SiLU, the sigmoid's own rounding included, as for calibration."""
 
         def after(y: Tensor) -> Tensor:
@@ -258,8 +258,8 @@ class Quantizers(nn.Module):
         if gate.product is not None and self._range(gate.product).trainable:
             self._errors.append(self._range(gate.product).local_error(result))
 
-    def _gated(self, gate: Gate, x: Tensor) -> Tensor:
-        grids: list[Grid | None] = []
+    def _gated(self, gate: FusedSiLU, x: Tensor) -> Tensor:
+        grids: list[IntegerGrid | None] = []
         parameters: list[Tensor | None] = []
         elements = x.numel() // max(x.shape[0], 1)
         if self.keeps_errors and torch.is_grad_enabled():

@@ -22,7 +22,7 @@ FLOAT_PREFIX = "float/"
 
 
 @dataclass(frozen=True)
-class Scores:
+class EpochScores:
     """Scores on the held-back images after an epoch; epoch 0 is the calibrated model before training.
 
     Attributes:
@@ -67,7 +67,7 @@ class Scores:
             return key.split("/", 1)[-1], self.quantized[key]
         return "fitness", self.fitness
 
-    def line(self, start: Scores | None) -> str:
+    def line(self, start: EpochScores | None) -> str:
         """One line for the log."""
         name, value = self.main()
         text = f"{'Calibrated' if self.epoch == 0 else f'Epoch {self.epoch}'}: quantized {name} {value:.4f}"
@@ -94,21 +94,21 @@ class History:
         ranges: Largest scale of every learned point after each of them.
     """
 
-    scores: list[Scores] = field(default_factory=list)
+    scores: list[EpochScores] = field(default_factory=list)
     ranges: list[dict[str, float]] = field(default_factory=list)
 
     @property
-    def start(self) -> Scores | None:
+    def start(self) -> EpochScores | None:
         """Scores of the calibrated model."""
         return self.scores[0] if self.scores else None
 
-    def add(self, scores: Scores, plan: Plan) -> None:
+    def add(self, scores: EpochScores, plan: Plan) -> None:
         """Note one epoch."""
         self.scores.append(scores)
         scales = {p.name: p.params.scale for p in plan.points if p.params is not None and not p.fixed}
         self.ranges.append({name: float(np.mean(scale)) for name, scale in scales.items()})
 
-    def best(self) -> Scores:
+    def best(self) -> EpochScores:
         """The first of the best."""
         return max(self.scores, key=lambda s: s.fitness)
 
@@ -128,7 +128,7 @@ class History:
 
     def restore(self, data: dict[str, Any]) -> None:
         """Inverse of to_plain, in place."""
-        self.scores = [Scores(**s) for s in data["scores"]]
+        self.scores = [EpochScores(**s) for s in data["scores"]]
         self.ranges = [dict(r) for r in data["ranges"]]
 
     def write(self, trainer: Any, artifact: Artifact) -> None:

@@ -18,7 +18,7 @@ from ...quantization.scheme import weight_point_name
 
 
 @dataclass(frozen=True)
-class Gate:
+class FusedSiLU:
     """Points of a SiLU that runs as one call; None where there is none.
 
     Attributes:
@@ -45,7 +45,7 @@ class Wiring:
 
     results: dict[str, str] = field(default_factory=dict)
     operands: dict[tuple[str, int], str] = field(default_factory=dict)
-    gates: dict[str, Gate] = field(default_factory=dict)
+    gates: dict[str, FusedSiLU] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
 
     def operations(self) -> frozenset[str]:
@@ -76,7 +76,7 @@ def wire(graph: Graph, plan: Plan, silus: Iterable[str]) -> Wiring:
     weights = {
         op.name: weight_point_name(op) for op in graph.ops.values() if op.weight and weight_point_name(op) in known
     }
-    return Wiring(results, operands, {s: g for s, g in gates.items() if g != Gate(None, None, None)}, weights)
+    return Wiring(results, operands, {s: g for s, g in gates.items() if g != FusedSiLU(None, None, None)}, weights)
 
 
 def _covered(graph: Graph, plan: Plan) -> set[tuple[str, str]]:
@@ -125,7 +125,7 @@ def _drop_exact_concats(graph: Graph, plan: Plan, results: dict[str, str]) -> No
             del results[op.name]
 
 
-def _gate(graph: Graph, sigmoid: str, results: dict[str, str], operands: dict[tuple[str, int], str]) -> Gate:
+def _gate(graph: Graph, sigmoid: str, results: dict[str, str], operands: dict[tuple[str, int], str]) -> FusedSiLU:
     """Take the points of one SiLU call out of the other places."""
     (source,) = graph.ops[sigmoid].inputs
     product = next(u for u in graph.users[sigmoid] if graph.ops[u].kind is OpKind.MUL)
@@ -135,4 +135,4 @@ def _gate(graph: Graph, sigmoid: str, results: dict[str, str], operands: dict[tu
     single = operands.pop((sigmoid, 0), None), operands.pop((product, index), None)
     if single[0] != single[1]:
         raise PlanError(f"the input of the SiLU at {sigmoid} is quantized for one of its two uses only")
-    return Gate(pre or single[0], results.pop(sigmoid, None), results.pop(product, None))
+    return FusedSiLU(pre or single[0], results.pop(sigmoid, None), results.pop(product, None))

@@ -14,7 +14,7 @@ from ...errors import PlanError
 from ...quantization.plan import Plan, Point, PointKind, Role
 from ...quantization.qparams import QParams, QuantSpec
 from ...quantization.safe_pairs import least_scale
-from .fake_quant import FakeQuantize, FakeQuantizeChannels, Grid, RoundStraight, ScaleGradient
+from .fake_quant import FakeQuantize, FakeQuantizeChannels, IntegerGrid, RoundStraight, ScaleGradient
 
 _HEADS = frozenset({Role.SCORE, Role.HEAD})
 
@@ -53,7 +53,7 @@ class LearnedRange(nn.Module):
     ) -> None:
         super().__init__()
         self.names, self.spec, self.trainable = names, spec, trainable
-        self.grid = Grid(spec.qmin, spec.qmax)
+        self.grid = IntegerGrid(spec.qmin, spec.qmax)
         self.register_buffer("start", torch.from_numpy(params.scale.copy()))
         self.register_buffer("zero", torch.from_numpy(params.zero_point.copy()))  # int32: no averaging touches it
         self.register_buffer("least", torch.zeros_like(self.start))

@@ -18,7 +18,7 @@ from ...quantization.calibrate import weight_of
 from ...quantization.plan import Plan, Point, PointKind
 from ...quantization.qparams import QuantSpec, fake_quantize
 from ...quantization.sqnr import Stage, activation_sqnr, weight_sqnr
-from .history import History, Scores
+from .history import EpochScores, History
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def score_curves(history: History) -> tuple[Curve, Curve, Curve]:
     )
 
 
-def _plain(scores: Scores, name: str) -> float:
+def _plain(scores: EpochScores, name: str) -> float:
     for key, value in (scores.plain or {}).items():
         if key.split("/", 1)[-1] == name:
             return value

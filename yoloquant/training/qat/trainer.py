@@ -38,7 +38,7 @@ from ..task_trainer import TaskTrainer, unwrap_model
 from . import calibrate_start as start
 from . import checkpoint
 from .function_hooks import disabled
-from .history import History, Scores
+from .history import EpochScores, History
 from .lsq import LearnedRange
 from .prepare import attach, current_plan, merge_branches, quantizers_of
 from .qat_options import QATOptions, Select, host_defaults, norm_ratio, parse, range_learning_rate
@@ -231,7 +231,7 @@ class QATTrainer(TaskTrainer):
         LOGGER.info(scores.line(self.history.start))
         return scores.metrics(), scores.fitness
 
-    def _score(self, epoch: int) -> Scores | None:
+    def _score(self, epoch: int) -> EpochScores | None:
         plain_metrics = None
         if self.qat.float_val or epoch == 0:
             with disabled(self.ema.ema):
@@ -246,7 +246,7 @@ class QATTrainer(TaskTrainer):
             plain_metrics.pop("fitness", None)
         shift = None if pair is None else confidence_shift(*pair)
         chosen = found - abs(shift) if found is not None and shift is not None and self._selects_fidelity else fitness
-        return Scores(epoch, metrics, plain_metrics, found, chosen, shift)
+        return EpochScores(epoch, metrics, plain_metrics, found, chosen, shift)
 
     def _run_validator(self) -> dict[str, float] | None:
         """One pass over the held-back images in float32, however training computes."""
@@ -346,7 +346,7 @@ class QATTrainer(TaskTrainer):
             self.history.write(self, artifact)
         LOGGER.info(self.history.verdict(self.best))
 
-    def _compare_with_stored(self, artifact: Artifact, scores: Scores) -> None:
+    def _compare_with_stored(self, artifact: Artifact, scores: EpochScores) -> None:
         stored = artifact.provenance["qat"]["score"]
         if abs(stored - scores.fitness) > checkpoint.TOLERANCE:
             logger.warning(
