@@ -158,7 +158,8 @@ def run(settings: Settings) -> dict[str, Any]:
         YoloquantError: The model or the data cannot be used.
     """
     from yoloquant.runtime.apps.bench import cpu_name
-    from yoloquant.runtime.device.sensors import affinity, load_average
+    from yoloquant.runtime.device.processors import affinity
+    from yoloquant.runtime.device.sensors import load_average
 
     output_folder(settings.output)
     data = dataset(settings)

@@ -211,7 +211,7 @@ exported, folder, place = pickle.load(open(sys.argv[1], "rb"))
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 setattr(*{"manifest": (module, "_manifest", die), "rename": (writing, "_replace", die)}[place])
-artifact = SimpleNamespace(metadata=lambda: {"model": "demo.pt"})
+artifact = SimpleNamespace(info=exported.info, metadata=lambda: {"model": "demo.pt"})
 module.write(artifact, exported, device="onnx", folder=folder, options=module.BundleOptions(golden_images=1))
 """
 
@@ -243,7 +243,7 @@ def test_other_devices_are_refused(colours: ExportedModel, tmp_path: Path, devic
 
 def test_other_tasks_and_missing_models_are_refused(colours: ExportedModel, tmp_path: Path) -> None:
     pose = replace(colours, info=replace(colours.info, task=Task.POSE))
-    with pytest.raises(UsageError, match="this one is a pose model"):
+    with pytest.raises(DataError, match="pose model without kpt_shape"):
         write(ARTIFACT, pose, device="onnx", folder=tmp_path / "x")
     gone = replace(colours, path=tmp_path / "gone.onnx")
     with pytest.raises(ArtifactError, match="does not exist"):
@@ -280,7 +280,7 @@ def test_a_reports_accuracy_is_what_devices_are_held_to(
     from yoloquant.evaluation.results import Accuracy
     from yoloquant.report import to_json
 
-    report = report_of("onnxruntime", Accuracy(0.4321, 0.6), colours)
+    report = report_of(colours.name, Accuracy(0.4321, 0.6), colours)
     path = tmp_path / "report.json"
     path.write_text(to_json(report), encoding="utf-8")
     for given in (report, path):
@@ -296,8 +296,8 @@ def test_a_reports_accuracy_is_what_devices_are_held_to(
         assert accuracy.data_sha256 == "ab" * 32
         assert json.loads((made.path / "report.json").read_text()) == json.loads(path.read_text())
         assert "mAP50-95 0.4321" in (made.path / "README.md").read_text()
-    assert again(report=report_of("onnxruntime", None, colours)).manifest.accuracy is None
-    with pytest.raises(UsageError, match="has no target 'onnxruntime'; it has litert"):
+    assert again(report=report_of(colours.name, None, colours)).manifest.accuracy is None
+    with pytest.raises(UsageError, match="has no target 'onnxruntime:fp32'; it has litert"):
         again(report=report_of("litert", None, colours))
     with pytest.raises(ArtifactError, match="cannot be read"):
         again(report=tmp_path / "no.json")
@@ -325,7 +325,7 @@ def test_a_model_of_other_classes_is_refused(colours: ExportedModel, tmp_path: P
 def test_a_report_of_something_else_is_refused(again: Callable[..., Bundle], colours: ExportedModel) -> None:
     from yoloquant.types import Verdict
 
-    report = report_of("onnxruntime", None, colours)
+    report = report_of(colours.name, None, colours)
     (row,) = report.targets
     wrong = {
         "of another artifact": replace(report, targets=(replace(row, sha256="0" * 64),)),

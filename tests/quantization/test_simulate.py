@@ -28,7 +28,8 @@ def run(module: torch.nn.Module, seed: int = 3) -> np.ndarray:
 def with_bits(bits: int) -> Plan:
     """The portable plan at another width, its fixed points freed."""
     plan = derive(tiny_graph(), PORTABLE)
-    points = [replace(p, spec=replace(p.spec, bits=bits), fixed=False, params=None, algorithm="") for p in plan.points]
+    freed = {"fixed": False, "params": None, "algorithm": ""}  # half range is of eight bits: 16-bit weights keep theirs
+    points = [replace(p, spec=replace(p.spec, bits=bits, half_range=False), **freed) for p in plan.points]
     plan = replace(plan, points=tuple(points))
     images = sample_images(16) + sample_images(1, seed=3)
     return solve_plan(tiny_graph(), plan, observe(tiny_graph(), [plan], images), MINMAX)

@@ -79,7 +79,7 @@ def test_no_device_is_the_name_of_another_target() -> None:
     assert not set(targets.devices()) & set(targets.names())
 
 
-@pytest.mark.parametrize(("wrong", "near"), [("openvno", "openvino"), ("jetsen", "jetson"), ("tflite", "litert")])
+@pytest.mark.parametrize(("wrong", "near"), [("openvno", "openvino"), ("jetsen", "jetson"), ("litrt", "litert")])
 def test_unknown_name_lists_the_known_and_the_nearest(wrong: str, near: str) -> None:
     with pytest.raises(UsageError) as caught:
         targets.get(wrong)

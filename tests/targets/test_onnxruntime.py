@@ -42,6 +42,7 @@ def assert_simulated(art: Artifact) -> None:
     """The emitted pairs, computed one by one, give what the plan's simulation gives.
 
     Biases stay float here: integer kernels round them, and a net without training makes pixels of one rounding flip.
+    Sums in another order flip one on some images too (on one of five with AVX2), so the median image counts.
     """
     import torch
 
@@ -51,7 +52,8 @@ def assert_simulated(art: Artifact) -> None:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     simulated = simulate(art.graph, plan)
-    for image in tiny_images(2, seed=1):
+    ratios: list[float] = []
+    for image in tiny_images(5, seed=1):
         got = session.run(None, {"images": image})
         with torch.inference_mode():
             want, exact = (
@@ -62,7 +64,8 @@ def assert_simulated(art: Artifact) -> None:
         for g, w, e in zip(got, want, exact, strict=True):
             assert g.shape == w.shape
             assert np.abs(w - e).mean() > 0, "the simulation quantizes nothing"
-            assert np.abs(g - w).mean() <= 0.3 * np.abs(w - e).mean()
+            ratios.append(float(np.abs(g - w).mean() / np.abs(w - e).mean()))
+    assert float(np.median(ratios)) <= 0.05, ratios
 
 
 def test_every_operation_stands_between_pairs_except_inside_attention() -> None:

@@ -58,8 +58,11 @@ def test_a_measurement(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureF
     pytest.importorskip("litert_torch", reason="the litert extra is not installed")
     from core_models import write_images
     from tiny_models import tiny_checkpoint
+    from ultralytics import YOLO
 
     model, data = tiny_checkpoint(tmp_path), write_images(tmp_path)
+    names = list(YOLO(model).names.values())
+    data.write_text(data.read_text().replace("names: [", f"names: {names} # ["))
     arguments = [f"model={model}", f"data={data}", "imgsz=64", "images=8", "threads=1", "bootstrap=100"]
     assert tool.main([*arguments, f"work={tmp_path / 'work'}", "tables=yes"]) == 0
     rows = [[c.strip() for c in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines() if "|" in line]

@@ -71,7 +71,7 @@ def test_a_family_that_fails_does_not_stop_the_others(tmp_path: Path, capsys: py
     model, out = tmp_path / "tinyn.yaml", tmp_path / "out.md"
     model.write_text(MODEL)
     arguments = [f"families=yolo99n,{model}", f"work={tmp_path / 'work'}", f"out={out}", "targets=onnxruntime,openvino"]
-    arguments += ["imgsz=64", "scenes=16", "val=8", "epochs=1", "batch=8", "images=8", "bootstrap=10"]
+    arguments += ["imgsz=64", "scenes=16", "val=8", "epochs=1", "batch=8", "images=8", "bootstrap=100"]
     assert tool.main(arguments) == 4, "one family failed"
     text = out.read_text()
     assert text.strip() in capsys.readouterr().out

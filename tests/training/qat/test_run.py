@@ -14,7 +14,7 @@ from yoloquant import QuantizeOptions, TrainResult, api
 from yoloquant.cli import main as cli
 from yoloquant.errors import PlanError, UsageError
 from yoloquant.quantization.artifact import Artifact
-from yoloquant.quantization.plan import Plan
+from yoloquant.quantization.plan import Plan, Role
 from yoloquant.targets import get
 from yoloquant.targets.export import complete
 from yoloquant.training.qat.qat_options import QATOptions
@@ -64,9 +64,14 @@ def test_what_was_not_trained_is_calibrated_and_listed(trained: TrainResult, dat
     plan = artifact.plan_for(target.scheme)
     added = artifact.provenance["calibrated_after_training"]["onnxruntime"]
     assert added and all(plan.by_name[n].algorithm != "learned" for n in added)
-    kept = [p for p in plan.points if p.name in before.by_name]
-    assert kept and all(p.params == before.by_name[p.name].params for p in kept)
-    assert {p.name for p in plan.points if not p.fixed} == {p.name for p in kept if not p.fixed} | set(added)
+    known = [p for p in plan.points if p.name in before.by_name]
+    # weights that kernels without VNNI would saturate give way: TensorRT, which was trained for, has no such kernels
+    safe = [p for p in known if p.spec.half_range or p.spec.safe_pairs]
+    assert [p.role for p in safe if p.spec.half_range] == [Role.WEIGHT]
+    assert not any(p.spec.half_range or p.spec.safe_pairs for p in before.points)
+    kept = [p for p in known if p not in safe]
+    assert len(kept) > len(known) / 2 and all(p.params == before.by_name[p.name].params for p in kept)
+    assert {p.name for p in plan.points if not p.fixed} == {p.name for p in known if not p.fixed} | set(added)
     exported = api.export(artifact, targets="onnxruntime", output=tmp_path).exports[0]
     assert any(f"{len(added)} points were not trained" in note for note in plan.notes)
     scales = target.read_scales(exported)
@@ -86,7 +91,7 @@ def test_nothing_is_calibrated_where_nothing_is_missing(trained: TrainResult) ->
         ({"epoch": 3}, "did you mean 'epochs'"),
         ({"trainer": None}, "unknown training argument 'trainer'"),
         ({"qat": "quick"}, "allowed are fast, standard, long"),
-        ({"qat": {"presets": "fast"}}, "qat has no option 'presets'"),
+        ({"qat": {"presets": "fast"}}, "'qat' has no option 'presets'; did you mean 'preset'?"),
         ({"qat": {"loss": "distil"}}, "allowed are distill, detect, both"),
         ({"data": None}, "needs data="),
     ],

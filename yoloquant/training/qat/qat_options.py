@@ -78,7 +78,7 @@ class QATOptions:
         help="weight of the error that each range makes by itself, for that range alone: repairs badly calibrated ones",
     )
     images: int = option(
-        default=128, ge=1, help="how many training images calibrate the ranges that training starts from"
+        default=128, ge=8, help="how many training images calibrate the ranges that training starts from"
     )
     select: Select = option(
         default=Select.AUTO,
