@@ -1,5 +1,6 @@
 # make demo: the whole job on an embedded model. make quick: the fast tests. make test: every test. make lint: all checks of tools/check.py.
-# make nightly: bundles on emulated processors, aarch64 among them (needs Debian's debootstrap and qemu-user-static).
+# make nightly: what takes too long for every change: older model families, bundles of every device in an environment of its own,
+# bundles on emulated processors, aarch64 among them (needs Debian's debootstrap and qemu-user-static).
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,6 +9,8 @@ STAMP := $(VENV)/.installed
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 export YOLO_AUTOINSTALL := false
 export OMP_WAIT_POLICY := passive
+# Images of containers often set it; without bytecode every process of the tests compiles torch anew, for ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Where the root of another processor's Python lies; kept between runs.
 DEVICE_ROOT ?= /var/tmp/yoloquant-aarch64
@@ -29,8 +32,8 @@ test: $(STAMP)
 
 nightly: $(STAMP)
 	$(BIN)/python tools/make_device_root.py root=$(DEVICE_ROOT)
-	YOLOQUANT_AARCH64_ROOT=$(DEVICE_ROOT) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "nightly or not nightly" \
-		tests/bundle/test_verify_on.py tests/evaluation/test_processors.py tests/targets/test_third_party.py
+	YOLOQUANT_AARCH64_ROOT=$(DEVICE_ROOT) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m nightly
+	YOLOQUANT_AARCH64_ROOT=$(DEVICE_ROOT) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/evaluation/test_processors.py
 
 lint: $(STAMP)
 	$(BIN)/python tools/check.py

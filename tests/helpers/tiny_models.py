@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,19 @@ from yoloquant.graph.traced_model import TracedModel
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")
 
 FAMILIES = ("yolov5", "yolov8", "yolov9t", "yolov10n", "yolo11", "yolo12", "yolo26")
+RECENT = ("yolov8", "yolo11", "yolo26")
+"""What most people deploy: tried at every change, the others by ``make nightly``."""
 TASKS = ("detect", "segment", "pose", "obb", "classify")
 _SUFFIX = {"detect": "", "segment": "-seg", "pose": "-pose", "obb": "-obb", "classify": "-cls"}
 _WIDTH = {"yolo12": 0.25}  # of the yaml's channels: what its attention needs; the others take half of the "n" size
+
+
+def by_age(cases: Iterable[Any], recent: Iterable[str] = RECENT) -> list[Any]:
+    """Parameters of a test, a family or a tuple that begins with one; others are for ``make nightly``."""
+    import pytest
+
+    values = [case if isinstance(case, tuple) else (case,) for case in cases]
+    return [pytest.param(*v, marks=() if v[0].split()[0] in recent else pytest.mark.nightly) for v in values]
 
 
 def tiny_yolo(family: str = "yolo11", task: str = "detect", nc: int = 3, seed: int = 0) -> Any:

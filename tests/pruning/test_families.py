@@ -24,7 +24,7 @@ from pruning_cases import (
     tensors,
     whole_plan,
 )
-from tiny_models import FAMILIES, TASKS, tiny_yolo
+from tiny_models import FAMILIES, TASKS, by_age, tiny_yolo
 
 from yoloquant.bridge.checkpoint import exportable, load_model, model_info
 from yoloquant.graph.trace import trace
@@ -93,18 +93,18 @@ def check_exact(found: Case, choice: Choice) -> None:
     assert max(float((a - b).abs().max()) for a, b in zip(before, untouched, strict=True)) > 0.01  # it did matter
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", by_age(FAMILIES))
 def test_taking_out_silent_channels_is_exact(family: str) -> None:
     check_exact(case(family), WILD)
 
 
 @slow
-@pytest.mark.parametrize(("family", "task"), OTHERS)
+@pytest.mark.parametrize(("family", "task"), by_age(OTHERS, recent=["yolo11"]))
 def test_taking_out_silent_channels_is_exact_for_other_tasks(family: str, task: str) -> None:
     check_exact(case(family, task), WILD)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", by_age(FAMILIES))
 @given(choice=choices)
 @few
 def test_any_choice_leaves_a_model_that_answers_alike(family: str, choice: Choice) -> None:
@@ -119,7 +119,7 @@ def test_any_choice_leaves_a_model_that_answers_alike(family: str, choice: Choic
 
 
 @slow
-@pytest.mark.parametrize(("family", "task"), OTHERS)
+@pytest.mark.parametrize(("family", "task"), by_age(OTHERS, recent=["yolo11"]))
 @given(choice=choices)
 @few
 def test_other_tasks_too(family: str, task: str, choice: Choice) -> None:
@@ -168,7 +168,7 @@ def test_a_pruned_model_lives_on(tmp_path: Path) -> None:
 
 
 @slow
-@pytest.mark.parametrize("family", [f for f in FAMILIES if f != "yolo11"])
+@pytest.mark.parametrize("family", by_age(f for f in FAMILIES if f != "yolo11"))
 def test_pruned_models_of_every_family_live_on(family: str, tmp_path: Path) -> None:
     check_life(case(family), tmp_path)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from executed import assert_ranges, onnxruntime_operations, openvino_float_convolutions
-from tiny_models import FAMILIES, TASKS, tiny_export_artifact, tiny_images
+from tiny_models import FAMILIES, TASKS, by_age, tiny_export_artifact, tiny_images
 
 from yoloquant import targets
 from yoloquant.graph.trace import OpKind
@@ -19,7 +19,9 @@ pytestmark = pytest.mark.slow
 MODELS = [(f, "detect") for f in FAMILIES if f != "yolo11"] + [("yolo11", t) for t in TASKS if t != "detect"]
 
 
-@pytest.fixture(scope="module", params=MODELS, ids=["-".join(m) for m in MODELS])
+@pytest.fixture(
+    scope="module", params=[pytest.param(p.values, marks=p.marks, id="-".join(p.values)) for p in by_age(MODELS)]
+)
 def artifact(request: pytest.FixtureRequest) -> Artifact:
     family, task = request.param
     return tiny_export_artifact(family, task, [targets.get(name).scheme for name in ("onnxruntime", "openvino")])

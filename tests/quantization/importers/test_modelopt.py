@@ -16,6 +16,7 @@ import pytest
 import torch
 from core_models import IMGSZ, checkpoint, family_model, sample_images, tiny_host, write_images
 from native_models import IMAGES, native_checkpoint, native_state
+from tiny_models import RECENT, by_age
 from torch import fx
 
 from yoloquant import QuantizeOptions, api, targets
@@ -83,7 +84,7 @@ def largest(family: str) -> dict[str, float]:
     return found
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", by_age(FAMILIES, recent=["two-level", *RECENT]))
 def test_every_range_is_found_at_the_tensor_it_was_measured_on(family: str) -> None:
     model, graph = trained(family)
     ranges = native.read(model.native)
@@ -100,7 +101,7 @@ def test_every_range_is_found_at_the_tensor_it_was_measured_on(family: str) -> N
 
 
 @pytest.mark.parametrize("scheme", [*SCHEMES, NATIVE_PLACEMENT], ids=lambda s: s.name)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", by_age(FAMILIES, recent=["two-level", *RECENT]))
 def test_a_native_range_clips_nothing_that_training_did_not_clip(family: str, scheme: Scheme) -> None:
     plan, _, _ = taken(family, scheme)
     found = [p for p in plan.activations if p.algorithm == native.ALGORITHM]
@@ -132,7 +133,7 @@ def test_a_point_has_the_largest_range_of_its_group(scheme: Scheme) -> None:
     assert summary["inputs_widened"] and all(f > 1 for f in summary["inputs_widened"].values())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", by_age(FAMILIES, recent=["two-level", *RECENT]))
 def test_without_ties_every_layer_keeps_its_own_range(family: str) -> None:
     plan, summary, reach = taken(family, NATIVE_PLACEMENT)
     graph = trained(family)[1]
@@ -160,7 +161,7 @@ def test_only_a_part_of_a_tensor_was_trained() -> None:
     assert alone.by_name[qkv.name].params.scale == np.float32(reach.inputs[pe] / np.float32(127))  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", by_age(FAMILIES, recent=["two-level", *RECENT]))
 def test_weights_keep_the_integers_of_the_training(family: str) -> None:
     model, graph = trained(family)
     ranges = native.read(model.native)
