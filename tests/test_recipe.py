@@ -10,7 +10,7 @@ import pytest
 from yoloquant import QuantizeOptions, ValidateOptions
 from yoloquant.data.calibration import CalibrationOptions
 from yoloquant.errors import UsageError
-from yoloquant.quantization.observers import Algorithm, CalibrationRecipe
+from yoloquant.quantization.range_options import Algorithm, CalibrationRecipe
 from yoloquant.recipe import Recipe, load_recipe, make_recipe
 
 LEAST = {"model": "a.pt", "data": "b.yaml"}

@@ -42,7 +42,7 @@ from tools.bench.pruned import Job, Variant, fine_tuned, macs, one_shot
 from tools.bench.qat import BASELINE, Entry, score, table
 from tools.options import extras, parse_options, positive
 from yoloquant import api, targets
-from yoloquant.bridge import checkpoint as host
+from yoloquant.bridge.checkpoint import load_model
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import UsageError, YoloquantError
 from yoloquant.evaluation.torch_runner import TorchRunner
@@ -249,7 +249,7 @@ def _folder(settings: Settings, label: str) -> Path:
 
 
 def _float(path: Path, settings: Settings) -> Runner:
-    source = host.load_model(path)
+    source = load_model(path)
     artifact = Artifact(TracedModel.of(replace(source, state={}), settings.imgsz))
     return TorchRunner(artifact.graph.module, artifact.info, settings.threads)
 
@@ -270,7 +270,7 @@ def times(
             continue
         runners: dict[str, Runner] = {}
         for label, path in models.items():
-            source = host.load_model(path)
+            source = load_model(path)
             artifact = Artifact(TracedModel.of(replace(source, state={}), size))
             plain = target.export_float(artifact, _folder(settings, f"{label}, fp32"), label)
             runners[f"{name}: {label}"] = target.load(plain, settings.threads)

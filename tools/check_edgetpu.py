@@ -40,7 +40,10 @@ from tools.bench.simulated import BASELINE, print_report, progress
 from tools.bench.table import table
 from tools.options import positive
 from yoloquant import QuantizeOptions, quantize
-from yoloquant.bridge.checkpoint import HostModel, check_imgsz, exportable, load_model, model_info
+from yoloquant.bridge.checkpoint import load_model
+from yoloquant.bridge.exportable import exportable
+from yoloquant.bridge.host_model import HostModel, model_info
+from yoloquant.bridge.input_size import check_imgsz
 from yoloquant.data.calibration import CalibrationOptions
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import UsageError

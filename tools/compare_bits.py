@@ -32,13 +32,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads crawl on
 
 from tools.bench.qat import BASELINE, Entry, Run, score, table, train
 from tools.options import extras, parse_options, positive
-from yoloquant.bridge import checkpoint as host
+from yoloquant.bridge.checkpoint import load_model
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import UsageError, YoloquantError
 from yoloquant.evaluation.torch_runner import TorchRunner
 from yoloquant.io import atomic_path, output_folder
 from yoloquant.quantization.artifact import versions
+from yoloquant.quantization.ptq import quantize
+from yoloquant.quantization.quantize_options import QuantizeOptions
+from yoloquant.quantization.range_options import Algorithm, CalibrationRecipe
 from yoloquant.quantization.simulate import simulate
+from yoloquant.targets.schemes import resolve_schemes
 
 DEFAULTS = {
     "model": "yolo11n.pt",
@@ -58,7 +62,12 @@ DEFAULTS = {
 VARIANTS: dict[str, dict[str, Any]] = {
     "w4a8": {"scheme": "portable", "weight_bits": 4},
     "w4a4": {"scheme": "tensorrt", "weight_bits": 4, "activation_bits": 4},
-    "minmax": {"scheme": "litert", "minmax": True, "learn_offset": True, "range_lr": 0.05, "local_weight": 1.0},
+    "minmax": {"scheme": "litert", "learn_offset": True, "range_lr": 0.05, "local_weight": 1.0},
+}
+RANGES = {  # of a variant that training starts from bad ranges
+    "minmax": CalibrationRecipe(
+        **dict.fromkeys(("activation", "pre_activation", "score", "head", "weight"), Algorithm.MINMAX)
+    )
 }
 PTQ, QAT = "PTQ", "QAT"
 CEILING = 0.995  # fidelity of the float model to itself
@@ -90,10 +99,11 @@ def compare(values: dict[str, str]) -> dict[str, Any]:
     training: dict[str, Any] = {}
     for name in names:
         options = {"preset": values["preset"], **VARIANTS[name], **more}
-        run = Run(Path(values["model"]), values["data"], options, arguments, positive(values["select_images"]))
+        model = _start(name, values, output / name, arguments["imgsz"])
+        run = Run(model, values["data"], options, arguments, positive(values["select_images"]))
         trained = train(run, output / name)
         training[name] = trained.provenance["qat"]
-        source = host.load_model(values["model"])
+        source = load_model(model)
         start, plan = calibrated(source, parse(dict(options)), values["data"], arguments["imgsz"])
         if not entries:
             entries.append(Entry("", BASELINE, TorchRunner(start.graph.module, start.info, threads)))
@@ -118,6 +128,19 @@ def compare(values: dict[str, str]) -> dict[str, Any]:
         with atomic_path(output / file) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return result
+
+
+def _start(name: str, values: dict[str, str], folder: Path, imgsz: int) -> Path:
+    """The checkpoint that training starts from: the user's, or one that was calibrated as the variant wants it."""
+    if name not in RANGES:
+        return Path(values["model"])
+    path = folder / "calibrated.pt"
+    if not path.is_file():
+        options = QuantizeOptions(imgsz=imgsz, ranges=RANGES[name])
+        schemes = resolve_schemes(VARIANTS[name]["scheme"])
+        artifact = quantize(values["model"], data=values["data"], schemes=schemes, options=options)
+        artifact.save(output_folder(folder) / path.name)
+    return path
 
 
 def _recovered(rows: Sequence[dict[str, Any]], name: str) -> float | None:

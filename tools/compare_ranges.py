@@ -30,7 +30,7 @@ from yoloquant.errors import UsageError
 from yoloquant.evaluation.bootstrap import BootstrapOptions
 from yoloquant.evaluation.compare import Comparer
 from yoloquant.quantization.calibrate import observe, solve_plan
-from yoloquant.quantization.observers import Algorithm, CalibrationRecipe
+from yoloquant.quantization.range_options import Algorithm, CalibrationRecipe
 from yoloquant.quantization.scheme import Scheme, derive
 
 DEFAULT = "default"

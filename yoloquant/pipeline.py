@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .bridge.checkpoint import square_size
+from .bridge.input_size import square_size
 from .evaluation.gate import load_gate
 from .evaluation.results import ValidationResult
 from .evaluation.validate import validate

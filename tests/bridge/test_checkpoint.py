@@ -15,15 +15,10 @@ import torch
 from core_models import checkpoint, tiny_host
 from torch import nn
 
-from yoloquant.bridge.checkpoint import (
-    MAX_IMGSZ,
-    check_imgsz,
-    exportable,
-    file_sha256,
-    load_model,
-    model_info,
-    square_size,
-)
+from yoloquant.bridge.checkpoint import load_model
+from yoloquant.bridge.exportable import exportable
+from yoloquant.bridge.host_model import file_sha256, model_info
+from yoloquant.bridge.input_size import MAX_IMGSZ, check_imgsz, square_size
 from yoloquant.errors import ModelError, UsageError
 from yoloquant.types import Task
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from core_models import checkpoint, tiny_host, write_images
 
-from yoloquant.bridge.checkpoint import ORIGIN, HostModel, file_sha256, load_model, weights_sha256
+from yoloquant.bridge.checkpoint import load_model
+from yoloquant.bridge.host_model import ORIGIN, HostModel, file_sha256, weights_sha256
 from yoloquant.data.calibration import CalibrationOptions, calibration_set
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import ArtifactError, DataError

@@ -10,7 +10,9 @@ import torch
 from core_models import IMGSZ, family_graph, family_model, sample_images, tiny_graph, tiny_host
 from torch import nn
 
-from yoloquant.bridge.checkpoint import exportable, load_model, model_info
+from yoloquant.bridge.checkpoint import load_model
+from yoloquant.bridge.exportable import exportable
+from yoloquant.bridge.host_model import model_info
 from yoloquant.errors import ModelError
 from yoloquant.graph.trace import PASSING, WEIGHTED, Graph, OpKind, trace
 from yoloquant.types import ModelInfo, Task

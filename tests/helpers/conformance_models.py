@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from yoloquant import targets
-from yoloquant.bridge.checkpoint import HostModel, load_model
+from yoloquant.bridge.checkpoint import load_model
+from yoloquant.bridge.host_model import HostModel
 from yoloquant.graph.traced_model import TracedModel
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.calibrate import observe, solve_plan

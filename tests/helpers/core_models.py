@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from conformance_models import IMGSZ, NAMES, calibrated, sample_images, tiny_host_model
 
-from yoloquant.bridge.checkpoint import HostModel, exportable, load_model, model_info
+from yoloquant.bridge.checkpoint import load_model
+from yoloquant.bridge.exportable import exportable
+from yoloquant.bridge.host_model import HostModel, model_info
 from yoloquant.graph.trace import Graph, trace
 from yoloquant.quantization.artifact import Artifact
 

@@ -106,7 +106,7 @@ def tiny_export_artifact(family: str = "yolo11", task: str = "detect", schemes: 
     from yoloquant.bridge.checkpoint import load_model
     from yoloquant.quantization.artifact import Artifact
     from yoloquant.quantization.calibrate import observe, solve_plan
-    from yoloquant.quantization.observers import Algorithm, CalibrationRecipe
+    from yoloquant.quantization.range_options import Algorithm, CalibrationRecipe
     from yoloquant.quantization.saturation import with_safe_weights
     from yoloquant.quantization.scheme import derive
 

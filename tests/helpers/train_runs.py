@@ -17,8 +17,8 @@ from yoloquant.bridge.checkpoint import load_model
 from yoloquant.graph.traced_model import TracedModel
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.calibrate import observe, solve_plan
-from yoloquant.quantization.observers import Algorithm, CalibrationRecipe
 from yoloquant.quantization.plan import Plan
+from yoloquant.quantization.range_options import Algorithm, CalibrationRecipe
 from yoloquant.quantization.scheme import derive
 from yoloquant.targets.schemes import resolve_schemes
 

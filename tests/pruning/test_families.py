@@ -26,7 +26,9 @@ from pruning_cases import (
 )
 from tiny_models import FAMILIES, TASKS, by_age, tiny_yolo
 
-from yoloquant.bridge.checkpoint import exportable, load_model, model_info
+from yoloquant.bridge.checkpoint import load_model
+from yoloquant.bridge.exportable import exportable
+from yoloquant.bridge.host_model import model_info
 from yoloquant.graph.trace import trace
 from yoloquant.pruning.criteria import ImportanceCriterion
 from yoloquant.pruning.plan import PrunePlan

@@ -8,7 +8,8 @@ import pytest
 from pruning_cases import SIZE
 from tiny_models import tiny_yolo
 
-from yoloquant.bridge import checkpoint as host
+from yoloquant.bridge.checkpoint import load_model
+from yoloquant.bridge.host_model import HostModel
 from yoloquant.errors import PruneError, TargetError
 from yoloquant.pruning import latency
 from yoloquant.pruning.planner import make_plan, weigh
@@ -18,7 +19,7 @@ from yoloquant.pruning.prune_options import PruneOptions, parse
 class Weighed:
     """Stands for a stopwatch: milliseconds that grow with the parameters."""
 
-    def __init__(self, source: host.HostModel, imgsz: tuple[int, int], runtime: str) -> None:
+    def __init__(self, source: HostModel, imgsz: tuple[int, int], runtime: str) -> None:
         self.full = self._time(source.module)
         self.measured = 0
         self.closed = False
@@ -48,19 +49,19 @@ profiled: list[bool] = []
 
 
 @pytest.fixture
-def source(monkeypatch: pytest.MonkeyPatch) -> host.HostModel:
+def source(monkeypatch: pytest.MonkeyPatch) -> HostModel:
     profiled.clear()
     monkeypatch.setattr(latency, "Stopwatch", Weighed)
-    return host.load_model(tiny_yolo("yolov8"))
+    return load_model(tiny_yolo("yolov8"))
 
 
-def plan(source: host.HostModel, options: PruneOptions) -> Any:
+def plan(source: HostModel, options: PruneOptions) -> Any:
     analysis = weigh(source.module, options, SIZE)
     return latency.plan_for_latency(analysis, source, options, SIZE, round_to=2)
 
 
 @pytest.mark.parametrize("told", [False, True], ids=["whole", "by layer"])
-def test_the_mildest_plan_that_is_fast_enough_is_found_in_few_measurements(source: host.HostModel, told: bool) -> None:
+def test_the_mildest_plan_that_is_fast_enough_is_found_in_few_measurements(source: HostModel, told: bool) -> None:
     profiled.extend([True] * told)
     found = plan(source, parse({"amount": 0.4, "target": "latency", "round_to": 2}))
     before, after = found.latency["openvino"]
@@ -68,7 +69,7 @@ def test_the_mildest_plan_that_is_fast_enough_is_found_in_few_measurements(sourc
     assert made[-1].closed and made[-1].measured <= 12
 
 
-def test_out_of_reach_says_the_most_that_can_go(source: host.HostModel) -> None:
+def test_out_of_reach_says_the_most_that_can_go(source: HostModel) -> None:
     with pytest.raises(PruneError, match="the most that"):
         plan(source, parse({"amount": 0.95, "target": "latency", "round_to": 2}))
     assert made[-1].closed
@@ -77,7 +78,7 @@ def test_out_of_reach_says_the_most_that_can_go(source: host.HostModel) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_a_plan_is_measured_beside_the_unpruned_model_layer_by_layer(runtime: str) -> None:
-    source = host.load_model(tiny_yolo("yolov8"))
+    source = load_model(tiny_yolo("yolov8"))
     options = parse({"amount": 0.5, "round_to": 2})
     planned = make_plan(weigh(source.module, options, SIZE), options, SIZE)
     told = latency.with_latency(planned, source, runtime)
@@ -88,7 +89,7 @@ def test_a_plan_is_measured_beside_the_unpruned_model_layer_by_layer(runtime: st
 
 
 def test_a_runtime_that_is_elsewhere_is_refused() -> None:
-    source = host.load_model(tiny_yolo("yolov8"))
+    source = load_model(tiny_yolo("yolov8"))
     options = parse({"amount": 0.5, "round_to": 2})
     planned = make_plan(weigh(source.module, options, SIZE), options, SIZE)
     with pytest.raises(TargetError, match="cannot be measured"):

@@ -10,7 +10,7 @@ from core_models import checkpoint, write_images
 from ultralytics import YOLO
 
 from yoloquant import QuantizeOptions, api
-from yoloquant.bridge import checkpoint as host
+from yoloquant.bridge.checkpoint import load_model
 from yoloquant.cli.main import main
 from yoloquant.errors import DataError, PruneError, TargetError, UsageError
 from yoloquant.pruning.make_sparse import RECORD
@@ -29,7 +29,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def weights(path: Path) -> int:
-    return sum(p.numel() for p in host.load_model(path).module.parameters())
+    return sum(p.numel() for p in load_model(path).module.parameters())
 
 
 def test_a_pruned_checkpoint_is_an_ordinary_one(source: tuple[Path, Path], tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_pruned_checkpoint_is_an_ordinary_one(source: tuple[Path, Path], tmp_p
 def test_batchnorm_statistics_are_measured_anew_only_with_data(source: tuple[Path, Path], tmp_path: Path) -> None:
     with_data = prune(source[0], data=source[1], options=HALF, imgsz=64, output=tmp_path / "a.pt").path
     without = prune(source[0], options=HALF, imgsz=64, output=tmp_path / "b.pt").path
-    states = [host.load_model(p).module.state_dict() for p in (with_data, without)]
+    states = [load_model(p).module.state_dict() for p in (with_data, without)]
     for name in states[0]:
         same = torch.equal(states[0][name], states[1][name])
         assert same or name.endswith(("running_mean", "running_var", "num_batches_tracked"))
@@ -69,7 +69,7 @@ def test_sparse_kinds_keep_the_shapes(kind: str, source: tuple[Path, Path], tmp_
     result = prune(source[0], options=options, imgsz=64, output=tmp_path / "sparse.pt")
     assert result.path is not None and result.plan is None
     assert weights(result.path) == weights(source[0])
-    assert sparsity_report(host.load_model(result.path).module).share > 0.3
+    assert sparsity_report(load_model(result.path).module).share > 0.3
 
 
 def test_bad_input_says_what_to_do(source: tuple[Path, Path], tmp_path: Path) -> None:

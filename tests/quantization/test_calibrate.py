@@ -14,9 +14,9 @@ from torch import nn
 from yoloquant.errors import CalibrationError
 from yoloquant.graph.trace import trace
 from yoloquant.quantization.calibrate import MIN_IMAGES, Solver, observe, solve_plan, weight_of
-from yoloquant.quantization.observers import Algorithm, CalibrationRecipe
 from yoloquant.quantization.plan import Role
 from yoloquant.quantization.qparams import QParams
+from yoloquant.quantization.range_options import Algorithm, CalibrationRecipe
 from yoloquant.quantization.scheme import PORTABLE, derive
 from yoloquant.targets import get
 from yoloquant.types import ModelInfo, Task

@@ -10,7 +10,8 @@ import torch
 from core_models import sample_images, tiny_artifact, tiny_graph, tiny_host
 from torch import fx
 
-from yoloquant.bridge.checkpoint import exportable, model_info
+from yoloquant.bridge.exportable import exportable
+from yoloquant.bridge.host_model import model_info
 from yoloquant.errors import PlanError
 from yoloquant.graph.trace import trace
 from yoloquant.quantization.insert import add_bias, check_fits, copy_module, insert

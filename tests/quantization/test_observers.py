@@ -15,8 +15,6 @@ from yoloquant.errors import CalibrationError, UsageError
 from yoloquant.quantization.observers import (
     BINS,
     SAMPLE,
-    Algorithm,
-    CalibrationRecipe,
     Histogram,
     _divergence,
     _plain_error,
@@ -27,6 +25,7 @@ from yoloquant.quantization.observers import (
 )
 from yoloquant.quantization.plan import Role
 from yoloquant.quantization.qparams import MIN_SCALE, QParams, QuantSpec, fake_quantize, from_range
+from yoloquant.quantization.range_options import Algorithm, CalibrationRecipe
 
 AFFINE, SYMMETRIC = QuantSpec(), QuantSpec(symmetric=True)
 VALUES = hnp.arrays(

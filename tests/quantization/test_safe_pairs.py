@@ -11,8 +11,9 @@ torch = pytest.importorskip("torch")
 
 from pair_sums import unsafe_channels  # noqa: E402
 
-from yoloquant.quantization.observers import Algorithm, solve_weight  # noqa: E402
+from yoloquant.quantization.observers import solve_weight  # noqa: E402
 from yoloquant.quantization.qparams import QuantSpec  # noqa: E402
+from yoloquant.quantization.range_options import Algorithm  # noqa: E402
 from yoloquant.quantization.safe_pairs import least_scale, pairs  # noqa: E402
 
 PLAIN = QuantSpec(symmetric=True, narrow_range=True, axis=0)

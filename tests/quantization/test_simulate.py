@@ -10,9 +10,9 @@ import torch
 from core_models import sample_images, tiny_artifact, tiny_graph
 
 from yoloquant.quantization.calibrate import observe, solve_plan
-from yoloquant.quantization.observers import Algorithm, CalibrationRecipe
 from yoloquant.quantization.plan import Plan
 from yoloquant.quantization.qparams import QParams, QuantSpec, fake_quantize, from_range
+from yoloquant.quantization.range_options import Algorithm, CalibrationRecipe
 from yoloquant.quantization.scheme import PORTABLE, derive
 from yoloquant.quantization.simulate import FixedFakeQuantize, simulate
 

@@ -85,7 +85,7 @@ def make_tiny(*, reg_max: int, end2end: bool, attention_heads: int) -> Tiny:
     import torch
     from ultralytics.nn.tasks import DetectionModel
 
-    from yoloquant.bridge import checkpoint as host
+    from yoloquant.bridge.checkpoint import load_model
     from yoloquant.graph.traced_model import TracedModel
     from yoloquant.quantization.calibrate import observe, solve_plan
     from yoloquant.quantization.scheme import derive
@@ -104,7 +104,7 @@ def make_tiny(*, reg_max: int, end2end: bool, attention_heads: int) -> Tiny:
     for branch in (*model.model[-1].cv2, *model.model[-1].cv3):
         branch[-1].weight.data.normal_(0, 0.3)
         branch[-1].bias.data.normal_(-1, 0.5)
-    loaded = host.load_model(model)
+    loaded = load_model(model)
     traced = TracedModel.of(loaded, IMGSZ)
     graph = traced.graph
     tiny = Tiny(traced, derive(graph, SCHEME))

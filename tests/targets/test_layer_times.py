@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny_models import tiny_yolo
 
 from yoloquant import targets
-from yoloquant.bridge import checkpoint as host
+from yoloquant.bridge.checkpoint import load_model
 from yoloquant.graph.traced_model import TracedModel
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.targets.layer_times import WARMUP, attributed
@@ -24,7 +24,7 @@ SIZE = 64, 64
 @pytest.mark.parametrize("family", ["yolov8", "yolo11"])
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_every_convolution_has_a_time(family: str, runtime: str, tmp_path: Path) -> None:
-    source = host.load_model(tiny_yolo(family))
+    source = load_model(tiny_yolo(family))
     artifact = Artifact(TracedModel.of(replace(source, state={}), SIZE))
     target = targets.get(runtime)
     exported = target.export_float(artifact, tmp_path, "model")
@@ -36,7 +36,7 @@ def test_every_convolution_has_a_time(family: str, runtime: str, tmp_path: Path)
 
 @pytest.mark.slow
 def test_a_runtime_without_a_profiler_says_nothing(tmp_path: Path) -> None:
-    source = host.load_model(tiny_yolo("yolov8"))
+    source = load_model(tiny_yolo("yolov8"))
     artifact = Artifact(TracedModel.of(replace(source, state={}), SIZE))
     target = targets.get("tensorrt")
     exported = target.export_float(artifact, tmp_path, "model")

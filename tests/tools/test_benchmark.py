@@ -29,7 +29,7 @@ from tools.bench.table import HEAD, markdown  # noqa: E402
 from tools.bench.theirs import export_theirs, load_theirs  # noqa: E402
 from yoloquant.data.dataset import ValidationSet  # noqa: E402
 from yoloquant.errors import UsageError  # noqa: E402
-from yoloquant.quantization.observers import Algorithm, CalibrationRecipe  # noqa: E402
+from yoloquant.quantization.range_options import Algorithm, CalibrationRecipe  # noqa: E402
 from yoloquant.types import Verdict  # noqa: E402
 
 IMGSZ = 64
@@ -122,7 +122,8 @@ def test_a_whole_benchmark(tiny: SimpleNamespace, tmp_path: Path, capsys: pytest
 
 @pytest.mark.slow
 def test_ultralytics_own_export(tiny: SimpleNamespace, tmp_path: Path) -> None:
-    from yoloquant.bridge.checkpoint import load_model, model_info
+    from yoloquant.bridge.checkpoint import load_model
+    from yoloquant.bridge.host_model import model_info
 
     data = ValidationSet.from_yaml(tiny.data).take(8)
     described = mirror(data, tmp_path / "data")

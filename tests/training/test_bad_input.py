@@ -151,7 +151,7 @@ def test_weights_that_are_not_finite_are_refused(source: tuple[Path, Path], tmp_
     refused(YoloquantError, "NaN|infinite|finite", lambda **o: run(path, source[1], tmp_path, **o))
 
 
-@pytest.mark.parametrize("change", [{"weight_bits": 4}, {"activation_bits": 4}, {"minmax": True}])
+@pytest.mark.parametrize("change", [{"weight_bits": 4}, {"activation_bits": 4}])
 def test_a_stored_plan_of_another_kind_is_not_taken_silently(change: dict[str, Any]) -> None:
     from yoloquant.training.qat.calibrate_start import calibrated
     from yoloquant.training.qat.qat_options import QATOptions

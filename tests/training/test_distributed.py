@@ -19,7 +19,7 @@ from ultralytics.utils import callbacks
 from ultralytics.utils.torch_utils import unwrap_model
 
 from yoloquant import api
-from yoloquant.bridge import checkpoint as host
+from yoloquant.bridge.checkpoint import load_model
 from yoloquant.errors import TrainingError
 from yoloquant.pruning.metadata import is_pruned
 from yoloquant.quantization.artifact import Artifact
@@ -118,7 +118,7 @@ def test_every_process_holds_the_same_model_throughout(source: tuple[Path, Path]
 
 
 def scaled(path: Path) -> torch.Tensor:
-    return host.load_model(path).module.state_dict()["model.0.conv.weight"].float() * 0.5
+    return load_model(path).module.state_dict()["model.0.conv.weight"].float() * 0.5
 
 
 def test_the_gradient_is_that_of_one_process_over_both_batches(source: tuple[Path, Path], whole: Any) -> None:
@@ -150,7 +150,7 @@ def test_the_gradient_is_that_of_one_process_over_both_batches(source: tuple[Pat
 
 
 def live_again(path: Path) -> Any:
-    module = host.load_model(path).module
+    module = load_model(path).module
     with torch.no_grad():
         module.model[0].conv.weight.mul_(0.5)  # type: ignore[index,union-attr,operator]
     return module
@@ -212,7 +212,7 @@ def test_a_pruned_model_is_fine_tuned_with_its_teacher(source: tuple[Path, Path]
     assert any(not torch.equal(first["end"][n], first["start"][n]) for n in parameters)
     assert result.score >= 0 and result.score_calibrated == result.score_calibrated  # the unpruned one was scored
     assert "distill_box" in (result.folder / "results.csv").read_text()
-    found = host.load_model(result.best).module
+    found = load_model(result.best).module
     assert is_pruned(found) and not list(result.folder.glob(SCORES))
     assert not {p.name for p in result.best.parent.iterdir()} & {START, TEACHER, MASKS}
     assert len(YOLO(result.best)(torch.rand(1, 3, 64, 64), verbose=False)) == 1
@@ -229,7 +229,7 @@ def test_zeros_hold_in_every_process(kind: str, source: tuple[Path, Path], tmp_p
     for name, mask in first["masks"].items():
         for where in ("end", "average"):
             assert not first[where][name][~mask].any() and not second[where][name][~mask].any()
-    module = host.load_model(result.best).module
+    module = load_model(result.best).module
     share = sparsity_report(module).share
     assert share > 0.55 if kind == "unstructured" else 0.3 < share <= 0.51
     if kind == "2:4":

@@ -12,7 +12,7 @@ import torch
 from core_models import checkpoint
 from train_runs import run, write_images
 
-from yoloquant.bridge import checkpoint as host
+from yoloquant.bridge.checkpoint import STATE_KEY
 from yoloquant.errors import ArtifactError
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.training.qat import checkpoint as checkpoints
@@ -104,7 +104,7 @@ def last(source: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 def changed(last: Path, folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     content = torch.load(last, weights_only=False)
-    change(content[host.STATE_KEY][checkpoints.RUN_KEY])
+    change(content[STATE_KEY][checkpoints.RUN_KEY])
     path = folder / "last.pt"
     torch.save(content, path)
     return path
@@ -161,7 +161,7 @@ def test_a_kill_while_writing_leaves_the_checkpoint_before(
     real, calls = torch.save, []
 
     def save(content: Any, stream: Any, **options: Any) -> None:
-        last = checkpoints.RUN_KEY in content[host.STATE_KEY]
+        last = checkpoints.RUN_KEY in content[STATE_KEY]
         calls.append(last)
         if sum(calls) == 2 and last:  # last.pt of the second epoch
             stream.write(b"half a file")

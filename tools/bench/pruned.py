@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from yoloquant import api
-from yoloquant.bridge import checkpoint as host
+from yoloquant.bridge.checkpoint import load_model
 from yoloquant.pruning.channel_graph import follow
 from yoloquant.pruning.cost import CostModel
 from yoloquant.pruning.groups import find_groups
@@ -62,7 +62,7 @@ class Job:
 
 def macs(path: Path, imgsz: int) -> int:
     """Multiply-accumulate operations of a checkpoint."""
-    source = host.load_model(path)
+    source = load_model(path)
     model = CostModel(find_groups(follow(source.module, (imgsz, imgsz), source.channels)))
     return model(model.groups.full()).macs
 
@@ -108,7 +108,7 @@ def _narrower(model: Path, share: float, folder: Path, imgsz: int) -> Path:
     """A yaml of the same model, its width such that the share of the multiplications is missing."""
     from ultralytics import YOLO
 
-    layout = dict(host.load_model(model).module.yaml)  # type: ignore[arg-type]
+    layout = dict(load_model(model).module.yaml)  # type: ignore[arg-type]
     layout["backbone"] = layout.pop("unpruned_backbone", layout["backbone"])
     scale = str(layout.get("scale") or "n")
     depth, width, most = layout["scales"][scale]

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from yoloquant.bridge import checkpoint as host
+from yoloquant.bridge.host_model import file_sha256
+from yoloquant.bridge.installed import ultralytics_version
 from yoloquant.runtime.core.runner import Runner
 from yoloquant.types import HeadLayout, ModelInfo
 
@@ -66,7 +67,7 @@ def export_theirs(
     Returns:
         One result per counterpart; failures are described, not raised.
     """
-    facts = f"{host.file_sha256(checkpoint)} {data_sha256} {imgsz} {host.ultralytics_version()}"
+    facts = f"{file_sha256(checkpoint)} {data_sha256} {imgsz} {ultralytics_version()}"
     home = folder / hashlib.sha256(facts.encode()).hexdigest()[:12]
     home = home.resolve()  # the exports run in folders of their own
     return [_export_one(checkpoint, data, imgsz, home / r, r) for r in runtimes if r in FORMATS]

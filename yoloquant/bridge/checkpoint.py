@@ -1,4 +1,4 @@
-"""The one bridge to Ultralytics for models: loading checkpoints and preparing them for tracing.
+"""The one bridge to Ultralytics for models: from a checkpoint file, or a live model, to a ``HostModel``.
 
 Only the stable parts of Ultralytics 8.3 and 8.4 are used. Nothing is patched and nothing is downloaded.
 """
@@ -6,123 +6,31 @@ Only the stable parts of Ultralytics 8.3 and 8.4 are used. Nothing is patched an
 from __future__ import annotations
 
 import copy
-import hashlib
-import inspect
 import logging
 import os
 import warnings
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError, UsageError
-from ..runtime.device.environment import variable
-from ..runtime.tasks import spec_of
-from ..types import ModelInfo, Task
+from ..types import Task
 from . import safe_unpickler
 from .checkpoint_file import ALLOWED, OTHER_MODELS, CheckpointFile, foreign_names, inspect_file
+from .host_model import ORIGIN, HostModel, Origin, file_sha256, weights_sha256
+from .input_size import check_imgsz
+from .installed import offline, ultralytics_version
 
 if TYPE_CHECKING:
     from torch import nn
 
 logger = logging.getLogger(__name__)
 
-MAX_IMGSZ = 8192
 STATE_KEY = "yoloquant"
 CLASS_ARGUMENTS = ("single_cls", "classes")
 """Training arguments that say which classes a model saw."""
-ORIGIN = "yoloquant_origin"
-"""Attribute of every module that is loaded here: which model it was before anything was pruned, fitted or trained. It
-is plain data, and travels with the module through copies, training and checkpoints."""
 NATIVE_KEY = "modelopt"
-"""Ultralytics' own defaults: square side in pixels by task."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The original FP32 model that a checkpoint was made from; the checkpoint itself where nothing was changed.
-
-    Attributes:
-        name: File name, without its folder.
-        sha256: Hash of the file; of the weights where there was no file.
-        weights: Hash of the weights.
-    """
-
-    name: str
-    sha256: str
-    weights: str
-
-
-@dataclass(frozen=True)
-class HostModel:
-    """A float YOLO as Ultralytics holds it.
-
-    Attributes:
-        module: The ``BaseModel`` in float32 and eval mode, not fused.
-        task: Its task.
-        names: Class names.
-        stride: Largest stride in pixels.
-        channels: Input channels.
-        imgsz: Input size that it was trained at, if the checkpoint tells.
-        source: File it came from, or a description.
-        sha256: Hash of the weights (of the file where there is one).
-        state: What yoloquant stored in the checkpoint; empty for a plain one.
-        unsafe: Whether the file could only be read by running its pickled code.
-        trained: Training arguments that say which classes it saw: ``single_cls`` and ``classes``.
-        native: Quantizer state of Ultralytics' own QAT as the checkpoint holds it (``training.native``).
-        origin: The model that it was made from.
-    """
-
-    module: nn.Module
-    task: Task
-    names: tuple[str, ...]
-    stride: int
-    channels: int = 3
-    imgsz: tuple[int, int] | None = None
-    source: str = ""
-    sha256: str = ""
-    state: dict[str, Any] = field(default_factory=dict)
-    unsafe: bool = False
-    trained: dict[str, Any] = field(default_factory=dict)
-    native: dict[str, Any] = field(default_factory=dict)
-    origin: Origin = Origin("", "", "")
-
-    @property
-    def derived(self) -> bool:
-        """Whether its weights are others than those of the model that it was made from."""
-        return bool(self.origin.weights) and self.origin.weights != weights_sha256(self.module)
-
-    def allow_detections(self, count: int) -> None:
-        """Let so many detections of an image count; the number stays with the model, in checkpoints too.
-
-        An end-to-end head returns so many. Ultralytics' own default is 300, which crowded images exceed.
-        """
-        self.module.model[-1].max_det = count  # type: ignore[index,union-attr,assignment]
-
-    def resolve_imgsz(self, imgsz: int | Sequence[int] | None = None) -> tuple[int, int]:
-        """Choose the input size: the one asked for, else the one trained at, else the task's usual one.
-
-        Args:
-            imgsz: One number for a square, or height and width, in pixels.
-
-        Returns:
-            Height and width in pixels.
-
-        Raises:
-            UsageError: It is not a positive multiple of the stride.
-        """
-        return check_imgsz(imgsz or self.imgsz or spec_of(self.task).imgsz, self.stride)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        for chunk in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(chunk)
-    return digest.hexdigest()
+"""Key under which Ultralytics' own QAT stores the state of its quantizers."""
 
 
 def load_model(model: Any, *, allow_unsafe: bool = False) -> HostModel:
@@ -249,20 +157,6 @@ def _first_line(exc: Exception) -> str:
     return str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
 
 
-def offline() -> AbstractContextManager[None]:
-    """Forbid Ultralytics to install packages while the block runs."""
-    return variable("YOLO_AUTOINSTALL", "false")
-
-
-def weights_sha256(module: nn.Module) -> str:
-    """Hash of all weights in float32, whatever type they are stored in."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().float().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _describe(
     module: nn.Module,
     *,
@@ -353,112 +247,3 @@ def _guess_task(head: nn.Module) -> str:
     }
     names = [kind.__name__ for kind in type(head).__mro__]  # Segment26 is a Segment, which is a Detect
     return next((kinds[n] for n in names if n in kinds), names[0])
-
-
-def check_imgsz(imgsz: Any, stride: int) -> tuple[int, int]:
-    """Validate an input size.
-
-    Args:
-        imgsz: One number for a square, or height and width, in pixels.
-        stride: The model's largest stride; both sides must be multiples of it.
-
-    Returns:
-        Height and width.
-
-    Raises:
-        UsageError: It is not a positive multiple of the stride.
-    """
-    values = list(imgsz) if isinstance(imgsz, (list, tuple)) else [imgsz]
-    try:
-        sides = [int(v) for v in values]
-        exact = all(float(v) == int(v) for v in values)
-    except (TypeError, ValueError, OverflowError):
-        sides, exact = [], False
-    if len(sides) == 1:
-        sides *= 2
-    if not exact or len(sides) != 2 or any(s < stride or s % stride or s > MAX_IMGSZ for s in sides):
-        raise UsageError(
-            f"imgsz={imgsz} is not supported; it must be one number or height,width, each a multiple of {stride} "
-            f"between {stride} and {MAX_IMGSZ}, {_nearest_sizes(sides, stride)}"
-        )
-    return sides[0], sides[1]
-
-
-def square_size(imgsz: Any) -> None:
-    """Refuse to train at a height and width that differ: Ultralytics trains squares of the longer side.
-
-    Raises:
-        UsageError: They differ.
-    """
-    if isinstance(imgsz, (list, tuple)) and len(set(map(str, imgsz))) > 1:
-        shown = ",".join(map(str, imgsz))
-        raise UsageError(
-            f"imgsz={shown} together with training is not supported: Ultralytics trains square images, so the result "
-            f"would be of another size than asked; train with imgsz={max(imgsz)}, or quantize at imgsz={shown} without "
-            "train= and prune="
-        )
-
-
-def _nearest_sizes(sides: list[int], stride: int) -> str:
-    wrong = next((s for s in sides if stride < s < MAX_IMGSZ and s % stride), None)
-    if wrong is None:
-        return f"for instance imgsz={max(640 // stride, 1) * stride}"
-    below = wrong // stride * stride
-    return f"the nearest to {wrong} are {below} and {below + stride}"
-
-
-def model_info(host: HostModel, imgsz: tuple[int, int]) -> ModelInfo:
-    """Describe what a runtime must know about a model at an input size."""
-    head: Any = host.module.model[-1]  # type: ignore[index]
-    strides = tuple(int(s) for s in head.stride) if hasattr(head, "nl") else ()
-    anchors = sum((imgsz[0] // s) * (imgsz[1] // s) for s in strides)
-    kpt = getattr(head, "kpt_shape", None)
-    return ModelInfo(
-        task=host.task,
-        names=host.names,
-        imgsz=imgsz,
-        stride=host.stride,
-        strides=strides,
-        reg_max=int(getattr(head, "reg_max", 1)),
-        end2end=bool(getattr(head, "end2end", False)),
-        max_det=min(int(getattr(head, "max_det", 300)), anchors) if anchors else 0,
-        channels=host.channels,
-        kpt_shape=(int(kpt[0]), int(kpt[1])) if kpt is not None else None,
-        direct=any(kind.__name__ in {"Pose26", "OBB26"} for kind in type(head).__mro__),
-    )
-
-
-def exportable(host: HostModel, info: ModelInfo) -> nn.Module:
-    """A fused copy of the model in export mode: BatchNorm folded, nothing in place, decoded output.
-
-    Args:
-        host: The float model; left untouched.
-        info: Its description at the input size that will be traced.
-
-    Returns:
-        The module to trace; it maps (1, channels, height, width) to the drop-in output.
-    """
-    module: Any = copy.deepcopy(host.module).cpu().float().eval()
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)
-    with offline():
-        quiet = {"verbose": False} if "verbose" in inspect.signature(module.fuse).parameters else {}
-        fused: nn.Module = module.fuse(**quiet)
-    m: Any
-    for m in fused.modules():
-        if hasattr(m, "inplace"):
-            m.inplace = False
-        if hasattr(m, "export"):
-            m.export = True
-            m.format = "onnx"
-            m.dynamic = False
-        if hasattr(m, "max_det") and info.max_det:
-            m.max_det = info.max_det
-    return fused
-
-
-def ultralytics_version() -> str:
-    """Version of the installed Ultralytics."""
-    import ultralytics
-
-    return str(ultralytics.__version__)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..bridge import val as host_val
-from ..bridge.checkpoint import file_sha256
+from ..bridge.host_model import file_sha256
 from ..errors import CalibrationError, DataError
 from ..runtime.core.model_info import Task
 from ..runtime.tasks import spec_of

@@ -1,6 +1,6 @@
 """Which model artifacts are held against, and whether they were made from it.
 
-A pruned or trained checkpoint remembers the FP32 model that it was made from (``bridge.checkpoint.Origin``). That one
+A pruned or trained checkpoint remembers the FP32 model that it was made from (``bridge.host_model.Origin``). That one
 is the baseline, wherever its file is found: held against itself, a pruned model would always pass.
 """
 
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..bridge.checkpoint import HostModel, file_sha256, load_model, weights_sha256
+from ..bridge.checkpoint import load_model
+from ..bridge.host_model import HostModel, file_sha256, weights_sha256
 from ..data.calibration import short_hash
 from ..data.dataset import ValidationSet
 from ..errors import ArtifactError, DataError

@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..bridge.checkpoint import HostModel, load_model
+from ..bridge.checkpoint import load_model
+from ..bridge.host_model import HostModel
 from ..errors import UsageError, YoloquantError
 from ..graph.traced_model import TracedModel
 from ..quantization.artifact import Artifact, versions

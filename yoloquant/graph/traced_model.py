@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ..bridge.checkpoint import HostModel, exportable, model_info
+from ..bridge.exportable import exportable
+from ..bridge.host_model import HostModel, model_info
 from ..types import ModelInfo
 from .trace import Graph, trace
 

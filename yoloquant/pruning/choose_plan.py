@@ -11,7 +11,7 @@ from .planner import Analysis, make_plan, refreshed
 from .prune_options import PruneOptions
 
 if TYPE_CHECKING:
-    from ..bridge.checkpoint import HostModel
+    from ..bridge.host_model import HostModel
 
 
 def choose(

@@ -26,7 +26,7 @@ from .solver import Ladder, measure_of
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..bridge.checkpoint import HostModel
+    from ..bridge.host_model import HostModel
     from ..runtime.core.runner import Runner
     from ..types import ExportedModel
 

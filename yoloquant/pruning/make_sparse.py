@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from ..bridge.checkpoint import HostModel
+from ..bridge.host_model import HostModel
 from ..sparsity.record import RECORD, sparse_record
 from ..sparsity.two_four import masks_24
 from ..sparsity.unstructured import Sparsity, apply_masks, magnitude_masks, sparsity_report

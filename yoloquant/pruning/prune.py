@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..bridge import checkpoint as host
+from ..bridge.checkpoint import load_model
+from ..bridge.host_model import HostModel, model_info
 from ..data.calibration import CalibrationOptions, calibration_set
 from ..errors import PruneError, UsageError
 from ..io import output_folder
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from ..types import Task
 
 
-GradientSource = Callable[[host.HostModel, str, "tuple[int, int]", PruneOptions], "dict[str, Tensor]"]
+GradientSource = Callable[[HostModel, str, "tuple[int, int]", PruneOptions], "dict[str, Tensor]"]
 """From a model, its data yaml, an input size and options to the change of the loss by channel."""
 
 
@@ -88,7 +89,7 @@ def prune(
         DataError: The data are missing.
     """
     chosen = PruneOptions() if options is None else parse(options)
-    source = host.load_model(model, allow_unsafe=chosen.allow_unsafe)
+    source = load_model(model, allow_unsafe=chosen.allow_unsafe)
     size = source.resolve_imgsz(imgsz)
     target = _output(source, output)
     images = None if data is None else _images(data, chosen, size, source.task)
@@ -132,7 +133,7 @@ def _labelled(data: str | os.PathLike[str] | None) -> bool:
     return data is not None and Path(data).suffix in {".yaml", ".yml"}
 
 
-def _output(source: host.HostModel, output: str | os.PathLike[str] | None) -> Path:
+def _output(source: HostModel, output: str | os.PathLike[str] | None) -> Path:
     if output is not None:
         path = Path(output)
         if path.suffix != ".pt":
@@ -150,14 +151,14 @@ def _images(data: str | os.PathLike[str], options: PruneOptions, size: tuple[int
     return list(found.tensors(size, task))
 
 
-def _save(module: nn.Module, source: host.HostModel, size: tuple[int, int], path: Path) -> None:
-    info = host.model_info(replace(source, module=module), size)
+def _save(module: nn.Module, source: HostModel, size: tuple[int, int], path: Path) -> None:
+    info = model_info(replace(source, module=module), size)
     module.requires_grad_(True)
     save_checkpoint(path, module, plain_arguments(module, info))
 
 
 def _sparse(
-    source: host.HostModel, options: PruneOptions, size: tuple[int, int], target: Path, dry_run: bool
+    source: HostModel, options: PruneOptions, size: tuple[int, int], target: Path, dry_run: bool
 ) -> PruneResult:
     from .make_sparse import make_sparse
 

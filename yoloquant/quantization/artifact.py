@@ -20,7 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import __version__
-from ..bridge import checkpoint as host
+from ..bridge.checkpoint import CLASS_ARGUMENTS, STATE_KEY, load_model
+from ..bridge.host_model import HostModel, weights_sha256
+from ..bridge.input_size import check_imgsz
+from ..bridge.installed import ultralytics_version
 from ..errors import ArtifactError, PlanError, UsageError
 from ..graph.trace import Graph
 from ..graph.traced_model import TracedModel
@@ -89,11 +92,11 @@ def save_checkpoint(
         "epoch": -1,
         "optimizer": None,
         "train_args": dict(arguments),
-        "version": host.ultralytics_version(),
+        "version": ultralytics_version(),
         "license": "AGPL-3.0",
     }
     if state is not None:
-        checkpoint[host.STATE_KEY] = dict(state)
+        checkpoint[STATE_KEY] = dict(state)
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         try:
             torch.save(checkpoint, stream)
@@ -120,7 +123,7 @@ class Artifact(Summarized):
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def model(self) -> host.HostModel:
+    def model(self) -> HostModel:
         """The float model."""
         return self.traced.model
 
@@ -200,7 +203,7 @@ class Artifact(Summarized):
             "yoloquant": __version__,
             "model": Path(self.model.source).name,
             "model_sha256": self.model.sha256,
-            "weights_sha256": host.weights_sha256(self.model.module),
+            "weights_sha256": weights_sha256(self.model.module),
             "origin": asdict(self.model.origin),
             "versions": versions(),
             **{k: _short(v) for k, v in self.provenance.items() if k != "versions"},
@@ -241,10 +244,10 @@ class Artifact(Summarized):
             ModelError: The file is not a checkpoint.
             ArtifactError: It has no plans, or they are damaged or of another version.
         """
-        return cls.from_host(host.load_model(path, allow_unsafe=allow_unsafe))
+        return cls.from_host(load_model(path, allow_unsafe=allow_unsafe))
 
     @classmethod
-    def from_host(cls, model: host.HostModel) -> Artifact:
+    def from_host(cls, model: HostModel) -> Artifact:
         """The same of a checkpoint that is already loaded."""
         state = model.state
         if not state:
@@ -254,7 +257,7 @@ class Artifact(Summarized):
                 raise ArtifactError(
                     f"'{model.source}' was written in format {state['version']}; this release reads {STATE_VERSION}"
                 )
-            imgsz = host.check_imgsz(state["imgsz"], model.stride)
+            imgsz = check_imgsz(state["imgsz"], model.stride)
             plans = {str(name): Plan.from_json(text) for name, text in state["plans"].items()}
             bias = {s: {k: np.asarray(v, np.float32) for k, v in d.items()} for s, d in state["bias"].items()}
             provenance = dict(state["provenance"])
@@ -277,6 +280,6 @@ def plain_arguments(module: Any, info: ModelInfo) -> dict[str, Any]:
     """Training arguments that a checkpoint keeps."""
     args = getattr(module, "args", None)
     args = dict(args) if isinstance(args, dict) else {}
-    names = {"data", "overlap_mask", "mask_ratio", *host.CLASS_ARGUMENTS}
+    names = {"data", "overlap_mask", "mask_ratio", *CLASS_ARGUMENTS}
     kept = {k: v for k, v in args.items() if k in names and v is not None}
     return {**kept, "imgsz": max(info.imgsz), "task": info.task.value}

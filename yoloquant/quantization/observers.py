@@ -13,7 +13,7 @@ import torch
 
 from ..errors import CalibrationError
 from .qparams import UNIT_QPARAMS, QParams, QuantSpec, fake_quantize, from_range
-from .range_options import FOR_WEIGHTS, Algorithm, CalibrationRecipe  # noqa: F401 - told beside the algorithms too
+from .range_options import FOR_WEIGHTS, Algorithm
 from .safe_pairs import least_scale
 
 BINS = 1 << 14

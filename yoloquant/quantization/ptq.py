@@ -11,7 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..bridge.checkpoint import HostModel, check_imgsz, load_model
+from ..bridge.checkpoint import load_model
+from ..bridge.host_model import HostModel
+from ..bridge.input_size import check_imgsz
 from ..data.calibration import CalibrationOptions, CalibrationSet, calibration_set
 from ..errors import UsageError, YoloquantError
 from ..graph.trace import Graph

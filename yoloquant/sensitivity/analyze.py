@@ -71,7 +71,8 @@ def analyze(
 
 
 def _artifact(model: Any, options: AnalyzeOptions) -> Artifact:
-    from ..bridge.checkpoint import check_imgsz, load_model
+    from ..bridge.checkpoint import load_model
+    from ..bridge.input_size import check_imgsz
     from ..graph.traced_model import TracedModel
     from ..quantization.artifact import Artifact
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from ..bridge.checkpoint import exportable
+from ..bridge.exportable import exportable
 from ..errors import PruneError
 from ..evaluation.torch_runner import TorchRunner
 from ..pruning.channel_graph import follow

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..bridge.checkpoint import file_sha256
+from ..bridge.host_model import file_sha256
 from ..errors import ArtifactError, OutputError
 from ..io import atomic_path
 from ..summarized import Summarized, data_frame, plain

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import RandomSampler
 from ultralytics.utils.torch_utils import unwrap_model
 
-from ..bridge import checkpoint as host
+from ..bridge.checkpoint import load_model
 from .distillation.criterion import DistillationCriterion, without_criterion
 from .distillation.distill import Tap, Teacher, head_outputs, layers_of
 from .qat import calibrate_start as start
@@ -25,7 +25,7 @@ def _begin(trainer: Any) -> None:
     if trainer.qat.distils:
         model = copy.deepcopy(trainer._float)
         if trainer.qat.teacher is not None:
-            model = host.load_model(trainer.qat.teacher, allow_unsafe=trainer.qat.allow_unsafe).module
+            model = load_model(trainer.qat.teacher, allow_unsafe=trainer.qat.allow_unsafe).module
         model = without_criterion(model).to(trainer.device)
         teacher = Teacher(model, outputs, student, features)
     student.criterion = DistillationCriterion(

@@ -14,7 +14,8 @@ from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.models.yolo.segment import SegmentationTrainer
 
-from ..bridge import checkpoint as host
+from ..bridge.checkpoint import load_model
+from ..bridge.installed import ultralytics_version
 from ..errors import TrainingError, UsageError
 from ..types import Task
 from . import unlabelled
@@ -23,7 +24,7 @@ try:
     from ultralytics.utils.torch_utils import unwrap_model
 except ImportError as exc:
     raise TrainingError(
-        f"training needs a later Ultralytics than {host.ultralytics_version()}; it is tested with 8.4.190: "
+        f"training needs a later Ultralytics than {ultralytics_version()}; it is tested with 8.4.190: "
         'pip install "ultralytics>=8.4.190"'
     ) from exc
 
@@ -101,7 +102,7 @@ class TaskTrainer:
 
     def source_names(self) -> tuple[str, ...]:
         """Class names of the model that training starts from."""
-        return host.load_model(self.args.model, allow_unsafe=self.settings.allow_unsafe).names
+        return load_model(self.args.model, allow_unsafe=self.settings.allow_unsafe).names
 
     def get_dataset(self) -> Any:
         """Read Ultralytics' data sets, and plain folders of images without labels."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..bridge.checkpoint import offline, square_size
+from ..bridge.input_size import square_size
+from ..bridge.installed import offline
 from ..pruning.prune_options import PruneOptions, parse
 from ..quantization.artifact import Artifact
 from ..summarized import Summarized

@@ -20,7 +20,9 @@ from tiny_models import RECENT, by_age
 from torch import fx
 
 from yoloquant import QuantizeOptions, api, targets
-from yoloquant.bridge.checkpoint import HostModel, exportable, load_model, model_info
+from yoloquant.bridge.checkpoint import load_model
+from yoloquant.bridge.exportable import exportable
+from yoloquant.bridge.host_model import HostModel, model_info
 from yoloquant.data.calibration import CalibrationOptions
 from yoloquant.errors import ModelError
 from yoloquant.graph.trace import Graph, OpKind, trace

@@ -15,7 +15,7 @@ from train_runs import task_data, write_images
 from ultralytics import YOLO
 
 from yoloquant import api
-from yoloquant.bridge import checkpoint as host
+from yoloquant.bridge.checkpoint import load_model
 from yoloquant.errors import PruneError, UsageError
 from yoloquant.graph.traced_model import TracedModel
 from yoloquant.pruning.make_sparse import make_sparse
@@ -46,7 +46,7 @@ def shapes(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def parameters(path: Path) -> int:
-    return sum(p.numel() for p in host.load_model(path).module.parameters())
+    return sum(p.numel() for p in load_model(path).module.parameters())
 
 
 def trained_with(path: Path) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def trained_with(path: Path) -> dict[str, Any]:
 
 
 def share_of_zeros(path: Path) -> float:
-    return sparsity_report(host.load_model(path).module).share
+    return sparsity_report(load_model(path).module).share
 
 
 @pytest.mark.slow
@@ -63,7 +63,7 @@ def test_prune_and_fine_tune_keeps_the_shapes_and_writes_an_ordinary_checkpoint(
 ) -> None:
     result = api.train(source[0], data=source[1], prune={**HALF, "criterion": "taylor"}, **arguments(tmp_path))
     assert not result.quantized and result.score_calibrated == result.score_calibrated  # the unpruned one was scored
-    found = host.load_model(result.best)
+    found = load_model(result.best)
     record = getattr(found.module, RECORD)
     assert 0.45 < 1 - record[-1]["macs"][1] / record[0]["macs"][0] < 0.6
     assert parameters(result.best) < parameters(source[0])
@@ -75,7 +75,7 @@ def test_prune_and_fine_tune_keeps_the_shapes_and_writes_an_ordinary_checkpoint(
     )
     assert trained_with(again.best)["nbs"] == 64
     assert "distill_features" in (again.folder / "results.csv").read_text()
-    assert shapes(host.load_model(again.best).module) == shapes(found.module)
+    assert shapes(load_model(again.best).module) == shapes(found.module)
 
 
 def statistics(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -94,7 +94,7 @@ def test_batchnorm_statistics_are_measured_after_pruning_and_held_if_asked(
     )
     trainer.add_callback("on_train_start", lambda t: seen.append(statistics(t.model)))
     trainer.train()
-    unpruned, after = host.load_model(source[0]).module, statistics(trainer.model)
+    unpruned, after = load_model(source[0]).module, statistics(trainer.model)
     uncut = [n for n, b in statistics(unpruned).items() if b.shape == after[n].shape]
     assert uncut and any(not torch.equal(statistics(unpruned)[n], seen[0][n]) for n in uncut)
     changed = [n for n, b in after.items() if not torch.equal(b, seen[0][n])]
@@ -122,7 +122,7 @@ def test_several_steps_reach_the_same_target(source: tuple[Path, Path], tmp_path
     result = api.train(
         source[0], data=source[1], prune={**HALF, "steps": 2, "criterion": "l1"}, **arguments(tmp_path, epochs=2)
     )
-    record = getattr(host.load_model(result.best).module, RECORD)
+    record = getattr(load_model(result.best).module, RECORD)
     assert len(record) == 2
     gone = [1 - r["macs"][1] / record[0]["macs"][0] for r in record]
     assert 0.24 < gone[0] < 0.35 and 0.5 <= gone[1] < 0.6
@@ -144,9 +144,9 @@ def test_an_interrupted_run_goes_on_with_its_shapes_and_its_teacher(source: tupl
         trainer.train()
     last = tmp_path / "run" / "weights" / "last.pt"
     assert (last.parent / TEACHER).is_file()
-    smaller = shapes(host.load_model(last).module)
+    smaller = shapes(load_model(last).module)
     result = fine_tune(last, None, parse({"amount": 0.5}), {"resume": True})
-    assert shapes(host.load_model(result.best).module) == smaller
+    assert shapes(load_model(result.best).module) == smaller
     rows = (tmp_path / "run" / "results.csv").read_text().strip().splitlines()
     assert [int(float(r.split(",")[0])) for r in rows[1:]] == [1, 2, 3]
     assert "distill_box" in rows[0] and "distill_features" in rows[0]
@@ -176,7 +176,7 @@ def test_blocks_are_compared_whatever_branches_run(family: str, task: str, plan:
     """In training, branches run that a model leaves out when it predicts; one that lost nothing agrees."""
     found = case(family, task)
     student: Any = pruned(found.module, plan(found))
-    source = host.load_model(found.module)
+    source = load_model(found.module)
     outputs = head_outputs(student, TracedModel.of(source, SIZE).graph)
     features = comparable(student, found.module, torch.device("cpu"))
     teacher = Teacher(copy.deepcopy(found.module), outputs, student, features)
@@ -193,7 +193,7 @@ def test_blocks_are_compared_whatever_branches_run(family: str, task: str, plan:
 @pytest.mark.parametrize(("permutation", "same"), [("none", True), ("channel", False)])
 def test_blocks_of_a_sparse_model_are_compared_unless_their_channels_moved(permutation: str, same: bool) -> None:
     found = case()
-    source = host.load_model(found.module)
+    source = load_model(found.module)
     student, _ = make_sparse(source, parse({"kind": "2:4", "permutation": permutation}))
     features = comparable(student, found.module, torch.device("cpu"))
     assert bool(features) is same and all(kept is None for kept in features.values())
@@ -207,9 +207,9 @@ def test_zeros_hold_through_training_and_quantization(kind: str, source: tuple[P
     sparse = share_of_zeros(result.best)
     assert sparse > 0.55 if kind == "unstructured" else 0.3 < sparse <= 0.51
     assert not (result.folder / "weights" / MASKS).exists()
-    before = masks_of(host.load_model(result.best).module)
+    before = masks_of(load_model(result.best).module)
     trained = quantize_run(result.best, source[1], tmp_path / "qat")
-    after = host.load_model(trained.best).module
+    after = load_model(trained.best).module
     weights = dict(after.named_parameters())
     assert before
     for name, mask in before.items():
@@ -220,7 +220,7 @@ def test_zeros_hold_through_training_and_quantization(kind: str, source: tuple[P
 def test_unlabelled_images_suffice_to_distil(source: tuple[Path, Path], tmp_path: Path) -> None:
     folder = source[1].parent / "images" / "train"
     result = api.train(source[0], data=folder, prune={**HALF, "loss": "distill"}, **arguments(tmp_path))
-    assert is_pruned(host.load_model(result.best).module)
+    assert is_pruned(load_model(result.best).module)
     with pytest.raises(UsageError, match="loss=both needs labels"):
         api.train(source[0], data=folder, prune=HALF, **arguments(tmp_path, name="other"))
 

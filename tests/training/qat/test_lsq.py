@@ -13,9 +13,10 @@ from pair_sums import unsafe_channels
 from train_runs import planned
 
 from yoloquant.errors import PlanError
-from yoloquant.quantization.observers import Algorithm, solve_weight
+from yoloquant.quantization.observers import solve_weight
 from yoloquant.quantization.plan import Plan, PointKind, Role
 from yoloquant.quantization.qparams import QParams, QuantSpec
+from yoloquant.quantization.range_options import Algorithm
 from yoloquant.training.qat.lsq import LearnedRange, learned_plan, learned_ranges
 
 SCHEMES = ("portable", "litert", "tensorrt", "openvino", "onnxruntime")

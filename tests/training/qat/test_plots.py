@@ -19,7 +19,7 @@ import torch
 from core_models import family_graph, sample_images, tiny_artifact, write_images
 from PIL import Image
 
-from yoloquant.bridge.checkpoint import exportable
+from yoloquant.bridge.exportable import exportable
 from yoloquant.graph.trace import trace
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.calibrate import observe, solve_plan, weight_of

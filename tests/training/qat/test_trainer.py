@@ -18,7 +18,7 @@ from tiny_models import tiny_images, tiny_yolo
 from train_runs import larger, raw_outputs, run, task_data, tiny_checkpoint, write_images
 
 from yoloquant import api, targets
-from yoloquant.bridge import checkpoint as host
+from yoloquant.bridge.checkpoint import load_model
 from yoloquant.errors import TrainingError
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.plan import Plan, PointKind
@@ -94,7 +94,7 @@ def test_beside_the_module_stands_plain_data_only(trained: Any) -> None:
         walk(content, path.name)
         assert b"yoloquant." not in path.read_bytes()  # no class of ours
         assert not any("quantizers" in k for k in module.state_dict())
-        assert not host.load_model(path).unsafe
+        assert not load_model(path).unsafe
 
 
 def test_learned_ranges_survive_every_way_of_copying(trained: Any, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_learned_ranges_survive_every_way_of_copying(trained: Any, tmp_path: Pat
     copied = tmp_path / "copy.pt"
     copied.write_bytes(trained.last.read_bytes())
     strip_optimizer(str(copied))
-    assert host.load_model(copied).module.state_dict()["model.0.conv.weight"].dtype == torch.float32
+    assert load_model(copied).module.state_dict()["model.0.conv.weight"].dtype == torch.float32
     assert ranges(plan_of(copied)) == ranges(plan)
     saved = Artifact.load(trained.last).save(tmp_path / "saved.pt")
     assert ranges(plan_of(saved)) == ranges(plan)
@@ -121,7 +121,7 @@ def test_learned_ranges_survive_every_way_of_copying(trained: Any, tmp_path: Pat
 
 
 def test_statistics_and_the_checkpoint_s_provenance(source: tuple[Path, Path], trained: Any) -> None:
-    before, after = (host.load_model(p).module.state_dict() for p in (source[0], trained.last))
+    before, after = (load_model(p).module.state_dict() for p in (source[0], trained.last))
     assert list(before) == list(after)
     for name, value in before.items():
         if "running" in name or "num_batches" in name:
@@ -150,7 +150,7 @@ def test_exports_hold_every_learned_range(trained: Any, tmp_path: Path, target: 
 
 
 def untouched(best: Path, source: Path, plan: Plan) -> bool:
-    before, after = (host.load_model(p).module.state_dict() for p in (source, best))
+    before, after = (load_model(p).module.state_dict() for p in (source, best))
     same = all(torch.equal(a, b) for a, b in zip(before.values(), after.values(), strict=True))
     return same and ranges(plan_of(best)) == ranges(plan)
 
@@ -190,7 +190,7 @@ def test_a_loss_that_explodes_ends_the_run_and_leaves_the_calibrated_model(
     with pytest.raises(TrainingError, match=r"NaN or infinite.*lower"):
         run(*source, tmp_path, epochs=2, qat={**QAT, "range_lr": 1e6})
     best = tmp_path / "run" / "weights" / "best.pt"
-    before, after = (host.load_model(p).module.state_dict() for p in (source[0], best))
+    before, after = (load_model(p).module.state_dict() for p in (source[0], best))
     assert all(torch.equal(a, b) for a, b in zip(before.values(), after.values(), strict=True))
 
 
@@ -210,7 +210,7 @@ def test_frozen_layers_and_the_host_s_loss(source: tuple[Path, Path], tmp_path: 
         warmup_epochs=1,
         qat=qat,
     )
-    before = host.load_model(source[0]).module.state_dict()
+    before = load_model(source[0]).module.state_dict()
     after = trainer.ema.ema.state_dict()
     changed = {n for n, v in before.items() if not torch.equal(v, after[n])}
     assert changed and not any(n.startswith(("model.0.", "model.1.")) for n in changed)

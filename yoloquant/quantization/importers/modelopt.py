@@ -25,7 +25,7 @@ from .modelopt_reach import Reach
 if TYPE_CHECKING:
     from torch import nn
 
-    from ...bridge.checkpoint import HostModel
+    from ...bridge.host_model import HostModel
     from ...graph.trace import Graph
 
 logger = logging.getLogger(__name__)

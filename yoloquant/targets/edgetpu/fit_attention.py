@@ -42,7 +42,8 @@ def fit_attention(
         ArtifactError: The name does not end in ``.pt``.
         OutputError: The file cannot be written.
     """
-    from ...bridge.checkpoint import check_imgsz, load_model
+    from ...bridge.checkpoint import load_model
+    from ...bridge.input_size import check_imgsz
     from ...data.calibration import CalibrationOptions, calibration_set
     from ...quantization.artifact import save_checkpoint
     from .attention import replace_attention

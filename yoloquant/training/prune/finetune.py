@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from ...bridge import checkpoint as host
+from ...bridge.checkpoint import load_model
 from ...errors import DataError, ModelError, TrainingError, UsageError, YoloquantError
 from ...pruning.criteria import PruningKind
 from ...pruning.prune_options import PruneOptions
@@ -56,7 +56,7 @@ def fine_tune(model: Any, data: Any, options: PruneOptions, arguments: dict[str,
         return _finished(_run(_trainer({**arguments, "model": str(model), "resume": str(model)}, None, data)))
     if data is None:
         raise UsageError("training needs data=<data yaml or folder of images>")
-    source = host.load_model(model, allow_unsafe=options.allow_unsafe)
+    source = load_model(model, allow_unsafe=options.allow_unsafe)
     path = str(model) if isinstance(model, (str, os.PathLike)) else str(getattr(model, "ckpt_path", None) or "")
     common = {"model": path or source.source, "task": source.task.value, **source.trained, **arguments}
     common.setdefault("imgsz", max(source.resolve_imgsz()))
@@ -76,7 +76,7 @@ def fine_tune(model: Any, data: Any, options: PruneOptions, arguments: dict[str,
         trainer = _trainer(overrides, here, data)
         trainer.taught_by = teacher
         finished = _finished(_run(trainer, current.module))
-        current = host.load_model(finished.best, allow_unsafe=options.allow_unsafe)
+        current = load_model(finished.best, allow_unsafe=options.allow_unsafe)
     return finished
 
 

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from ultralytics.utils import LOGGER
 
-from ...bridge import checkpoint as host
+from ...bridge.checkpoint import load_model
+from ...bridge.host_model import HostModel
+from ...bridge.input_size import check_imgsz
 from ...data.calibration import MIN_IMAGES, CalibrationOptions, calibration_set
 from ...errors import CalibrationError, DataError
 from ...pruning.blocks import without_blocks
@@ -59,16 +61,16 @@ def prune_for(trainer: Any, module: Any) -> nn.Module:
 
 def _images(trainer: Any, module: Any) -> Iterator[np.ndarray]:
     """Training images as validation sees them."""
-    source, options = host.load_model(module), trainer.prune
+    source, options = load_model(module), trainer.prune
     images = max(options.images, MIN_IMAGES)
     found = calibration_set(str(trainer.args.data), CalibrationOptions(images=images, seed=options.seed))
-    return found.tensors(host.check_imgsz(trainer.args.imgsz, source.stride), source.task)
+    return found.tensors(check_imgsz(trainer.args.imgsz, source.stride), source.task)
 
 
 def _without_blocks(trainer: Any, module: Any) -> Any:
     options: PruneOptions = trainer.prune
-    source = host.load_model(module)
-    size = host.check_imgsz(trainer.args.imgsz, source.stride)
+    source = load_model(module)
+    size = check_imgsz(trainer.args.imgsz, source.stride)
     images = _images(trainer, module)
     smaller, gone = without_blocks(source.module, options.blocks, images, size, source.channels)
     for block in gone:
@@ -78,7 +80,7 @@ def _without_blocks(trainer: Any, module: Any) -> Any:
 
 def make_sparse_for(trainer: Any, module: nn.Module) -> nn.Module:
     """Prepare a model for a run that makes it sparse: its channels in a good order, and word that zeros are meant."""
-    source = host.load_model(module)
+    source = load_model(module)
     for line in reordered(source.module, trainer.prune, source.channels):
         LOGGER.info(line)
     note(source.module, trainer.prune)
@@ -122,8 +124,8 @@ def _zeros_are_there(model: nn.Module, options: PruneOptions) -> bool:
 def plan_for(trainer: Any, module: Any) -> PrunePlan:
     """The plan, with gradients of the run's own loss where the criterion asks for them."""
     options: PruneOptions = trainer.prune
-    source = host.load_model(module)
-    size = host.check_imgsz(trainer.args.imgsz, source.stride)
+    source = load_model(module)
+    size = check_imgsz(trainer.args.imgsz, source.stride)
     gradients = None
     if options.measured_by(not trainer._unlabelled) is ImportanceCriterion.TAYLOR and options.plan is None:
         trainer.model = module
@@ -134,7 +136,7 @@ def plan_for(trainer: Any, module: Any) -> PrunePlan:
 
 
 def standalone_products(
-    source: host.HostModel, data: str, imgsz: tuple[int, int], options: PruneOptions
+    source: HostModel, data: str, imgsz: tuple[int, int], options: PruneOptions
 ) -> dict[str, Tensor]:
     """Change of the loss by channel, without a run: a trainer is made for its data and loss alone.
 

@@ -20,7 +20,7 @@ from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.models.yolo.segment import SegmentationTrainer
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 
-from ...bridge import checkpoint as host
+from ...bridge.checkpoint import load_model
 from ...errors import UsageError
 from ...graph.traced_model import TracedModel
 from ...io import atomic_path
@@ -109,7 +109,7 @@ class PruneTrainer(TaskTrainer):
                 pruned unless it is already.
         """
         given = self.model if source is None else source
-        module: Any = host.load_model(given, allow_unsafe=self.prune.allow_unsafe).module.cpu()
+        module: Any = load_model(given, allow_unsafe=self.prune.allow_unsafe).module.cpu()
         self.check_classes(module.names)
         teacher = self._teacher(module)
         if teacher is not None:
@@ -134,7 +134,7 @@ class PruneTrainer(TaskTrainer):
                 f"pruning starts from a trained checkpoint, got '{self.args.model}'; train the float model first, then "
                 "give its best.pt"
             )
-        return host.load_model(weights, allow_unsafe=self.prune.allow_unsafe).module
+        return load_model(weights, allow_unsafe=self.prune.allow_unsafe).module
 
     def setup_model(self) -> Any:
         """The model that is trained, and the one that teaches it."""
@@ -143,7 +143,7 @@ class PruneTrainer(TaskTrainer):
         self.model.args = self.args
         stored = Path(str(self.wdir)) / TEACHER
         if self.prune.distils and stored.is_file():
-            self.teacher = host.load_model(stored, allow_unsafe=self.prune.allow_unsafe).module
+            self.teacher = load_model(stored, allow_unsafe=self.prune.allow_unsafe).module
         return checkpoint
 
     def _pruned(self, module: nn.Module) -> nn.Module:
@@ -161,7 +161,7 @@ class PruneTrainer(TaskTrainer):
         if self.taught_by is not None:
             return self.taught_by
         if self.prune.teacher is not None:
-            return host.load_model(self.prune.teacher, allow_unsafe=self.prune.allow_unsafe).module
+            return load_model(self.prune.teacher, allow_unsafe=self.prune.allow_unsafe).module
         if is_pruned(module) or is_sparse(module):
             raise UsageError(
                 f"'{self.args.model}' is pruned already, and what it was is not known here: give "
@@ -220,7 +220,7 @@ def _hang_in_loss(trainer: Any) -> None:
     trainer.masks = masks_for(trainer, student)
     teacher, tap = None, None
     if trainer.teacher is not None:
-        source = host.load_model(student)
+        source = load_model(student)
         outputs = head_outputs(student, TracedModel.of(source, _TRACED).graph)
         model = without_criterion(copy.deepcopy(trainer.teacher)).to(trainer.device)
         features = comparable(student, model, trainer.device) if trainer.prune.feature_weight else {}

@@ -8,7 +8,8 @@ from typing import Any
 
 from ultralytics.utils import LOGGER
 
-from ...bridge import checkpoint as host
+from ...bridge.host_model import HostModel
+from ...bridge.input_size import check_imgsz
 from ...data.calibration import CalibrationOptions
 from ...errors import UsageError
 from ...graph.ops import INPUT
@@ -19,7 +20,6 @@ from ...quantization.plan import Plan, Point, PointKind, Role
 from ...quantization.ptq import quantize
 from ...quantization.qparams import QuantSpec
 from ...quantization.quantize_options import QuantizeOptions
-from ...quantization.range_options import Algorithm, CalibrationRecipe
 from ...quantization.scheme import weight_point_name
 from ...targets.schemes import resolve_schemes
 from .. import distributed as ranks
@@ -30,16 +30,9 @@ from .qat_options import QATOptions
 logger = logging.getLogger(__name__)
 
 _WIDE = frozenset({Role.INPUT, Role.SCORE, Role.HEAD})
-_MINMAX = CalibrationRecipe(
-    activation=Algorithm.MINMAX,
-    pre_activation=Algorithm.MINMAX,
-    score=Algorithm.MINMAX,
-    head=Algorithm.MINMAX,
-    weight=Algorithm.MINMAX,
-)
 
 
-def calibrated(source: host.HostModel, options: QATOptions, data: str, imgsz: Any) -> tuple[Artifact, Plan]:
+def calibrated(source: HostModel, options: QATOptions, data: str, imgsz: Any) -> tuple[Artifact, Plan]:
     """The plan that training starts from, with the model that it belongs to.
 
     Args:
@@ -58,7 +51,7 @@ def calibrated(source: host.HostModel, options: QATOptions, data: str, imgsz: An
         raise UsageError(
             f"scheme={options.scheme} is not one scheme; training learns one, portable serves every runtime"
         )
-    size = host.check_imgsz(imgsz, source.stride)
+    size = check_imgsz(imgsz, source.stride)
     if source.state.get("plans", {}).get(options.scheme):
         return _stored(source, options, size)
     if not ranks.is_first():
@@ -72,7 +65,7 @@ def calibrated(source: host.HostModel, options: QATOptions, data: str, imgsz: An
     return artifact, plan
 
 
-def _calibrate(source: host.HostModel, options: QATOptions, data: str, size: tuple[int, int]) -> Artifact:
+def _calibrate(source: HostModel, options: QATOptions, data: str, size: tuple[int, int]) -> Artifact:
     LOGGER.info(f"Calibrating the {options.scheme} plan on {options.images} training images...")
     artifact = quantize(
         source.module,
@@ -81,14 +74,13 @@ def _calibrate(source: host.HostModel, options: QATOptions, data: str, size: tup
         options=QuantizeOptions(
             imgsz=size,
             calibration=CalibrationOptions(images=options.images),
-            ranges=_MINMAX if options.minmax else CalibrationRecipe(),
             points=None if options.weight_bits == options.activation_bits == 8 else _Bits(options),
         ),
     )
     return replace(artifact, traced=artifact.traced.described_as(source))
 
 
-def _stored(source: host.HostModel, options: QATOptions, size: tuple[int, int]) -> tuple[Artifact, Plan]:
+def _stored(source: HostModel, options: QATOptions, size: tuple[int, int]) -> tuple[Artifact, Plan]:
     artifact = Artifact.from_host(source)
     if artifact.info.imgsz != size:
         raise UsageError(
@@ -98,12 +90,11 @@ def _stored(source: host.HostModel, options: QATOptions, size: tuple[int, int]) 
     plan = artifact.plans[options.scheme]
     bits = min(p.spec.bits for p in plan.weights), min(p.spec.bits for p in plan.activations)
     wanted = options.weight_bits, options.activation_bits
-    minmax = bool(artifact.provenance.get("qat", {}).get("minmax", False))
-    if bits != wanted or options.minmax is not minmax:
+    if bits != wanted:
         raise UsageError(
             f"'{source.source}' carries a plan that training goes on from: weight_bits={bits[0]}, "
-            f"activation_bits={bits[1]}, minmax={minmax}; asked for are {wanted[0]}, {wanted[1]} and {options.minmax}. "
-            "Start from the float checkpoint for that"
+            f"activation_bits={bits[1]}; asked for are {wanted[0]} and {wanted[1]}. Start from the float checkpoint "
+            "for that"
         )
     return artifact, plan
 

@@ -16,7 +16,9 @@ import torch
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import init_seeds, unwrap_model
 
-from ...bridge import checkpoint as host
+from ...bridge.checkpoint import STATE_KEY, load_model
+from ...bridge.host_model import HostModel
+from ...bridge.installed import ultralytics_version
 from ...errors import ArtifactError, PlanError, UsageError
 from ...graph.traced_model import TracedModel
 from ...io import atomic_path
@@ -41,7 +43,7 @@ class ResumableRun:
         run: What the run must remember.
     """
 
-    source: host.HostModel
+    source: HostModel
     run: dict[str, Any]
 
 
@@ -51,7 +53,7 @@ def read(path: Any) -> ResumableRun:
     Raises:
         ArtifactError: It holds no state of a run: it is finished, or was not written by this trainer.
     """
-    source = host.load_model(path)
+    source = load_model(path)
     run = source.state.get(RUN_KEY)
     if not isinstance(run, dict):
         raise ArtifactError(
@@ -138,9 +140,9 @@ def write(trainer: Any, path: Path, plan: Plan, *, run: dict[str, Any] | None = 
         "train_args": plain(vars(trainer.args)),
         "train_metrics": plain({**trainer.metrics, "fitness": trainer.fitness}),
         "date": datetime.now().astimezone().isoformat(),
-        "version": host.ultralytics_version(),
+        "version": ultralytics_version(),
         "license": "AGPL-3.0",
-        host.STATE_KEY: state,
+        STATE_KEY: state,
     }
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         torch.save(content, stream)

@@ -86,9 +86,6 @@ class QATOptions:
         "where a detector is distilled from itself",
     )
     float_val: bool = option(default=True, help="score the float weights too after every epoch")
-    minmax: bool = option(
-        default=False, help="start from min-max ranges, to show what training can repair", python_only=True
-    )
     allow_unsafe: bool = option(default=False, help=UNSAFE)
 
     def __post_init__(self) -> None:

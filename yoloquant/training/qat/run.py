@@ -8,7 +8,7 @@ from typing import Any
 
 from ultralytics.cfg import DEFAULT_CFG_DICT
 
-from ...bridge import checkpoint as host
+from ...bridge.checkpoint import load_model
 from ...errors import DataError, ModelError, TrainingError, UsageError, YoloquantError
 from ...options import flatten
 from ...quantization.artifact import Artifact
@@ -43,7 +43,7 @@ def run(model: Any, data: Any, qat: Any, arguments: dict[str, Any]) -> tuple[Pat
 
 def _trainer(model: Any, data: Any, options: QATOptions, arguments: dict[str, Any], resume: bool) -> Any:
     path = str(model) if isinstance(model, (str, os.PathLike)) else str(getattr(model, "ckpt_path", None) or "")
-    source = host.load_model(model, allow_unsafe=options.allow_unsafe)
+    source = load_model(model, allow_unsafe=options.allow_unsafe)
     own = {"model": path or source.source, "task": source.task.value, "mode": "train"}
     overrides = {**source.trained, **arguments, **own}
     if data is not None:

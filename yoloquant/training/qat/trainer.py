@@ -24,7 +24,8 @@ from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.models.yolo.segment import SegmentationTrainer
 from ultralytics.utils import LOGGER, RANK
 
-from ...bridge import checkpoint as host
+from ...bridge.checkpoint import load_model
+from ...bridge.host_model import HostModel
 from ...errors import TrainingError, UsageError
 from ...pruning.make_sparse import is_sparse
 from ...quantization.artifact import Artifact
@@ -67,7 +68,7 @@ class QATTrainer(TaskTrainer):
         given = dict(overrides or {})
         wanted = given.pop("qat", None)
         self.qat: QATOptions = _settings(given) if wanted is None else parse(wanted)
-        self._source: host.HostModel | None = None
+        self._source: HostModel | None = None
         self.history = History()
         self.accumulation = Accumulation()
         self.random_states: list[Any] = []  # of every process, at the end of the last epoch
@@ -114,19 +115,19 @@ class QATTrainer(TaskTrainer):
                 f"quantization-aware training starts from a trained checkpoint, got '{self.args.model}'; train the "
                 "float model first, then give its best.pt"
             )
-        return self.start_from(host.load_model(weights))
+        return self.start_from(load_model(weights))
 
-    def start_from(self, source: host.HostModel) -> nn.Module:
+    def start_from(self, source: HostModel) -> nn.Module:
         """Train this model; a live one takes over the plan of the checkpoint that it came from."""
         self._source = source if source.state else self._stored(source)
         return self._source.module
 
-    def _stored(self, live: host.HostModel) -> host.HostModel:
+    def _stored(self, live: HostModel) -> HostModel:
         """The checkpoint that a live model came from, with the plan beside it, unless its weights changed since."""
         path = Path(str(self.args.model))
         if path.suffix != ".pt" or not path.is_file():
             return live
-        stored = host.load_model(path, allow_unsafe=self.qat.allow_unsafe)
+        stored = load_model(path, allow_unsafe=self.qat.allow_unsafe)
         ours, theirs = live.module.state_dict(), stored.module.state_dict()
         same = list(ours) == list(theirs) and all(torch.equal(ours[k].cpu(), v) for k, v in theirs.items())
         return stored if same else live
@@ -135,7 +136,7 @@ class QATTrainer(TaskTrainer):
         """Put the plan's ranges into the model, calibrated, or as a checkpoint holds them."""
         found = checkpoint.read(self.args.model) if self.resume else None
         if found is None and self._source is None and isinstance(self.model, nn.Module):
-            self.start_from(host.load_model(self.model))  # a live model that the parent of this process was given
+            self.start_from(load_model(self.model))  # a live model that the parent of this process was given
         source = self._load() if found is None else found.source
         self.check_classes(source.names)
         self.artifact, self.plan = start.calibrated(source, self.qat, self._calibration_data(), self.args.imgsz)
@@ -152,9 +153,9 @@ class QATTrainer(TaskTrainer):
         self._found = found
         return None if found is None else {"epoch": found.run["epoch"]}
 
-    def _load(self) -> host.HostModel:
+    def _load(self) -> HostModel:
         if self._source is None:
-            self._source = host.load_model(self.args.model, allow_unsafe=self.qat.allow_unsafe)
+            self._source = load_model(self.args.model, allow_unsafe=self.qat.allow_unsafe)
         return self._source
 
     def _calibration_data(self) -> str:

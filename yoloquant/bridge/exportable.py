@@ -1,0 +1,43 @@
+"""The form of a model that is traced: fused, in export mode, nothing in place."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from ..types import ModelInfo
+from .host_model import HostModel
+from .installed import offline
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def exportable(host: HostModel, info: ModelInfo) -> nn.Module:
+    """A fused copy of the model in export mode: BatchNorm folded, nothing in place, decoded output.
+
+    Args:
+        host: The float model; left untouched.
+        info: Its description at the input size that will be traced.
+
+    Returns:
+        The module to trace; it maps (1, channels, height, width) to the drop-in output.
+    """
+    module: Any = copy.deepcopy(host.module).cpu().float().eval()
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    with offline():
+        quiet = {"verbose": False} if "verbose" in inspect.signature(module.fuse).parameters else {}
+        fused: nn.Module = module.fuse(**quiet)
+    m: Any
+    for m in fused.modules():
+        if hasattr(m, "inplace"):
+            m.inplace = False
+        if hasattr(m, "export"):
+            m.export = True
+            m.format = "onnx"
+            m.dynamic = False
+        if hasattr(m, "max_det") and info.max_det:
+            m.max_det = info.max_det
+    return fused
