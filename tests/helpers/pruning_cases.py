@@ -13,14 +13,14 @@ from tiny_models import tiny_yolo
 from torch import nn
 
 from yoloquant.errors import PruneError
-from yoloquant.pruning.channel_graph import follow, raw_twin
+from yoloquant.pruning.channel_graph import ChannelGraph
 from yoloquant.pruning.cost import CostModel
 from yoloquant.pruning.criteria import ImportanceCriterion, Limits, Measure, PruningScope
 from yoloquant.pruning.groups import Groups, find_groups
 from yoloquant.pruning.importance import channel_scores, units
-from yoloquant.pruning.network import ChannelGraph
 from yoloquant.pruning.plan import GroupDecision, PrunePlan
 from yoloquant.pruning.solver import Ladder, measure_of, solve
+from yoloquant.pruning.trace_channels import raw_twin, trace_channels
 
 SIZE = (64, 64)
 ATTENTION = ("yolo11", "yolo12")  # the two kinds of attention block
@@ -61,8 +61,8 @@ choices = st.builds(
 
 def case_of(module: Any) -> Case:
     """Follow the channels of a live model."""
-    network = follow(module, SIZE)
-    known = {m.parameter for m in network.members}
+    network = trace_channels(module, SIZE)
+    known = {m.parameter for m in network.dims}
     extra = sum(p.numel() for n, p in module.named_parameters() if n not in known)
     groups = find_groups(network)
     return Case(module, network, groups, CostModel(groups, extra))
@@ -138,7 +138,7 @@ def silence(module: nn.Module, network: ChannelGraph, labels: frozenset[int]) ->
     """Let layers make zeros for some channels, in place; the layers that read them keep their weights."""
     transposed = {f"{n}.weight" for n, m in module.named_modules() if isinstance(m, nn.ConvTranspose2d)}
     parameters = dict(module.named_parameters())
-    for member in network.members:
+    for member in network.dims:
         parameter = parameters.get(member.parameter)
         made = 1 if member.parameter in transposed else 0
         if parameter is None or (parameter.dim() > 1 and member.axis != made):

@@ -9,9 +9,9 @@ import torch
 from pruning_cases import Choice, case, image, plan_for
 from torch.utils.flop_counter import FlopCounterMode
 
-from yoloquant.pruning.channel_graph import raw_twin
 from yoloquant.pruning.criteria import ImportanceCriterion
 from yoloquant.pruning.remove_channels import cut
+from yoloquant.pruning.trace_channels import raw_twin
 
 
 def counted(module: torch.nn.Module) -> int:

@@ -8,16 +8,20 @@ from hypothesis import strategies as st
 from pruning_cases import ATTENTION, case
 
 from yoloquant.errors import PruneError
+from yoloquant.pruning.channel_graph import ChannelDim, ChannelGraph, Conv, Equal, Split
 from yoloquant.pruning.groups import Atom, Group, find_groups
-from yoloquant.pruning.network import ChannelGraph, Conv, Equal, Member, Split
 
 
-def network(*equal: tuple[tuple[int, ...], ...], pinned: frozenset[int] = frozenset()) -> ChannelGraph:
+def network(*equal: tuple[tuple[int, ...], ...], unprunable: frozenset[int] = frozenset()) -> ChannelGraph:
     """Two layers: the first makes channels 1 to 8, the second reads them and makes 9 to 12."""
     first, second = tuple(range(1, 9)), tuple(range(9, 13))
-    members = [Member("a.conv.weight", 0, first), Member("b.weight", 1, first), Member("b.weight", 0, second)]
+    dims = [
+        ChannelDim("a.conv.weight", 0, first),
+        ChannelDim("b.weight", 1, first),
+        ChannelDim("b.weight", 0, second),
+    ]
     convs = [Conv("a.conv.weight", 1, 9, (0, 0, 0), first), Conv("b.weight", 1, 1, first, second)]
-    return ChannelGraph(members, [Equal("a", parts) for parts in equal], convs, pinned=pinned)
+    return ChannelGraph(dims, [Equal("a", parts) for parts in equal], convs, unprunable=unprunable)
 
 
 def test_channels_of_one_layer_are_one_group() -> None:
@@ -41,8 +45,8 @@ def test_a_split_over_two_layers_joins_them() -> None:
     assert (group.count, [a.step for a in group.atoms]) == (4, [2, 1])
 
 
-def test_a_pinned_channel_keeps_its_group() -> None:
-    assert [g.name for g in find_groups(network(pinned=frozenset({3}))).groups] == ["b"]
+def test_an_unprunable_channel_keeps_its_group() -> None:
+    assert [g.name for g in find_groups(network(unprunable=frozenset({3}))).groups] == ["b"]
 
 
 def test_an_unknown_name_tells_the_known_ones() -> None:
@@ -65,7 +69,7 @@ def test_groups_partition_what_can_go(family: str) -> None:
     found = case(family)
     labels = [label for g in found.groups.groups for a in g.atoms for label in a.labels]
     assert len(labels) == len(set(labels))
-    assert not found.network.pinned.intersection(labels)
+    assert not found.network.unprunable.intersection(labels)
     assert all(len(a.labels) == a.step * g.count for g in found.groups.groups for a in g.atoms)
 
 

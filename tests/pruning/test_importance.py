@@ -11,10 +11,10 @@ from pruning_cases import case
 from torch import nn
 
 from yoloquant.errors import PruneError
-from yoloquant.pruning.channel_graph import follow
 from yoloquant.pruning.criteria import ImportanceCriterion
 from yoloquant.pruning.groups import find_groups
 from yoloquant.pruning.importance import channel_scores, units
+from yoloquant.pruning.trace_channels import trace_channels
 
 FAMILY = "yolov8"
 
@@ -44,7 +44,7 @@ def by_layer(module: nn.Module, scores: dict[int, float], groups) -> dict[str, l
 @pytest.mark.parametrize(("criterion", "power"), [(ImportanceCriterion.L1, 1), (ImportanceCriterion.L2, 2)])
 def test_norms(criterion: ImportanceCriterion, power: int) -> None:
     module = Small().eval()
-    groups = find_groups(follow(module, (8, 8)))
+    groups = find_groups(trace_channels(module, (8, 8)))
     found = by_layer(module, channel_scores(module, groups, criterion), groups)
     a, b, up, head = (module.model[i].weight.detach().double() for i in (0, 2, 4, 5))
     chains = {
@@ -63,7 +63,7 @@ def test_norms(criterion: ImportanceCriterion, power: int) -> None:
 
 def test_lamp() -> None:
     module = Small().eval()
-    groups = find_groups(follow(module, (8, 8)))
+    groups = find_groups(trace_channels(module, (8, 8)))
     squares = by_layer(module, channel_scores(module, groups, ImportanceCriterion.L2), groups)
     found = by_layer(module, channel_scores(module, groups, ImportanceCriterion.LAMP), groups)
     for name, values in squares.items():
@@ -74,7 +74,7 @@ def test_lamp() -> None:
 
 def test_batchnorm_scales_and_layers_without_any() -> None:
     module = Small().eval()
-    groups = find_groups(follow(module, (8, 8)))
+    groups = find_groups(trace_channels(module, (8, 8)))
     found = by_layer(module, channel_scores(module, groups, ImportanceCriterion.BN), groups)
     first, second = (module.model[i].weight.detach().abs().tolist() for i in (1, 3))
     assert found["model.0.weight"] == pytest.approx(first)
@@ -89,7 +89,7 @@ def test_batchnorm_scales_add_up_over_a_group() -> None:
     scores = channel_scores(found.module, found.groups, ImportanceCriterion.BN)
     expected: dict[int, float] = defaultdict(float)
     layers = dict(found.module.named_modules())
-    for member in found.network.members:
+    for member in found.network.dims:
         path, _, name = member.parameter.rpartition(".")
         if name == "weight" and isinstance(layers[path], nn.BatchNorm2d):
             for label, scale in zip(member.labels, layers[path].weight.abs().tolist(), strict=True):
@@ -106,7 +106,7 @@ def test_taylor_takes_the_gates() -> None:
     }
     scores = channel_scores(found.module, found.groups, ImportanceCriterion.TAYLOR, gradients=gates)
     expected: dict[int, float] = defaultdict(float)
-    for member in found.network.members:
+    for member in found.network.dims:
         for label, value in zip(member.labels, gates.get(member.parameter, torch.zeros(0)).tolist(), strict=False):
             expected[label] += value
     assert all(scores[label] == pytest.approx(expected[label]) for label in scores)
@@ -122,7 +122,7 @@ def test_bn_without_batchnorm_is_refused() -> None:
     module = nn.Module()
     module.model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1))
     module.forward = module.model.forward  # type: ignore[method-assign]
-    groups = find_groups(follow(module, (8, 8)))
+    groups = find_groups(trace_channels(module, (8, 8)))
     with pytest.raises(PruneError, match="needs BatchNorm layers"):
         channel_scores(module, groups, ImportanceCriterion.BN)
 

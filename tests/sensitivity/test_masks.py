@@ -12,9 +12,9 @@ import torch
 from tiny_models import tiny_images, tiny_yolo
 from torch import nn
 
-from yoloquant.pruning.channel_graph import follow
 from yoloquant.pruning.groups import Group, Groups, find_groups
 from yoloquant.pruning.remove_channels import cut
+from yoloquant.pruning.trace_channels import trace_channels
 from yoloquant.sensitivity.masks import close, closed, exact, first_changed
 
 IMAGES = torch.from_numpy(np.concatenate(tiny_images(2)))
@@ -23,7 +23,7 @@ IMAGES = torch.from_numpy(np.concatenate(tiny_images(2)))
 @lru_cache(maxsize=3)
 def followed(family: str, task: str = "detect") -> tuple[Any, Groups]:
     module = tiny_yolo(family, task).model.float().eval()
-    return module, find_groups(follow(module, (64, 64)))
+    return module, find_groups(trace_channels(module, (64, 64)))
 
 
 def some(group: Group, share: float, seed: int) -> frozenset[int]:

@@ -13,10 +13,10 @@ import yaml
 
 from yoloquant import api
 from yoloquant.bridge.checkpoint import load_model
-from yoloquant.pruning.channel_graph import follow
 from yoloquant.pruning.cost import CostModel
 from yoloquant.pruning.groups import find_groups
 from yoloquant.pruning.prune import prune
+from yoloquant.pruning.trace_channels import trace_channels
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Job:
 def macs(path: Path, imgsz: int) -> int:
     """Multiply-accumulate operations of a checkpoint."""
     source = load_model(path)
-    model = CostModel(find_groups(follow(source.module, (imgsz, imgsz), source.channels)))
+    model = CostModel(find_groups(trace_channels(source.module, (imgsz, imgsz), source.channels)))
     return model(model.groups.full()).macs
 
 
@@ -119,7 +119,7 @@ def _narrower(model: Path, share: float, folder: Path, imgsz: int) -> Path:
         candidate["scales"] = {"n": [depth, width * (1 - step / 24), most]}
         path = _write(folder, candidate, scale)
         found = YOLO(str(path)).model
-        costs = CostModel(find_groups(follow(found, (imgsz, imgsz))))
+        costs = CostModel(find_groups(trace_channels(found, (imgsz, imgsz))))
         gap = abs(1 - costs(costs.groups.full()).macs / full - share)
         if best is None or gap < best[0]:
             best = gap, candidate, candidate["scales"]["n"][1]

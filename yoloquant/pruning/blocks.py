@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from ..errors import PruneError
-from .channel_graph import follow
 from .cost import CostModel
 from .groups import find_groups
 from .metadata import RECORD, mark_yaml
+from .trace_channels import trace_channels
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def without_blocks(
     result = copy.deepcopy(module)
     for path in sorted((b.path for b in gone), key=_position, reverse=True):  # the last first: indices stay valid
         _take_out(result, path)
-    before, after = (CostModel(find_groups(follow(m, imgsz, channels))) for m in (module, result))
+    before, after = (CostModel(find_groups(trace_channels(m, imgsz, channels))) for m in (module, result))
     costs = before(before.groups.full()), after(after.groups.full())
     record = {
         "blocks": [b.path for b in gone],

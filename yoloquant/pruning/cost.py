@@ -84,7 +84,7 @@ class CostModel:
 
     def _parameter_widths(self) -> list[tuple[int, tuple[_Width, ...]]]:
         axes: dict[str, dict[int, _Width]] = {}
-        for member in self.groups.network.members:
+        for member in self.groups.network.dims:
             axes.setdefault(member.parameter, {})[member.axis] = self._width(member.labels)
         kernels = {c.parameter: c.kernel for c in self.groups.network.convs}
         trained = {n: a for n, a in axes.items() if not n.endswith(("running_mean", "running_var"))}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..errors import PruneError
-from .network import ChannelGraph, Equal
+from .channel_graph import ChannelGraph, Equal
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def find_groups(network: ChannelGraph) -> Groups:
     """Sort channels into groups.
 
     Channels that the same layers make and read are one group. Groups that share a tensor which code splits evenly are
-    joined: removing a fixed share of each keeps every part equal to the others. A group with a pinned channel is none.
+    joined: removing a fixed share of each keeps every part equal to the others. Groups that must stay are left out.
     """
     kinds = _kinds(network)
     joined = _join(kinds, network.equal)
@@ -97,7 +97,7 @@ def find_groups(network: ChannelGraph) -> Groups:
     found: list[tuple[int, Group]] = []
     names: Counter[str] = Counter()
     for labels in sorted(joined, key=min):
-        if network.pinned.intersection(labels):
+        if network.unprunable.intersection(labels):
             continue
         atoms: dict[object, list[int]] = defaultdict(list)
         for label in sorted(labels):
@@ -114,7 +114,7 @@ def find_groups(network: ChannelGraph) -> Groups:
 def _kinds(network: ChannelGraph) -> dict[int, frozenset[tuple[str, int, int]]]:
     """For every label the parameter axes that it appears on, and how often."""
     seen: dict[int, Counter[tuple[str, int]]] = defaultdict(Counter)
-    for member in network.members:
+    for member in network.dims:
         for label in member.labels:
             if label:
                 seen[label][member.parameter, member.axis] += 1

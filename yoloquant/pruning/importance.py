@@ -122,7 +122,7 @@ def _sum(parts: Iterator[tuple[tuple[int, ...], Floats]], groups: Groups) -> dic
 def _norms(module: nn.Module, groups: Groups, power: int) -> Iterator[tuple[tuple[int, ...], Floats]]:
     """Norm of each channel's slice of every weight that makes or reads it, relative to the weight's mean norm."""
     parameters = dict(module.named_parameters())
-    for member in groups.network.members:
+    for member in groups.network.dims:
         weight = parameters.get(member.parameter)
         if weight is None or weight.dim() < 2:
             continue
@@ -147,7 +147,7 @@ def _bn_scores(module: nn.Module, groups: Groups) -> dict[int, float]:
 
 def _bn(module: nn.Module, groups: Groups) -> Iterator[tuple[tuple[int, ...], Floats]]:
     layers = {f"{n}.weight": m.weight for n, m in module.named_modules() if isinstance(m, nn.BatchNorm2d)}
-    for member in groups.network.members:
+    for member in groups.network.dims:
         scale = layers.get(member.parameter)
         if scale is not None:
             yield member.labels, scale.detach().abs().cpu().double().numpy()
@@ -155,7 +155,7 @@ def _bn(module: nn.Module, groups: Groups) -> Iterator[tuple[tuple[int, ...], Fl
 
 def _taylor(gradients: Mapping[str, torch.Tensor], groups: Groups) -> Iterator[tuple[tuple[int, ...], Floats]]:
     """Of the gates that make a channel; the layers that read it would count the same change again."""
-    for member in groups.network.members:
+    for member in groups.network.dims:
         product = gradients.get(member.parameter)
         if product is not None and product.shape[member.axis] == product.numel() == len(member.labels):
             yield member.labels, product.double().flatten().numpy()

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from .channel_graph import ChannelGraph
 from .cost import Cost
 from .groups import Groups
-from .network import ChannelGraph
 from .plan import PrunePlan
 
 RECORD = "yoloquant_pruned"  # attribute of a pruned module: a list, one entry for each time that something was removed
@@ -58,7 +58,7 @@ def entry(plan: PrunePlan, groups: Groups, network: ChannelGraph) -> dict[str, A
 def _surviving(network: ChannelGraph, dropped: frozenset[int]) -> dict[str, dict[str, Any]]:
     """By block of convolution and BatchNorm that loses channels, how many it had and the positions that stay."""
     found = {}
-    for member in network.members:
+    for member in network.dims:
         path, _, name = member.parameter.rpartition(".")
         if name == "weight" and path.endswith(_NORM) and not dropped.isdisjoint(member.labels):
             kept = [i for i, label in enumerate(member.labels) if label not in dropped]

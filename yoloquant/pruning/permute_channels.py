@@ -20,9 +20,9 @@ from ..errors import PruneError
 from ..sparsity.permutation_search import Search, best_order, retained
 from ..sparsity.sparse_layers import sparse_layers
 from ..sparsity.two_four import GROUP, unfit
-from .channel_graph import follow
+from .channel_graph import by_parameter
 from .groups import Groups, find_groups
-from .network import by_parameter
+from .trace_channels import trace_channels
 
 logger = logging.getLogger(__name__)
 
@@ -83,10 +83,10 @@ def permute_channels(
         ModelError: The model cannot be traced.
         PruneError: Its outputs changed; the model is then as it was.
     """
-    network = follow(module, imgsz, channels)
+    network = trace_channels(module, imgsz, channels)
     layers, _ = sparse_layers(module, ignored)
     ties = _ties(find_groups(network), {n for n in layers if not unfit(module, n)})
-    axes = by_parameter(network.members)
+    axes = by_parameter(network.dims)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     reference = _outputs(module, imgsz, channels)
     found = tuple(_reorder(module, tie, axes, search or Search()) for tie in ties)
@@ -102,7 +102,7 @@ def permute_channels(
 
 def _ties(groups: Groups, weights: set[str]) -> list[_Tie]:
     """Atoms that at least one sparse weight reads in whole groups of four, and none in another way."""
-    reads = [m for m in groups.network.members if m.axis == 1 and m.parameter in weights]
+    reads = [m for m in groups.network.dims if m.axis == 1 and m.parameter in weights]
     found = []
     for group in groups.groups:
         for atom in group.atoms:

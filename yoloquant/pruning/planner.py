@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from ..errors import PruneError
-from .channel_graph import follow
 from .cost import Cost, CostModel
 from .criteria import ImportanceCriterion, Measure
 from .groups import Groups, find_groups
@@ -18,6 +17,7 @@ from .importance import units as units_of
 from .plan import GroupDecision, PrunePlan
 from .prune_options import PruneOptions
 from .solver import Ladder, measure_of, solve
+from .trace_channels import trace_channels
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ def weigh(
         ModelError: The model cannot be traced.
         PruneError: The criterion lacks data.
     """
-    network = follow(module, imgsz, channels)
+    network = trace_channels(module, imgsz, channels)
     groups = find_groups(network)
-    known = {m.parameter for m in network.members}
+    known = {m.parameter for m in network.dims}
     extra = sum(p.numel() for n, p in module.named_parameters() if n not in known)
     criterion = options.measured_by(gradients is not None)
     scores = channel_scores(module, groups, criterion, gradients=gradients, seed=options.seed)

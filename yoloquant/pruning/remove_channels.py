@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from ..errors import PruneError
-from .channel_graph import follow, raw_twin
+from .channel_graph import ChannelGraph, Equal, Split
 from .groups import find_groups
 from .metadata import RECORD, entry, mark_yaml
-from .network import ChannelGraph, Equal, Split
 from .plan import PrunePlan
+from .trace_channels import raw_twin, trace_channels
 
 
 def pruned(module: nn.Module, plan: PrunePlan, *, channels: int = 3) -> nn.Module:
@@ -33,7 +33,7 @@ def pruned(module: nn.Module, plan: PrunePlan, *, channels: int = 3) -> nn.Modul
         PruneError: The plan does not fit the model, or the smaller model does not run.
         ModelError: The model cannot be traced.
     """
-    network = follow(module, plan.imgsz, channels)
+    network = trace_channels(module, plan.imgsz, channels)
     groups = find_groups(network)
     dropped = plan.dropped(groups)
     result = copy.deepcopy(module)
@@ -79,7 +79,7 @@ def _selected(old: torch.Tensor, axis: int, keep: list[int]) -> torch.Tensor:
 def _by_module(network: ChannelGraph, dropped: frozenset[int]) -> dict[str, dict[int, list[int]]]:
     """Positions that go, by module and axis of its weight."""
     found: dict[str, dict[int, list[int]]] = defaultdict(dict)
-    for member in network.members:
+    for member in network.dims:
         gone = [i for i, label in enumerate(member.labels) if label in dropped]
         path, _, name = member.parameter.rpartition(".")
         if gone and name == "weight":
@@ -91,7 +91,7 @@ def _bare(
     module: nn.Module, network: ChannelGraph, dropped: frozenset[int]
 ) -> Iterable[tuple[str, str, dict[int, list[int]]]]:
     """Parameters that belong to no layer, such as the gain of an attention block."""
-    for member in network.members:
+    for member in network.dims:
         gone = [i for i, label in enumerate(member.labels) if label in dropped]
         path, _, name = member.parameter.rpartition(".")
         owner = module.get_submodule(path)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..pruning.network import ChannelGraph, Member
+from ..pruning.channel_graph import ChannelDim, ChannelGraph
 
 _MAKERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
@@ -112,9 +112,9 @@ def _reads(layer: nn.Module) -> int:
 
 def _members(
     module: nn.Module, network: ChannelGraph, dropped: frozenset[int]
-) -> Iterator[tuple[nn.Module, str, Member, list[int]]]:
+) -> Iterator[tuple[nn.Module, str, ChannelDim, list[int]]]:
     modules = dict(module.named_modules())
-    for member in network.members:
+    for member in network.dims:
         path, _, name = member.parameter.rpartition(".")
         where = [i for i, label in enumerate(member.labels) if label in dropped]
         layer = modules.get(path)  # a folded BatchNorm is gone

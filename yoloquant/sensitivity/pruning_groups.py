@@ -12,11 +12,11 @@ from torch import nn
 from ..bridge.exportable import exportable
 from ..errors import PruneError
 from ..evaluation.torch_runner import TorchRunner
-from ..pruning.channel_graph import follow
 from ..pruning.groups import Group, find_groups
 from ..pruning.importance import channel_scores, units
 from ..pruning.recalibrate_bn import reestimate
 from ..pruning.remove_channels import cut
+from ..pruning.trace_channels import trace_channels
 from ..quantization.artifact import Artifact
 from .analyze_options import AnalysisMetric, AnalyzeOptions
 from .images import Images
@@ -48,7 +48,7 @@ class PruneSubject:
     ) -> None:
         self._artifact, self._images, self._statistics, self._options = artifact, images, statistics, options
         self._module = artifact.model.module
-        self._network = follow(self._module, artifact.info.imgsz, artifact.info.channels)
+        self._network = trace_channels(self._module, artifact.info.imgsz, artifact.info.channels)
         self._groups = find_groups(self._network)
         scores = channel_scores(
             self._module, self._groups, options.criterion, gradients=options.gradients, seed=options.seed

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from ..errors import DataError
 from ..graph.trace import Graph
-from ..pruning.network import ChannelGraph
+from ..pruning.channel_graph import ChannelGraph
 from ..quantization.insert import copy_module
 from ..quantization.simulate import MODULE_PREFIX
 from ..training.distillation.distill import Output, Tap, distillation_loss, head_outputs, merged

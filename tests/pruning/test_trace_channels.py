@@ -12,10 +12,10 @@ from pruning_cases import Choice, case, case_of, image, orders, plan_for, plan_w
 from torch import Tensor, nn
 
 from yoloquant.errors import ModelError
-from yoloquant.pruning.channel_graph import follow
+from yoloquant.pruning.channel_graph import by_parameter
 from yoloquant.pruning.groups import Groups, find_groups
-from yoloquant.pruning.network import by_parameter
 from yoloquant.pruning.remove_channels import cut, pruned
+from yoloquant.pruning.trace_channels import trace_channels
 
 Found = dict[tuple[str, int], tuple[int, ...]]
 
@@ -182,7 +182,7 @@ def dropped(groups: Groups, share: float) -> frozenset[int]:
 def test_a_block_that_nobody_knows_costs_freedom_and_never_correctness(kind: type[Block], share: float) -> None:
     torch.manual_seed(0)
     network = Network(kind()).eval()
-    found = follow(network, (8, 8))
+    found = trace_channels(network, (8, 8))
     groups = find_groups(found)
     assert "model.0" in groups.by_name  # something can always go
     module = copy.deepcopy(network)
@@ -194,14 +194,14 @@ def test_a_block_that_nobody_knows_costs_freedom_and_never_correctness(kind: typ
 
 
 def test_a_layer_that_runs_twice_has_one_set_of_channels() -> None:
-    groups = find_groups(follow(Network(Twice()).eval(), (8, 8)))
+    groups = find_groups(trace_channels(Network(Twice()).eval(), (8, 8)))
     group = groups["model.3"]
-    assert {m.parameter for m in groups.network.members if set(m.labels) & set(group.atoms[0].labels)} >= {
+    assert {m.parameter for m in groups.network.dims if set(m.labels) & set(group.atoms[0].labels)} >= {
         "model.3.weight",
         "model.5.b.weight",
         "model.5.a.weight",
     }
-    by_parameter(groups.network.members)  # raises where one axis has two meanings
+    by_parameter(groups.network.dims)  # raises where one axis has two meanings
 
 
 def test_a_model_that_cannot_be_traced_is_refused() -> None:
@@ -210,7 +210,7 @@ def test_a_model_that_cannot_be_traced_is_refused() -> None:
             return self.a(x) if bool(x.sum() > 0) else x
 
     with pytest.raises(ModelError, match="cannot be traced at imgsz=8x8"):
-        follow(Network(Branch()), (8, 8))
+        trace_channels(Network(Branch()), (8, 8))
 
 
 def raw_layers(module: Any, x: Tensor) -> list[Tensor]:
@@ -229,7 +229,7 @@ def raw_layers(module: Any, x: Tensor) -> list[Tensor]:
 def ours(groups: Groups, label: int) -> Found:
     """Positions of a label by layer and axis."""
     found: Found = {}
-    for member in groups.network.members:
+    for member in groups.network.dims:
         positions = tuple(i for i, v in enumerate(member.labels) if v == label)
         if positions:
             found[member.parameter.rpartition(".")[0], member.axis] = positions
@@ -260,7 +260,7 @@ def test_torch_pruning_finds_the_same_members(family: str) -> None:
     names = {m: n for n, m in layers.items()}
     split = {label for equal in found.network.equal for part in equal.parts for label in part}
     # Torch-Pruning loses its place in a concat of a split's parts: channel 10 of the third is channel 10 of all to it
-    split |= {label for m in found.network.members if split.intersection(m.labels) for label in m.labels}
+    split |= {label for m in found.network.dims if split.intersection(m.labels) for label in m.labels}
     compared = 0
     for conv in found.network.convs:
         labels = [label for label in conv.writes if label in found.groups.owner and label not in split]
