@@ -96,7 +96,7 @@ def _trainer(job: Job) -> Any:
     from yoloquant.training.qat.trainer import QATTrainer
 
     trainer: Any = QATTrainer(overrides={**given, "task": YOLO(str(job.checkpoint)).task, "qat": job.qat})
-    trainer._score = lambda epoch: None  # as in the workers of a distributed run: nothing is validated
+    trainer.score = lambda epoch: None  # as in the workers of a distributed run: nothing is validated
     return trainer
 
 

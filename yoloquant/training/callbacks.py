@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import RandomSampler
@@ -16,14 +16,17 @@ from .qat import calibrate_start as start
 from .qat import checkpoint
 from .qat.prepare import quantizers_of
 
+if TYPE_CHECKING:
+    from .qat.trainer import QATTrainer
 
-def _begin(trainer: Any) -> None:
+
+def _begin(trainer: QATTrainer) -> None:
     """Before the first epoch: hang in the loss, and score what training starts from."""
     student = unwrap_model(trainer.model)
     outputs = head_outputs(student, trainer.artifact.graph)
     teacher, features = None, layers_of(student) if trainer.qat.feature_weight else None
     if trainer.qat.distils:
-        model = copy.deepcopy(trainer._float)
+        model = copy.deepcopy(trainer.float_model)
         if trainer.qat.teacher is not None:
             model = load_model(trainer.qat.teacher, allow_unsafe=trainer.qat.allow_unsafe).module
         model = without_criterion(model).to(trainer.device)
@@ -36,13 +39,13 @@ def _begin(trainer: Any) -> None:
         quantizers=quantizers_of(student),
     )
     trainer.ema.decay = Average(len(trainer.train_loader))
-    trainer._reference_detections = None
+    trainer.reference_detections = None
     trainer.loss_items = {}
     trainer.epoch = trainer.start_epoch
-    if trainer._found is None:
+    if trainer.resumed_from is None:
         start.score_calibrated(trainer)
-    elif trainer._has_fidelity:
-        trainer._reference()  # before the randomness of the interrupted run is put back
+    elif trainer.has_fidelity:
+        trainer.reference()  # before the randomness of the interrupted run is put back
 
 
 class Average:
@@ -68,12 +71,12 @@ def host_criterion(student: Any, epochs: int) -> Any:
     return criterion
 
 
-def _restore_progress(trainer: Any) -> None:
-    if trainer._found is not None:
-        checkpoint.restore_progress(trainer, trainer._found)
+def _restore_progress(trainer: QATTrainer) -> None:
+    if trainer.resumed_from is not None:
+        checkpoint.restore_progress(trainer, trainer.resumed_from)
 
 
-def _advance(trainer: Any) -> None:
+def _advance(trainer: QATTrainer) -> None:
     """Before an epoch, whose order of images depends on nothing but the seed and its number: resuming keeps it."""
     sampler = getattr(trainer.train_loader, "sampler", None)
     if isinstance(sampler, RandomSampler):

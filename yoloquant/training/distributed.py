@@ -5,11 +5,15 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch.distributed as dist
 
 from ..errors import TrainingError
+
+if TYPE_CHECKING:
+    from .task_trainer import TaskTrainer
+
 
 T = TypeVar("T")
 
@@ -52,7 +56,7 @@ def everywhere(condition: bool) -> bool:
 
 
 @contextmanager
-def launching(trainer: Any) -> Iterator[None]:
+def launching(trainer: TaskTrainer) -> Iterator[None]:
     """Let a trainer start the processes of its run, which find in its folder what was written there before.
 
     Ultralytics empties the folder of every run that is not resumed.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ..errors import ArtifactError
+
+if TYPE_CHECKING:
+    from .task_trainer import TaskTrainer
 
 
 def random_state(loader: Any) -> dict[str, Any]:
@@ -75,7 +78,7 @@ class Accumulation:
     gradients: dict[str, torch.Tensor] = field(default_factory=dict)
     nominal: int | None = None
 
-    def stepped(self, trainer: Any) -> None:
+    def stepped(self, trainer: TaskTrainer) -> None:
         """Note an optimizer step."""
         self.batches = 0
         if self.nominal is not None:
@@ -86,7 +89,7 @@ class Accumulation:
         found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None} if self.batches else {}
         return {"batches": self.batches, "gradients": plain(found)}
 
-    def restore(self, trainer: Any, data: dict[str, Any]) -> None:
+    def restore(self, trainer: TaskTrainer, data: dict[str, Any]) -> None:
         """Let a resumed run's first step come when it would have come: the trainer counts batches from the start."""
         self.batches, self.gradients = int(data["batches"]), dict(data["gradients"])
         if trainer.accumulate > 1:

@@ -72,9 +72,16 @@ class TaskTrainer:
     fix: ClassVar[str] = "fine-tune the float model on these data first"  # ends the message about foreign classes
     by_task: ClassVar[dict[str, type]]
     masks: Masks | None = None  # of a sparse model, whose zeros stay
-    _unlabelled = False
+    unlabelled = False  # whether the data are images without labels
 
-    if TYPE_CHECKING:  # what the classes of the tasks inherit from Ultralytics
+    if TYPE_CHECKING:  # what the classes of the tasks inherit from Ultralytics, as far as it is written to here
+        accumulate: int
+        epoch: int
+        start_epoch: int
+        resume: bool
+        fitness: Any
+        best_fitness: Any
+        loss_items: Any
 
         def __getattr__(self, name: str) -> Any: ...
 
@@ -107,14 +114,14 @@ class TaskTrainer:
     def get_dataset(self) -> Any:
         """Read Ultralytics' data sets, and plain folders of images without labels."""
         folder = Path(str(self.args.data))
-        self._unlabelled = unlabelled.is_written(folder)  # for a resumed run, or by the parent of this process
+        self.unlabelled = unlabelled.is_written(folder)  # for a resumed run, or by the parent of this process
         if unlabelled.is_folder_of_images(folder) and self.args.task != Task.CLASSIFY.value:
             if self.settings.needs_labels:
                 raise UsageError(
                     f"data='{folder}' is a folder of images without labels; loss={self.settings.loss.value} needs "
                     "labels: give a data yaml, or loss=distill"
                 )
-            self._unlabelled = True
+            self.unlabelled = True
             written = unlabelled.write_data(folder, self.source_names(), self.save_dir, seed=self.args.seed)
             self.args.data = str(written)
         return super().get_dataset()  # type: ignore[misc]
@@ -133,12 +140,12 @@ class TaskTrainer:
 
     def set_class_weights(self) -> None:
         """Weigh classes as Ultralytics does, where there are labels."""
-        if not self._unlabelled:
+        if not self.unlabelled:
             super().set_class_weights()  # type: ignore[misc]
 
     def plot_training_labels(self) -> None:
         """Plot labels as Ultralytics does, where there are any."""
-        if not self._unlabelled:
+        if not self.unlabelled:
             super().plot_training_labels()  # type: ignore[misc]
 
     def optimizer_step(self) -> None:

@@ -263,7 +263,7 @@ def test_a_larger_teacher(tmp_path: Path) -> None:
     found: Teacher = trainer.model.criterion.teacher
     sizes = [sum(p.numel() for p in m.parameters()) for m in (found.model, tiny_yolo().model)]
     assert sizes[0] > 3 * sizes[1]
-    assert not trainer._selects_fidelity
+    assert not trainer.selects_fidelity
 
 
 @pytest.mark.parametrize("task", ["segment", "pose", "obb", "classify"])

@@ -28,8 +28,8 @@ class LossOptions(Protocol):
         """Weight of the model's own loss."""
 
     @property
-    def feature_weight(self) -> float:
-        """Weight of the distillation of what every layer computes."""
+    def feature_weight(self) -> float | None:
+        """Weight of the distillation of what every layer computes; None and 0 leave it out."""
 
     @property
     def local_weight(self) -> float:
@@ -76,7 +76,7 @@ class DistillationCriterion:
             mine, theirs = self.tap.take_features(), self.teacher.tap.take_features()
             if mine:
                 gap = feature_loss(mine, theirs)
-                total = total + gap * images.shape[0] * self.options.feature_weight
+                total = total + gap * images.shape[0] * (self.options.feature_weight or 0.0)
                 items["distill_features"] = gap.detach()
         if self.options.damping and self.quantizers is not None:
             pull = self.quantizers.distance()

@@ -80,7 +80,7 @@ def fine_tune(model: Any, data: Any, options: PruneOptions, arguments: dict[str,
     return finished
 
 
-def _trainer(overrides: dict[str, Any], options: PruneOptions | None, data: Any) -> Any:
+def _trainer(overrides: dict[str, Any], options: PruneOptions | None, data: Any) -> PruneTrainer:
     given = {**overrides, "mode": "train", **({} if options is None else {"prune": options})}
     if data is not None:
         given["data"] = str(data)
@@ -95,7 +95,7 @@ def _trainer(overrides: dict[str, Any], options: PruneOptions | None, data: Any)
         raise UsageError(str(exc).strip()) from exc
 
 
-def _run(trainer: Any, source: nn.Module | None = None) -> Any:
+def _run(trainer: PruneTrainer, source: nn.Module | None = None) -> PruneTrainer:
     try:
         if source is not None:
             trainer.prepare(source)
@@ -107,7 +107,7 @@ def _run(trainer: Any, source: nn.Module | None = None) -> Any:
     return trainer
 
 
-def _finished(trainer: Any) -> FineTuned:
+def _finished(trainer: PruneTrainer) -> FineTuned:
     return FineTuned(
         Path(trainer.best), Path(trainer.save_dir), float(trainer.best_fitness or 0.0), trainer.unpruned_fitness
     )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from ..task_trainer import TaskTrainer
 
-def channel_products(trainer: Any, module: Any, images: int) -> dict[str, Tensor]:
+
+def channel_products(trainer: TaskTrainer, module: Any, images: int) -> dict[str, Tensor]:
     """First-order change of the loss when a channel is closed, averaged over batches.
 
     A channel's gate is its BatchNorm, or the bare layer that makes it: ``|sum(weight * gradient)|`` over the gate's

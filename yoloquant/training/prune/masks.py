@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from ...sparsity.unstructured import (
     masks_of,
     parameter_for,
 )
+
+if TYPE_CHECKING:
+    from ..task_trainer import TaskTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -164,13 +167,13 @@ class Masks:
 
     # -- what a trainer calls
 
-    def before_step(self, trainer: Any) -> None:
+    def before_step(self, trainer: TaskTrainer) -> None:
         """Drop gradients of masked weights, so that neither clipping nor momentum counts them."""
         for parameter, dropped in self._dropped(unwrap_model(trainer.model)):
             if parameter.grad is not None:
                 parameter.grad.masked_fill_(dropped, 0.0)
 
-    def after_step(self, trainer: Any) -> None:
+    def after_step(self, trainer: TaskTrainer) -> None:
         """Follow the schedule, then zero the masked weights of the model and of its average, and their momentum."""
         model = unwrap_model(trainer.model)
         self.steps += 1

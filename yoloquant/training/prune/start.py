@@ -6,7 +6,7 @@ import copy
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -34,10 +34,14 @@ from ...sparsity.unstructured import Sparsity, sparsity_report
 from .gradients import channel_products
 from .masks import Masks, MaskSpec, Pattern
 
+if TYPE_CHECKING:
+    from .trainer import PruneTrainer
+
+
 _SHARE_24, _SLACK = 0.3, 0.02  # a 2:4 model has few zeros where many layers do not come in fours
 
 
-def prune_for(trainer: Any, module: Any) -> nn.Module:
+def prune_for(trainer: PruneTrainer, module: Any) -> nn.Module:
     """Prune the model that a run trains.
 
     Raises:
@@ -59,7 +63,7 @@ def prune_for(trainer: Any, module: Any) -> nn.Module:
     return smaller
 
 
-def _images(trainer: Any, module: Any) -> Iterator[np.ndarray]:
+def _images(trainer: PruneTrainer, module: Any) -> Iterator[np.ndarray]:
     """Training images as validation sees them."""
     source, options = load_model(module), trainer.prune
     images = max(options.images, MIN_IMAGES)
@@ -67,7 +71,7 @@ def _images(trainer: Any, module: Any) -> Iterator[np.ndarray]:
     return found.tensors(check_imgsz(trainer.args.imgsz, source.stride), source.task)
 
 
-def _without_blocks(trainer: Any, module: Any) -> Any:
+def _without_blocks(trainer: PruneTrainer, module: Any) -> Any:
     options: PruneOptions = trainer.prune
     source = load_model(module)
     size = check_imgsz(trainer.args.imgsz, source.stride)
@@ -78,7 +82,7 @@ def _without_blocks(trainer: Any, module: Any) -> Any:
     return smaller
 
 
-def make_sparse_for(trainer: Any, module: nn.Module) -> nn.Module:
+def make_sparse_for(trainer: PruneTrainer, module: nn.Module) -> nn.Module:
     """Prepare a model for a run that makes it sparse: its channels in a good order, and word that zeros are meant."""
     source = load_model(module)
     for line in reordered(source.module, trainer.prune, source.channels):
@@ -87,7 +91,7 @@ def make_sparse_for(trainer: Any, module: nn.Module) -> nn.Module:
     return source.module
 
 
-def masks_for(trainer: Any, model: nn.Module) -> Masks | None:
+def masks_for(trainer: PruneTrainer, model: nn.Module) -> Masks | None:
     """The masks of a run: stored ones, the zeros that a sparse model came with, or new ones by the options.
 
     Raises:
@@ -121,13 +125,13 @@ def _zeros_are_there(model: nn.Module, options: PruneOptions) -> bool:
     return sparsity_report(model, options.ignored).share >= wanted - _SLACK
 
 
-def plan_for(trainer: Any, module: Any) -> PrunePlan:
+def plan_for(trainer: PruneTrainer, module: Any) -> PrunePlan:
     """The plan, with gradients of the run's own loss where the criterion asks for them."""
     options: PruneOptions = trainer.prune
     source = load_model(module)
     size = check_imgsz(trainer.args.imgsz, source.stride)
     gradients = None
-    if options.measured_by(not trainer._unlabelled) is ImportanceCriterion.TAYLOR and options.plan is None:
+    if options.measured_by(not trainer.unlabelled) is ImportanceCriterion.TAYLOR and options.plan is None:
         trainer.model = module
         trainer.set_model_attributes()
         gradients = channel_products(trainer, module, options.images)

@@ -214,7 +214,7 @@ def _stored(given: dict[str, Any]) -> Any:
     return None
 
 
-def _hang_in_loss(trainer: Any) -> None:
+def _hang_in_loss(trainer: PruneTrainer) -> None:
     """Before the first epoch: distillation beside the model's own loss, and zeros that hold."""
     student = unwrap_model(trainer.model)
     trainer.masks = masks_for(trainer, student)
@@ -253,7 +253,7 @@ def comparable(student: nn.Module, teacher: nn.Module, device: torch.device) -> 
     return {path: None if path in whole else torch.tensor(kept, device=device) for path, (_, kept) in known.items()}
 
 
-def _hold_statistics(trainer: Any) -> None:
+def _hold_statistics(trainer: PruneTrainer) -> None:
     """Before every batch, since Ultralytics puts the whole model into training mode again and again."""
     if trainer.prune.freeze_bn:
         for module in unwrap_model(trainer.model).modules():
@@ -261,11 +261,11 @@ def _hold_statistics(trainer: Any) -> None:
                 module.eval()
 
 
-def _score_unpruned(trainer: Any) -> None:
+def _score_unpruned(trainer: PruneTrainer) -> None:
     """What the pruned model is measured against: the unpruned one on the same held-back images."""
-    if trainer.teacher is None or trainer.prune.teacher is not None or trainer._unlabelled:
+    if trainer.teacher is None or trainer.prune.teacher is not None or trainer.unlabelled:
         return
-    model = copy.deepcopy(trainer.teacher).to(trainer.device).float()
+    model: Any = copy.deepcopy(trainer.teacher).to(trainer.device).float()
     model.args = trainer.args
     before, trainer.ema.ema = trainer.ema.ema, without_criterion(model)
     plots, trainer.validator.args.plots = trainer.validator.args.plots, False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ultralytics.utils import LOGGER
 
@@ -26,6 +26,10 @@ from .. import distributed as ranks
 from . import checkpoint
 from .prepare import current_plan
 from .qat_options import QATOptions
+
+if TYPE_CHECKING:
+    from .trainer import QATTrainer
+
 
 logger = logging.getLogger(__name__)
 
@@ -121,9 +125,9 @@ def _outer_weights(graph: Graph) -> frozenset[str]:
     return frozenset(weight_point_name(op) for op in (*first, *graph.heads))
 
 
-def score_calibrated(trainer: Any) -> None:
+def score_calibrated(trainer: QATTrainer) -> None:
     """Score the calibrated model before the first step, and keep it as best.pt until training beats it."""
-    scores = trainer._score(epoch=0)
+    scores = trainer.score(epoch=0)
     if scores is None:
         return
     trainer.fitness = trainer.best_fitness = scores.fitness

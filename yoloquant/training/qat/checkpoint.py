@@ -10,7 +10,7 @@ import copy
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from ultralytics.utils import RANK
@@ -29,6 +29,10 @@ from ..distillation.criterion import without_criterion
 from ..state import plain, random_state, restore_random_state
 from .prepare import detach
 from .qat_options import QATOptions, parse
+
+if TYPE_CHECKING:
+    from .trainer import QATTrainer
+
 
 RUN_KEY = "train"
 TOLERANCE = 5e-4
@@ -78,7 +82,7 @@ def stored_options(path: Any) -> QATOptions:
         raise ArtifactError(f"'{path}' is damaged: {exc}") from exc
 
 
-def artifact_of(trainer: Any, plan: Plan) -> Artifact:
+def artifact_of(trainer: QATTrainer, plan: Plan) -> Artifact:
     """The averaged weights with a plan, as everything downstream takes them."""
     module = copy.deepcopy(trainer.ema.ema)
     detach(module)
@@ -90,20 +94,20 @@ def artifact_of(trainer: Any, plan: Plan) -> Artifact:
     return Artifact(TracedModel(model, trainer.artifact.info), {plan.scheme: plan}, {}, provenance)
 
 
-def _provenance(trainer: Any) -> dict[str, Any]:
+def _provenance(trainer: QATTrainer) -> dict[str, Any]:
     return {
         **trainer.qat.to_dict(),
         "epoch": trainer.epoch + 1,
         "epochs": trainer.epochs,
         "score": float(trainer.fitness),
-        "score_kind": "fidelity" if trainer._selects_fidelity else "fitness",
+        "score_kind": "fidelity" if trainer.selects_fidelity else "fitness",
         "score_calibrated": trainer.history.start.fitness if trainer.history.start else float(trainer.fitness),
         "data": Path(str(trainer.args.data)).name,
         "data_sha256": trainer.data_sha256(),
     }
 
 
-def run_state(trainer: Any) -> dict[str, Any]:
+def run_state(trainer: QATTrainer) -> dict[str, Any]:
     """What resuming needs besides the artifact."""
     return {
         "options": trainer.qat.to_dict(),
@@ -117,14 +121,14 @@ def run_state(trainer: Any) -> dict[str, Any]:
         "stopper": {"best_fitness": trainer.stopper.best_fitness, "best_epoch": trainer.stopper.best_epoch},
         "random": random_state(trainer.train_loader),
         "random_others": plain(trainer.random_states[1:]),
-        "float": plain(trainer._float.state_dict()),
+        "float": plain(trainer.float_model.state_dict()),
         "plan": trainer.plan.to_json(),
         "history": trainer.history.to_plain(),
         "accumulation": trainer.accumulation.to_plain(unwrap_model(trainer.model)),
     }
 
 
-def write(trainer: Any, path: Path, plan: Plan, *, run: dict[str, Any] | None = None) -> None:
+def write(trainer: QATTrainer, path: Path, plan: Plan, *, run: dict[str, Any] | None = None) -> None:
     """Write a checkpoint; an interrupted write leaves the previous file."""
     artifact = artifact_of(trainer, plan)
     state = artifact.state()
@@ -148,7 +152,7 @@ def write(trainer: Any, path: Path, plan: Plan, *, run: dict[str, Any] | None = 
         torch.save(content, stream)
 
 
-def restore(trainer: Any, found: ResumableRun) -> None:
+def restore(trainer: QATTrainer, found: ResumableRun) -> None:
     """Put a run's state back into a trainer that was set up anew.
 
     Raises:
@@ -164,7 +168,7 @@ def restore(trainer: Any, found: ResumableRun) -> None:
         trainer.optimizer.load_state_dict(run["optimizer"])
         if run["scaler"]:
             trainer.scaler.load_state_dict(run["scaler"])
-        trainer._float.load_state_dict(run["float"])
+        trainer.float_model.load_state_dict(run["float"])
         trainer.plan = Plan.from_json(run["plan"])
         trainer.history.restore(run["history"])
         trainer.best_fitness = run["best_fitness"]
@@ -174,7 +178,7 @@ def restore(trainer: Any, found: ResumableRun) -> None:
         raise ArtifactError(f"the interrupted run in '{found.source.source}' does not fit: {exc}") from exc
 
 
-def restore_progress(trainer: Any, found: ResumableRun) -> None:
+def restore_progress(trainer: QATTrainer, found: ResumableRun) -> None:
     """Put every source of randomness, and gradients that await a step, where they were.
 
     Raises:

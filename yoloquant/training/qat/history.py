@@ -15,6 +15,7 @@ from ..state import plain
 
 if TYPE_CHECKING:
     from ...quantization.artifact import Artifact
+    from .trainer import QATTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ class History:
         self.scores = [EpochScores(**s) for s in data["scores"]]
         self.ranges = [dict(r) for r in data["ranges"]]
 
-    def write(self, trainer: Any, artifact: Artifact) -> None:
+    def write(self, trainer: QATTrainer, artifact: Artifact) -> None:
         """Write plots of the run that this is the history of into its folder; what fails is logged, the run stands.
 
         Args:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from .trainer import QATTrainer
+
 # Okabe and Ito's colours, which people of every colour vision tell apart (https://jfly.uni-koeln.de/color/).
 BLUE, ORANGE, GREEN, PURPLE, RED, SKY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"
 _INK, _MUTED, _GRID = "#222222", "#666666", "#dddddd"
@@ -62,12 +64,12 @@ class Run:
     held_back: tuple[Path, ...]
 
 
-def run_of(trainer: Any, artifact: Artifact) -> Run:
+def run_of(trainer: QATTrainer, artifact: Artifact) -> Run:
     """What to draw of a trainer at its end, whose best checkpoint is given."""
     start = trainer.artifact
     graph = start.graph
-    if trainer._found is not None:  # a resumed run was set up with half-trained weights
-        module = copy.deepcopy(trainer._float)
+    if trainer.resumed_from is not None:  # a resumed run was set up with half-trained weights
+        module = copy.deepcopy(trainer.float_model)
         graph = TracedModel(replace(start.model, module=module), start.info).graph
     dataset = trainer.test_loader.dataset
     files = getattr(dataset, "im_files", None) or [sample[0] for sample in getattr(dataset, "samples", ())]

@@ -41,7 +41,7 @@ def run(model: Any, data: Any, qat: Any, arguments: dict[str, Any]) -> tuple[Pat
     return trainer.best, trainer.save_dir, float(provenance["score"]), float(provenance["score_calibrated"])
 
 
-def _trainer(model: Any, data: Any, options: QATOptions, arguments: dict[str, Any], resume: bool) -> Any:
+def _trainer(model: Any, data: Any, options: QATOptions, arguments: dict[str, Any], resume: bool) -> QATTrainer:
     path = str(model) if isinstance(model, (str, os.PathLike)) else str(getattr(model, "ckpt_path", None) or "")
     source = load_model(model, allow_unsafe=options.allow_unsafe)
     own = {"model": path or source.source, "task": source.task.value, "mode": "train"}

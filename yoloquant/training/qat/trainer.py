@@ -29,6 +29,7 @@ from ...bridge.host_model import HostModel
 from ...errors import TrainingError, UsageError
 from ...pruning.make_sparse import is_sparse
 from ...quantization.artifact import Artifact
+from ...quantization.plan import Plan
 from ...types import Task
 from .. import distributed as ranks
 from ..callbacks import CALLBACKS
@@ -58,11 +59,13 @@ class QATTrainer(TaskTrainer):
     """
 
     fix = "fine-tune the float model on these data first, then train it here"
+    artifact: Artifact  # what training started from; set with the model
+    plan: Plan  # of the scheme that is learned
+    float_model: nn.Module  # what training started from, in float: it teaches, and fidelity is held against it
+    resumed_from: checkpoint.ResumableRun | None
 
     if TYPE_CHECKING:  # what the classes below inherit from Ultralytics
         amp: Any
-        best_fitness: Any
-        _reference_detections: Any
 
     def __init__(self, cfg: Any = None, overrides: dict[str, Any] | None = None, _callbacks: Any = None) -> None:
         given = dict(overrides or {})
@@ -72,6 +75,7 @@ class QATTrainer(TaskTrainer):
         self.history = History()
         self.accumulation = Accumulation()
         self.random_states: list[Any] = []  # of every process, at the end of the last epoch
+        self.reference_detections: list[Any] | None = None
         if not given.get("resume"):
             given.update(host_defaults(self.qat, given))
             _refuse(given)
@@ -142,15 +146,15 @@ class QATTrainer(TaskTrainer):
         self.artifact, self.plan = start.calibrated(source, self.qat, self._calibration_data(), self.args.imgsz)
         module = copy.deepcopy(source.module).requires_grad_(True)
         module.args = self.args
-        self._float = copy.deepcopy(module)
-        merge_branches(self._float)
+        self.float_model = copy.deepcopy(module)
+        merge_branches(self.float_model)
         attach(module, self.artifact.graph, self.plan, offset=self.qat.learn_offset, heads=self.qat.learn_heads)
         if is_sparse(module):
             self.masks = Masks.start(module, MaskSpec(Pattern.KEEP))
         quantizers_of(module).keeps_distance = self.qat.damping > 0
         quantizers_of(module).keeps_errors = self.qat.local_weight > 0
         self.model = module
-        self._found = found
+        self.resumed_from = found
         return None if found is None else {"epoch": found.run["epoch"]}
 
     def _load(self) -> HostModel:
@@ -223,7 +227,7 @@ class QATTrainer(TaskTrainer):
     def validate(self) -> Any:
         """Score the quantized model, and the float weights beside it; the quantized score decides."""
         self._require_finite(self.epoch)
-        scores = self._score(epoch=self.epoch + 1)
+        scores = self.score(epoch=self.epoch + 1)
         if scores is None:
             return None, None
         self.history.add(scores, current_plan(self.ema.ema, self.plan))
@@ -232,13 +236,14 @@ class QATTrainer(TaskTrainer):
         LOGGER.info(scores.line(self.history.start))
         return scores.metrics(), scores.fitness
 
-    def _score(self, epoch: int) -> EpochScores | None:
+    def score(self, epoch: int) -> EpochScores | None:
+        """Score the quantized model, and the float weights too where asked; None on all processes but the first."""
         plain_metrics = None
         if self.qat.float_val or epoch == 0:
             with disabled(self.ema.ema):
                 plain_metrics = self._run_validator()
         metrics = self._run_validator()
-        pair = (self._detections(), self._reference()) if self._has_fidelity else None
+        pair = (self._detections(), self.reference()) if self.has_fidelity else None
         if metrics is None:  # another process of the run has the scores of them all
             return None
         found = None if pair is None else fidelity(*pair)
@@ -246,7 +251,7 @@ class QATTrainer(TaskTrainer):
         if plain_metrics is not None:
             plain_metrics.pop("fitness", None)
         shift = None if pair is None else confidence_shift(*pair)
-        chosen = found - abs(shift) if found is not None and shift is not None and self._selects_fidelity else fitness
+        chosen = found - abs(shift) if found is not None and shift is not None and self.selects_fidelity else fitness
         return EpochScores(epoch, metrics, plain_metrics, found, chosen, shift)
 
     def _run_validator(self) -> dict[str, float] | None:
@@ -266,15 +271,15 @@ class QATTrainer(TaskTrainer):
         """Of the last pass; on the first process those of every process, in order."""
         return [found for part in ranks.gathered(self.validator.captured) for found in part]
 
-    def _reference(self) -> Any:
+    def reference(self) -> Any:
         """Detections of the float model that training started from, on the held-back images."""
-        if self._reference_detections is None:
+        if self.reference_detections is None:
             found = self.validator.captured
-            with self._scored(self._float):
+            with self._scored(self.float_model):
                 self._run_validator()
-                self._reference_detections = self._detections()
+                self.reference_detections = self._detections()
             self.validator.captured = found
-        return self._reference_detections
+        return self.reference_detections
 
     @contextmanager
     def _scored(self, model: nn.Module) -> Iterator[None]:
@@ -285,14 +290,16 @@ class QATTrainer(TaskTrainer):
             self.ema.ema = before
 
     @property
-    def _has_fidelity(self) -> bool:
+    def has_fidelity(self) -> bool:
+        """Whether detections can be compared with the float model's."""
         return isinstance(self.validator, CapturingValidator)
 
     @property
-    def _selects_fidelity(self) -> bool:
+    def selects_fidelity(self) -> bool:
+        """Whether fidelity, less the confidence shift, chooses the best checkpoint."""
         if self.qat.select is not Select.AUTO:
-            return self.qat.select is Select.FIDELITY and self._has_fidelity
-        return self._has_fidelity and not self.qat.needs_labels and self.qat.teacher is None
+            return self.qat.select is Select.FIDELITY and self.has_fidelity
+        return self.has_fidelity and not self.qat.needs_labels and self.qat.teacher is None
 
     # -- checkpoints
 
@@ -312,8 +319,8 @@ class QATTrainer(TaskTrainer):
 
     def resume_training(self, ckpt: Any) -> None:
         """Go on where last.pt stopped: weights, ranges, averages, optimizer and schedule."""
-        if self._found is not None:
-            checkpoint.restore(self, self._found)
+        if self.resumed_from is not None:
+            checkpoint.restore(self, self.resumed_from)
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
         """What every process calls between validation and checkpoint; the first one is told where the others stand."""
@@ -338,7 +345,7 @@ class QATTrainer(TaskTrainer):
         model = copy.deepcopy(artifact.model.module)
         attach(model, artifact.graph, artifact.plans[self.plan.scheme], heads=True)
         with self._scored(model):
-            scores = self._score(epoch=self.epoch + 2)
+            scores = self.score(epoch=self.epoch + 2)
         if scores is None:
             return
         self._compare_with_stored(artifact, scores)
