@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..errors import MissingExtraError, UsageError
+from ..errors import MissingExtraError, PlanError, UsageError
 from ..runtime.core.bundle_manifest import Requirement
 from ..runtime.core.runner import Runner
 from ..types import ExportedModel, HeadLayout, Task
@@ -189,6 +189,18 @@ class Target(ABC):
             return None
         plan = artifact.plan_for(self.scheme)
         return replace(plan, points=plan.weights) if self.precision in WEIGHTS_ALONE else plan
+
+    def int8_plan(self, artifact: Artifact) -> Plan | None:
+        """``plan``, of a runtime whose integers have at most 8 bits.
+
+        Raises:
+            PlanError: See ``plan``; or a point has more bits.
+        """
+        plan = self.plan(artifact)
+        wide = [p.name for p in plan.points if p.spec.bits > 8] if plan else []
+        if plan and wide:
+            raise PlanError(f"{self.name} runs at most 8 bits; plan '{plan.scheme}' has {wide[0]} ({len(wide)} points)")
+        return plan
 
     @classmethod
     def missing(cls) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ..errors import ArtifactError, PlanError
+from ..errors import ArtifactError
 from ..graph.ops import OpKind
 from ..io import atomic_path
 from ..quantization.plan import Plan
@@ -113,10 +113,7 @@ class OnnxRuntimeTarget(Target):
     def check(self, artifact: Artifact) -> None:
         """Raise PlanError if the artifact lacks ranges, MissingExtraError if a package is missing."""
         self.require()
-        plan = self.plan(artifact)
-        wide = [p.name for p in plan.points if p.spec.bits > 8] if plan else []
-        if plan and wide:
-            raise PlanError(f"onnxruntime runs at most 8 bits; plan '{plan.scheme}' has {wide[0]} ({len(wide)} points)")
+        self.int8_plan(artifact)
 
     def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
         """Write ``<stem>-onnxruntime.onnx``, or ``<stem>-onnxruntime-<precision>.onnx``."""

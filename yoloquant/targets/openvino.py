@@ -114,10 +114,7 @@ class OpenVinoTarget(Target):
     def check(self, artifact: Artifact) -> None:
         """Raise PlanError if the plan does not fit, MissingExtraError if OpenVINO is missing."""
         self.require()
-        plan = self.plan(artifact)
-        wide = [p.name for p in plan.points if p.spec.bits > 8] if plan else []
-        if plan and wide:
-            raise PlanError(f"openvino runs at most 8 bits; plan '{plan.scheme}' has {wide[0]} ({len(wide)} points)")
+        plan = self.int8_plan(artifact)
         from ..graph.trace import padded_averages
 
         padded = padded_averages(artifact.graph) if plan else []

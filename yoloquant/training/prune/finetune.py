@@ -11,9 +11,10 @@ from typing import Any
 from torch import nn
 
 from ...bridge.checkpoint import load_model
-from ...errors import DataError, ModelError, TrainingError, UsageError, YoloquantError
+from ...errors import UsageError
 from ...pruning.criteria import PruningKind
 from ...pruning.prune_options import PruneOptions
+from .. import host_errors
 from ..qat.run import check_arguments
 from .trainer import PruneTrainer
 
@@ -84,26 +85,15 @@ def _trainer(overrides: dict[str, Any], options: PruneOptions | None, data: Any)
     given = {**overrides, "mode": "train", **({} if options is None else {"prune": options})}
     if data is not None:
         given["data"] = str(data)
-    try:
+    with host_errors.setting_up():
         return PruneTrainer(overrides=given)
-    except YoloquantError:
-        raise
-    except (RuntimeError, FileNotFoundError) as exc:  # how Ultralytics reports data that it cannot read
-        kind = DataError if "ataset" in str(exc) or "images" in str(exc) else ModelError
-        raise kind(str(exc).strip()) from exc
-    except (SyntaxError, TypeError, ValueError) as exc:  # how Ultralytics reports arguments
-        raise UsageError(str(exc).strip()) from exc
 
 
 def _run(trainer: PruneTrainer, source: nn.Module | None = None) -> PruneTrainer:
-    try:
+    with host_errors.running():
         if source is not None:
             trainer.prepare(source)
         trainer.train()
-    except YoloquantError:
-        raise
-    except (RuntimeError, ValueError, AssertionError, FileNotFoundError) as exc:
-        raise TrainingError(f"training stopped: {exc}") from exc
     return trainer
 
 

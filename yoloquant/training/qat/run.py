@@ -9,10 +9,11 @@ from typing import Any
 from ultralytics.cfg import DEFAULT_CFG_DICT
 
 from ...bridge.checkpoint import load_model
-from ...errors import DataError, ModelError, TrainingError, UsageError, YoloquantError
+from ...errors import UsageError
 from ...options import flatten
 from ...quantization.artifact import Artifact
 from ...runtime.core.nearest import nearest
+from .. import host_errors
 from .qat_options import QATOptions, parse
 from .trainer import QATTrainer
 
@@ -31,12 +32,8 @@ def run(model: Any, data: Any, qat: Any, arguments: dict[str, Any]) -> tuple[Pat
     if data is None and not resume:
         raise UsageError("training needs data=<data yaml or folder of images>")
     trainer = _trainer(model, data, options, arguments, resume)
-    try:
+    with host_errors.running():
         trainer.train()
-    except YoloquantError:
-        raise
-    except (RuntimeError, ValueError, AssertionError, FileNotFoundError) as exc:
-        raise TrainingError(f"training stopped: {exc}") from exc
     provenance = Artifact.load(trainer.best).provenance["qat"]
     return trainer.best, trainer.save_dir, float(provenance["score"]), float(provenance["score_calibrated"])
 
@@ -53,18 +50,11 @@ def _trainer(model: Any, data: Any, options: QATOptions, arguments: dict[str, An
     else:
         overrides["qat"] = options
         overrides.setdefault("imgsz", max(source.resolve_imgsz()))
-    try:
+    with host_errors.setting_up():
         trainer = QATTrainer(overrides=overrides)
         if not resume:
             trainer.start_from(source)
-        return trainer
-    except YoloquantError:
-        raise
-    except (RuntimeError, FileNotFoundError) as exc:  # how Ultralytics reports data that it cannot read
-        kind = DataError if "ataset" in str(exc) or "images" in str(exc) else ModelError
-        raise kind(str(exc).strip()) from exc
-    except (SyntaxError, TypeError, ValueError) as exc:  # how Ultralytics reports arguments
-        raise UsageError(str(exc).strip()) from exc
+    return trainer
 
 
 def check_arguments(arguments: dict[str, Any]) -> None:
