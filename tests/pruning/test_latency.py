@@ -12,7 +12,7 @@ from yoloquant.bridge.checkpoint import load_model
 from yoloquant.bridge.host_model import HostModel
 from yoloquant.errors import PruneError, TargetError
 from yoloquant.pruning import latency
-from yoloquant.pruning.planner import make_plan, weigh
+from yoloquant.pruning.planner import compute_importance, make_plan
 from yoloquant.pruning.prune_options import PruneOptions, parse
 
 
@@ -56,7 +56,7 @@ def source(monkeypatch: pytest.MonkeyPatch) -> HostModel:
 
 
 def plan(source: HostModel, options: PruneOptions) -> Any:
-    analysis = weigh(source.module, options, SIZE)
+    analysis = compute_importance(source.module, options, SIZE)
     return latency.plan_for_latency(analysis, source, options, SIZE, round_to=2)
 
 
@@ -80,7 +80,7 @@ def test_out_of_reach_says_the_most_that_can_go(source: HostModel) -> None:
 def test_a_plan_is_measured_beside_the_unpruned_model_layer_by_layer(runtime: str) -> None:
     source = load_model(tiny_yolo("yolov8"))
     options = parse({"amount": 0.5, "round_to": 2})
-    planned = make_plan(weigh(source.module, options, SIZE), options, SIZE)
+    planned = make_plan(compute_importance(source.module, options, SIZE), options, SIZE)
     told = latency.with_latency(planned, source, runtime)
     before, after = told.latency[runtime]
     assert before > 0 and after > 0
@@ -91,6 +91,6 @@ def test_a_plan_is_measured_beside_the_unpruned_model_layer_by_layer(runtime: st
 def test_a_runtime_that_is_elsewhere_is_refused() -> None:
     source = load_model(tiny_yolo("yolov8"))
     options = parse({"amount": 0.5, "round_to": 2})
-    planned = make_plan(weigh(source.module, options, SIZE), options, SIZE)
+    planned = make_plan(compute_importance(source.module, options, SIZE), options, SIZE)
     with pytest.raises(TargetError, match="cannot be measured"):
         latency.with_latency(planned, source, "tensorrt")

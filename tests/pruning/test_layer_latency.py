@@ -14,14 +14,14 @@ from tiny_models import tiny_yolo
 from yoloquant.bridge.checkpoint import load_model
 from yoloquant.pruning.criteria import ImportanceCriterion
 from yoloquant.pruning.layer_latency import LayerLatency, Sample
-from yoloquant.pruning.planner import Analysis, ranked, weigh
+from yoloquant.pruning.planner import Analysis, compute_importance, ranked
 from yoloquant.pruning.prune_options import parse
 
 
 @pytest.fixture(scope="module")
 def analysis() -> Analysis:
     torch.manual_seed(0)
-    return weigh(load_model(tiny_yolo("yolov8")).module, parse({"criterion": "l2"}), SIZE)
+    return compute_importance(load_model(tiny_yolo("yolov8")).module, parse({"criterion": "l2"}), SIZE)
 
 
 def uniform(analysis: Analysis, share: float) -> dict[str, int]:

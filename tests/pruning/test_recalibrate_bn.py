@@ -12,7 +12,7 @@ from tiny_models import tiny_images, tiny_yolo
 from torch import nn
 
 from yoloquant.errors import PruneError
-from yoloquant.pruning.recalibrate_bn import reestimate
+from yoloquant.pruning.recalibrate_bn import recalibrate_bn
 from yoloquant.training.distillation.distill import merged
 
 
@@ -32,7 +32,7 @@ def norms(module: nn.Module) -> list[Any]:
 
 def test_statistics_are_the_mean_of_the_batches_own(model: Any) -> None:
     twin = copy.deepcopy(model)
-    count = reestimate(twin, batches())
+    count = recalibrate_bn(twin, batches())
     assert count == len(norms(twin))
     block = twin.model[0]
     with torch.no_grad():
@@ -49,9 +49,9 @@ def test_old_statistics_do_not_matter_and_a_second_time_changes_no_bit(model: An
         norm.running_mean.fill_(3.0)
         norm.running_var.fill_(7.0)
     for twin in (first, second):
-        reestimate(twin, batches())
+        recalibrate_bn(twin, batches())
     before = [n.running_mean.clone() for n in norms(first)]
-    reestimate(first, batches())
+    recalibrate_bn(first, batches())
     for a, b, c in zip(before, norms(first), norms(second), strict=True):
         assert torch.equal(a, b.running_mean) and torch.equal(a, c.running_mean)
 
@@ -63,7 +63,7 @@ def test_nothing_but_statistics_changes(model: Any) -> None:
     for norm in norms(twin):
         norm.num_batches_tracked.fill_(41)
     modes = [m.training for m in twin.modules()]
-    reestimate(twin, batches())
+    recalibrate_bn(twin, batches())
     assert [m.training for m in twin.modules()] == modes
     assert all(int(n.num_batches_tracked) == 41 for n in norms(twin))
     assert [n.momentum for n in norms(twin)] == [n.momentum for n in norms(model)]
@@ -74,14 +74,14 @@ def test_nothing_but_statistics_changes(model: Any) -> None:
 @pytest.mark.parametrize("family", ["yolov10n", "yolo26"])
 def test_both_branches_of_a_head_are_reached(family: str) -> None:
     twin = tiny_yolo(family).model.float().eval()
-    assert reestimate(twin, batches(1)) == len(norms(twin))
+    assert recalibrate_bn(twin, batches(1)) == len(norms(twin))
 
 
 def test_a_folded_model_is_left_alone(model: Any) -> None:
     twin = merged(copy.deepcopy(model))
     assert not norms(twin)
     before = copy.deepcopy(twin.state_dict())
-    assert reestimate(twin, batches(1)) == 0
+    assert recalibrate_bn(twin, batches(1)) == 0
     assert all(torch.equal(v, before[k]) for k, v in twin.state_dict().items())
 
 
@@ -96,7 +96,7 @@ def test_a_layer_that_no_image_reaches_keeps_its_statistics() -> None:
             return self.used(x)
 
     module = Idle()
-    assert reestimate(module, batches(1)) == 1
+    assert recalibrate_bn(module, batches(1)) == 1
     assert torch.equal(module.idle.running_mean, torch.full((3,), 5.0))
     assert not torch.equal(module.used.running_mean, torch.zeros(3))
 
@@ -105,7 +105,7 @@ def test_a_layer_that_no_image_reaches_keeps_its_statistics() -> None:
 def test_bad_images_leave_the_model_as_it_was(model: Any, found: list[torch.Tensor]) -> None:
     twin = copy.deepcopy(model)
     with pytest.raises(PruneError, match=r"at least one batch|NaN"):
-        reestimate(twin, found)
+        recalibrate_bn(twin, found)
     before = model.state_dict()
     assert all(torch.equal(v, before[k]) for k, v in twin.state_dict().items())
     assert [m.training for m in twin.modules()] == [m.training for m in model.modules()]

@@ -172,7 +172,7 @@ def test_an_interrupted_analysis_goes_on_to_the_same_bits(
 
 
 def test_statistics_taken_anew_are_in_the_baseline_too(model: Any, data: Path) -> None:
-    found = analyze(model, data=data, options=options(reestimate=True, only=ONLY[:1], ratios=(0.5,)))
+    found = analyze(model, data=data, options=options(recalibrate_bn=True, only=ONLY[:1], ratios=(0.5,)))
     assert found.baseline > 0  # other images than those that the model's statistics came from
     (point,) = found.points
     assert point.drop == pytest.approx(point.score - found.baseline) and "training" in found.settings
@@ -181,7 +181,7 @@ def test_statistics_taken_anew_are_in_the_baseline_too(model: Any, data: Path) -
 def test_map_of_a_live_model(data: Path) -> None:
     module = tiny_yolo("yolo11")
     found = analyze(module, data=data, options=options(metric="map", only=ONLY[:1], ratios=(0.5,)))
-    assert found.settings["options"]["reestimate"] is True
+    assert found.settings["options"]["recalibrate_bn"] is True
     assert all(0 <= p.score <= 1 and p.drop == found.baseline - p.score for p in found.points)  # type: ignore[operator]
 
 

@@ -16,7 +16,7 @@ from ultralytics.engine import trainer as engine
 from yoloquant import api
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.training.distillation.criterion import DistillationCriterion
-from yoloquant.training.distillation.distill import Tap, Teacher, head_outputs
+from yoloquant.training.distillation.distill import FeatureExtractor, Teacher, head_outputs
 from yoloquant.training.qat import fake_quant as kernels
 from yoloquant.training.qat import fake_quant_chunked as kernels_chunks
 from yoloquant.training.qat import fake_quant_eager as kernels_passes
@@ -57,7 +57,9 @@ def student() -> Any:
         for p in float_model.parameters():
             p.mul_(1.05)
     teacher = Teacher(float_model, outputs, model)
-    model.criterion = DistillationCriterion(host=None, options=QATOptions(), teacher=teacher, tap=Tap(model, outputs))
+    model.criterion = DistillationCriterion(
+        host=None, options=QATOptions(), teacher=teacher, tap=FeatureExtractor(model, outputs)
+    )
     model.model[-1].training = True
     return model
 

@@ -25,7 +25,7 @@ def is_pruned(module: nn.Module) -> bool:
     return bool(getattr(module, RECORD, None))
 
 
-def gone(module: nn.Module) -> float:
+def pruned_fraction(module: nn.Module) -> float:
     """Share of the multiplications of the unpruned model that a pruned one lacks."""
     record = getattr(module, RECORD)
     return 1.0 - float(record[-1]["macs"][1]) / float(record[0]["macs"][0])

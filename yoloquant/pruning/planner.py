@@ -1,4 +1,4 @@
-"""Making a plan: follow the channels, weigh them, and choose what goes."""
+"""Making a plan: trace the channels, compute their importance, and choose what goes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Analysis:
     criterion: ImportanceCriterion
 
 
-def weigh(
+def compute_importance(
     module: nn.Module,
     options: PruneOptions,
     imgsz: tuple[int, int],
@@ -47,7 +47,7 @@ def weigh(
     channels: int = 3,
     gradients: Mapping[str, torch.Tensor] | None = None,
 ) -> Analysis:
-    """Follow and weigh every channel.
+    """Trace every channel and compute its importance.
 
     Args:
         module: The live model.

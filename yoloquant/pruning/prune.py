@@ -20,9 +20,9 @@ from .choose_plan import choose
 from .criteria import ImportanceCriterion, PruningKind
 from .metadata import unpruned_cost
 from .plan import PrunePlan
-from .planner import weigh
+from .planner import compute_importance
 from .prune_options import PruneOptions, parse
-from .recalibrate_bn import reestimate, stacked
+from .recalibrate_bn import recalibrate_bn, stacked
 from .remove_channels import pruned
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def prune(
         if gradients is None:
             raise PruneError("criterion=taylor needs a source of gradients; use yoloquant.prune, or criterion=l2")
         products = gradients(source, str(data), size, chosen)
-    analysis = weigh(module, chosen, size, channels=source.channels, gradients=products)
+    analysis = compute_importance(module, chosen, size, channels=source.channels, gradients=products)
     plan = choose(analysis, source, chosen, size, full=unpruned_cost(module))
     if latency and chosen.runtime not in plan.latency:
         from .latency import with_latency
@@ -123,7 +123,7 @@ def prune(
     smaller = pruned(module, plan, channels=source.channels)
     lines += plan.summary()
     if images is not None:
-        reestimate(smaller, stacked(images))
+        recalibrate_bn(smaller, stacked(images))
         lines.append(f"BatchNorm statistics measured anew on {chosen.images} images")
     _save(smaller, source, size, target)
     return PruneResult(plan, target, tuple(lines))

@@ -21,7 +21,7 @@ from ..errors import PruneError
 BATCH = 8  # images in one forward
 
 
-def reestimate(module: nn.Module, batches: Iterable[Tensor]) -> int:
+def recalibrate_bn(module: nn.Module, batches: Iterable[Tensor]) -> int:
     """Average BatchNorm statistics over batches, in place.
 
     Every batch counts alike; there is no momentum, so neither the old statistics nor the order of the batches matters

@@ -94,7 +94,7 @@ def _prune(
     from .images import training_images
     from .pruning_groups import PruneSubject
 
-    if not options.reestimates:
+    if not options.recalibrates:
         return PruneSubject(artifact, images, (), options), {}
     sample = training_images(data, options)
     batches = tuple(b for b in stacked(sample.tensors(artifact.info.imgsz, artifact.info.task)) if len(b) > 1)

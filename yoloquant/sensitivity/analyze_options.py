@@ -77,7 +77,7 @@ class AnalyzeOptions:
         default=None, help="what ``training.gradients`` returns, for criterion=taylor", python_only=True
     )
     round_to: int = option(default=8, ge=1, help="every pruned layer keeps a multiple of so many channels")
-    reestimate: bool | None = option(
+    recalibrate_bn: bool | None = option(
         default=None,
         help="take BatchNorm statistics anew after pruning; for all metrics but distill if not given",
     )
@@ -102,11 +102,11 @@ class AnalyzeOptions:
     allow_unsafe: bool = option(default=False, help=UNSAFE)
 
     @property
-    def reestimates(self) -> bool:
+    def recalibrates(self) -> bool:
         """Whether BatchNorm statistics are taken anew."""
         if self.kind is not AnalysisKind.PRUNE:
             return False
-        return self.metric is not AnalysisMetric.DISTILL if self.reestimate is None else self.reestimate
+        return self.metric is not AnalysisMetric.DISTILL if self.recalibrate_bn is None else self.recalibrate_bn
 
     def settings(self) -> dict[str, Any]:
         """Plain data: everything of the options that a measurement depends on."""
@@ -119,8 +119,8 @@ class AnalyzeOptions:
             **common,
             "criterion": self.criterion.value,
             "round_to": self.round_to,
-            "reestimate": self.reestimates,
-            **self._training(self.reestimates or self.criterion is ImportanceCriterion.RANDOM),
+            "recalibrate_bn": self.recalibrates,
+            **self._training(self.recalibrates or self.criterion is ImportanceCriterion.RANDOM),
             **products,
         }
 

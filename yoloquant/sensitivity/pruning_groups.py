@@ -14,7 +14,7 @@ from ..errors import PruneError
 from ..evaluation.torch_runner import TorchRunner
 from ..pruning.groups import Group, find_groups
 from ..pruning.importance import channel_scores, units
-from ..pruning.recalibrate_bn import reestimate
+from ..pruning.recalibrate_bn import recalibrate_bn
 from ..pruning.remove_channels import cut
 from ..pruning.trace_channels import trace_channels
 from ..quantization.artifact import Artifact
@@ -108,7 +108,7 @@ class PruneSubject:
 
     def _restated(self, module: nn.Module) -> nn.Module:
         if self._statistics:
-            reestimate(module, self._statistics)
+            recalibrate_bn(module, self._statistics)
         return module
 
     def _score(self, module: nn.Module) -> float:

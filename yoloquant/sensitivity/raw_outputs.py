@@ -19,7 +19,7 @@ from ..graph.trace import Graph
 from ..pruning.channel_graph import ChannelGraph
 from ..quantization.insert import copy_module
 from ..quantization.simulate import MODULE_PREFIX
-from ..training.distillation.distill import Output, Tap, distillation_loss, head_outputs, merged
+from ..training.distillation.distill import FeatureExtractor, Output, distillation_loss, head_outputs, merged
 from .masks import closed, first_changed
 
 MOST_KEPT = 1 << 30  # bytes of the float model's layer outputs that are kept
@@ -126,7 +126,7 @@ def _ready(model: nn.Module) -> nn.Module:
 @torch.no_grad()
 def _forward(model: Any, batch: Tensor, outputs: tuple[Output, ...], known: tuple[Any, ...] = ()) -> _Float:
     """Run the layers after the known ones, as Ultralytics' models do."""
-    tap = Tap(model, outputs)
+    tap = FeatureExtractor(model, outputs)
     try:
         done: list[Any] = list(known)
         x = done[-1] if done else batch

@@ -11,7 +11,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from ..bridge.checkpoint import load_model
 from .distillation.criterion import DistillationCriterion, without_criterion
-from .distillation.distill import Tap, Teacher, head_outputs, layers_of
+from .distillation.distill import FeatureExtractor, Teacher, head_outputs, layers_of
 from .qat import calibrate_start as start
 from .qat import checkpoint
 from .qat.prepare import quantizers_of
@@ -35,7 +35,7 @@ def _begin(trainer: QATTrainer) -> None:
         host=host_criterion(student, trainer.start_epoch) if trainer.qat.needs_labels else None,
         options=trainer.qat,
         teacher=teacher,
-        tap=None if teacher is None else Tap(student, outputs, features),
+        tap=None if teacher is None else FeatureExtractor(student, outputs, features),
         quantizers=quantizers_of(student),
     )
     trainer.ema.decay = Average(len(trainer.train_loader))

@@ -4,11 +4,11 @@ import threading
 
 import pytest
 
-from yoloquant.runtime.apps.bounded_queue import Closed, Exchange
+from yoloquant.runtime.apps.bounded_queue import BoundedQueue, Closed
 
 
 def test_items_come_out_in_order_and_the_end_is_told_after_them() -> None:
-    exchange: Exchange[int] = Exchange(3)
+    exchange: BoundedQueue[int] = BoundedQueue(3)
     for item in (1, 2, 3):
         exchange.put(item)
     exchange.end()
@@ -18,19 +18,19 @@ def test_items_come_out_in_order_and_the_end_is_told_after_them() -> None:
 
 
 def test_the_newest_item_wins_and_the_others_are_counted() -> None:
-    exchange: Exchange[int] = Exchange(1, newest=True)
+    exchange: BoundedQueue[int] = BoundedQueue(1, newest=True)
     for item in range(5):
         exchange.put(item)
     assert (exchange.get(), exchange.dropped) == (4, 4)
 
 
 def test_what_is_dropped_is_given_back() -> None:
-    exchange: Exchange[int] = Exchange(1, newest=True)
+    exchange: BoundedQueue[int] = BoundedQueue(1, newest=True)
     assert [exchange.put(i) for i in range(3)] == [None, 0, 1]
 
 
 def test_a_full_buffer_makes_the_giver_wait() -> None:
-    exchange: Exchange[int] = Exchange(1)
+    exchange: BoundedQueue[int] = BoundedQueue(1)
     given: list[int] = []
 
     def give() -> None:
@@ -53,13 +53,13 @@ def test_a_full_buffer_makes_the_giver_wait() -> None:
 
 
 def test_a_wait_ends_without_an_item() -> None:
-    assert Exchange[int](1).get(0.01) is None
+    assert BoundedQueue[int](1).get(0.01) is None
 
 
 def test_aborting_wakes_a_giver_and_a_taker() -> None:
-    full: Exchange[int] = Exchange(1)
+    full: BoundedQueue[int] = BoundedQueue(1)
     full.put(0)
-    empty: Exchange[int] = Exchange(1)
+    empty: BoundedQueue[int] = BoundedQueue(1)
     ended = []
 
     def wait(work: object) -> None:

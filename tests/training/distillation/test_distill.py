@@ -12,8 +12,8 @@ from train_runs import larger, live, planned
 from yoloquant.errors import UsageError
 from yoloquant.training.distillation.distill import (
     LOGIT_FLOOR,
+    FeatureExtractor,
     Output,
-    Tap,
     Teacher,
     distillation_loss,
     feature_loss,
@@ -110,7 +110,7 @@ def test_features_of_another_depth_are_refused() -> None:
     artifact, _ = planned()
     student: Any = live(artifact)
     with pytest.raises(UsageError, match=r"student's depth, and this one has no model\.99"):
-        Tap(student, head_outputs(student, artifact.graph), {"model.0": None, "model.99": None})
+        FeatureExtractor(student, head_outputs(student, artifact.graph), {"model.0": None, "model.99": None})
 
 
 def test_a_branch_that_only_one_of_them_runs_is_not_compared() -> None:
@@ -124,7 +124,7 @@ def test_every_layer_with_weights_is_compared_and_each_one_learns() -> None:
     student: Any = live(artifact)
     found = head_outputs(student, artifact.graph)
     teacher = Teacher(live(artifact), found, student, layers_of(student))
-    tap = Tap(student, found, layers_of(student))
+    tap = FeatureExtractor(student, found, layers_of(student))
     attach(student, artifact.graph, plan)
     student.model[-1].training = True
     images = torch.from_numpy(tiny_images(1)[0])
@@ -144,7 +144,7 @@ def test_every_layer_with_weights_is_compared_and_each_one_learns() -> None:
 def test_features_are_kept_only_where_asked_for() -> None:
     artifact, _ = planned()
     student: Any = live(artifact)
-    tap = Tap(student, head_outputs(student, artifact.graph))
+    tap = FeatureExtractor(student, head_outputs(student, artifact.graph))
     student(torch.from_numpy(tiny_images(1)[0]))
     assert not tap.take_features()
 
@@ -156,7 +156,7 @@ def test_a_model_s_head_outputs_are_tapped(family: str, groups: set[str]) -> Non
     found = head_outputs(student, artifact.graph)
     assert {o.group for o in found} == groups and {o.branch for o in found} == {"box", "score"}
     teacher = Teacher(live(artifact), found, student)
-    tap = Tap(student, found)
+    tap = FeatureExtractor(student, found)
     images = torch.from_numpy(tiny_images(1)[0])
     student.train()
     for module in student.modules():
@@ -196,7 +196,7 @@ def test_a_larger_teacher_is_taken() -> None:
     teacher = Teacher(larger().model, found, student)
     images = torch.from_numpy(tiny_images(1)[0])
     student.model[-1].training = True
-    tap = Tap(student, found)
+    tap = FeatureExtractor(student, found)
     student(images)
     losses = distillation_loss(tap.take(), teacher(images), found)
     assert float(sum(losses.values()).detach()) > 1e-3

@@ -23,7 +23,7 @@ from yoloquant.pruning.metadata import RECORD, is_pruned
 from yoloquant.pruning.prune_options import parse
 from yoloquant.pruning.remove_channels import pruned
 from yoloquant.sparsity.unstructured import masks_of, sparsity_report
-from yoloquant.training.distillation.distill import Tap, Teacher, feature_loss, head_outputs
+from yoloquant.training.distillation.distill import FeatureExtractor, Teacher, feature_loss, head_outputs
 from yoloquant.training.prune.finetune import fine_tune
 from yoloquant.training.prune.trainer import MASKS, TEACHER, PruneTrainer, comparable
 
@@ -180,7 +180,7 @@ def test_blocks_are_compared_whatever_branches_run(family: str, task: str, plan:
     outputs = head_outputs(student, TracedModel.of(source, SIZE).graph)
     features = comparable(student, found.module, torch.device("cpu"))
     teacher = Teacher(copy.deepcopy(found.module), outputs, student, features)
-    tap = Tap(student, outputs, dict.fromkeys(features))
+    tap = FeatureExtractor(student, outputs, dict.fromkeys(features))
     student.model[-1].training = True
     student(image())
     teacher(image())

@@ -17,7 +17,7 @@ from yoloquant.quantization.observers import solve_weight
 from yoloquant.quantization.plan import Plan, PointKind, Role
 from yoloquant.quantization.qparams import QParams, QuantSpec
 from yoloquant.quantization.range_options import Algorithm
-from yoloquant.training.qat.lsq import LearnedRange, learned_plan, learned_ranges
+from yoloquant.training.qat.lsq import LSQQuantizer, learned_plan, learned_ranges
 
 SCHEMES = ("portable", "litert", "tensorrt", "openvino", "onnxruntime")
 HEADS = {Role.SCORE, Role.HEAD}
@@ -28,11 +28,11 @@ def plan() -> Plan:
     return planned()[1]
 
 
-def unique(ranges: dict[str, LearnedRange]) -> list[LearnedRange]:
+def unique(ranges: dict[str, LSQQuantizer]) -> list[LSQQuantizer]:
     return list({id(r): r for r in ranges.values()}.values())
 
 
-def disturb(ranges: dict[str, LearnedRange], seed: int = 0) -> None:
+def disturb(ranges: dict[str, LSQQuantizer], seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for r in unique(ranges):
@@ -146,7 +146,7 @@ def test_zero_points_survive_a_moving_average() -> None:
     """An average of equal values as v * d + v * (1 - d) is not always the value; a zero_point must not truncate."""
     spec = QuantSpec()
     for zero in range(-128, 128):
-        found = LearnedRange(("x",), spec, QParams(np.float32(0.1), np.int32(zero)))  # type: ignore[arg-type]
+        found = LSQQuantizer(("x",), spec, QParams(np.float32(0.1), np.int32(zero)))  # type: ignore[arg-type]
         for value in found.state_dict().values():
             if value.dtype.is_floating_point:
                 for d in (0.1, 0.3, 0.7, 0.999):
@@ -154,8 +154,8 @@ def test_zero_points_survive_a_moving_average() -> None:
         assert int(found.qparams().zero_point) == zero and float(found.zero_point()) == zero
 
 
-def affine(zero: int = 100, step: float = 0.1) -> LearnedRange:
-    return LearnedRange(("x",), QuantSpec(), QParams(np.float32(step), np.int32(zero)), offset=True)  # type: ignore[arg-type]
+def affine(zero: int = 100, step: float = 0.1) -> LSQQuantizer:
+    return LSQQuantizer(("x",), QuantSpec(), QParams(np.float32(step), np.int32(zero)), offset=True)  # type: ignore[arg-type]
 
 
 def test_a_learned_offset_stays_on_the_grid() -> None:
@@ -199,7 +199,7 @@ def test_a_clipped_value_pulls_its_own_end_only() -> None:
 
 
 def test_a_step_size_s_gradient_shrinks_with_the_number_of_values() -> None:
-    found = LearnedRange(("x",), QuantSpec(symmetric=True), QParams(np.float32(0.5), np.int32(0)))  # type: ignore[arg-type]
+    found = LSQQuantizer(("x",), QuantSpec(symmetric=True), QParams(np.float32(0.5), np.int32(0)))  # type: ignore[arg-type]
     gradients = []
     for count in (10, 1000):
         found.log_ratio.grad = None
@@ -230,7 +230,7 @@ def test_a_range_finds_the_best_one_by_its_own_error(symmetric: bool) -> None:
     values[0, 0, 0, 0], values[0, 1, 3, 3] = -40.0, 30.0
     spec = QuantSpec(bits=4, symmetric=symmetric)
     wide = _params(-40.0, 30.0, spec)
-    found = LearnedRange(("x",), spec, wide, offset=True)
+    found = LSQQuantizer(("x",), spec, wide, offset=True)
     step = torch.optim.Adam(found.parameters(), lr=0.02)
     for _ in range(400):
         step.zero_grad()
@@ -251,7 +251,7 @@ def test_every_channel_of_a_weight_finds_its_own_best_range() -> None:
     weight[0, 0, 0, 0] = 12.0  # an outlier
     spec = QuantSpec(bits=4, symmetric=True, axis=0, narrow_range=True)
     wide = QParams((weight.abs().amax((1, 2, 3)) / spec.qmax).numpy(), np.zeros(3, np.int32))
-    found = LearnedRange(("w",), spec, wide)
+    found = LSQQuantizer(("w",), spec, wide)
     step = torch.optim.Adam(found.parameters(), lr=0.02)
     for _ in range(300):
         step.zero_grad()
@@ -273,7 +273,7 @@ def test_an_error_is_judged_behind_what_follows() -> None:
     spec = QuantSpec(bits=8, symmetric=False)
     lows = {}
     for then in (torch.nn.Identity(), torch.nn.functional.silu):
-        found = LearnedRange(("x",), spec, _params(-40.0, 6.0, spec), offset=True)
+        found = LSQQuantizer(("x",), spec, _params(-40.0, 6.0, spec), offset=True)
         step = torch.optim.Adam(found.parameters(), lr=0.02)
         for _ in range(300):
             step.zero_grad()
@@ -302,7 +302,7 @@ def test_scales_of_safe_weights_never_let_a_pair_overflow() -> None:
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(8, 16, 3, 3, generator=generator)
     spec = QuantSpec(symmetric=True, narrow_range=True, axis=0, safe_pairs=True)
-    learned = LearnedRange(("w",), spec, solve_weight(weight.numpy(), spec, Algorithm.MSE))
+    learned = LSQQuantizer(("w",), spec, solve_weight(weight.numpy(), spec, Algorithm.MSE))
     assert learned.qparams() == solve_weight(weight.numpy(), spec, Algorithm.MSE)
     with torch.no_grad():
         learned.log_ratio.sub_(0.5)
@@ -312,6 +312,6 @@ def test_scales_of_safe_weights_never_let_a_pair_overflow() -> None:
     steps = torch.from_numpy(params.scale).reshape(-1, 1, 1, 1)
     assert unsafe_channels(torch.clamp(torch.round(weight / steps), -127, 127), 0) == 0
     torch.testing.assert_close(torch.round(learned(weight) / steps) * steps, learned(weight))
-    free = LearnedRange(("w",), replace(spec, safe_pairs=False), params)
+    free = LSQQuantizer(("w",), replace(spec, safe_pairs=False), params)
     free.keep_safe(weight)
     assert not free.least.any()

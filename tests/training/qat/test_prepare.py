@@ -18,7 +18,7 @@ from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.plan import Plan
 from yoloquant.quantization.simulate import simulate
 from yoloquant.training.qat.function_hooks import Quantizers, disabled
-from yoloquant.training.qat.lsq import LearnedRange
+from yoloquant.training.qat.lsq import LSQQuantizer
 from yoloquant.training.qat.prepare import attach, current_plan, detach, quantizers_of, ranges_of
 
 MODELS = [
@@ -256,7 +256,7 @@ def test_training_moves_ranges_and_weights_but_no_statistics(images: torch.Tenso
             assert torch.equal(value, before[name]), name
 
 
-def _reaches_a_head(r: LearnedRange) -> bool:
+def _reaches_a_head(r: LSQQuantizer) -> bool:
     return not any("dfl" in n for n in r.names)
 
 

@@ -36,7 +36,7 @@ def run(call: Call) -> int:
     if options.kind is AnalysisKind.PRUNE:
         call.refuse(("scheme", "per", "weight_bits", "activation_bits"), "it is for kind=quant")
     else:
-        call.refuse(("ratios", "criterion", "round_to", "reestimate", "limit"), "it is for kind=prune")
+        call.refuse(("ratios", "criterion", "round_to", "recalibrate_bn", "limit"), "it is for kind=prune")
     path = Path(own.model)
     folder = output_folder(own.output or path.parent / f"{path.stem}_sensitivity")
     with bar("analysing") as progress:

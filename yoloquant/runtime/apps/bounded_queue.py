@@ -14,7 +14,7 @@ class Closed(Exception):
     """Nobody takes items any more, or no item will come."""
 
 
-class Exchange(Generic[T]):
+class BoundedQueue(Generic[T]):
     """A buffer between two threads.
 
     Args:

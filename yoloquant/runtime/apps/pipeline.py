@@ -17,7 +17,7 @@ import numpy as np
 from ..core.detector import Detector
 from ..core.letterbox import Letterbox
 from ..io.sources import Frame, Source
-from .bounded_queue import Closed, Exchange
+from .bounded_queue import BoundedQueue, Closed
 from .pipeline_base import POLL_S, Ending, FrameResult, PipelineBase, RunOutcome, Times
 
 __all__ = ["Ending", "FrameResult", "Pipeline", "RunOutcome", "Times"]
@@ -62,8 +62,8 @@ class Pipeline(PipelineBase):
         self._detector = detector
         # Of three tensors one is filled, one waits, and one is read by the network; a dropped one is free at once.
         self._free = deque(detector.backend.new_input() for _ in range(3))
-        self._prepared: Exchange[_Prepared] = Exchange(1, newest=source.live)
-        self._inferred: Exchange[_Inferred] = Exchange(1 if source.live else 2)
+        self._prepared: BoundedQueue[_Prepared] = BoundedQueue(1, newest=source.live)
+        self._inferred: BoundedQueue[_Inferred] = BoundedQueue(1 if source.live else 2)
 
     def _workers(self) -> Sequence[tuple[Callable[[], None], Callable[[], None]]]:
         return [(self._prepare, self._prepared.end)]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ..core.detections import Detections
 from ..errors import SourceError
 from ..io.sources import Frame, Source
-from .bounded_queue import Closed, Exchange
+from .bounded_queue import BoundedQueue, Closed
 
 logger = logging.getLogger(__name__)
 
@@ -103,8 +103,8 @@ class PipelineBase(ABC):
     ) -> None:
         self._source, self._consume, self._show, self._limit = source, consume, show, limit
         self._stop = threading.Event()
-        self._frames: Exchange[Frame] = Exchange(1 if source.live else ahead, newest=source.live)
-        self._shown: Exchange[FrameResult] = Exchange(1, newest=True)
+        self._frames: BoundedQueue[Frame] = BoundedQueue(1 if source.live else ahead, newest=source.live)
+        self._shown: BoundedQueue[FrameResult] = BoundedQueue(1, newest=True)
         self._asked = math.inf  # since when the source has been asked for a frame; in the future while it is not
         self._last = time.perf_counter()
         self._done = 0

@@ -17,7 +17,7 @@ from functools import partial
 from ..core.detections import Detections
 from ..core.detector import Detector
 from ..io.sources import Frame, Source
-from .bounded_queue import Closed, Exchange
+from .bounded_queue import BoundedQueue, Closed
 from .pipeline_base import POLL_S, Ending, FrameResult, PipelineBase, Times
 from .reorder_buffer import InOrder
 
@@ -55,7 +55,7 @@ class WorkerPipeline(PipelineBase):
         super().__init__(source, consume, show, limit, ahead=len(detectors))
         self._detectors = tuple(detectors)
         self._found: InOrder[_Found] = InOrder(2 * len(detectors), producers=len(detectors))
-        self._shown: Exchange[FrameResult] = Exchange(1, newest=not source.still)
+        self._shown: BoundedQueue[FrameResult] = BoundedQueue(1, newest=not source.still)
         self._taking, self._taken = threading.Lock(), 0
 
     def _workers(self) -> Sequence[tuple[Callable[[], None], Callable[[], None]]]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..qat.function_hooks import Quantizers
-from .distill import Tap, Teacher, distillation_loss, feature_loss
+from .distill import FeatureExtractor, Teacher, distillation_loss, feature_loss
 
 
 class LossOptions(Protocol):
@@ -56,7 +56,7 @@ class DistillationCriterion:
     host: Any
     options: LossOptions
     teacher: Teacher | None
-    tap: Tap | None
+    tap: FeatureExtractor | None
     quantizers: Quantizers | None = None
     progress: float = 0.0
 

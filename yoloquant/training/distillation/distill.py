@@ -63,7 +63,7 @@ def layers_of(model: nn.Module) -> Features:
     return {f"model.{i}": None for i, layer in enumerate(layers[:-1]) if any(True for _ in layer.parameters())}
 
 
-class Tap:
+class FeatureExtractor:
     """Keeps the last raw outputs of a head, and what other modules compute.
 
     Args:
@@ -129,7 +129,7 @@ class Teacher:
         model: The float model; put into evaluation mode.
         outputs: The student's raw outputs; the teacher must have the same.
         student: The model that learns.
-        features: Modules whose outputs are kept too, as for ``Tap``.
+        features: Modules whose outputs are kept too, as for ``FeatureExtractor``.
 
     Raises:
         UsageError: The teacher's head differs from the student's.
@@ -151,7 +151,7 @@ class Teacher:
                     "teacher of the same family and task, trained on the same classes"
                 )
         self.outputs = outputs
-        self.tap = Tap(model, outputs, features)
+        self.tap = FeatureExtractor(model, outputs, features)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:

@@ -24,9 +24,9 @@ from ...pruning.criteria import ImportanceCriterion, PruningKind
 from ...pruning.make_sparse import is_sparse, note, reordered, sparsity_of
 from ...pruning.metadata import unpruned_cost
 from ...pruning.plan import PrunePlan
-from ...pruning.planner import weigh
+from ...pruning.planner import compute_importance
 from ...pruning.prune_options import PruneOptions
-from ...pruning.recalibrate_bn import BATCH, reestimate, stacked
+from ...pruning.recalibrate_bn import BATCH, recalibrate_bn, stacked
 from ...pruning.remove_channels import pruned
 from ...sparsity.record import RECORD as SPARSE
 from ...sparsity.schedule import Schedule
@@ -57,7 +57,7 @@ def prune_for(trainer: PruneTrainer, module: Any) -> nn.Module:
     channels = int((getattr(module, "yaml", None) or {}).get("channels", 3))
     smaller = pruned(module, plan, channels=channels)
     try:
-        reestimate(smaller, stacked(_images(trainer, module)))
+        recalibrate_bn(smaller, stacked(_images(trainer, module)))
     except CalibrationError as exc:
         LOGGER.warning(f"BatchNorm statistics stay those of the unpruned model: {exc}")
     return smaller
@@ -135,7 +135,7 @@ def plan_for(trainer: PruneTrainer, module: Any) -> PrunePlan:
         trainer.model = module
         trainer.set_model_attributes()
         gradients = channel_products(trainer, module, options.images)
-    analysis = weigh(source.module, options, size, channels=source.channels, gradients=gradients)
+    analysis = compute_importance(source.module, options, size, channels=source.channels, gradients=gradients)
     return choose(analysis, source, options, size, full=unpruned_cost(module))
 
 

@@ -26,13 +26,13 @@ from ...graph.traced_model import TracedModel
 from ...io import atomic_path
 from ...pruning.criteria import PruningKind
 from ...pruning.make_sparse import is_permuted, is_sparse
-from ...pruning.metadata import gone, is_pruned, kept_channels
+from ...pruning.metadata import is_pruned, kept_channels, pruned_fraction
 from ...pruning.prune_options import PruneOptions, parse
 from ...quantization.artifact import save_checkpoint
 from .. import distributed as ranks
 from ..callbacks import Average, host_criterion
 from ..distillation.criterion import DistillationCriterion, NoLoss, without_criterion
-from ..distillation.distill import Tap, Teacher, head_outputs
+from ..distillation.distill import FeatureExtractor, Teacher, head_outputs
 from ..task_trainer import TaskTrainer, unwrap_model
 from .start import make_sparse_for, masks_for, prune_for
 
@@ -114,8 +114,9 @@ class PruneTrainer(TaskTrainer):
         teacher = self._teacher(module)
         if teacher is not None:
             self._write(teacher, TEACHER)
-        if is_pruned(module) and gone(module) >= self.prune.amount:
-            LOGGER.info(f"{gone(module):.1%} of the multiplications are gone already: training goes on without pruning")
+        if is_pruned(module) and pruned_fraction(module) >= self.prune.amount:
+            share = pruned_fraction(module)
+            LOGGER.info(f"{share:.1%} of the multiplications are gone already: training goes on without pruning")
         elif source is not None or not (is_pruned(module) or is_sparse(module)):
             module = self._pruned(module)
         self.model = self.args.model = str(self._write(module, START))
@@ -225,7 +226,7 @@ def _hang_in_loss(trainer: PruneTrainer) -> None:
         model = without_criterion(copy.deepcopy(trainer.teacher)).to(trainer.device)
         features = comparable(student, model, trainer.device) if trainer.prune.feature_weight else {}
         teacher = Teacher(model, outputs, student, features)
-        tap = Tap(student, outputs, dict.fromkeys(features))
+        tap = FeatureExtractor(student, outputs, dict.fromkeys(features))
     student.criterion = DistillationCriterion(
         host=host_criterion(student, trainer.start_epoch) if trainer.prune.needs_labels else None,
         options=trainer.prune,
@@ -286,7 +287,7 @@ def _sizes(model: nn.Module) -> str:
     count = sum(p.numel() for p in model.parameters()) / 1e6
     if not is_pruned(model):
         return f"{count:.2f} M parameters"
-    return f"{count:.2f} M parameters, {gone(model):.1%} of the multiplications are gone"
+    return f"{count:.2f} M parameters, {pruned_fraction(model):.1%} of the multiplications are gone"
 
 
 class DetectPruneTrainer(PruneTrainer, DetectionTrainer):  # type: ignore[misc]

@@ -23,7 +23,7 @@ from torch.utils.hooks import RemovableHandle
 
 from .fake_quant import FakeQuantizeSiLU, IntegerGrid, fold_quantize
 from .hook_plan import FusedSiLU, Wiring
-from .lsq import LearnedRange
+from .lsq import LSQQuantizer
 
 NAME = "quantizers"  # attribute of the model that holds them
 
@@ -51,7 +51,7 @@ class Quantizers(nn.Module):
         keeps_errors: Whether a forward notes what each range loses by itself.
     """
 
-    def __init__(self, model: nn.Module, ranges: dict[str, LearnedRange], prefix: dict[str, str] | None = None) -> None:
+    def __init__(self, model: nn.Module, ranges: dict[str, LSQQuantizer], prefix: dict[str, str] | None = None) -> None:
         super().__init__()
         unique = list({id(r): r for r in ranges.values()}.values())
         self.ranges = nn.ModuleList(unique)
@@ -74,7 +74,7 @@ class Quantizers(nn.Module):
         self._handles: list[RemovableHandle] = []
         self._hook(model)
 
-    def by_name(self) -> dict[str, LearnedRange]:
+    def by_name(self) -> dict[str, LSQQuantizer]:
         """Ranges by point name."""
         return {name: self.ranges[i] for name, i in self._index.items()}  # type: ignore[misc]
 
@@ -189,11 +189,11 @@ class Quantizers(nn.Module):
         self._note_error(found, x)
         return found(x)  # type: ignore[no-any-return]
 
-    def _note_error(self, found: LearnedRange, x: Tensor) -> None:
+    def _note_error(self, found: LSQQuantizer, x: Tensor) -> None:
         if self.keeps_errors and torch.is_grad_enabled() and found.trainable:
             self._errors.append(found.local_error(thinned(x.detach())))
 
-    def _range(self, point: str) -> LearnedRange:
+    def _range(self, point: str) -> LSQQuantizer:
         return self.ranges[self._index[point]]  # type: ignore[return-value]
 
     def _operands(self, name: str, args: Any) -> Any:

@@ -19,7 +19,7 @@ from .fake_quant import FakeQuantize, FakeQuantizeChannels, IntegerGrid, RoundSt
 _HEADS = frozenset({Role.SCORE, Role.HEAD})
 
 
-class LearnedRange(nn.Module):
+class LSQQuantizer(nn.Module):
     """Scale and zero_point of the points that share one range.
 
     The scale is ``start * exp(log_ratio)``: always positive, bit for bit the calibrated one until a step is taken, and
@@ -167,7 +167,7 @@ class LearnedRange(nn.Module):
         return QParams(scale.reshape(self.start.shape), self.zero_point().cpu().numpy().astype(np.int32))
 
 
-def learned_ranges(plan: Plan, *, offset: bool = False, heads: bool = False) -> dict[str, LearnedRange]:
+def learned_ranges(plan: Plan, *, offset: bool = False, heads: bool = False) -> dict[str, LSQQuantizer]:
     """One range for every group of activation points and every weight point.
 
     Args:
@@ -183,7 +183,7 @@ def learned_ranges(plan: Plan, *, offset: bool = False, heads: bool = False) -> 
         PlanError: The plan has no ranges, or points of one group differ.
     """
     plan.require_calibrated()
-    ranges: dict[str, LearnedRange] = {}
+    ranges: dict[str, LSQQuantizer] = {}
     for members in (*plan.groups().values(), *((p,) for p in plan.weights)):
         learns = not members[0].fixed and (heads or not any(p.role in _HEADS for p in members))
         found = _range(members, learns, offset)
@@ -191,7 +191,7 @@ def learned_ranges(plan: Plan, *, offset: bool = False, heads: bool = False) -> 
     return ranges
 
 
-def _range(members: tuple[Point, ...], trainable: bool, offset: bool) -> LearnedRange:
+def _range(members: tuple[Point, ...], trainable: bool, offset: bool) -> LSQQuantizer:
     first = members[0]
     assert first.params is not None
     for p in members[1:]:
@@ -200,10 +200,10 @@ def _range(members: tuple[Point, ...], trainable: bool, offset: bool) -> Learned
     if first.kind is PointKind.WEIGHT and not first.spec.symmetric:
         raise PlanError(f"{first.name} is affine; weights must be symmetric to be trained")
     names = tuple(p.name for p in members)
-    return LearnedRange(names, first.spec, first.params, trainable=trainable, offset=offset)
+    return LSQQuantizer(names, first.spec, first.params, trainable=trainable, offset=offset)
 
 
-def learned_plan(plan: Plan, ranges: dict[str, LearnedRange]) -> Plan:
+def learned_plan(plan: Plan, ranges: dict[str, LSQQuantizer]) -> Plan:
     """The plan with the ranges as they stand; those that were trained are marked as learned."""
     params: dict[str, QParams] = {}
     algorithm: dict[str, str] = {}

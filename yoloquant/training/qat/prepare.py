@@ -13,7 +13,7 @@ from ...graph.trace import Graph
 from ...quantization.plan import Plan
 from .function_hooks import NAME, Quantizers, Recorder
 from .hook_plan import Wiring, wire
-from .lsq import LearnedRange, learned_plan, learned_ranges
+from .lsq import LSQQuantizer, learned_plan, learned_ranges
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def detach(model: nn.Module) -> None:
         delattr(model, NAME)
 
 
-def ranges_of(model: nn.Module) -> dict[str, LearnedRange]:
+def ranges_of(model: nn.Module) -> dict[str, LSQQuantizer]:
     """A model's ranges by point name."""
     return quantizers_of(model).by_name()
 

@@ -41,7 +41,7 @@ from . import calibrate_start as start
 from . import checkpoint
 from .function_hooks import disabled
 from .history import EpochScores, History
-from .lsq import LearnedRange
+from .lsq import LSQQuantizer
 from .prepare import attach, current_plan, merge_branches, quantizers_of
 from .qat_options import QATOptions, Select, host_defaults, norm_ratio, parse, range_learning_rate
 from .scores import CapturingValidator, confidence_shift, fidelity
@@ -180,7 +180,7 @@ class QATTrainer(TaskTrainer):
     def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Ultralytics' optimizer, with the ranges in a group of their own: no weight decay, their own learning rate."""
         optimizer: torch.optim.Optimizer = super().build_optimizer(model, *args, **kwargs)  # type: ignore[misc]
-        ranges = [p for m in model.modules() if isinstance(m, LearnedRange) for p in m.parameters()]
+        ranges = [p for m in model.modules() if isinstance(m, LSQQuantizer) for p in m.parameters()]
         chosen = {id(p) for p in ranges}
         for group in optimizer.param_groups:
             if group.get("param_group") in {"bn", "bias"}:
