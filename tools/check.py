@@ -1,4 +1,4 @@
-"""The one check for people and for CI: formatter, linter, types, import contract, dead code, names, documentation.
+"""The one check for people and for CI: formatter, linter, types, imports, dead code, names, documentation.
 
 Fixes nothing; ``--fix`` does what can be done by itself. ``--fast`` leaves out types and documentation.
 """
@@ -10,6 +10,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,7 +33,7 @@ def main() -> int:
     # import-linter has no __main__: its command lies beside the interpreter
     if not _passes([str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]):
         failed.append("lint-imports")
-    failed += _names() + _classes()
+    failed += _names() + _classes() + _imports()
     for what in failed:
         print(f"failed: {what}", file=sys.stderr)
     return int(bool(failed))
@@ -74,6 +75,36 @@ def _classes() -> list[str]:
             if isinstance(node, ast.ClassDef):
                 places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
     return [f"class {name} is in {' and in '.join(where)}" for name, where in places.items() if len(where) > 1]
+
+
+def _imports() -> list[str]:
+    """Say which tests, tools and examples import what the package does not hold; mypy reads the package alone."""
+    missing = []
+    for path in sorted(p for place in ("tests", "tools", "examples") for p in (ROOT / place).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("yoloquant."):
+                known = _defined(str(node.module))
+                names = [a.name for a in node.names if known is None or a.name not in known]
+                missing += [f"{path.relative_to(ROOT)}: {node.module} has no {name}" for name in names]
+    return missing
+
+
+@cache
+def _defined(module: str) -> frozenset[str] | None:
+    """Names that a module of the package defines or imports, and modules in it; None if there is no such module."""
+    place = ROOT.joinpath(*module.split("."))
+    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    if not file.is_file():
+        return None
+    found = {p.stem for p in place.iterdir()} if place.is_dir() else set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            found.update(a.asname or a.name for a in node.names)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+    return frozenset(found)
 
 
 if __name__ == "__main__":
