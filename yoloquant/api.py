@@ -240,11 +240,14 @@ def validate(
     from .evaluation.validate_options import ValidateOptions
     from .options import gather
     from .report import report_or_error
+    from .targets.float_models import float_model
 
     options = gather(ValidateOptions, options, keywords, "validate", ("data", "source", "options", "progress"))
     folder = options.report
     with report_or_error(folder) if folder is not None else nullcontext(lambda result: None) as write:
-        result = validated(model, exports, data=data, source=source, options=options, progress=progress)
+        result = validated(
+            model, exports, data=data, source=source, options=options, float_model=float_model, progress=progress
+        )
         write(result)
     return result
 

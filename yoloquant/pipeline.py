@@ -22,6 +22,7 @@ from .targets import preparations, resolve
 from .targets.base import Target
 from .targets.export import complete, export
 from .targets.exports import ExportResult
+from .targets.float_models import float_model
 from .targets.schemes import resolve_schemes
 from .types import Listener, Progress, Verdict
 
@@ -120,6 +121,7 @@ def _run(recipe: Recipe, targets: Sequence[Target], folder: Path, listener: List
             data=None if recipe.validation.source else recipe.validation.data or recipe.data,
             source=recipe.validation.source,
             options=recipe.validate_options(folder / "report"),
+            float_model=float_model,
             progress=progress,
         )
     return RunResult(folder, artifact, exports, result, write(result))

@@ -6,7 +6,7 @@ import logging
 import os
 import platform
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 BASELINE = "fp32"
 PICTURES = 4  # scored images that latency is measured on
+FloatModel = Callable[[Artifact, ExportedModel], "ExportedModel | None"]
+"""Gives the float model, whose artifact is the first argument, in the runtime of another artifact."""
 
 
 def validate(
@@ -48,6 +50,7 @@ def validate(
     data: str | os.PathLike[str] | None = None,
     source: str | os.PathLike[str] | None = None,
     options: ValidateOptions | None = None,
+    float_model: FloatModel | None = None,
     progress: Progress | None = None,
 ) -> ValidationResult:
     """Score every artifact beside the FP32 model on the same images, and judge it by a gate.
@@ -58,7 +61,9 @@ def validate(
         data: Data yaml with labels.
         source: Folder of images without labels, instead of ``data``; fidelity alone is judged.
         options: Gate, images, threads; ``report`` is left to the caller.
-        progress: Called after every image.
+        float_model: Gives the float model in the runtime of an artifact, whose latency is compared with it; without it
+            no ratio is measured.
+        progress: Called after every image, and before every artifact is timed.
 
     Returns:
         The result; a target that failed is in it as an error, never as a pass.
@@ -86,7 +91,7 @@ def validate(
     images = _images(data, source, artifact, options)
     notes += check_calibration(outcome.exports, images, allow_scored=options.allow_scored)
     threads = options.threads or cpu_threads()
-    opened = _Opened(artifact, outcome.folder, threads, options)
+    opened = _Opened(artifact, threads, options, float_model)
     try:
         for name, exported in _rows(outcome.exports):
             for processor in processors:
@@ -96,7 +101,7 @@ def validate(
         evaluation = evaluate(opened.runners, images, EvaluateOptions(baseline=BASELINE, warmup=0), progress=progress)
     finally:
         opened.close()
-    opened.measure(evaluation)
+    opened.measure(evaluation, progress)
     return judge(
         evaluation,
         gate,
@@ -186,16 +191,18 @@ class _Opened:
 
     Args:
         artifact: The FP32 model.
-        folder: The export folder.
         threads: Threads of every runtime.
         options: What is measured.
+        float_model: See ``validate``.
     """
 
-    def __init__(self, artifact: Artifact, folder: Path, threads: int, options: ValidateOptions) -> None:
+    def __init__(
+        self, artifact: Artifact, threads: int, options: ValidateOptions, float_model: FloatModel | None
+    ) -> None:
         from .torch_runner import TorchRunner
         from .verdict import ArtifactFacts
 
-        self.artifact, self.folder, self.threads, self.options = artifact, folder, threads, options
+        self.artifact, self.threads, self.options, self.float_model = artifact, threads, options, float_model
         host = artifact.model
         self.facts: dict[str, ArtifactFacts] = {
             BASELINE: ArtifactFacts(
@@ -250,13 +257,15 @@ class _Opened:
         for runner in self.runners.values():
             runner.close()
 
-    def measure(self, evaluation: Evaluation) -> None:
+    def measure(self, evaluation: Evaluation, progress: Progress | None) -> None:
         """Measure memory and latency of everything that got through, once nothing else is loaded."""
         count = min(PICTURES, len(evaluation.data))
         pictures = [evaluation.data.read(index) for index in range(count)]
-        for name, exported in self.exports.items():
-            if name in evaluation.records:
-                self.facts[name] = self._measured(self.facts[name], exported, pictures)
+        measured = [name for name in self.exports if name in evaluation.records]
+        for index, name in enumerate(measured):
+            if progress is not None:  # a float model may have to be converted first, which can take minutes
+                progress(index, len(measured), f"timing {name}")
+            self.facts[name] = self._measured(self.facts[name], self.exports[name], pictures)
 
     def _measured(self, facts: ArtifactFacts, exported: ExportedModel, pictures: list[np.ndarray]) -> ArtifactFacts:
         from .. import targets
@@ -273,21 +282,9 @@ class _Opened:
             )
         if note:
             return replace(facts, latency_note=note)
-        timing = measure_latency(exported, self._reference(exported), pictures, self.threads)
+        reference = None if self.float_model is None else self.float_model(self.artifact, exported)
+        timing = measure_latency(exported, reference, pictures, self.threads)
         return replace(facts, latency=timing.latency, latency_ratio=timing.ratio, latency_note=timing.note)
-
-    def _reference(self, exported: ExportedModel) -> ExportedModel | None:
-        """The float model in the same runtime."""
-        from .. import targets
-
-        artifact = self.artifact
-        try:
-            return targets.get(exported.target).export_float(
-                artifact, self.folder / ".fp32", f"{artifact.stem}_{artifact.model.sha256[:12]}"
-            )
-        except Exception as exc:  # the ratio is a luxury; the gate reports that it is missing
-            logger.warning("no float model to time %s against: %s", exported.target, exc)
-            return None
 
 
 def _float_bytes(artifact: Artifact) -> int:

@@ -1,0 +1,68 @@
+"""The float model in the runtime of an artifact, which its latency is compared with: made once, and kept beside it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ArtifactError, YoloquantError
+from ..types import ExportedModel
+from . import registry
+from .exports import load_exports, locked, save_exports
+
+if TYPE_CHECKING:
+    from ..quantization.artifact import Artifact
+
+FOLDER = ".fp32"
+"""Beside the artifacts, and not among them: nobody asked for these files."""
+logger = logging.getLogger(__name__)
+
+
+def float_model(artifact: Artifact, exported: ExportedModel) -> ExportedModel | None:
+    """The float model for the runtime that an artifact is for.
+
+    Args:
+        artifact: The model that artifacts are held against, at their input size.
+        exported: One of them.
+
+    Returns:
+        What an earlier call wrote, if it is of the same weights, size and versions; else a new export. None if the
+        runtime cannot hold the model; the log says why.
+    """
+    folder = exported.path.parent / FOLDER
+    # weights that changed since get a file of their own: one that is being timed must not be replaced
+    stem = f"{artifact.stem}_{artifact.model.sha256[:12]}"
+    found = _kept(artifact, exported.target, folder)
+    if found is not None:
+        return found
+    try:
+        folder.mkdir(exist_ok=True)
+        with locked(folder):
+            made = registry.get(exported.target).export_float(artifact, folder, stem)
+            save_exports(folder, [made])
+        return made
+    except (
+        Exception
+    ) as exc:  # a converter may raise anything, and the ratio is a luxury: the gate says that it is missing
+        known = isinstance(exc, (YoloquantError, OSError))
+        logger.warning("no float model to time %s against: %s", exported.target, exc, exc_info=not known)
+        return None
+
+
+def _kept(artifact: Artifact, target: str, folder: Path) -> ExportedModel | None:
+    try:
+        listed = load_exports(folder) if folder.is_dir() else ()
+    except ArtifactError:  # damaged or changed: it is made anew
+        return None
+    wanted = artifact.metadata()
+    return next(
+        (
+            e
+            for e in listed
+            if e.target == target
+            and e.info == artifact.info
+            and all(e.metadata.get(key) == wanted[key] for key in ("weights_sha256", "versions", "yoloquant"))
+        ),
+        None,
+    )
