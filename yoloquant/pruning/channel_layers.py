@@ -43,6 +43,7 @@ def _weighted(channels: Channels, node: fx.Node, *, axis: int, transposed: bool,
     if not name:
         return channels.unknown(node)
     out_axis, in_axis = (1, 0) if transposed else (0, 1)
+    # each output channel reads one input channel: removing either removes both
     depthwise = groups > 1 and groups == len(reads) == size[out_axis] and not transposed
     outputs = len(reads) if depthwise else shape[axis]
     owner = module_path(node)
@@ -61,6 +62,7 @@ def _weighted(channels: Channels, node: fx.Node, *, axis: int, transposed: bool,
         channels.add_dim(name, in_axis, reads)
     if channels.parameter(bias):
         channels.add_dim(channels.parameter(bias), 0, writes)
+    # multiplications are counted per pair of channels, so that a cost can follow both widths
     kernel = int(np.prod(size[2:])) if len(size) > 2 else 1
     positions = int(np.prod(shape)) // outputs
     if transposed:
@@ -79,6 +81,7 @@ def matmul(channels: Channels, node: fx.Node) -> Any:
     shape = node_shape(node)
     if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray) or shape is None or min(a.ndim, b.ndim) < 2:
         return channels.unknown(node)
+    # the contracted axes: channels there meet one by one, pixels there only add up
     left, right = varies_along(a, a.ndim - 1), varies_along(b, b.ndim - 2)
     if a.shape[-1] == 1 and a.any() and b.any():  # one channel is left to contract over
         left = right = True

@@ -46,6 +46,7 @@ def _check_move(channels: Channels, node: fx.Node, short: str, before: Labels, a
         return
     if short in _SPLITS:
         _check_split(channels, node, short, before, after)
+    # code that takes a part by written positions would take other channels once some are gone
     elif short in {"slice", "select", "narrow"} and after.size < before.size:
         if set(np.unique(after)) != set(np.unique(before)):
             channels.mark_unprunable(before)
@@ -58,6 +59,7 @@ def _check_split(channels: Channels, node: fx.Node, short: str, before: Labels, 
     if dim == 1 and before.ndim == 4 and len({p.shape[1] for p in after}) == 1:
         parts = tuple(tuple(int(v) for v in channels.vector(p, 1)) for p in after)
         channels.equal.append(Equal(module_path(node), parts))
+        # Ultralytics' CSP blocks split by ``self.c``, which can follow; ``chunk`` names no size at all
         width = getattr(channels.block(node), "c", None)
         if not before.all() or (short != "chunk" and width != after[0].shape[1]):
             channels.mark_unprunable(
@@ -83,6 +85,7 @@ def _attention(channels: Channels, path: str, owner: Any, qkv: list[Labels]) -> 
         channels.equal.append(Equal(path, tuple(query), Split.KEY))
         # its values are viewed in the shape of its input: they must stay as many
         stream = np.array(channels.stream.get(path, ()), np.int64)
+        # as many values as the block reads, or its residual sum could not be formed
         if len(stream) != sum(len(v) for v in value):
             channels.mark_unprunable(np.array(value))
             return

@@ -32,6 +32,7 @@ class Channels:
         self.matmuls: list[MatMul] = []
         self.values: dict[fx.Node, Any] = {}
         self.stream: dict[str, tuple[int, ...]] = {}  # what the first layer of each block reads
+        # parameters of layers that run twice come twice, and must get the same labels
         self.seen: dict[tuple[str, int], Labels] = {}
         layers: Any = getattr(module, "model", ())
         self.head = f"model.{len(layers) - 1}."  # what it reshapes are results, which stay anyway
@@ -76,6 +77,7 @@ class Channels:
 
     def unknown(self, node: fx.Node) -> Any:
         """Labels of the result of an operation that is not known here: none, and what it reads must stay."""
+        # what reads no channels, such as arithmetic on sizes, costs no freedom
         if any(bool(a.any()) for a in arrays(self.value(node.args))):
             logger.debug("%s at %s is not known: its channels stay", node_kind(node), module_path(node))
             self.mark_unprunable(self.value(node.args))
@@ -95,6 +97,7 @@ class Channels:
         """Make two arrays' channels one, place by place, and return what stands for both."""
         both = (a != 0) & (b != 0)
         if both.any():
+            # tensors repeat each label over all their pixels: joining every pair once is enough
             pairs = np.unique(np.stack([a[both], b[both]]), axis=1)
             for x, y in pairs.T:
                 self.union.join(int(x), int(y))
@@ -104,6 +107,7 @@ class Channels:
         """Labels along an axis, which must not depend on where one looks; else they must stay."""
         moved = np.moveaxis(value, axis, 0).reshape(value.shape[axis], -1)
         first = moved[:, 0]
+        # for instance channels that a reshape has mixed into pixels
         if (moved != first[:, None]).any():
             self.mark_unprunable(value)
         return np.asarray(first)

@@ -80,6 +80,7 @@ class CostModel:
                 fixed += 1
             else:
                 counts[group.name] += 1
+        # a layer may hold a group's channels several times, and several of them go with each unit
         return _Width(fixed, tuple((n, c // self.groups.by_name[n].count) for n, c in counts.items()))
 
     def _parameter_widths(self) -> list[tuple[int, tuple[_Width, ...]]]:
@@ -87,6 +88,7 @@ class CostModel:
         for member in self.groups.network.dims:
             axes.setdefault(member.parameter, {})[member.axis] = self._width(member.labels)
         kernels = {c.parameter: c.kernel for c in self.groups.network.convs}
+        # buffers are no parameters in anybody's count
         trained = {n: a for n, a in axes.items() if not n.endswith(("running_mean", "running_var"))}
         return [(kernels.get(name, 1), tuple(widths.values())) for name, widths in trained.items()]
 

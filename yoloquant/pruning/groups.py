@@ -41,6 +41,7 @@ class Group:
 
     def quantum(self, round_to: int) -> int:
         """Units that must go at once so that every part keeps a multiple of ``round_to`` channels."""
+        # an atom of step s loses s channels a unit, so it stays a multiple of round_to every round_to / gcd units
         return math.lcm(*(round_to // math.gcd(round_to, a.step) for a in self.atoms))
 
     def allowed(self, round_to: int) -> tuple[int, ...]:
@@ -91,6 +92,7 @@ def find_groups(network: ChannelGraph) -> Groups:
     joined: removing a fixed share of each keeps every part equal to the others. Groups that must stay are left out.
     """
     kinds = _kinds(network)
+    # labels on exactly the same axes cannot be told apart by any layer: they are one kind
     joined = _join(kinds, network.equal)
     parts = _memberships(network.equal)
     makers = _makers(network)
@@ -102,10 +104,12 @@ def find_groups(network: ChannelGraph) -> Groups:
         atoms: dict[object, list[int]] = defaultdict(list)
         for label in sorted(labels):
             atoms[kinds[label], parts.get(label, ())].append(label)
+        # as fine as all atoms can lose the same share
         count = math.gcd(*(len(a) for a in atoms.values()))
         order, name = min(makers[label] for label in labels if label in makers)
         names[name] += 1
         if names[name] > 1:
+            # one layer can make several groups, for instance the two halves that a block splits
             name = f"{name}#{names[name]}"
         found.append((order, Group(name, tuple(Atom(tuple(a), len(a) // count) for a in atoms.values()), count)))
     return Groups(network, tuple(g for _, g in sorted(found, key=lambda pair: pair[0])))
@@ -126,6 +130,7 @@ def _join(kinds: Mapping[int, object], equal: Iterable[Equal]) -> list[set[int]]
     for label, kind in kinds.items():
         by_kind[kind].add(label)
     owner = {label: group for group in by_kind.values() for label in group}
+    # transitive: a group that two constraints touch joins all that either touches
     for constraint in equal:
         merged: set[int] = set()
         for label in {v for part in constraint.parts for v in part if v in owner}:
@@ -151,5 +156,6 @@ def _makers(network: ChannelGraph) -> dict[int, tuple[int, str]]:
         name = conv.parameter.removesuffix(".weight").removesuffix(".conv")
         for label in conv.writes:
             if label:
+                # the first layer in the order of execution; later ones only pass on what it made
                 found.setdefault(label, (order, name))
     return found

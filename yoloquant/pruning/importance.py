@@ -68,12 +68,14 @@ def channel_scores(
     if criterion is ImportanceCriterion.RANDOM:
         generator = np.random.default_rng(seed)
         return {label: float(generator.random()) for label in groups.owner}
+    # no normalisation: a change of the loss is comparable across layers as it is
     if criterion is ImportanceCriterion.TAYLOR:
         if gradients is None:
             raise PruneError("criterion=taylor needs data=<data yaml> to take gradients on; or use criterion=l2")
         return _sum(_taylor(gradients, groups), groups)
     if criterion is ImportanceCriterion.BN:
         return _bn_scores(module, groups)
+    # lamp builds on squared norms, as l2 does
     power = 1 if criterion is ImportanceCriterion.L1 else 2
     scores = _relative(_sum(_norms(module, groups, power), groups), groups)
     return _lamp(scores, groups) if criterion is ImportanceCriterion.LAMP else scores
@@ -124,6 +126,7 @@ def _norms(module: nn.Module, groups: Groups, power: int) -> Iterator[tuple[tupl
     parameters = dict(module.named_parameters())
     for member in groups.network.dims:
         weight = parameters.get(member.parameter)
+        # biases and norms follow their layer: their size says nothing about the channel's use
         if weight is None or weight.dim() < 2:
             continue
         slices = weight.detach().cpu().double().transpose(0, member.axis).flatten(1)
@@ -157,6 +160,7 @@ def _taylor(gradients: Mapping[str, torch.Tensor], groups: Groups) -> Iterator[t
     """Of the gates that make a channel; the layers that read it would count the same change again."""
     for member in groups.network.dims:
         product = gradients.get(member.parameter)
+        # other axes of the same weight are what reads the channels
         if product is not None and product.shape[member.axis] == product.numel() == len(member.labels):
             yield member.labels, product.double().flatten().numpy()
 
@@ -177,6 +181,7 @@ def _lamp(scores: dict[int, float], groups: Groups) -> dict[int, float]:
         for atom in group.atoms:
             values = np.array([scores[label] for label in atom.labels])
             rising = np.argsort(values, kind="stable")
+            # from each value to the largest of its layer
             rest = np.cumsum(values[rising][::-1])[::-1]
             shares = values[rising] / np.maximum(rest, 1e-12)
             result.update({atom.labels[i]: float(s) for i, s in zip(rising, shares, strict=True)})

@@ -28,6 +28,7 @@ def is_pruned(module: nn.Module) -> bool:
 def pruned_fraction(module: nn.Module) -> float:
     """Share of the multiplications of the unpruned model that a pruned one lacks."""
     record = getattr(module, RECORD)
+    # the first entry's "before" is the unpruned model, the last one's "after" this one
     return 1.0 - float(record[-1]["macs"][1]) / float(record[0]["macs"][0])
 
 
@@ -80,6 +81,7 @@ def kept_channels(module: nn.Module) -> dict[str, tuple[int, tuple[int, ...]]]:
     norms = {p: m for p, m in module.named_modules() if p.endswith(_NORM) and isinstance(m, nn.BatchNorm2d)}
     found = {p.removesuffix(_NORM): (m.num_features, tuple(range(m.num_features))) for p, m in norms.items()}
     for record in reversed(getattr(module, RECORD, [])):
+        # taking a block out renumbers those behind it
         if "blocks" in record:
             beside = tuple(path.rpartition(".")[0] + "." for path in record["blocks"])
             found = {path: v for path, v in found.items() if not path.startswith(beside)}
@@ -95,6 +97,7 @@ def kept_channels(module: nn.Module) -> dict[str, tuple[int, tuple[int, ...]]]:
 def mark_yaml(module: Any) -> None:
     """Let plain Ultralytics fail with the reason, instead of silently rebuilding the unpruned model from its yaml."""
     layout = dict(getattr(module, "yaml", None) or {})
+    # Ultralytics looks the first module's name up, fails on this text, and shows it
     if layout.get("backbone") and layout["backbone"][0][2] != _NOT_REBUILT:
         layout["unpruned_backbone"] = layout["backbone"]
         layout["backbone"] = [[-1, 1, _NOT_REBUILT, []]]

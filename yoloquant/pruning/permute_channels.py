@@ -87,6 +87,7 @@ def permute_channels(
     layers, _ = sparse_layers(module, ignored)
     ties = _ties(find_groups(network), {n for n in layers if not unfit(module, n)})
     axes = by_parameter(network.dims)
+    # to put back if the proof fails
     before = {name: value.clone() for name, value in module.state_dict().items()}
     reference = _outputs(module, imgsz, channels)
     found = tuple(_reorder(module, tie, axes, search or Search()) for tie in ties)
@@ -108,6 +109,7 @@ def _ties(groups: Groups, weights: set[str]) -> list[_Tie]:
         for atom in group.atoms:
             starts = [(m.parameter, _starts(m.labels, atom.labels)) for m in reads]
             places = [(name, start) for name, found_at in starts for start in found_at or ()]
+            # four channels are one group in any order
             if len(atom.labels) > GROUP and places and all(s is not None for _, s in starts):
                 found.append(_Tie(group.name, atom.labels, tuple(dict.fromkeys(places))))
     return found
@@ -167,6 +169,7 @@ def _outputs(module: nn.Module, imgsz: tuple[int, int], channels: int) -> list[T
         part.training = not isinstance(part, (nn.BatchNorm2d, nn.Dropout))
     images = torch.rand(1, channels, *imgsz, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with torch.no_grad():
+        # in double precision, where an exact reordering differs by rounding alone
         return list(_tensors(twin(images)))
 
 

@@ -87,6 +87,7 @@ def ranked(analysis: Analysis, measure: Callable[[Mapping[str, int]], float] | N
     whole = measure(full)
     channels = {g.name: sum(a.step for a in g.atoms) for g in groups.groups}
     saved = {name: (whole - measure({**full, name: left - 1})) / whole for name, left in full.items()}
+    # a unit that saves more may go earlier; the root keeps cheap layers from being spared altogether
     weights = {name: channels[name] / max(saved[name], 1e-12) ** 0.5 for name in full}
     return tuple(replace(u, score=u.score * weights[u.group]) for u in analysis.units)
 
@@ -118,6 +119,7 @@ def make_plan(
     units = ranked(analysis, None if options.target is Measure.CHANNELS else measure)
     ladder = Ladder(analysis.groups, units, options.limits(round_to, protected), options.scope)
     share = options.amount
+    # pruning in steps: each share counts from the model before the first one
     if full is not None and options.target in {Measure.FLOPS, Measure.PARAMETERS}:
         whole = full.macs if options.target is Measure.FLOPS else full.parameters
         now = measure(analysis.groups.full())

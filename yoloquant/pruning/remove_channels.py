@@ -39,6 +39,7 @@ def pruned(module: nn.Module, plan: PrunePlan, *, channels: int = 3) -> nn.Modul
     result = copy.deepcopy(module)
     cut(result, network, dropped)
     _check_runs(result, plan.imgsz, channels)
+    # an attribute of plain data: Ultralytics' checkpoints keep it, and loading needs none of our classes
     setattr(result, RECORD, [*getattr(module, RECORD, []), entry(plan, groups, network)])
     mark_yaml(result)
     return result
@@ -60,6 +61,7 @@ def cut(module: Any, network: ChannelGraph, dropped: frozenset[int]) -> None:
     """Remove channels, in place."""
     for path, axes in _by_module(network, dropped).items():
         _cut_module(module.get_submodule(path), path, axes)
+    # parameters outside layers have no counter to keep up, such as ``out_channels``
     for path, name, axes in _bare(module, network, dropped):
         owner = module.get_submodule(path)
         old = getattr(owner, name)
@@ -110,6 +112,7 @@ def _cut_module(layer: nn.Module, path: str, axes: dict[int, list[int]]) -> None
             layer.in_features = _slice(layer, ("weight",), axes[1], axis=1)
     elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
         _cut_convolution(layer, axes)
+    # a parametrised layer computes its weight from others, which would grow it back
     elif hasattr(layer, "weight") and isinstance(layer.weight, nn.Module):
         raise PruneError(f"the layer {path} ({type(layer).__name__}) cannot be pruned")
 
@@ -149,6 +152,7 @@ def _adjust(module: Any, constraint: Equal, dropped: frozenset[int]) -> None:
     owner: Any = module.get_submodule(constraint.module)
     old = len(constraint.parts[0])
     left = {len([v for v in part if v not in dropped]) for part in constraint.parts}
+    # groups make this impossible; a plan from a file may not respect them
     if len(left) != 1:
         raise PruneError(f"the parts of {constraint.module} would keep different numbers of channels: {sorted(left)}")
     (new,) = left

@@ -42,6 +42,7 @@ class Ladder:
         for unit in units:
             value = unit.rank / groups.by_name[unit.group].count if scope is PruningScope.UNIFORM else unit.score
             self._ranks[unit.group].append(value)
+        # thresholds are quantiles of what there is, so steps remove about the same number of units each
         values = sorted(v for ranks in self._ranks.values() for v in ranks)
         picks = sorted({min(len(values) - 1, i * len(values) // STEPS) for i in range(1, STEPS + 1)})
         self._thresholds = [values[i] for i in picks]
@@ -57,9 +58,11 @@ class Ladder:
         return {g.name: self._left(g, threshold) for g in self.groups.groups}
 
     def _left(self, group: Group, threshold: float) -> int:
+        # ranks ascend within a group, so a threshold cuts a prefix
         wanted = group.count - bisect.bisect_right(self._ranks[group.name], threshold)
         fewest = group.count * (1 - self._limits.share(group.name))
         allowed = [n for n in group.allowed(self._limits.round_to) if n >= fewest - 1e-9] or [group.count]
+        # of two equally near widths the larger: rounding must not prune more than asked
         return min(allowed, key=lambda n: (abs(n - wanted), -n))
 
 
@@ -91,6 +94,7 @@ def solve(ladder: Ladder, cost: Callable[[Mapping[str, int]], float], share: flo
             f"{share:.1%} of {what} cannot be removed: the most that max_ratio, round_to and ignored layers leave is "
             f"{nearest:.1f}%; {'ask for that, ' if nearest else ''}raise max_ratio, or lower round_to"
         )
+    # costs fall along the ladder, so the mildest step that meets the goal is found by halving
     low, high = 0, len(ladder) - 1  # low misses the goal, high meets it
     while high - low > 1:
         middle = (low + high) // 2

@@ -77,9 +77,11 @@ def raw_twin(module: nn.Module) -> nn.Module:
     twin: Any = deepcopy(module).cpu().float().eval()
     if hasattr(twin, "criterion"):
         twin.criterion = None
+    # a head in training mode skips its decode, whose reshapes and anchors would hide the channels
     for m in twin.model[-1].modules():
         m.training = not isinstance(m, (nn.BatchNorm2d, nn.Dropout))
     for m in twin.modules():
+        # an operation in place would give its input labels that only its result should have
         if hasattr(m, "inplace"):
             m.inplace = False
     return twin  # type: ignore[no-any-return]
@@ -87,6 +89,7 @@ def raw_twin(module: nn.Module) -> nn.Module:
 
 def _export(module: nn.Module, imgsz: tuple[int, int], channels: int) -> Any:
     twin = raw_twin(module)
+    # values do not matter: only shapes and the operations that run are looked at
     example = torch.zeros(1, channels, *imgsz)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -101,6 +104,7 @@ def _export(module: nn.Module, imgsz: tuple[int, int], channels: int) -> Any:
 
 def _call(channels: Channels, node: fx.Node) -> Any:
     short = node_kind(node)
+    # in-place twins and overloads share a name here: what counts is what happens to channels
     known = _HANDLERS.get(short)
     return channels.unknown(node) if known is None else known(channels, node)
 
@@ -120,6 +124,7 @@ def _elementwise(channels: Channels, node: fx.Node) -> Any:
     for argument in node.args:
         value = channels.value(argument)
         if not isinstance(value, np.ndarray):
+            # a number, or a value without channels such as a size: it cannot say what belongs together
             continue
         if channels.parameter(argument) and value.size > 1 and not value.any():
             value = channels.own(argument, value.shape)
@@ -134,6 +139,7 @@ def _mark_unmatched(channels: Channels, result: Labels, operand: Labels) -> None
     """An operand that is as wide as the channels it meets, but whose own are not known, keeps them as they are."""
     if operand.all():
         return
+    # broadcasting lines shapes up at their last axes
     lead = result.ndim - operand.ndim
     if any(size > 1 and varies_along(result, lead + i) for i, size in enumerate(operand.shape)):
         channels.mark_unprunable(result[np.broadcast_to(operand == 0, result.shape)])
@@ -142,6 +148,7 @@ def _mark_unmatched(channels: Channels, result: Labels, operand: Labels) -> None
 def _spatial(channels: Channels, node: fx.Node) -> Any:
     value, shape = channels.value(node.args[0]), node_shape(node)
     assert shape is not None
+    # a pooling that changes the number of channels is none that this table knows
     if value.ndim != len(shape) or value.shape[1] != shape[1]:
         return channels.unknown(node)
     return spread(channels.vector(value, 1), shape, 1)
@@ -166,6 +173,7 @@ def _concat(channels: Channels, node: fx.Node) -> Any:
     result = np.concatenate(parts, axis=int(dim))
     if result.ndim < 2:
         return channels.unknown(node)
+    # along the channel axis a concat only lines them up, which the labels have just done
     if int(dim) % result.ndim == 1 or not result.any():
         return result
     # along another axis the same channels lie side by side: they are one
