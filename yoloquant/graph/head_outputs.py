@@ -59,8 +59,10 @@ def _describe(graph: Graph, op: OpNode) -> HeadOutput:
     channels = op.shape[1] if op.shape is not None and len(op.shape) > 1 else 0
     ends = _followed(graph, _Stretch(op.name, 0, channels))
     units = [graph.ops[name] for name, whole in ends if whole and graph.ops[name].kind is OpKind.UNIT]
+    # some of it is read by arithmetic directly, so errors count as they are
     if not units or len(units) != len(ends):
         return HeadOutput(op, Readout.LINEAR)
+    # sigmoid and softmax are one kind of operation for plans; only the name of the operation tells them apart
     softmax = "softmax" in units[0].name.rsplit(":", 2)[1]
     if not softmax and channels == len(graph.info.names) and not any(_is_computed_with(graph, u) for u in units):
         return HeadOutput(op, Readout.CLASS_SIGMOID)

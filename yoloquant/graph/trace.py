@@ -105,6 +105,7 @@ class Graph:
         """The operation whose result a weighted operation is read by: its SiLU's product, or itself."""
         readers = [self.ops[u] for u in self.users[name]]
         gates = {r.name for r in readers if r.kind is OpKind.UNIT and not r.tail}
+        # a SiLU is a sigmoid and a product, and both read the convolution
         products = [r.name for r in readers if r.kind is OpKind.MUL and gates & set(r.inputs)]
         return products[0] if len(readers) == 2 and len(products) == 1 else name
 
@@ -151,8 +152,10 @@ def trace(module: nn.Module, info: ModelInfo) -> Graph:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            # Ultralytics computes anchors on the first call of a size and keeps them: traced later they would be code
             module(example)  # builds the anchors for this size
             exported = torch.export.export(module, (example,), strict=False)
+            # with an empty table: functional forms of in-place operations, and nothing broken up further
             exported = exported.run_decompositions({})
         except Exception as exc:
             raise ModelError(
@@ -165,6 +168,7 @@ def trace(module: nn.Module, info: ModelInfo) -> Graph:
     names, ops = _describe(graph_module)
     if not any(op.kind in WEIGHTED for op in ops.values()):
         raise ModelError("the model has no convolution or linear layer, so there is nothing to quantize")
+    # branches are told by the last layers before the tail, so the tail has to be known first
     unnamed = Graph(graph_module, info, names, _mark_tail(ops, names, graph_module))
     return Graph(graph_module, info, names, _name_branches(unnamed))
 
@@ -172,6 +176,7 @@ def trace(module: nn.Module, info: ModelInfo) -> Graph:
 def _canonicalise(gm: fx.GraphModule) -> None:
     graph = gm.graph
     for node in list(graph.nodes):
+        # torch's checks of input shapes, of which newer releases put some into the graph
         if node.op == "call_module" and "guard" in str(node.target):
             graph.erase_node(node)
         elif node.op == "placeholder":
@@ -262,6 +267,7 @@ def _describe(gm: fx.GraphModule) -> tuple[dict[str, str], dict[str, OpNode]]:
         elif node.op == "call_function":
             path, short = _module_path(node), _short(node)
             name = f"{path}:{short}:{counts[path, short]}"
+            # numbered within module and operation: inserting a layer elsewhere renames nothing
             counts[path, short] += 1
             kind = _kind(node, short)
         else:
@@ -270,10 +276,12 @@ def _describe(gm: fx.GraphModule) -> tuple[dict[str, str], dict[str, OpNode]]:
         if kind in WEIGHTED:
             source = node.args[1]
             weight = str(source.target) if isinstance(source, fx.Node) and source.op == "get_attr" else ""
+            # a convolution with a computed kernel has no weight to quantize
             kind = kind if weight else OpKind.OTHER
         value = node.meta.get("val")
         shape = tuple(int(s) for s in value.shape) if isinstance(value, torch.Tensor) else None
         inputs = tuple(stable[i] for i in node.all_input_nodes if i in stable)
+        # it moves a constant: nothing flows through it from the image
         if kind is OpKind.PASS and not inputs:
             kind = OpKind.OTHER
         ops[name] = OpNode(name, kind, path, shape, inputs, weight)
@@ -316,6 +324,7 @@ def _mark_tail(ops: dict[str, OpNode], names: dict[str, str], gm: fx.GraphModule
             before_weights.update(op.inputs)
         elif op.kind is not OpKind.INPUT:
             tail.add(op.name)
+    # the body reaches to a SiLU that belongs to a convolution, or its pair would be split
     tail -= _last_activations(ops, tail)
     described = {
         op.name: replace(

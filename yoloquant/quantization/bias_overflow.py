@@ -42,6 +42,7 @@ def with_bias_room(graph: Graph, plan: Plan, bias: dict[str, np.ndarray] | None 
         if point is None or source is None or point.params is None or source.params is None or value is None:
             continue
         needed = np.abs(value).astype(np.float64) / (float(source.params.scale) * LIMIT)
+        # one scale for the whole weight has to serve its largest bias
         floor = needed if point.params.scale.ndim else needed.max()
         scale = np.maximum(point.params.scale, floor).astype(np.float32)
         count = int((scale > point.params.scale).sum())

@@ -82,9 +82,11 @@ class _Observe(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> object:
         name = self.names.get(n.name)
+        # weights are not what gradients are asked of, and would keep the whole backward graph alive
         if n.op == "get_attr":
             value = super().run_node(n)
             return value.detach() if isinstance(value, Tensor) else value
+        # raw head outputs are the last that is looked at; anchors and decode cost time and tell nothing
         if name is None:
             return None  # the decode tail: what comes out of it is not needed
         result = super().run_node(n)
@@ -96,6 +98,7 @@ class _Observe(fx.Interpreter):
         if name in self.histograms:
             try:
                 value = result.detach()
+                # extremes and counts at once: tensors are not kept
                 self.histograms[name].update(value)
                 deviation, mean = torch.std_mean(value, correction=0)
                 self._moments[name] = (float(value.min()), float(value.max()), float(mean), float(deviation))
@@ -145,8 +148,10 @@ def observe(
     Raises:
         CalibrationError: There are fewer than MIN_IMAGES images, or NaN or infinite activations.
     """
+    # prescribed ranges are not looked at: no data could change them
     wanted = {p.name for plan in plans for p in plan.activations if not p.fixed}
     interpreter = _Observe(graph, sorted(wanted))
+    # a backward pass keeps every activation of an image: large inputs would not fit
     gradients = gradients if interpreter.importance.affordable else 0
     count = 0
     for image in images:
@@ -175,7 +180,9 @@ class Solver:
         missing = [p.name for p in members if p.name not in self.seen.histograms]
         if missing:
             raise CalibrationError(f"{missing[0]} was not observed; observe with the plan that is to be solved")
+        # tensors that share a range may have different roles: none of their algorithms fits them all
         algorithm = self.recipe.algorithm(members[0].role) if len(members) == 1 else self.recipe.activation
+        # the same tensors in the same representation have one answer, whichever scheme asks
         key = (tuple(p.name for p in members), members[0].spec, algorithm)
         if key not in self._known:
             self._known[key] = self._solved(members, algorithm)
@@ -240,14 +247,17 @@ def solve_plan(
         if keep and point.params is not None:
             continue
         params[point.name], algorithms[point.name] = solver.weight(graph, point)
+    # one range for all members of a tie, from their values together
     for members in plan.groups().values():
         open_points = [p for p in members if not (p.fixed or (keep and p.params is not None))]
+        # a learned or stored range of one member binds the others of its tie
         known = next((p.params for p in members if p.params is not None and not p.fixed), None)
         if not open_points:
             continue
         found, algorithm = (known, "tied") if keep and known is not None else solver.group(members)
         for p in open_points:
             params[p.name], algorithms[p.name] = found, algorithm
+            # nothing to measure an error on: the range is the value itself, and another image may exceed it
             if seen.histograms[p.name].low == seen.histograms[p.name].high:
                 constant.append(p.name)
     if constant:

@@ -59,6 +59,7 @@ def insert(graph: Graph, plan: Plan, make: NodeFactory, *, bias: dict[str, np.nd
         PlanError: The plan has no ranges or names tensors that the graph does not have.
     """
     plan.require_calibrated()
+    # before the copy: a plan of another model fails by the name of its first point
     check_fits(graph, plan)
     module = copy_module(graph)
     add_bias(module, bias or {})
@@ -72,11 +73,13 @@ def insert(graph: Graph, plan: Plan, make: NodeFactory, *, bias: dict[str, np.nd
         assert isinstance(source, fx.Node)
         with module.graph.inserting_before(layers[point.name][0]):
             quantized = make(module, source, point, point.name)
+        # one node for all readers: two would be two parameters for a runtime
         for reader in layers[point.name]:
             reader.update_arg(1, quantized)
     for point in plan.activations:
         for site in point.sites:
             source = nodes[graph.fx_name(site.tensor)]
+            # the list is taken before the new node, itself a user, is put in
             readers = [nodes[graph.fx_name(c)] for c in site.consumers] or list(source.users)
             with module.graph.inserting_after(source):
                 quantized = make(module, source, point, site.tensor)

@@ -93,16 +93,19 @@ class Histogram:
         return result
 
     def _grow(self, exponent: int) -> None:
+        # nothing to move yet
         if self.empty or not self.counts.any():
             self.exponent = max(exponent, self.exponent)
             return
         while self.exponent < exponent:
             wide = np.zeros_like(self.counts)
             wide[BINS // 4 : 3 * BINS // 4] = self.counts.reshape(-1, 2).sum(1)
+            # pairs of bins merge into the middle half: the outer quarters are the new values' room
             self.counts, self.exponent = wide, self.exponent + 1
 
 
 def _exponent(radius: float) -> int:
+    # strictly above the value, since the last bin is open at its end
     return max(math.floor(math.log2(radius)) + 1, -63) if radius > 0 else -63
 
 
@@ -123,10 +126,12 @@ def solve(hist: Histogram, spec: QuantSpec, algorithm: Algorithm, *, percentile:
     """
     if hist.empty:
         raise CalibrationError("no values were seen")
+    # one value alone has no error to minimise
     if algorithm is Algorithm.MINMAX or hist.low == hist.high:
         return from_range(hist.low, hist.high, spec)
     if algorithm is Algorithm.PERCENTILE:
         return from_range(*_percentile(hist, percentile), spec)
+    # empty bins add nothing to the loss, which a search evaluates a hundred times and more
     filled = hist.counts > 0
     values, weights = hist.centers[filled], hist.counts[filled].astype(np.float64)
     if algorithm is Algorithm.ENTROPY:
@@ -173,6 +178,7 @@ def _divergence(x: Floats, weights: Floats, params: QParams, spec: QuantSpec) ->
     reference = weights.copy()
     outside = (x < low) | (x > high)
     inside_mass = np.bincount(index, np.where(outside, 0.0, weights))
+    # the mass of a step is spread evenly over the bins that it holds, as the quantizer cannot tell them apart
     members = np.maximum(np.bincount(index, np.where(outside, 0.0, 1.0)), 1)
     spread = np.where(outside, 0.0, (inside_mass / members)[index])
     # mass beyond the range is counted at the range's ends in the reference, where the quantized one has none
@@ -234,6 +240,7 @@ def _line(loss: Callable[[float], float], start: float, least: float | None) -> 
         look(np.geomspace(least, 1.0, round(24 * math.log(least) / math.log(0.02))))
     for ratio in (1.12, 1.025):
         best = min(tried, key=tried.__getitem__)
+        # twice finer around the best: the loss is smooth at this scale
         look(np.geomspace(best / ratio, min(best * ratio, 1.0), 9))
     return min(tried, key=tried.__getitem__)
 
@@ -262,6 +269,7 @@ def solve_weight(weight: npt.NDArray[np.float32], spec: QuantSpec, algorithm: Al
     amax = np.abs(rows).max(1).astype(np.float64)
     row_spec = replace(spec, symmetric=True, axis=0)
     best, least = amax, np.full(len(rows), np.inf)
+    # a grid rather than a search, since the loss has local minima
     for f in (1.0,) if algorithm is Algorithm.MINMAX else np.linspace(1.0, 0.5, 41):
         params = from_range(-amax * f, amax * f, row_spec)
         error = ((fake_quantize(rows, params, row_spec) - rows) ** 2).sum(1)
@@ -269,6 +277,7 @@ def solve_weight(weight: npt.NDArray[np.float32], spec: QuantSpec, algorithm: Al
         best, least = np.where(better, amax * f, best), np.where(better, error, least)
     params = from_range(-best, best, row_spec)
     if spec.safe_pairs:
+        # a larger scale makes smaller integers, so that pairs of them fit
         floor = least_scale(torch.from_numpy(weight), spec.axis).numpy()
         params = QParams(np.maximum(params.scale, floor), params.zero_point)
     return params if spec.axis is not None else QParams(params.scale[0], params.zero_point[0])

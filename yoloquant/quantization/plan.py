@@ -120,6 +120,7 @@ class Plan:
     notes: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
+        # everything finds points by name, and a second one would be lost in silence
         if len({p.name for p in self.points}) != len(self.points):
             raise PlanError(f"plan '{self.scheme}' names a point twice")
 
@@ -147,6 +148,7 @@ class Plan:
         """Activation points by the range they share: a tie's name, or the point's own."""
         groups: dict[str, list[Point]] = {}
         for point in self.activations:
+            # names of ties and of points cannot meet: a tie is called by one of its own members
             groups.setdefault(point.tie or point.name, []).append(point)
         return {name: tuple(members) for name, members in groups.items()}
 
@@ -204,12 +206,14 @@ class Plan:
                 raise PlanError(f"plan version {data['version']} is not supported; this release reads {PLAN_VERSION}")
             points = tuple(Point.from_dict(p) for p in data["points"])
             height, width = data["imgsz"]
+            # checkpoints are untrusted: every value is converted, so that damage shows here and not in an export
             return cls(str(data["scheme"]), (int(height), int(width)), points, tuple(data["notes"]))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
             raise PlanError(f"this is not a quantization plan: {exc!r}") from exc
 
     def to_json(self) -> str:
         """The plan as JSON; float32 ranges survive exactly."""
+        # a float32 written as the shortest Python float reads back as the same float32
         return json.dumps(self.to_dict(), separators=(",", ":"), allow_nan=False)
 
     @classmethod
@@ -258,11 +262,13 @@ def ties(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     def find(x: str) -> str:
         parent.setdefault(x, x)
         while parent[x] != x:
+            # path halving
             parent[x] = parent[parent[x]]
             x = parent[x]
         return x
 
     for a, b in pairs:
+        # the smaller name stands for a group whatever the order of pairs: plans of one model compare equal
         ra, rb = sorted((find(a), find(b)))
         parent[rb] = ra
     return {x: find(x) for x in parent}

@@ -49,6 +49,7 @@ class QuantSpec:
     @property
     def qmin(self) -> int:
         """Smallest integer."""
+        # without -128 a weight's range is symmetric
         full = -(1 << (self.bits - 1)) + int(self.narrow_range)
         return max(full, -HALF) if self.half_range else full
 
@@ -74,6 +75,7 @@ class QParams:
     def __post_init__(self) -> None:
         scale = np.asarray(self.scale, np.float32)
         zero_point = np.asarray(self.zero_point, np.int32)
+        # runtimes know one scale per tensor or per slice of one axis, nothing between
         if scale.shape != zero_point.shape or scale.ndim > 1:
             raise PlanError(f"scale {scale.shape} and zero_point {zero_point.shape} must both be () or (channels,)")
         if not (np.isfinite(scale).all() and (scale > 0).all()):
@@ -122,6 +124,7 @@ def from_range(low: npt.ArrayLike, high: npt.ArrayLike, spec: QuantSpec) -> QPar
     Returns:
         The parameters; a range of width 0 gets the smallest usable scale rather than an error.
     """
+    # in float64: the division below must not lose what float32 scales can express
     lo = np.minimum(np.asarray(low, np.float64), 0.0)
     hi = np.maximum(np.asarray(high, np.float64), 0.0)
     if spec.symmetric:
@@ -129,6 +132,7 @@ def from_range(low: npt.ArrayLike, high: npt.ArrayLike, spec: QuantSpec) -> QPar
         return QParams(scale, np.zeros_like(scale, dtype=np.int32))
     steps = spec.qmax - spec.qmin
     scale = np.maximum((hi - lo) / steps, MIN_SCALE).astype(np.float32)
+    # by the scale as it will be stored, not as it was before rounding to float32
     zero_point = np.clip(np.round(spec.qmin - lo / scale.astype(np.float64)), spec.qmin, spec.qmax)
     return QParams(scale, zero_point.astype(np.int32))
 

@@ -79,11 +79,14 @@ def derive(graph: Graph, scheme: Scheme) -> Plan:
         Points in execution order, each weight before the activation of its operation; fixed ranges are filled in.
     """
     placement = scheme.place(graph)
+    # by the tensor that computed the values: what is only moved has its range
     sites: dict[str, list[tuple[Site, str]]] = {}
     for site, reason in placement.sites:
         sites.setdefault(graph.root(site.tensor), []).append((site, reason))
     pairs = [(graph.root(a), graph.root(b)) for a, b in placement.ties]
+    # a prescribed range cannot be shared: its neighbours would have to take it too
     fixed = {n for n in sites if scheme.unit_fixed and graph.ops[n].kind is OpKind.UNIT}
+    # a tensor that is not quantized has no range to share
     groups = ties((a, b) for a, b in pairs if a in sites and b in sites and not {a, b} & fixed)
     points: list[Point] = []
     seen: set[str] = set()
@@ -148,6 +151,7 @@ def adapt(graph: Graph, plan: Plan, scheme: Scheme) -> Plan:
     points = []
     for point in derived.points:
         known = plan.by_name.get(point.name)
+        # the same weight, but with integers up to 64: its scale must grow
         if point.spec.half_range and known is not None and known.params is not None and not known.spec.half_range:
             weight = graph.module.get_parameter(f"{point.name.removesuffix(':weight')}.weight").detach().numpy()
             point = replace(point, params=solve_weight(weight, point.spec, Algorithm.MSE), algorithm="mse")
@@ -229,10 +233,12 @@ def complete(graph: Graph, *, repeat: bool = False) -> Placement:
     for op in graph.body():
         readers = [graph.ops[u] for u in graph.users[op.name]]
         if op.kind in PASSING:
+            # in a chain of moves only the last result is read by an operation that looks for a pair
             last = op.shape is not None and not all(r.kind in PASSING and not r.tail for r in readers)
             if repeat and last:
                 sites.append((Site(op.name), "moves values only: keeps their range"))
             continue
+        # a pair between them would stop runtimes from fusing the two
         if op.kind in WEIGHTED and len(readers) == 1 and readers[0].kind is OpKind.RELU:
             continue
         sites.append((Site(op.name), _reason(graph, op)))
@@ -263,6 +269,7 @@ def operands(graph: Graph, wanted: Callable[[Graph, OpNode, str], str]) -> Place
     """
     sites: list[tuple[Site, str]] = []
     for op in graph.body():
+        # the decode stays float: coordinates need more than 256 steps
         edges = {u: wanted(graph, graph.ops[u], op.name) for u in graph.users[op.name] if not graph.ops[u].tail}
         chosen = {u: why for u, why in edges.items() if why}
         if chosen:

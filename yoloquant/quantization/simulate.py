@@ -36,6 +36,7 @@ class FixedFakeQuantize(nn.Module):
         """Return ``x`` on its grid; shape and dtype stay."""
         spec = self.spec
         if spec.axis is not None and self.scale.numel() > 1:
+            # torch's kernels round half to even and compute in float32, like ONNX's QuantizeLinear
             return torch.fake_quantize_per_channel_affine(
                 x, self.scale, self.zero_point, spec.axis, spec.qmin, spec.qmax
             )
