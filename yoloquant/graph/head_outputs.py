@@ -11,6 +11,7 @@ from enum import Enum
 
 from torch import fx
 
+from .export_program import operation_name
 from .ops import PASSING, OpKind, OpNode
 from .trace import Graph
 
@@ -95,7 +96,7 @@ def _followed(graph: Graph, start: _Stretch) -> list[tuple[str, bool]]:
 
 def _moved(node: fx.Node, source: fx.Node, here: _Stretch) -> tuple[int, int] | None:
     """Where a run of channels lies in a moving operation's result; None if it is not in there."""
-    operation = str(getattr(node.target, "_opname", None) or getattr(node.target, "__name__", "")).split(".")[0]
+    operation = operation_name(node)
     axis = node.args[-1] if operation in {"cat", "split_with_sizes"} and isinstance(node.args[-1], int) else 0
     if operation == "cat" and axis == 1:
         before = 0
@@ -116,8 +117,7 @@ def _moved(node: fx.Node, source: fx.Node, here: _Stretch) -> tuple[int, int] | 
 
 
 def _splits_channels(node: fx.Node) -> bool:
-    short = str(getattr(node.target, "_opname", "")).split(".")[0]
-    return short == "split_with_sizes" and len(node.args) > 2 and bool(node.args[2] == 1)
+    return operation_name(node) == "split_with_sizes" and len(node.args) > 2 and bool(node.args[2] == 1)
 
 
 def _is_computed_with(graph: Graph, unit: OpNode) -> bool:

@@ -21,6 +21,7 @@ from torch import fx, nn
 from ..errors import ModelError
 from ..runtime.tasks import spec_of
 from ..types import ModelInfo
+from .export_program import export_program, operation_name
 from .ops import INPUT, PASSING, WEIGHTED, OpKind, OpNode
 
 __all__ = ["INPUT", "PASSING", "WEIGHTED", "Graph", "OpKind", "OpNode", "trace"]
@@ -148,21 +149,10 @@ def trace(module: nn.Module, info: ModelInfo) -> Graph:
     Raises:
         ModelError: torch.export cannot trace the model, or it has no convolution.
     """
-    example = torch.zeros(1, info.channels, *info.imgsz)
+    program = export_program(module, info.channels, info.imgsz, f"{info.task.value} model", settled=True)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            # Ultralytics computes anchors on the first call of a size and keeps them: traced later they would be code
-            module(example)  # builds the anchors for this size
-            exported = torch.export.export(module, (example,), strict=False)
-            # with an empty table: functional forms of in-place operations, and nothing broken up further
-            exported = exported.run_decompositions({})
-        except Exception as exc:
-            raise ModelError(
-                f"the {info.task.value} model cannot be traced at imgsz={info.imgsz[0]}x{info.imgsz[1]}: {exc}; "
-                "custom layers must be traceable by torch.export"
-            ) from exc
-        unlifted = exported.module()
+        unlifted = program.module()
     graph_module = fx.GraphModule(unlifted, unlifted.graph)
     _canonicalise(graph_module)
     names, ops = _describe(graph_module)
@@ -194,7 +184,7 @@ def _rename(node: fx.Node, name: str) -> None:
 
 
 def _rewrite(graph: fx.Graph, node: fx.Node) -> None:
-    short = _short(node)
+    short = operation_name(node)
     if short in _NO_OPS or short.startswith("_assert"):
         if node.users:
             node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
@@ -231,7 +221,7 @@ def padded_averages(graph: Graph) -> list[str]:
 
 
 def _counts_padding(node: fx.Node) -> bool:
-    if _short(node) != "avg_pool2d":
+    if operation_name(node) != "avg_pool2d":
         return False
     given = dict(zip(("input", "kernel", "stride", "padding", "ceil", "counts"), node.args, strict=False))
     padding = given.get("padding", node.kwargs.get("padding", 0))
@@ -247,14 +237,6 @@ def _pools_globally(node: fx.Node) -> bool:
     return source.meta["val"].dim() == 4 and tuple(result.shape[2:]) == (1, 1)
 
 
-def _short(node: fx.Node) -> str:
-    target = node.target
-    if target is operator.getitem:
-        return "getitem"
-    packet = getattr(target, "_opname", None) or getattr(target, "__name__", str(target))
-    return str(packet).split(".")[0]
-
-
 def _describe(gm: fx.GraphModule) -> tuple[dict[str, str], dict[str, OpNode]]:
     """Give every operation its stable name and its description, tail still unmarked."""
     counts: Counter[tuple[str, str]] = Counter()
@@ -265,7 +247,7 @@ def _describe(gm: fx.GraphModule) -> tuple[dict[str, str], dict[str, OpNode]]:
         if node.op == "placeholder":
             name, path, kind = INPUT, "", OpKind.INPUT
         elif node.op == "call_function":
-            path, short = _module_path(node), _short(node)
+            path, short = _module_path(node), operation_name(node)
             name = f"{path}:{short}:{counts[path, short]}"
             # numbered within module and operation: inserting a layer elsewhere renames nothing
             counts[path, short] += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -71,14 +70,6 @@ def node_shape(node: fx.Node) -> tuple[int, ...] | None:
     """Shape of a node's only result; None for several."""
     value = node.meta.get("val")
     return tuple(int(s) for s in value.shape) if isinstance(value, torch.Tensor) else None
-
-
-def node_kind(node: fx.Node) -> str:
-    """Name of a node's operation, without its overload."""
-    if node.target is operator.getitem:
-        return "getitem"
-    packet = getattr(node.target, "_opname", None) or getattr(node.target, "__name__", str(node.target))
-    return str(packet).split(".")[0]
 
 
 def module_path(node: fx.Node) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from torch import fx
 
+from ..graph.export_program import operation_name
 from .channel_graph import Conv, MatMul
-from .channel_labels import module_path, node_kind, node_shape, spread, varies_along
+from .channel_labels import module_path, node_shape, spread, varies_along
 from .channel_state import Channels
 
 
@@ -30,7 +31,7 @@ def linear(channels: Channels, node: fx.Node) -> Any:
 def convolution(channels: Channels, node: fx.Node) -> Any:
     """Labels of a convolution's result, transposed or not."""
     groups: Any = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
-    return _weighted(channels, node, axis=1, transposed=node_kind(node) == "conv_transpose2d", groups=int(groups))
+    return _weighted(channels, node, axis=1, transposed=operation_name(node) == "conv_transpose2d", groups=int(groups))
 
 
 def _weighted(channels: Channels, node: fx.Node, *, axis: int, transposed: bool, groups: int) -> Any:

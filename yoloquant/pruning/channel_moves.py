@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import fx
 
+from ..graph.export_program import operation_name
 from .channel_graph import Equal, Split
-from .channel_labels import Labels, module_path, node_kind, split_dimension, varies_along
+from .channel_labels import Labels, module_path, split_dimension, varies_along
 from .channel_state import Channels
 
 MOVES = frozenset(
@@ -33,7 +34,7 @@ def move(channels: Channels, node: fx.Node) -> Any:
     arguments = [torch.from_numpy(np.array(value)), *node.args[1:]]
     result: Any = node.target(*arguments, **node.kwargs)  # type: ignore[operator]
     moved = [r.numpy() for r in result] if isinstance(result, (list, tuple)) else result.numpy()
-    _check_move(channels, node, node_kind(node), value, moved)
+    _check_move(channels, node, operation_name(node), value, moved)
     return moved
 
 
@@ -109,6 +110,6 @@ def _names_sizes(channels: Channels, node: fx.Node, after: Labels) -> bool:
     in_head = f"{module_path(node)}.".startswith(channels.head)
     if in_head or channels.attention_of(node) is not None or channels.parameter(node.args[0]):
         return False
-    sizes: Any = node.args[-1] if node_kind(node) != "unflatten" else ()
+    sizes: Any = node.args[-1] if operation_name(node) != "unflatten" else ()
     varies = [i for i in range(after.ndim) if varies_along(after, i)]
     return not varies or len(sizes) != after.ndim or any(sizes[i] != -1 for i in varies)

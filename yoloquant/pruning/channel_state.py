@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from torch import fx, nn
 
+from ..graph.export_program import operation_name
 from .channel_graph import ChannelDim, ChannelGraph, Conv, Equal, MatMul
-from .channel_labels import Labels, Union, arrays, map_tensors, module_path, node_kind
+from .channel_labels import Labels, Union, arrays, map_tensors, module_path
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class Channels:
         """Labels of the result of an operation that is not known here: none, and what it reads must stay."""
         # what reads no channels, such as arithmetic on sizes, costs no freedom
         if any(bool(a.any()) for a in arrays(self.value(node.args))):
-            logger.debug("%s at %s is not known: its channels stay", node_kind(node), module_path(node))
+            logger.debug("%s at %s is not known: its channels stay", operation_name(node), module_path(node))
             self.mark_unprunable(self.value(node.args))
         return self.zeros(node)
 

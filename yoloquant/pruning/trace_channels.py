@@ -11,19 +11,17 @@ the attention of YOLO11 and later, and does not know that the halves of a ``chun
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
 import numpy as np
-import torch
 from torch import fx, nn
 
-from ..errors import ModelError
+from ..graph.export_program import export_program, operation_name
 from . import channel_layers, channel_moves
 from .channel_graph import ChannelGraph
-from .channel_labels import Labels, leaves, node_kind, node_shape, spread, varies_along
+from .channel_labels import Labels, leaves, node_shape, spread, varies_along
 from .channel_state import Channels
 
 _ELEMENTWISE = frozenset(
@@ -58,7 +56,7 @@ def trace_channels(module: nn.Module, imgsz: tuple[int, int], channels: int = 3)
     Raises:
         ModelError: The model cannot be traced.
     """
-    program = _export(module, imgsz, channels)
+    program = export_program(raw_twin(module), channels, imgsz)
     seen = Channels(module, program)
     for node in program.graph.nodes:
         if node.op == "placeholder":
@@ -87,23 +85,8 @@ def raw_twin(module: nn.Module) -> nn.Module:
     return twin  # type: ignore[no-any-return]
 
 
-def _export(module: nn.Module, imgsz: tuple[int, int], channels: int) -> Any:
-    twin = raw_twin(module)
-    # values do not matter: only shapes and the operations that run are looked at
-    example = torch.zeros(1, channels, *imgsz)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return torch.export.export(twin, (example,), strict=False)
-        except Exception as exc:
-            raise ModelError(
-                f"the model cannot be traced at imgsz={imgsz[0]}x{imgsz[1]}: {exc}; custom layers must be traceable by "
-                "torch.export"
-            ) from exc
-
-
 def _call(channels: Channels, node: fx.Node) -> Any:
-    short = node_kind(node)
+    short = operation_name(node)
     # in-place twins and overloads share a name here: what counts is what happens to channels
     known = _HANDLERS.get(short)
     return channels.unknown(node) if known is None else known(channels, node)
