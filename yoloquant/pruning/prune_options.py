@@ -19,7 +19,14 @@ SHARE = "the share to remove, between 0 and 1, for instance 0.5"
 class PruneOptions:
     """Pruning, and the training that follows it."""
 
-    amount: float = option(default=0.5, gt=0, lt=1, help="share of target to remove, between 0 and 1", allowed=SHARE)
+    amount: float = option(
+        default=0.5,
+        gt=0,
+        lt=1,
+        help="share of target to remove, between 0 and 1",
+        aliases=("pruning_ratio",),
+        allowed=SHARE,
+    )
     target: Measure = option(
         default=Measure.FLOPS,
         help="what the share is of: flops (multiplications), parameters, channels, or latency measured in runtime=; "
@@ -41,8 +48,14 @@ class PruneOptions:
     round_to: int | None = option(
         default=None, ge=1, help="pruned layers keep a multiple of so many channels; the runtime's own if not given"
     )
-    max_ratio: float = option(default=0.8, gt=0, lt=1, help="largest share of a layer that may go")
-    ignored: Names = option(default=(), help="layers that stay, separated by commas; patterns with * are allowed")
+    max_ratio: float = option(
+        default=0.8, gt=0, lt=1, help="largest share of a layer that may go", aliases=("max_pruning_ratio",)
+    )
+    ignored: Names = option(
+        default=(),
+        help="layers that stay, separated by commas; patterns with * are allowed",
+        aliases=("ignored_layers",),
+    )
     steps: int = option(default=1, ge=1, help="prune in so many steps, each followed by its share of the epochs")
     blocks: int = option(default=0, ge=0, help="whole residual bottlenecks to take out first")
     runtime: str = option(default="openvino", help="target whose latency and channel multiple count")

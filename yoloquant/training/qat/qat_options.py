@@ -71,11 +71,13 @@ class QATOptions:
         default=0.0,
         ge=0,
         help="weight of the pull towards grid points that keeps weights from oscillating; it grows from 0",
+        aliases=("oscillation_dampening",),
     )
     local_weight: float = option(
         default=0.0,
         ge=0,
         help="weight of the error that each range makes by itself, for that range alone: repairs badly calibrated ones",
+        aliases=("reconstruction_weight",),
     )
     images: int = option(
         default=128, ge=8, help="how many training images calibrate the ranges that training starts from"
