@@ -38,6 +38,7 @@ def _begin(trainer: QATTrainer) -> None:
         tap=None if teacher is None else FeatureExtractor(student, outputs, features),
         quantizers=quantizers_of(student),
     )
+    # ranges are averaged with the weights: a best epoch is chosen by both
     trainer.ema.decay = Average(len(trainer.train_loader))
     trainer.reference_detections = None
     trainer.loss_items = {}
@@ -65,6 +66,7 @@ class Average:
 def host_criterion(student: Any, epochs: int) -> Any:
     """Ultralytics' loss, which of an end-to-end head shifts its weights with every epoch done."""
     criterion = student.init_criterion()
+    # only losses of end-to-end heads have a schedule
     if epochs and hasattr(criterion, "updates"):
         criterion.updates = epochs - 1
         criterion.update()
@@ -80,6 +82,7 @@ def _advance(trainer: QATTrainer) -> None:
     """Before an epoch, whose order of images depends on nothing but the seed and its number: resuming keeps it."""
     sampler = getattr(trainer.train_loader, "sampler", None)
     if isinstance(sampler, RandomSampler):
+        # seed and epoch side by side, so that no two of them give one number
         sampler.generator = torch.Generator().manual_seed((trainer.args.seed << 32) + trainer.epoch)
     trainer.accumulation.fill(unwrap_model(trainer.model))
     unwrap_model(trainer.model).criterion.progress = trainer.epoch / max(trainer.epochs - 1, 1)

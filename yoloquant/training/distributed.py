@@ -32,6 +32,7 @@ def from_first(value: T) -> T:
     """The first process's value, on every process."""
     if world_size() == 1:
         return value
+    # torch broadcasts a list in place
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
@@ -64,6 +65,7 @@ def launching(trainer: TaskTrainer) -> Iterator[None]:
     Raises:
         TrainingError: One of them failed.
     """
+    # the only flag that keeps Ultralytics from emptying the folder
     resume, trainer.resume = trainer.resume, True
     try:
         yield

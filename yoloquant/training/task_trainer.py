@@ -88,6 +88,7 @@ class TaskTrainer:
     def __init_subclass__(cls) -> None:
         """Note which task a class is for."""
         super().__init_subclass__()
+        # a kind of training, not one of its classes for a task
         if TaskTrainer in cls.__bases__:
             cls.by_task = {}
         else:
@@ -95,6 +96,7 @@ class TaskTrainer:
 
     def __new__(cls, cfg: Any = None, overrides: dict[str, Any] | None = None, _callbacks: Any = None) -> Any:
         """Choose the trainer of the task."""
+        # a class for a task was named, or chosen below
         if TaskTrainer not in cls.__bases__:
             return super().__new__(cls)
         task = (overrides or {}).get("task") or Task.DETECT.value
@@ -115,6 +117,7 @@ class TaskTrainer:
         """Read Ultralytics' data sets, and plain folders of images without labels."""
         folder = Path(str(self.args.data))
         self.unlabelled = unlabelled.is_written(folder)  # for a resumed run, or by the parent of this process
+        # a classifier's data set is a folder of folders, whose names are the labels
         if unlabelled.is_folder_of_images(folder) and self.args.task != Task.CLASSIFY.value:
             if self.settings.needs_labels:
                 raise UsageError(

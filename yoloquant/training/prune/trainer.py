@@ -84,6 +84,7 @@ class PruneTrainer(TaskTrainer):
 
     def train(self) -> Any:
         """Prune, then train; workers of a distributed run are given the pruned checkpoint and the settings."""
+        # workers are given the pruned checkpoint as their model
         if RANK == -1 and not self.resume and not self._prepared:
             self.prepare()
         if not self.ddp:
@@ -142,6 +143,7 @@ class PruneTrainer(TaskTrainer):
         checkpoint = super().setup_model()  # type: ignore[misc]
         self.model.requires_grad_(True)
         self.model.args = self.args
+        # a file, since resuming and other processes have nothing else to learn from
         stored = Path(str(self.wdir)) / TEACHER
         if self.prune.distils and stored.is_file():
             self.teacher = load_model(stored, allow_unsafe=self.prune.allow_unsafe).module
@@ -182,6 +184,7 @@ class PruneTrainer(TaskTrainer):
         if not self.prune.needs_labels:
             self.ema.ema.criterion = NoLoss()  # it is only scored: its own loss was not asked for
         found = super().validate()  # type: ignore[misc]
+        # a model that is still denser than asked scores better, and is not what was asked for
         if self.masks is not None and not self.masks.done:
             self.best_fitness = None
             self.stopper.best_fitness, self.stopper.best_epoch = 0.0, self.epoch
@@ -200,6 +203,7 @@ class PruneTrainer(TaskTrainer):
         if RANK == 0:
             scores = {"best": float(self.best_fitness or 0.0), "unpruned": self.unpruned_fitness}
             (Path(str(self.save_dir)) / SCORES).write_text(json.dumps(scores), encoding="utf-8")
+        # a finished run is not resumed
         for name in (START, TEACHER, MASKS):
             (Path(str(self.wdir)) / name).unlink(missing_ok=True)
 

@@ -64,6 +64,7 @@ def read(path: Any) -> ResumableRun:
             f"'{path}' holds no interrupted run: it is finished, or was not trained here. Start a new one with "
             f"model={path}, or give last.pt of the run to resume"
         )
+    # what resuming cannot do without; the rest has defaults
     missing = {"options", "epoch", "model", "ema", "optimizer", "random", "float"} - set(run)
     if missing:
         raise ArtifactError(f"'{path}' is damaged: its run lacks {', '.join(sorted(missing))}")
@@ -137,6 +138,7 @@ def write(trainer: QATTrainer, path: Path, plan: Plan, *, run: dict[str, Any] | 
     content = {
         "epoch": trainer.epoch if run is not None else -1,
         "best_fitness": float(trainer.best_fitness),
+        # Ultralytics reads ``ema`` where there is one, and half the file suffices
         "model": None,
         "ema": artifact.model.module,
         "updates": trainer.ema.updates,
@@ -172,6 +174,7 @@ def restore(trainer: QATTrainer, found: ResumableRun) -> None:
         trainer.plan = Plan.from_json(run["plan"])
         trainer.history.restore(run["history"])
         trainer.best_fitness = run["best_fitness"]
+        # Ultralytics' early stopping has no method to set its state
         trainer.stopper.__dict__.update(run["stopper"])
         trainer.start_epoch = int(run["epoch"]) + 1
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, PlanError) as exc:
@@ -189,6 +192,7 @@ def restore_progress(trainer: QATTrainer, found: ResumableRun) -> None:
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise ArtifactError(f"'{found.source.source}' is damaged: its gradients cannot be read ({exc!r})") from exc
     states = [found.run["random"], *found.run.get("random_others", ())]
+    # as many processes as before: each goes on with its own randomness
     if len(states) == ranks.world_size():
         restore_random_state(states[max(RANK, 0)], trainer.train_loader)
     elif RANK > 0:  # more or fewer processes than before: no two of them may go on alike

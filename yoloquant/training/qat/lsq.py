@@ -54,6 +54,7 @@ class LSQQuantizer(nn.Module):
         super().__init__()
         self.names, self.spec, self.trainable = names, spec, trainable
         self.grid = IntegerGrid(spec.qmin, spec.qmax)
+        # buffers, so that checkpoints and the averaged model carry them
         self.register_buffer("start", torch.from_numpy(params.scale.copy()))
         self.register_buffer("zero", torch.from_numpy(params.zero_point.copy()))  # int32: no averaging touches it
         self.register_buffer("least", torch.zeros_like(self.start))
@@ -61,6 +62,7 @@ class LSQQuantizer(nn.Module):
             self.log_ratio = nn.Parameter(torch.zeros_like(self.start))
         else:
             self.register_buffer("log_ratio", torch.zeros_like(self.start))
+        # a symmetric range has no second end
         learns_zero = trainable and offset and not spec.symmetric
         self.log_low = nn.Parameter(torch.zeros_like(self.start)) if learns_zero else None
 
@@ -79,6 +81,7 @@ class LSQQuantizer(nn.Module):
         Args:
             elements: Values per image (or per channel) that it quantizes, for the size of its gradient.
         """
+        # with both ends learned the step follows from how much wider the range has become
         if self.log_low is not None:
             return self.start * self._ends(elements)[0]
         learned = self._damped(self.start * self.log_ratio.exp(), elements)
@@ -111,6 +114,8 @@ class LSQQuantizer(nn.Module):
         return wider, steps * low.exp() / wider
 
     def _damped(self, value: Tensor, elements: float) -> Tensor:
+        # LSQ's gradient scale (arXiv 1902.08153, section 2.2): else large tensors would move their range faster than
+        # the weights learn
         factor = 1.0 / math.sqrt(elements * self.grid.qmax)
         return ScaleGradient.apply(value, factor)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -122,6 +127,7 @@ class LSQQuantizer(nn.Module):
             shape[axis] = -1
             scale = self.scale(x.numel() // self.start.numel()).reshape(shape)
             return FakeQuantizeChannels.apply(x, scale, self.grid)  # type: ignore[no-any-return, no-untyped-call]
+        # per image: the size of a batch is not a property of the range
         elements = x.numel() // max(x.shape[0] if x.dim() else 1, 1)
         scale, zero = self.scale(elements).reshape(()), self.zero_point(elements).reshape(())
         return FakeQuantize.apply(x, scale, zero, self.grid)  # type: ignore[no-any-return, no-untyped-call]
@@ -157,6 +163,7 @@ class LSQQuantizer(nn.Module):
         shape = [1] * x.dim()
         if self.spec.axis is not None and self.start.numel() > 1:
             shape[self.spec.axis] = -1
+        # the pull is on weights alone: a larger step would make every distance smaller
         step = self.scale().detach().reshape(shape)
         return (((x - quantized.detach()) / step) ** 2).mean()
 

@@ -88,6 +88,7 @@ class QATTrainer(TaskTrainer):
         if RANK in {-1, 0}:
             (self.save_dir / SETTINGS).write_text(json.dumps(self.qat.to_dict(), indent=2), encoding="utf-8")
         for event, callback in CALLBACKS.items():
+            # callbacks, since Ultralytics has no method to override at these places
             if callback not in self.callbacks[event]:  # workers of a distributed run are given their parent's
                 self.add_callback(event, callback)
 
@@ -102,6 +103,7 @@ class QATTrainer(TaskTrainer):
 
     def train(self) -> Any:
         """Train; the workers of a distributed run are given the settings, and the model where it is a live one."""
+        # in one process; the parent of several only starts them
         if not self.ddp:
             return super().train()  # type: ignore[misc]
         self.args.qat = self.qat.to_dict()
@@ -133,6 +135,7 @@ class QATTrainer(TaskTrainer):
             return live
         stored = load_model(path, allow_unsafe=self.qat.allow_unsafe)
         ours, theirs = live.module.state_dict(), stored.module.state_dict()
+        # a plan fits the weights that it was calibrated for, not others of the same shape
         same = list(ours) == list(theirs) and all(torch.equal(ours[k].cpu(), v) for k, v in theirs.items())
         return stored if same else live
 
@@ -144,11 +147,13 @@ class QATTrainer(TaskTrainer):
         source = self._load() if found is None else found.source
         self.check_classes(source.names)
         self.artifact, self.plan = start.calibrated(source, self.qat, self._calibration_data(), self.args.imgsz)
+        # loaded models are frozen for tracing
         module = copy.deepcopy(source.module).requires_grad_(True)
         module.args = self.args
         self.float_model = copy.deepcopy(module)
         merge_branches(self.float_model)
         attach(module, self.artifact.graph, self.plan, offset=self.qat.learn_offset, heads=self.qat.learn_heads)
+        # zeros that pruning paid for must outlive training
         if is_sparse(module):
             self.masks = Masks.start(module, MaskSpec(Pattern.KEEP))
         quantizers_of(module).keeps_distance = self.qat.damping > 0
@@ -181,8 +186,10 @@ class QATTrainer(TaskTrainer):
         """Ultralytics' optimizer, with the ranges in a group of their own: no weight decay, their own learning rate."""
         optimizer: torch.optim.Optimizer = super().build_optimizer(model, *args, **kwargs)  # type: ignore[misc]
         ranges = [p for m in model.modules() if isinstance(m, LSQQuantizer) for p in m.parameters()]
+        # by identity: tensors compare element by element
         chosen = {id(p) for p in ranges}
         for group in optimizer.param_groups:
+            # recent Ultralytics names its groups; without names their rates stay
             if group.get("param_group") in {"bn", "bias"}:
                 group["lr"] *= norm_ratio(self.qat)
             group["params"] = [p for p in group["params"] if id(p) not in chosen]
@@ -196,6 +203,8 @@ class QATTrainer(TaskTrainer):
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Ultralytics' preprocessing; BatchNorm statistics stay frozen."""
         for module in self.model.modules():
+            # Ultralytics puts the model into training mode every epoch; statistics are folded into quantized weights,
+            # which would jump with every batch
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
         prepared: dict[str, Any] = super().preprocess_batch(batch)  # type: ignore[misc]
@@ -212,6 +221,7 @@ class QATTrainer(TaskTrainer):
     def get_validator(self) -> Any:
         """Ultralytics' validator; for detectors one that also keeps the detections."""
         validator = super().get_validator()  # type: ignore[misc]
+        # other tasks have no fidelity in training yet: their validators do not give detections away
         if self.args.task == Task.DETECT.value:
             names = validator.loss_names if hasattr(validator, "loss_names") else None
             validator = CapturingValidator(
@@ -240,6 +250,7 @@ class QATTrainer(TaskTrainer):
         """Score the quantized model, and the float weights too where asked; None on all processes but the first."""
         plain_metrics = None
         if self.qat.float_val or epoch == 0:
+            # the same averaged weights, ranges off: how much of a change is quantization
             with disabled(self.ema.ema):
                 plain_metrics = self._run_validator()
         metrics = self._run_validator()
@@ -260,6 +271,7 @@ class QATTrainer(TaskTrainer):
         plots = self.validator.args.plots
         self.validator.captured = []
         try:
+            # validation in training computes the loss too, and this run's would ask the teacher for it
             self.ema.ema.criterion = NoLoss()
             found: dict[str, float] | None = self.validator(self)
             return found
@@ -310,6 +322,7 @@ class QATTrainer(TaskTrainer):
         With the last epoch the run is over.
         """
         plan = current_plan(self.ema.ema, self.plan)
+        # history counts epochs from 1; 0 is the calibrated model
         if self.history.best().epoch == self.epoch + 1:
             checkpoint.write(self, self.best, plan)
         checkpoint.write(self, self.last, plan, run=None if self.stop else checkpoint.run_state(self))
@@ -325,6 +338,7 @@ class QATTrainer(TaskTrainer):
     def _handle_nan_recovery(self, epoch: int) -> bool:
         """What every process calls between validation and checkpoint; the first one is told where the others stand."""
         self._require_finite(epoch)
+        # one process has its own state at hand when it writes
         if ranks.world_size() > 1:
             self.random_states = ranks.gathered(random_state(self.train_loader))
         return False
