@@ -68,6 +68,7 @@ class LiteRTBackend(Backend):
         self._input = detail["index"]
         self.input_shape = tuple(int(side) for side in detail["shape"])
         self.input_dtype = np.dtype(detail["dtype"])
+        # raw files take the camera's integers; without a scale nobody could say what they mean
         if self.input_dtype.kind != "f":
             scale, zero_point = detail["quantization"]
             if not scale:
@@ -130,6 +131,7 @@ class _Output:
 
     def read(self, interpreter: Any) -> np.ndarray:
         """Its present values, as ``decode.dequantize`` computes them."""
+        # a view of the interpreter's own memory: it is read before the next run and never kept
         stored = interpreter.tensor(self.index)()
         if self.dtype.kind == "f":
             np.copyto(self.values, stored)
@@ -156,10 +158,12 @@ def _ordered(interpreter: Any) -> list[dict[str, Any]]:
     """Outputs in the order of the converted module's results; the interpreter's own order may differ."""
     details = list(interpreter.get_output_details())
     signatures = interpreter.get_signature_list()
+    # files of older converters have none, and list their outputs in order
     if not signatures:
         return details
     runner = interpreter.get_signature_runner(next(iter(signatures)))
     by_name = {name: d["index"] for name, d in runner.get_output_details().items()}
+    # ``output_10`` comes behind ``output_9``, not behind ``output_1``
     names = sorted(by_name, key=lambda name: int(name.rsplit("_", 1)[-1]))
     by_index = {d["index"]: d for d in details}
     return [by_index[by_name[name]] for name in names]
@@ -207,6 +211,7 @@ def _try_delegate(module: Any, library: str, options: dict[str, str]) -> None:
     try:
         ended = subprocess.run(command, capture_output=True, timeout=_DELEGATE_S, check=False).returncode
     except (OSError, subprocess.TimeoutExpired):
+        # a slow or missing interpreter is no proof of a crash
         return  # it is tried here, and says what is wrong
     if ended < 0:
         raise TargetError(

@@ -74,10 +74,12 @@ class OpenVinoBackend(Backend):
     def run(self, tensor: np.ndarray) -> tuple[np.ndarray, ...]:
         """Run the network; see ``Backend.run``."""
         try:
+            # no copies: the caller keeps the tensor until the results are decoded
             self._request.infer([tensor], share_inputs=True, share_outputs=True)
         except RuntimeError as exc:
             raise TargetError(f"OpenVINO failed: {exc}") from exc
         outputs = (self._request.get_output_tensor(i).data for i in range(self._count))
+        # an IR of another origin may return another float type
         return tuple(o if o.dtype == np.float32 else o.astype(np.float32) for o in outputs)
 
     def executed(self) -> list[tuple[str, str, str]]:

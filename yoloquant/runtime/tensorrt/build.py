@@ -132,8 +132,10 @@ def engine_path(request: Request, identity: Identity, model: Path) -> Path:
     """Where the engine of a request lies on a device."""
     hashes = [file_sha256(model)]
     if request.options.dla is not None:
+        # the same network with other scales is another engine
         hashes.append(file_sha256(request.sources.calibration))
     key = identity.key(hashes, request.options.engine_key())
+    # names from checkpoints may hold anything; the key alone identifies the engine
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", model.stem)
     return request.engines / f"{stem}-{key[:16]}.engine"
 
@@ -152,6 +154,7 @@ def _usable(path: Path) -> bool:
 def _build(request: Request, api: TensorRT, identity: Identity, model: Path, path: Path) -> BuiltEngine:
     options = request.options
     timing_file = options.timing_cache or request.engines / f"timing-{identity.key()[:16]}.cache"
+    # measured kernels of earlier builds on this device: a rebuild takes a part of the time
     timings = timing_file.read_bytes() if timing_file.is_file() else b""
     compiled = compile_plan(api, model, options, request.sources.calibration, timings)
     if compiled.timings:
@@ -201,6 +204,7 @@ def deserialize(api: TensorRT, plan: bytes, dla_core: Any = None) -> Any:
         TargetError: TensorRT refuses it.
     """
     trt_logger = api.logger()
+    # the engine refers to runtime and logger without keeping them, which Python must do
     runtime = api.module.Runtime(trt_logger)
     if dla_core is not None:
         runtime.DLA_core = int(dla_core)
@@ -227,6 +231,7 @@ def find_engine(onnx: Path, identity: Identity, folder: Path | None = None) -> E
     hashes: dict[str, str] = {}
     engines = folder if folder is not None else onnx.parent / FOLDER
     reasons = []
+    # several may fit, built with other options: the last one is what the user tried last
     for path in sorted(engines.glob("*.engine"), key=lambda p: p.stat().st_mtime, reverse=True):
         try:
             found = read_header(path)

@@ -86,8 +86,10 @@ def build(
     """
     heads = head_levels(graph)
     module = insert(graph, plan, make_pair, bias=dict(bias or {}))
+    # the converter needs a pair at every float tensor, also where the plan lets a range pass through
     carry(module, graph, plan)
     body = cut_body(module, [graph.fx_name(name) for name in heads])
+    # decoded in float, raw heads as integers: see ``Variant``
     content = finish(convert(body, graph.info, raw=variant.raw), input_type=variant.input_type)
     file = Flatbuffer(content)
     check_integer_body(file, raw=variant.raw)
@@ -98,6 +100,7 @@ def build(
         p.name: located.weights[weights[p.name]] if p.kind is PointKind.WEIGHT else located.activations[p.name]
         for p in plan.points
     }
+    # the converter merges ranges on its own where it sees fit; that would be another plan
     check_scales(plan, read_points(file, plan.points, tensors))
     counts = Counter(f"{op.kind}{COMPUTED if multiplies_computed(file, op) else ''}" for op in file.ops)
     requantize = sum(op.kind == "QUANTIZE" and op.inputs[0] not in file.inputs for op in file.ops)
@@ -150,6 +153,7 @@ def head_levels(graph: Graph) -> tuple[str, ...]:
 
 def _branch(graph: Graph, name: str) -> tuple[OpNode, ...]:
     found = [op for op in graph.heads if op.branch == name]
+    # graphs may list levels in any order; decoders expect the largest map first
     return tuple(sorted(found, key=lambda op: -int(np.prod((op.shape or (0, 0, 0))[2:]))))
 
 
@@ -180,6 +184,7 @@ def check_biases(body: fx.GraphModule, file: Flatbuffer, located: Located) -> No
             continue
         wanted, stored = bias.detach().numpy().astype(np.float64), file.tensors[index]
         step = stored.scale.astype(np.float64)
+        # one step of rounding, and float32's own rounding of large biases
         wrong = np.abs(file.values(index) * step - wanted) > step + np.abs(wanted) * 1e-6
         if wrong.any():
             channel = int(np.argmax(wrong))

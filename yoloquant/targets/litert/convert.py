@@ -71,6 +71,7 @@ def cut_body(module: fx.GraphModule, heads: Sequence[str]) -> fx.GraphModule:
 
 def _dequantized(node: fx.Node) -> fx.Node:
     for first in node.users:
+        # the pair belongs to the result: cutting before it would leave the output in float
         if "quantize_per_tensor" in str(first.target) and len(first.users) == 1:
             return next(iter(first.users))
     return node
@@ -124,6 +125,7 @@ def _vary_constant_biases(body: fx.GraphModule) -> None:
             continue
         values = body.get_parameter(str(bias.target)).data
         if values.numel() > 1 and bool((values == values[0]).all()) and float(values[0]) != 0:
+            # the smallest change there is: far below one step of the int32 bias
             values[-1] = torch.nextafter(values[-1], torch.tensor(torch.inf))
 
 

@@ -171,6 +171,7 @@ class Flatbuffer:
         """Every float compute operator, in execution order."""
         needed: set[int] = set()  # tensors that an integer computation depends on
         found: list[FloatOp] = []
+        # backwards, since a float operator belongs to the tail only if nothing behind it needs integers
         for op in reversed(self.ops):
             is_float = self.is_float(op)
             feeds_integers = bool(needed.intersection(op.outputs))
@@ -219,6 +220,7 @@ def serialize(model: Any) -> bytes:
 
 def operator_name(code: Any) -> str:
     """Name of an operator code; old files store it in the deprecated field."""
+    # the old field holds a byte, and 127 in place of newer operators
     return _operators()[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
 

@@ -100,6 +100,7 @@ def locate(body: fx.GraphModule, graph: Graph, file: Flatbuffer) -> Located:
     for node in body.graph.nodes:
         op = by_fx_name.get(node.name)
         if op is None:
+            # a pair has no counterpart of its own: it is the tensor's quantization
             if node.target in QUANTIZE | DEQUANTIZE and node.all_input_nodes[0] in roots:
                 roots[node] = roots[node.all_input_nodes[0]]
         elif op.kind is OpKind.INPUT:
@@ -114,12 +115,14 @@ def locate(body: fx.GraphModule, graph: Graph, file: Flatbuffer) -> Located:
 def _match(
     node: fx.Node, op: OpNode, index: _Index, roots: dict[fx.Node, int], found: Located, body: fx.GraphModule
 ) -> None:
+    # operands of additions may have changed places
     reads = tuple(sorted(roots[i] for i in node.all_input_nodes if i in roots))
     if op.kind in WEIGHTED:
         key: Key = ("weighted", reads, _digest(_integers(body, node.args[1])))
     else:
         key = (op.kind.value, reads, "")
     match = index.take(key)
+    # LiteRT stores it as the operator's fused activation
     if match is None and op.kind is OpKind.RELU and reads:
         roots[node] = found.activations[op.name] = reads[0]  # fused into the operation before it
         return
