@@ -20,8 +20,8 @@ from yoloquant.quantization.observers import (
     _plain_error,
     _sigmoid_error,
     _silu_error,
-    solve,
-    solve_weight,
+    compute_qparams,
+    compute_weight_qparams,
 )
 from yoloquant.quantization.plan import Role
 from yoloquant.quantization.qparams import MIN_SCALE, QParams, QuantSpec, fake_quantize, from_range
@@ -105,14 +105,14 @@ def test_nan_and_infinity(bad: float) -> None:
 @pytest.mark.parametrize("algorithm", Algorithm)
 def test_nothing_seen(algorithm: Algorithm) -> None:
     with pytest.raises(CalibrationError, match="no values"):
-        solve(Histogram(), AFFINE, algorithm)
+        compute_qparams(Histogram(), AFFINE, algorithm)
 
 
 @pytest.mark.parametrize("spec", [AFFINE, SYMMETRIC], ids=["affine", "symmetric"])
 @pytest.mark.parametrize("algorithm", Algorithm)
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.5, 1e-30, 2.0**20])
 def test_constant_activations_are_represented(value: float, algorithm: Algorithm, spec: QuantSpec) -> None:
-    params = solve(filled(np.full(100, value)), spec, algorithm)
+    params = compute_qparams(filled(np.full(100, value)), spec, algorithm)
     (result,) = fake_quantize(np.array([value], np.float32), params, spec)
     assert abs(result - np.float32(value)) <= max(abs(value) * 1e-6, MIN_SCALE)
 
@@ -144,14 +144,14 @@ def test_beats_minmax_in_its_own_measure(algorithm: Algorithm, spec: QuantSpec) 
     def loss(params: QParams) -> float:
         return MEASURES[algorithm](x, weights, params, spec)
 
-    best, minmax = loss(solve(hist, spec, algorithm)), loss(solve(hist, spec, Algorithm.MINMAX))
+    best, minmax = loss(compute_qparams(hist, spec, algorithm)), loss(compute_qparams(hist, spec, Algorithm.MINMAX))
     assert best < minmax * 0.99
     # and no other algorithm's choice is much better by this one's measure; with 15 steps the divergence jumps wherever
     # an end of the range passes a bin, so that a search along one end at a time may stay in a neighbouring valley
     near = 1.25 if algorithm is Algorithm.ENTROPY and spec.bits == 4 else 1.02
     for other in MEASURES:
         if other is not algorithm and algorithm is not Algorithm.MSE_SIGMOID:
-            assert best <= loss(solve(hist, spec, other)) * near
+            assert best <= loss(compute_qparams(hist, spec, other)) * near
 
 
 @given(VALUES, st.sampled_from(sorted(MEASURES)), st.booleans())
@@ -162,8 +162,8 @@ def test_never_worse_than_minmax(values: np.ndarray, algorithm: Algorithm, symme
     used = hist.counts > 0
     x, weights = hist.centers[used], hist.counts[used].astype(float)
     measure = MEASURES[algorithm]
-    found = measure(x, weights, solve(hist, spec, algorithm), spec)
-    assert found <= measure(x, weights, solve(hist, spec, Algorithm.MINMAX), spec) + 1e-12
+    found = measure(x, weights, compute_qparams(hist, spec, algorithm), spec)
+    assert found <= measure(x, weights, compute_qparams(hist, spec, Algorithm.MINMAX), spec) + 1e-12
 
 
 @pytest.mark.parametrize("algorithm", [Algorithm.PERCENTILE, Algorithm.MSE, Algorithm.ENTROPY])
@@ -172,17 +172,17 @@ def test_a_planted_outlier_is_clipped(algorithm: Algorithm, symmetric: bool) -> 
     spec = QuantSpec(bits=4 if algorithm is Algorithm.MSE else 8, symmetric=symmetric)  # at 8 bits MSE rightly keeps it
     x = np.random.default_rng(3).normal(0, 1, 60_000).astype(np.float32)
     x[0] = 100.0
-    low, high = solve(filled(x), spec, algorithm).range(spec)
+    low, high = compute_qparams(filled(x), spec, algorithm).range(spec)
     assert high < 50.0
     assert low <= np.percentile(x, 5) and high >= np.percentile(x, 95), "the bulk is kept"
-    _, everything = solve(filled(x), spec, Algorithm.MINMAX).range(spec)
+    _, everything = compute_qparams(filled(x), spec, Algorithm.MINMAX).range(spec)
     assert everything >= 90.0
 
 
 @pytest.mark.parametrize("percentile", [99.0, 99.9, 99.99, 100.0])
 def test_percentile_keeps_its_share(percentile: float) -> None:
     x = heavy(5)
-    low, high = solve(filled(x), AFFINE, Algorithm.PERCENTILE, percentile=percentile).range(AFFINE)
+    low, high = compute_qparams(filled(x), AFFINE, Algorithm.PERCENTILE, percentile=percentile).range(AFFINE)
     step = float(high - low) / 255
     outside = float(((x < low - step) | (x > high + step)).mean())
     assert outside <= 1 - percentile / 100 + 1e-4
@@ -196,7 +196,7 @@ def test_scores_never_clip_the_largest_logit(seed: int, symmetric: bool, top: fl
     rng = np.random.default_rng(seed)
     x = np.append(rng.normal(-12, 3, 3000), top).astype(np.float32)
     spec = QuantSpec(symmetric=symmetric)
-    params = solve(filled(x), spec, Algorithm.MSE_SIGMOID)
+    params = compute_qparams(filled(x), spec, Algorithm.MSE_SIGMOID)
     largest = x.max(keepdims=True)
     assert abs(fake_quantize(largest, params, spec) - largest)[0] <= float(params.scale) * 0.5001
 
@@ -205,15 +205,15 @@ def test_scores_never_clip_the_largest_logit(seed: int, symmetric: bool, top: fl
 def test_entropy_of_a_range_that_misses_everything() -> None:
     x = np.array([-60.0, -50.0, 90.0, 100.0])
     assert _divergence(x, np.ones(4), from_range(-1.0, 1.0, AFFINE), AFFINE) == math.inf
-    low, high = solve(filled(x), AFFINE, Algorithm.ENTROPY).range(AFFINE)
+    low, high = compute_qparams(filled(x), AFFINE, Algorithm.ENTROPY).range(AFFINE)
     assert low < -49 or high > 89, "something that was seen is in the range"
 
 
 def test_silu_error_decides_on_what_the_silu_lets_through() -> None:
     """Far below zero SiLU is flat: a range that ends before it costs nothing there and gains resolution elsewhere."""
     x = np.concatenate([np.random.default_rng(0).uniform(-60, -20, 2000), np.random.default_rng(1).normal(0, 2, 8000)])
-    low_silu, _ = solve(filled(x), AFFINE, Algorithm.MSE_SILU).range(AFFINE)
-    low_plain, _ = solve(filled(x), AFFINE, Algorithm.MSE).range(AFFINE)
+    low_silu, _ = compute_qparams(filled(x), AFFINE, Algorithm.MSE_SILU).range(AFFINE)
+    low_plain, _ = compute_qparams(filled(x), AFFINE, Algorithm.MSE).range(AFFINE)
     assert low_silu > -20 > low_plain
 
 
@@ -227,7 +227,7 @@ def test_inputs_are_never_clipped_whatever_the_recipe_says() -> None:
 @pytest.mark.parametrize("algorithm", [a for a in Algorithm if a not in (Algorithm.MINMAX, Algorithm.MSE)])
 def test_weights_refuse_other_algorithms(algorithm: Algorithm) -> None:
     with pytest.raises(CalibrationError, match="minmax and mse"):
-        solve_weight(np.ones((2, 2), np.float32), QuantSpec(symmetric=True, axis=0), algorithm)
+        compute_weight_qparams(np.ones((2, 2), np.float32), QuantSpec(symmetric=True, axis=0), algorithm)
 
 
 def test_a_recipe_refuses_what_cannot_be_solved_later() -> None:
@@ -243,7 +243,7 @@ def test_weights_per_channel(axis: int) -> None:
     rng = np.random.default_rng(2)
     weight = (rng.standard_t(3, (4, 5, 3, 3)) * 0.1).astype(np.float32)
     spec = QuantSpec(bits=4, symmetric=True, narrow_range=True, axis=axis)
-    plain, best = (solve_weight(weight, spec, a) for a in (Algorithm.MINMAX, Algorithm.MSE))
+    plain, best = (compute_weight_qparams(weight, spec, a) for a in (Algorithm.MINMAX, Algorithm.MSE))
     others = tuple(i for i in range(4) if i != axis)
     np.testing.assert_array_equal(plain.scale, (np.abs(weight).max(axis=others).astype(np.float64) / 7).astype("f4"))
     assert best.scale.shape == (weight.shape[axis],) and not best.zero_point.any()
@@ -257,7 +257,7 @@ def test_weights_per_channel(axis: int) -> None:
 def test_weight_per_tensor_and_dead_channels() -> None:
     weight = np.zeros((3, 2, 1, 1), np.float32)
     weight[0] = 0.5
-    whole = solve_weight(weight, QuantSpec(symmetric=True, narrow_range=True), Algorithm.MSE)
+    whole = compute_weight_qparams(weight, QuantSpec(symmetric=True, narrow_range=True), Algorithm.MSE)
     assert whole.scale.shape == () and whole.scale == from_range(-0.5, 0.5, QuantSpec(symmetric=True)).scale
-    each = solve_weight(weight, QuantSpec(symmetric=True, narrow_range=True, axis=0), Algorithm.MSE)
+    each = compute_weight_qparams(weight, QuantSpec(symmetric=True, narrow_range=True, axis=0), Algorithm.MSE)
     assert each.scale[0] == whole.scale and (each.scale[1:] > 0).all()

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from pair_sums import unsafe_channels  # noqa: E402
 
-from yoloquant.quantization.observers import solve_weight  # noqa: E402
+from yoloquant.quantization.observers import compute_weight_qparams  # noqa: E402
 from yoloquant.quantization.qparams import QuantSpec  # noqa: E402
 from yoloquant.quantization.range_options import Algorithm  # noqa: E402
 from yoloquant.quantization.safe_pairs import least_scale, pairs  # noqa: E402
@@ -24,7 +24,7 @@ HIGHEST, LOWEST = 2**15 - 1, -(2**15)
 
 def integers(weight: np.ndarray, spec: QuantSpec, algorithm: Algorithm = Algorithm.MSE) -> np.ndarray:
     """The int8 weight that exports store."""
-    params = solve_weight(weight, spec, algorithm)
+    params = compute_weight_qparams(weight, spec, algorithm)
     shape = [-1 if d == spec.axis else 1 for d in range(weight.ndim)]
     return np.clip(np.round(weight / params.scale.reshape(shape)), spec.qmin, spec.qmax).astype(np.int32)
 
@@ -69,7 +69,10 @@ def test_half_range_is_safe_in_every_order() -> None:
 
 def test_scales_grow_no_more_than_they_must() -> None:
     weight = weights(2, (32, 16, 3, 3))
-    plain, safe = solve_weight(weight, PLAIN, Algorithm.MSE), solve_weight(weight, SAFE, Algorithm.MSE)
+    plain, safe = (
+        compute_weight_qparams(weight, PLAIN, Algorithm.MSE),
+        compute_weight_qparams(weight, SAFE, Algorithm.MSE),
+    )
     floor = least_scale(torch.from_numpy(weight), 0).numpy()
     np.testing.assert_array_equal(safe.scale, np.maximum(plain.scale, floor))
     assert (safe.scale <= 2 * plain.scale.max()).all()

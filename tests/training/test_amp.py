@@ -21,7 +21,7 @@ from yoloquant.training.qat import fake_quant as kernels
 from yoloquant.training.qat import fake_quant_chunked as kernels_chunks
 from yoloquant.training.qat import fake_quant_eager as kernels_passes
 from yoloquant.training.qat.fake_quant import FakeQuantize, FakeQuantizeChannels, FakeQuantizeSiLU, IntegerGrid
-from yoloquant.training.qat.prepare import attach, ranges_of
+from yoloquant.training.qat.prepare import prepare_qat, ranges_of
 from yoloquant.training.qat.qat_options import QATOptions
 
 COMMON = {"imgsz": 64, "batch": 4, "epochs": 1, "device": "cpu", "plots": False, "workers": 0, "exist_ok": True}
@@ -50,7 +50,7 @@ def student() -> Any:
     """A quantized student with a teacher that is not quite itself, so that there is something to learn."""
     artifact, plan = planned()
     model = live(artifact)
-    attach(model, artifact.graph, plan)
+    prepare_qat(model, artifact.graph, plan)
     outputs = head_outputs(model, artifact.graph)
     float_model = live(artifact)
     with torch.no_grad():
@@ -277,9 +277,9 @@ def test_a_gpu_computes_what_the_cpu_computes(dtype: torch.dtype) -> None:
 def test_a_gpu_quantizes_the_model_as_the_cpu_does() -> None:
     artifact, plan = planned()
     model = live(artifact)
-    attach(model, artifact.graph, plan)
+    prepare_qat(model, artifact.graph, plan)
     other = copy.deepcopy(artifact.model.module).requires_grad_(True).eval().cuda()
-    attach(other, artifact.graph, plan)
+    prepare_qat(other, artifact.graph, plan)
     for name, value in ranges_of(model).items():
         assert value.qparams() == ranges_of(other)[name].qparams()
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(5))

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from train_runs import live, planned
 
 from yoloquant.training.qat import fake_quant as kernels
-from yoloquant.training.qat.prepare import attach
+from yoloquant.training.qat.prepare import prepare_qat
 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
     artifact, plan = planned()
     found = live(artifact)
-    attach(found, artifact.graph, plan)
+    prepare_qat(found, artifact.graph, plan)
     found.model[-1].training = True  # raw outputs; BatchNorm stays as it is
     return found
 

@@ -76,7 +76,7 @@ def serve(job: Job, connection: Connection) -> None:
         os.dup2(stream.fileno(), sys.stderr.fileno())
     try:
         trainer = _trainer(job)
-        _Meter(trainer, job.threads, connection).attach()
+        _Meter(trainer, job.threads, connection).prepare_qat()
         trainer.train()
         connection.send("the run ended by itself")
     except _Finished:
@@ -112,7 +112,7 @@ class _Meter:
         self.started = 0.0
         self.batch: Any = None
 
-    def attach(self) -> None:
+    def prepare_qat(self) -> None:
         """Register everything with the trainer."""
         self.trainer.add_callback("on_train_start", self._begin)
         self.trainer.add_callback("on_train_epoch_start", self._seed)

@@ -18,7 +18,7 @@ from .calibration_audit import ImageStatistics
 from .head_ranges import ALGORITHM as READOUT
 from .head_ranges import HeadColumns
 from .importance import Importance, weighted
-from .observers import Histogram, solve, solve_weight
+from .observers import Histogram, compute_qparams, compute_weight_qparams
 from .plan import Plan, Point
 from .qparams import QParams
 from .range_options import OUTPUT_AWARE, Algorithm, CalibrationRecipe
@@ -197,7 +197,7 @@ class Solver:
                 return behind, READOUT
             known = [self.seen.importance[name] for name in names if name in self.seen.importance]
             hist = weighted(hist, _merged(known) if len(known) == len(names) else None, UNIFORM)
-        return solve(hist, spec, algorithm, percentile=self.recipe.percentile), algorithm.value
+        return compute_qparams(hist, spec, algorithm, percentile=self.recipe.percentile), algorithm.value
 
     def _behind_heads(self, members: tuple[Point, ...], hist: Histogram) -> QParams | None:
         if len(members) > 1 or self.seen.heads is None or hist.low == hist.high:
@@ -208,7 +208,7 @@ class Solver:
         """Range of a weight, and the algorithm that found it."""
         key = (point.name, point.spec)
         if key not in self._known:
-            params = solve_weight(weight_of(graph, point), point.spec, self.recipe.weight)
+            params = compute_weight_qparams(weight_of(graph, point), point.spec, self.recipe.weight)
             self._known[key] = params, self.recipe.weight.value
         return self._known[key]
 

@@ -109,7 +109,7 @@ def _exponent(radius: float) -> int:
     return max(math.floor(math.log2(radius)) + 1, -63) if radius > 0 else -63
 
 
-def solve(hist: Histogram, spec: QuantSpec, algorithm: Algorithm, *, percentile: float = 99.99) -> QParams:
+def compute_qparams(hist: Histogram, spec: QuantSpec, algorithm: Algorithm, *, percentile: float = 99.99) -> QParams:
     """Find scale and zero_point for what a histogram saw.
 
     Args:
@@ -245,7 +245,7 @@ def _line(loss: Callable[[float], float], start: float, least: float | None) -> 
     return min(tried, key=tried.__getitem__)
 
 
-def solve_weight(weight: npt.NDArray[np.float32], spec: QuantSpec, algorithm: Algorithm) -> QParams:
+def compute_weight_qparams(weight: npt.NDArray[np.float32], spec: QuantSpec, algorithm: Algorithm) -> QParams:
     """Symmetric parameters of a weight.
 
     Args:

@@ -144,7 +144,7 @@ def adapt(graph: Graph, plan: Plan, scheme: Scheme) -> Plan:
     """
     if plan.scheme == scheme.name:
         return plan
-    from .observers import solve_weight  # brings torch, which listing a runtime's rules does without
+    from .observers import compute_weight_qparams  # brings torch, which listing a runtime's rules does without
     from .range_options import Algorithm
 
     derived = derive(graph, scheme)
@@ -154,7 +154,7 @@ def adapt(graph: Graph, plan: Plan, scheme: Scheme) -> Plan:
         # the same weight, but with integers up to 64: its scale must grow
         if point.spec.half_range and known is not None and known.params is not None and not known.spec.half_range:
             weight = graph.module.get_parameter(f"{point.name.removesuffix(':weight')}.weight").detach().numpy()
-            point = replace(point, params=solve_weight(weight, point.spec, Algorithm.MSE), algorithm="mse")
+            point = replace(point, params=compute_weight_qparams(weight, point.spec, Algorithm.MSE), algorithm="mse")
         elif known is not None and known.params is not None:
             point = replace(point, spec=known.spec, params=known.params, fixed=known.fixed, algorithm=known.algorithm)
         points.append(point)

@@ -20,7 +20,7 @@ from yoloquant.training.distillation.distill import (
     head_outputs,
     layers_of,
 )
-from yoloquant.training.qat.prepare import attach
+from yoloquant.training.qat.prepare import prepare_qat
 
 BOX, SCORE, MASK = (Output(p, "one2many", b) for p, b in (("box", "box"), ("score", "score"), ("mask", "mask")))
 OUTPUTS = (BOX, SCORE, MASK)
@@ -125,7 +125,7 @@ def test_every_layer_with_weights_is_compared_and_each_one_learns() -> None:
     found = head_outputs(student, artifact.graph)
     teacher = Teacher(live(artifact), found, student, layers_of(student))
     tap = FeatureExtractor(student, found, layers_of(student))
-    attach(student, artifact.graph, plan)
+    prepare_qat(student, artifact.graph, plan)
     student.model[-1].training = True
     images = torch.from_numpy(tiny_images(1)[0])
     for _ in range(2):  # a forward forgets the last one's
@@ -167,7 +167,7 @@ def test_a_model_s_head_outputs_are_tapped(family: str, groups: set[str]) -> Non
     assert set(values) == {o.path for o in found} and not tap.take()
     losses = distillation_loss(values, teacher(images), found)
     assert all(float(v.detach()) == pytest.approx(0, abs=1e-5) for v in losses.values())
-    attach(student, artifact.graph, plan)
+    prepare_qat(student, artifact.graph, plan)
     student.train()
     for module in student.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

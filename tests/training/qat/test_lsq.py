@@ -13,7 +13,7 @@ from pair_sums import unsafe_channels
 from train_runs import planned
 
 from yoloquant.errors import PlanError
-from yoloquant.quantization.observers import solve_weight
+from yoloquant.quantization.observers import compute_weight_qparams
 from yoloquant.quantization.plan import Plan, PointKind, Role
 from yoloquant.quantization.qparams import QParams, QuantSpec
 from yoloquant.quantization.range_options import Algorithm
@@ -302,8 +302,8 @@ def test_scales_of_safe_weights_never_let_a_pair_overflow() -> None:
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(8, 16, 3, 3, generator=generator)
     spec = QuantSpec(symmetric=True, narrow_range=True, axis=0, safe_pairs=True)
-    learned = LSQQuantizer(("w",), spec, solve_weight(weight.numpy(), spec, Algorithm.MSE))
-    assert learned.qparams() == solve_weight(weight.numpy(), spec, Algorithm.MSE)
+    learned = LSQQuantizer(("w",), spec, compute_weight_qparams(weight.numpy(), spec, Algorithm.MSE))
+    assert learned.qparams() == compute_weight_qparams(weight.numpy(), spec, Algorithm.MSE)
     with torch.no_grad():
         learned.log_ratio.sub_(0.5)
         weight = weight * 1.3

@@ -19,7 +19,7 @@ from yoloquant.quantization.plan import Plan
 from yoloquant.quantization.simulate import simulate
 from yoloquant.training.qat.function_hooks import Quantizers, disabled
 from yoloquant.training.qat.lsq import LSQQuantizer
-from yoloquant.training.qat.prepare import attach, current_plan, detach, quantizers_of, ranges_of
+from yoloquant.training.qat.prepare import current_plan, detach, prepare_qat, quantizers_of, ranges_of
 
 MODELS = [
     ("yolo11", "detect"),
@@ -94,7 +94,7 @@ def test_heads_are_those_of_the_simulation_for_every_scheme(family: str, task: s
     images = torch.from_numpy(tiny_images(1, seed=5)[0])
     for plan in plans.values():
         model = live(artifact)
-        quantizers = attach(model, artifact.graph, plan)
+        quantizers = prepare_qat(model, artifact.graph, plan)
         wanted, found = simulated_heads(artifact, plan, images), live_heads(artifact, model, quantizers, images)
         assert set(found) == set(wanted) and wanted
         for name, value in wanted.items():
@@ -109,7 +109,7 @@ def attached() -> tuple[Artifact, Plan, Any]:
     """Read-only."""
     artifact, plan = planned()
     model = live(artifact)
-    attach(model, artifact.graph, plan)
+    prepare_qat(model, artifact.graph, plan)
     return artifact, plan, model
 
 
@@ -148,7 +148,7 @@ def test_quantizing_changes_the_outputs_and_disabling_gives_the_float_ones(
 def test_detaching_gives_the_plain_model_back(images: torch.Tensor) -> None:
     artifact, plan = planned()
     model, plain = live(artifact), live(artifact)
-    attach(model, artifact.graph, plan)
+    prepare_qat(model, artifact.graph, plan)
     detach(model)
     assert list(model.state_dict()) == list(plain.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), plain.state_dict().values(), strict=True))
@@ -162,16 +162,16 @@ def test_detaching_gives_the_plain_model_back(images: torch.Tensor) -> None:
     with torch.no_grad():
         assert same(raw_outputs(torch.load(buffer, weights_only=False), images), raw_outputs(plain, images))
     detach(model)  # nothing to do
-    with pytest.raises(PlanError, match="attach"):
+    with pytest.raises(PlanError, match="prepare_qat"):
         quantizers_of(model)
 
 
 def test_attaching_twice_replaces(images: torch.Tensor) -> None:
     artifact, plan = planned()
     once, twice = live(artifact), live(artifact)
-    attach(once, artifact.graph, plan)
-    attach(twice, artifact.graph, planned(scheme="litert")[1])
-    attach(twice, artifact.graph, plan)
+    prepare_qat(once, artifact.graph, plan)
+    prepare_qat(twice, artifact.graph, planned(scheme="litert")[1])
+    prepare_qat(twice, artifact.graph, plan)
     with torch.no_grad():
         assert same(raw_outputs(once, images), raw_outputs(twice, images))
     assert list(once.state_dict()) == list(twice.state_dict())
@@ -202,7 +202,7 @@ def test_the_host_s_moving_average_follows_weights_and_ranges(images: torch.Tens
 
     artifact, plan = planned(scheme="litert")
     model = live(artifact)
-    attach(model, artifact.graph, plan, offset=True)
+    prepare_qat(model, artifact.graph, plan, offset=True)
     average = ModelEMA(model)
     with torch.no_grad():
         for r in quantizers_of(model).ranges:
@@ -220,7 +220,7 @@ def test_the_host_s_moving_average_follows_weights_and_ranges(images: torch.Tens
 def test_an_error_inside_a_layer_leaves_nothing_behind(images: torch.Tensor) -> None:
     artifact, plan = planned()
     model = live(artifact)
-    attach(model, artifact.graph, plan)
+    prepare_qat(model, artifact.graph, plan)
     with torch.no_grad():
         before = raw_outputs(model, images)
         with pytest.raises(RuntimeError):
@@ -233,7 +233,7 @@ def test_an_error_inside_a_layer_leaves_nothing_behind(images: torch.Tensor) -> 
 def test_training_moves_ranges_and_weights_but_no_statistics(images: torch.Tensor) -> None:
     artifact, plan = planned()
     model = live(artifact)
-    quantizers = attach(model, artifact.graph, plan)
+    quantizers = prepare_qat(model, artifact.graph, plan)
     model.train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -265,7 +265,7 @@ def test_a_concat_on_its_inputs_grid_is_exact(family: str, images: torch.Tensor)
     """Tied concats are not quantized again in the live model; doing it would change nothing."""
     artifact, plan = planned(family)
     model = live(artifact)
-    quantizers = attach(model, artifact.graph, plan)
+    quantizers = prepare_qat(model, artifact.graph, plan)
     concats = [o.name for o in artifact.graph.body() if o.kind.name == "CONCAT" and o.name in plan.by_name]
     skipped = [n for n in concats if n not in quantizers.wiring.results]
     assert skipped
@@ -280,12 +280,12 @@ def test_a_layer_that_runs_otherwise_than_its_graph_is_refused() -> None:
     model = live(artifact)
     model.model[1].act = nn.ReLU()  # other values from here on
     with pytest.raises(PlanError, match="live model"):
-        attach(model, artifact.graph, plan)
+        prepare_qat(model, artifact.graph, plan)
     other = live(artifact)
     with torch.no_grad():
         other.model[3].conv.weight.mul_(3.0)
     with pytest.raises(PlanError, match="other values"):
-        attach(other, artifact.graph, plan)
+        prepare_qat(other, artifact.graph, plan)
 
 
 def test_a_refused_model_is_left_plain(images: torch.Tensor) -> None:
@@ -295,7 +295,7 @@ def test_a_refused_model_is_left_plain(images: torch.Tensor) -> None:
     with torch.no_grad():
         before = raw_outputs(model, images)
     with pytest.raises(PlanError):
-        attach(model, artifact.graph, plan)
+        prepare_qat(model, artifact.graph, plan)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     with torch.no_grad():
         assert same(before, raw_outputs(model, images))
@@ -311,7 +311,7 @@ def test_the_current_plan_is_the_trained_one(attached: tuple[Artifact, Plan, Any
 def test_autocast_computes_in_bfloat16_and_keeps_ranges_in_float32(images: torch.Tensor) -> None:
     artifact, plan = planned()
     model = live(artifact)
-    quantizers = attach(model, artifact.graph, plan)
+    quantizers = prepare_qat(model, artifact.graph, plan)
     model.train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

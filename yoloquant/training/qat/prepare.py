@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 TOLERANCE = 1e-3  # relative; folded and unfolded convolutions differ by rounding only
 
 
-def attach(model: nn.Module, graph: Graph, plan: Plan, *, offset: bool = False, heads: bool = False) -> Quantizers:
+def prepare_qat(model: nn.Module, graph: Graph, plan: Plan, *, offset: bool = False, heads: bool = False) -> Quantizers:
     """Make a live model compute what ``simulate(graph, plan)`` computes, with trainable ranges.
 
     Args:
@@ -69,10 +69,10 @@ def ranges_of(model: nn.Module) -> dict[str, LSQQuantizer]:
 
 
 def quantizers_of(model: nn.Module) -> Quantizers:
-    """What ``attach`` put into a model."""
+    """What ``prepare_qat`` put into a model."""
     found = getattr(model, NAME, None)
     if not isinstance(found, Quantizers):
-        raise PlanError("this model carries no quantizers; attach a plan first")
+        raise PlanError("this model carries no quantizers; call prepare_qat first")
     return found
 
 

@@ -42,7 +42,7 @@ from . import checkpoint
 from .function_hooks import disabled
 from .history import EpochScores, History
 from .lsq import LSQQuantizer
-from .prepare import attach, current_plan, merge_branches, quantizers_of
+from .prepare import current_plan, merge_branches, prepare_qat, quantizers_of
 from .qat_options import QATOptions, Select, host_defaults, norm_ratio, parse, range_learning_rate
 from .scores import CapturingValidator, confidence_shift, fidelity
 
@@ -152,7 +152,7 @@ class QATTrainer(TaskTrainer):
         module.args = self.args
         self.float_model = copy.deepcopy(module)
         merge_branches(self.float_model)
-        attach(module, self.artifact.graph, self.plan, offset=self.qat.learn_offset, heads=self.qat.learn_heads)
+        prepare_qat(module, self.artifact.graph, self.plan, offset=self.qat.learn_offset, heads=self.qat.learn_heads)
         # zeros that pruning paid for must outlive training
         if is_sparse(module):
             self.masks = Masks.start(module, MaskSpec(Pattern.KEEP))
@@ -357,7 +357,7 @@ class QATTrainer(TaskTrainer):
         """Score best.pt as it was written, and say whether training helped."""
         artifact = Artifact.load(self.best)
         model = copy.deepcopy(artifact.model.module)
-        attach(model, artifact.graph, artifact.plans[self.plan.scheme], heads=True)
+        prepare_qat(model, artifact.graph, artifact.plans[self.plan.scheme], heads=True)
         with self._scored(model):
             scores = self.score(epoch=self.epoch + 2)
         if scores is None:
