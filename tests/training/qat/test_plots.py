@@ -221,8 +221,8 @@ def test_a_run_starts_from_the_float_weights_even_if_it_was_resumed(resumed: boo
         plan=start.plans["portable"],
         history=History(),
         test_loader=SimpleNamespace(dataset=SimpleNamespace(samples=[("a.png", 0), ("b.png", 1)])),
-        _found=object() if resumed else None,
-        _float=plain,
+        resumed_from=object() if resumed else None,
+        float_model=plain,
     )
     found = plots.run_of(trainer, best)
     assert found.chosen == 4 and [p.name for p in found.held_back] == ["a.png", "b.png"]
