@@ -51,7 +51,7 @@ class HostModel:
         state: What yoloquant stored in the checkpoint; empty for a plain one.
         unsafe: Whether the file could only be read by running its pickled code.
         trained: Training arguments that say which classes it saw: ``single_cls`` and ``classes``.
-        native: Quantizer state of Ultralytics' own QAT as the checkpoint holds it (``training.native``).
+        native: Quantizer state of Ultralytics' own QAT in a checkpoint (``quantization.importers.modelopt``).
         origin: The model that it was made from.
     """
 

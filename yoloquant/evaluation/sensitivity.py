@@ -96,7 +96,7 @@ class Sensitivity(Summarized):
             limit: Largest drop, in the metric's own unit.
 
         Returns:
-            Shares by group, for ``pruning.solve.Limits.protected``.
+            Shares by group, for ``pruning.criteria.Limits.protected``.
 
         Raises:
             UsageError: The limit is negative or no number, or this is an analysis of quantization.

@@ -140,7 +140,7 @@ def trace(module: nn.Module, info: ModelInfo) -> Graph:
     """Trace a fused model in export mode into its canonical graph.
 
     Args:
-        module: What ``host.exportable`` returns.
+        module: What ``bridge.exportable`` returns.
         info: Its description; the input size is baked in.
 
     Returns:

@@ -149,7 +149,7 @@ def predict(
         How it went.
 
     Raises:
-        YoloquantError: See ``runtime.predict.predict`` and ``ArtifactOpener``.
+        YoloquantError: See ``runtime.apps.predict.predict`` and ``ArtifactOpener``.
     """
     from ..runtime.apps.predict import run_network
 
@@ -164,7 +164,7 @@ def bench(
 
     Args:
         models: Bundles, artifacts or export folders.
-        pictures: Source of the pictures (see ``runtime.open_source``); made ones if empty.
+        pictures: Source of the pictures (see ``runtime.io.open_source``); made ones if empty.
         running: How the networks are run.
         options: Rounds and runs.
 

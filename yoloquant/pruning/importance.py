@@ -56,7 +56,7 @@ def channel_scores(
         module: The live model.
         groups: Its groups.
         criterion: How it is measured.
-        gradients: Change of the loss by channel of every gate (``training.gradients``); needed by ``taylor``.
+        gradients: Change of the loss by channel of every gate (``training.prune.gradients``); needed by ``taylor``.
         seed: Of ``random``.
 
     Returns:

@@ -54,7 +54,7 @@ def compute_importance(
         options: The criterion; one that is left open is ``taylor`` with gradients, else ``l2``.
         imgsz: Input height and width in pixels at which multiplications are counted.
         channels: Input channels.
-        gradients: Change of the loss by channel (``training.gradients``), for ``criterion=taylor``.
+        gradients: Change of the loss by channel (``training.prune.gradients``), for ``criterion=taylor``.
 
     Raises:
         ModelError: The model cannot be traced.
@@ -105,7 +105,7 @@ def make_plan(
 
     Args:
         analysis: The weighed model.
-        options: Target, scope and limits; ``target=latency`` is solved by ``latency.plan_for_latency``.
+        options: Target, scope and limits; ``target=latency`` is solved by ``pruning.latency.plan_for_latency``.
         imgsz: Input height and width in pixels.
         round_to: Channel multiple where the options name none.
         protected: Largest share that may go of sensitive layers.

@@ -140,7 +140,7 @@ def adapt(graph: Graph, plan: Plan, scheme: Scheme) -> Plan:
 
     Returns:
         A plan of ``scheme`` whose points keep the representation and range of ``plan``; points that ``plan`` lacks have
-        no range yet (see ``quant.calibrate``). Weights of the first convolution that could overflow are solved anew.
+        no range yet (``quantization.calibrate``). Weights of the first convolution that could overflow get a new one.
     """
     if plan.scheme == scheme.name:
         return plan

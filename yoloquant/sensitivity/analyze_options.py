@@ -74,7 +74,7 @@ class AnalyzeOptions:
         default=ImportanceCriterion.L2, help="which channels of a group go first: l1, l2, bn, lamp, taylor or random"
     )
     gradients: Any = option(
-        default=None, help="what ``training.gradients`` returns, for criterion=taylor", python_only=True
+        default=None, help="what ``training.prune.gradients`` returns, for criterion=taylor", python_only=True
     )
     round_to: int = option(default=8, ge=1, help="every pruned layer keeps a multiple of so many channels")
     recalibrate_bn: bool | None = option(

@@ -48,7 +48,7 @@ def distance(found: Sequence[Raw], reference: Sequence[Raw], outputs: tuple[Outp
         outputs: What they are.
 
     Returns:
-        0 for equal outputs. The unit is that of ``training.distill.distillation_loss``: divergence per object.
+        0 for equal outputs, in the unit of ``training.distillation.distill.distillation_loss``: divergence per object.
     """
     total, count = 0.0, 0
     for student, teacher in zip(found, reference, strict=True):

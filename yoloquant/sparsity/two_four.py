@@ -2,7 +2,7 @@
 
 This is what sparse tensor cores take: TensorRT's developer guide asks, for every output channel and every spatial place
 of a (K, C, R, S) weight, for two zeros in each four successive input channels, with C a multiple of 4; a linear layer's
-(K, C) weight is the case R = S = 1. ``nm_permute`` reorders channels first, so that less is lost.
+(K, C) weight is the case R = S = 1. ``pruning.permute_channels`` reorders channels first, so that less is lost.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Unstructured sparsity: which single weights become zero, by magnitude.
 
 A mask is a bool tensor of the shape of a weight; True is a weight that stays. Masks are plain data, keyed by the name
-of the parameter. ``training.masks`` holds them while a model is trained.
+of the parameter. ``training.prune.masks`` holds them while a model is trained.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ def take_over(graph: Graph, model: HostModel, plans: Sequence[Plan]) -> tuple[tu
 
     Args:
         graph: The canonical graph of the model.
-        model: The model, from ``host.load_model``.
+        model: The model, from ``bridge.checkpoint.load_model``.
         plans: Plans that were derived from the graph.
 
     Returns:

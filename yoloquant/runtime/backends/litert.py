@@ -130,7 +130,7 @@ class _Output:
         self.values = np.zeros(tuple(int(side) for side in detail["shape"]), np.float32)
 
     def read(self, interpreter: Any) -> np.ndarray:
-        """Its present values, as ``decode.dequantize`` computes them."""
+        """Its present values, as ``runtime.core.decode.dequantize`` computes them."""
         # a view of the interpreter's own memory: it is read before the next run and never kept
         stored = interpreter.tensor(self.index)()
         if self.dtype.kind == "f":

@@ -75,7 +75,7 @@ def build(
         graph: The canonical graph.
         plan: A calibrated plan that covers every float tensor of the body.
         variant: Shape of the file.
-        bias: Bias corrections, see ``quant.insert``.
+        bias: Bias corrections, see ``quantization.insert``.
 
     Returns:
         The file's bytes and where its points are.

@@ -21,7 +21,7 @@ DEQUANTIZE = frozenset({PER_TENSOR[1], PER_CHANNEL[1]})
 
 
 def make_pair(module: fx.GraphModule, source: fx.Node, point: Point, place: str) -> fx.Node:
-    """Node factory for ``quant.insert``: one pair behind a tensor or a weight."""
+    """Node factory for ``quantization.insert``: one pair behind a tensor or a weight."""
     if point.kind is PointKind.WEIGHT:
         _snap(module, source, point)
     return _pair(module, source, point, place)

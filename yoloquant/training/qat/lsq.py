@@ -140,7 +140,7 @@ class LSQQuantizer(nn.Module):
         Only the range has a gradient from it.
 
         The step-size gradient of a loss behind the network is mostly noise, since a single rounding error hardly moves
-        that loss. This one has no noise, and its minimum is what calibration looks for (see ``quant.observers``).
+        that loss. This one has no noise, and its minimum is what calibration looks for (``quantization.observers``).
 
         Args:
             x: Values that it quantizes, of any shape, without gradient.
