@@ -69,6 +69,7 @@ def best_order(matrix: Tensor, search: Search | None = None) -> Tensor:
     step = max(-(-matrix.shape[0] // search.rows), 1)
     finder = _Finder(matrix.detach().abs().float().cpu()[::step].T.contiguous())
     order = finder.run(search)
+    # the search saw every n-th row: the whole matrix decides
     return order if retained(matrix[:, order.to(matrix.device)]) > retained(matrix) else same
 
 
@@ -105,6 +106,7 @@ class _Finder:
         for _ in range(swaps):
             own = self.put.diagonal()
             gain = self.put + self.put.T - own[:, None] - own[None, :]
+            # within a group of four the order does not matter
             gain[self.group[:, None] == self.group[None, :]] = 0.0
             place = int(gain.argmax())
             u, v = divmod(place, len(own))
@@ -121,6 +123,7 @@ class _Finder:
         pair, back = [u, v], [v, u]
         self.columns[pair] = self.columns[back]
         self.order[pair] = self.order[back]
+        # columns have only changed places; what their new groups keep is computed anew
         self.put[:, pair] = self.put[:, back]
         self._update((u // GROUP, v // GROUP))
 

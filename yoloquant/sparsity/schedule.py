@@ -68,6 +68,7 @@ class Schedule:
             return 0.0
         if step >= self.end:
             return self.amount
+        # between two changes the sparsity of the last one holds
         changed = self.start + (step - self.start) // self.every * self.every
         left = 1.0 - (changed - self.start) / (self.end - self.start)
         return min(self.amount + (self.initial - self.amount) * left**3, self.amount)

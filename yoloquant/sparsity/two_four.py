@@ -81,6 +81,7 @@ def masks_24(module: nn.Module, ignored: tuple[str, ...] = ()) -> Masks24:
             masks[name] = mask_24(weight)
     if not masks:
         raise PruneError(f"no layer can be 2:4: {skipped[0].name}: {skipped[0].reason} (and {len(skipped) - 1} others)")
+    # of the masked layers alone: dense ones keep everything and would hide the loss
     total = sum(float(layers[n].detach().abs().sum()) for n in masks)
     kept = sum(float(layers[n].detach().abs()[m].sum()) for n, m in masks.items())
     return Masks24(masks, tuple(skipped), kept / total if total else 1.0)
@@ -115,6 +116,7 @@ def mask_24(weight: Tensor) -> Tensor:
         )
     rows = weight.detach().abs().movedim(1, -1)
     groups = rows.reshape(*rows.shape[:-1], -1, GROUP)
+    # stable: the same weights give the same mask on every device
     order = groups.argsort(dim=-1, descending=True, stable=True)
     mask = torch.zeros_like(groups, dtype=torch.bool).scatter_(-1, order[..., :KEPT], True)
     return mask.reshape(rows.shape).movedim(-1, 1).contiguous()
@@ -130,5 +132,6 @@ def check_24(array: np.ndarray[Any, Any] | Tensor) -> Check24:
     if values.ndim < 2 or values.shape[1] % GROUP:
         raise PruneError(f"an array of shape {values.shape} has no groups of four along its input channels (axis 1)")
     rows = np.moveaxis(values, 1, -1)
+    # exact zeros: the hardware drops whatever the mask of two does not hold
     filled = (rows.reshape(-1, GROUP) != 0).sum(axis=1)
     return Check24(int(filled.size), int((filled > KEPT).sum()), float((values == 0).mean()))

@@ -132,6 +132,7 @@ def magnitude_masks(module: nn.Module, sparsity: Sparsity, held: Mapping[str, Te
         chosen = _largest(values, _kept(values.numel(), sparsity.amount))
         sizes = [m.numel() for m in magnitude.values()]
         masks = dict(zip(magnitude, torch.split(chosen, sizes), strict=True))  # type: ignore[no-untyped-call]
+    # a layer without weights passes nothing on, and no training brings it back
     empty = [name for name, mask in masks.items() if not bool(mask.any())]
     if empty:
         raise PruneError(
@@ -155,6 +156,7 @@ def _largest(values: Tensor, count: int) -> Tensor:
     """Mark exactly ``count`` of the largest values; of equal ones the first."""
     if count <= 0:
         return torch.zeros_like(values, dtype=torch.bool)
+    # a sort of all weights would take longer and give the same
     threshold = torch.kthvalue(values, values.numel() - count + 1).values
     chosen = values > threshold
     equal = torch.nonzero(values == threshold).flatten()[: count - int(chosen.sum())]
@@ -180,6 +182,7 @@ def apply_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
     Raises:
         PruneError: A mask does not fit the module; nothing is changed then.
     """
+    # all are checked before the first is applied
     pairs = [(parameter_for(module, name, mask), mask) for name, mask in masks.items()]
     with torch.no_grad():
         for parameter, mask in pairs:
