@@ -10,7 +10,7 @@ from pruning_cases import Choice, case, image, plan_for
 from torch.utils.flop_counter import FlopCounterMode
 
 from yoloquant.pruning.criteria import ImportanceCriterion
-from yoloquant.pruning.remove_channels import cut
+from yoloquant.pruning.remove_channels import remove_channels
 from yoloquant.pruning.trace_channels import raw_twin
 
 
@@ -28,7 +28,7 @@ def test_multiplications_are_those_of_torch(family: str) -> None:
     plan = plan_for(found, Choice(0.5, 2, ImportanceCriterion.RANDOM))
     assert plan.before.macs == counted(found.module)
     module = copy.deepcopy(found.module)
-    cut(module, found.network, plan.dropped(found.groups))
+    remove_channels(module, found.network, plan.dropped(found.groups))
     assert plan.after.macs == counted(module) < plan.before.macs
 
 
@@ -38,7 +38,7 @@ def test_multiplications_of_the_others(family: str, task: str) -> None:
     found = case(family, task)
     plan = plan_for(found, Choice(0.5, 2, ImportanceCriterion.RANDOM))
     module = copy.deepcopy(found.module)
-    cut(module, found.network, plan.dropped(found.groups))
+    remove_channels(module, found.network, plan.dropped(found.groups))
     assert (plan.before.macs, plan.after.macs) == (counted(found.module), counted(module))
 
 

@@ -32,7 +32,7 @@ from yoloquant.bridge.host_model import model_info
 from yoloquant.graph.trace import trace
 from yoloquant.pruning.criteria import ImportanceCriterion
 from yoloquant.pruning.plan import PrunePlan
-from yoloquant.pruning.remove_channels import cut, pruned
+from yoloquant.pruning.remove_channels import pruned, remove_channels
 
 OTHERS = [
     *((f, t) for f in ("yolov8", "yolo11", "yolo26") for t in TASKS if t != "detect"),
@@ -46,7 +46,7 @@ slow = pytest.mark.slow
 def smaller(found: Case, plan: PrunePlan) -> Any:
     """The pruned model, without following its channels again."""
     module = copy.deepcopy(found.module)
-    cut(module, found.network, plan.dropped(found.groups))
+    remove_channels(module, found.network, plan.dropped(found.groups))
     return module
 
 
@@ -86,7 +86,7 @@ def check_exact(found: Case, choice: Choice) -> None:
     silent = copy.deepcopy(found.module)
     silence(silent, found.network, plan.dropped(found.groups))
     less = copy.deepcopy(silent)
-    cut(less, found.network, plan.dropped(found.groups))
+    remove_channels(less, found.network, plan.dropped(found.groups))
     x = image()
     before, after, untouched = raw(silent, x), raw(less, x), raw(found.module, x)
     assert len(before) == len(after)

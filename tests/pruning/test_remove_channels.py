@@ -19,7 +19,7 @@ from yoloquant.data.demo import generator
 from yoloquant.errors import PruneError
 from yoloquant.pruning.metadata import RECORD, unpruned_cost
 from yoloquant.pruning.plan import PrunePlan
-from yoloquant.pruning.remove_channels import cut, pruned
+from yoloquant.pruning.remove_channels import pruned, remove_channels
 
 
 @lru_cache(maxsize=1)
@@ -64,7 +64,7 @@ def test_a_channel_that_is_kept_keeps_its_weights() -> None:
     group = found.groups[name]
     plan = edited(whole_plan(found), **{name: group.count - 2})
     module = copy.deepcopy(found.module)
-    cut(module, found.network, plan.dropped(found.groups))
+    remove_channels(module, found.network, plan.dropped(found.groups))
     assert torch.equal(module.model[0].conv.weight, found.module.model[0].conv.weight[2:])
     assert torch.equal(module.model[0].bn.running_var, found.module.model[0].bn.running_var[2:])
     assert torch.equal(module.model[1].conv.weight, found.module.model[1].conv.weight[:, 2:])
@@ -77,7 +77,7 @@ def test_area_attention_keeps_its_temperature() -> None:
     group = found.groups[f"{block}.qkv"]
     plan = edited(whole_plan(found), **{group.name: group.count // 2})
     module = copy.deepcopy(found.module)
-    cut(module, found.network, plan.dropped(found.groups))
+    remove_channels(module, found.network, plan.dropped(found.groups))
     old, new = found.module.get_submodule(block), module.get_submodule(block)
     assert (old.head_dim, new.head_dim) == (group.count, group.count // 2)
     assert new.all_head_dim == new.num_heads * new.head_dim

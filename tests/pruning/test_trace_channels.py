@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from yoloquant.errors import ModelError
 from yoloquant.pruning.channel_graph import by_parameter
 from yoloquant.pruning.groups import Groups, find_groups
-from yoloquant.pruning.remove_channels import cut, pruned
+from yoloquant.pruning.remove_channels import pruned, remove_channels
 from yoloquant.pruning.trace_channels import trace_channels
 
 Found = dict[tuple[str, int], tuple[int, ...]]
@@ -186,7 +186,7 @@ def test_a_block_that_nobody_knows_costs_freedom_and_never_correctness(kind: typ
     groups = find_groups(found)
     assert "model.0" in groups.by_name  # something can always go
     module = copy.deepcopy(network)
-    cut(module, found, dropped(groups, share))
+    remove_channels(module, found, dropped(groups, share))
     x = image(size=8)
     assert module(x).shape == network(x).shape
     assert sum(p.numel() for p in module.parameters()) < sum(p.numel() for p in network.parameters())

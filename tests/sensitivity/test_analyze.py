@@ -21,7 +21,7 @@ from yoloquant.evaluation.evaluate import evaluate
 from yoloquant.evaluation.torch_runner import TorchRunner
 from yoloquant.graph.traced_model import TracedModel
 from yoloquant.pruning.groups import Atom, Group
-from yoloquant.pruning.remove_channels import cut
+from yoloquant.pruning.remove_channels import remove_channels
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.sensitivity import AnalyzeOptions, Sensitivity, analyze
 from yoloquant.sensitivity.analyze_options import AnalysisMetric
@@ -74,7 +74,7 @@ def test_a_closed_group_costs_what_a_cut_one_costs(subject: PruneSubject, artifa
     for part in subject.parts:
         score, how = subject.measure(part)
         small = copy.deepcopy(artifact.model.module)
-        cut(small, subject._network, subject.dropped(part))
+        remove_channels(small, subject._network, subject.dropped(part))
         assert how == MASK and score > 0
         assert score == pytest.approx(distance(small), rel=1e-3)
 
@@ -95,7 +95,7 @@ def test_where_closing_is_not_exact_channels_are_cut(artifact: Artifact, images:
     assert ways["model.0"][1] == CUT and ways["model.4.cv1"][1] == MASK
     part = next(p for p in found.parts if p.name == "model.0")
     small = copy.deepcopy(host.module)
-    cut(small, found._network, found.dropped(part))
+    remove_channels(small, found._network, found.dropped(part))
     assert LiveDistance(host.module, odd.graph, images.batches)(small) == found.measure(part)[0]
 
 

@@ -13,7 +13,7 @@ from tiny_models import tiny_images, tiny_yolo
 from torch import nn
 
 from yoloquant.pruning.groups import Group, Groups, find_groups
-from yoloquant.pruning.remove_channels import cut
+from yoloquant.pruning.remove_channels import remove_channels
 from yoloquant.pruning.trace_channels import trace_channels
 from yoloquant.sensitivity.masks import close, closed, exact, first_changed
 
@@ -63,7 +63,7 @@ def test_closed_equals_cut(family: str, task: str) -> None:
         # equal parts of one group lose equally many, of whichever atom
         dropped = some(group, 0.5, seed)
         small, masked = copy.deepcopy(module), copy.deepcopy(module)
-        cut(small, groups.network, dropped)
+        remove_channels(small, groups.network, dropped)
         close(masked, groups.network, dropped)
         assert exact(masked, groups.network, dropped, IMAGES), group.name
         for a, b, c in zip(raw(masked), raw(small), whole, strict=True):

@@ -37,7 +37,7 @@ def pruned(module: nn.Module, plan: PrunePlan, *, channels: int = 3) -> nn.Modul
     groups = find_groups(network)
     dropped = plan.dropped(groups)
     result = copy.deepcopy(module)
-    cut(result, network, dropped)
+    remove_channels(result, network, dropped)
     _check_runs(result, plan.imgsz, channels)
     # an attribute of plain data: Ultralytics' checkpoints keep it, and loading needs none of our classes
     setattr(result, RECORD, [*getattr(module, RECORD, []), entry(plan, groups, network)])
@@ -57,7 +57,7 @@ def _check_runs(module: nn.Module, imgsz: tuple[int, int], channels: int) -> Non
             ) from exc
 
 
-def cut(module: Any, network: ChannelGraph, dropped: frozenset[int]) -> None:
+def remove_channels(module: Any, network: ChannelGraph, dropped: frozenset[int]) -> None:
     """Remove channels, in place."""
     for path, axes in _by_module(network, dropped).items():
         _cut_module(module.get_submodule(path), path, axes)

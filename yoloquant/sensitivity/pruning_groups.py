@@ -15,7 +15,7 @@ from ..evaluation.torch_runner import TorchRunner
 from ..pruning.groups import Group, find_groups
 from ..pruning.importance import channel_scores, units
 from ..pruning.recalibrate_bn import recalibrate_bn
-from ..pruning.remove_channels import cut
+from ..pruning.remove_channels import remove_channels
 from ..pruning.trace_channels import trace_channels
 from ..quantization.artifact import Artifact
 from .analyze_options import AnalysisMetric, AnalyzeOptions
@@ -86,7 +86,7 @@ class PruneSubject:
         if how == MASK and self._distance is not None and not self._statistics:
             return self._distance.closed(self._network, dropped), how
         twin = copy.deepcopy(self._module)
-        (close if how == MASK else cut)(twin, self._network, dropped)
+        (close if how == MASK else remove_channels)(twin, self._network, dropped)
         return self._score(self._restated(twin)), how
 
     def dropped(self, part: Part) -> frozenset[int]:
