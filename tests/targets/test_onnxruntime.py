@@ -19,7 +19,8 @@ from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.scheme import derive
 from yoloquant.quantization.simulate import simulate
 from yoloquant.runtime.backends import open_backend
-from yoloquant.targets.onnx.emit import Emission, Weights, emit
+from yoloquant.targets.onnx.emission import Emission, Weights
+from yoloquant.targets.onnx.emit import emit
 from yoloquant.targets.onnxruntime import SCHEME, OnnxRuntimeTarget
 from yoloquant.types import ExportedModel
 

@@ -26,7 +26,9 @@ TARGET = '''
 from __future__ import annotations
 
 from yoloquant.targets.base import Device, Requirement, Target
-from yoloquant.targets.onnx.emit import Emission, emit, read_scales
+from yoloquant.targets.onnx.emission import Emission
+from yoloquant.targets.onnx.emit import emit
+from yoloquant.targets.onnx.read_scales import read_scales
 from yoloquant.targets.onnxruntime import onnx_metadata, recorded_points, write_onnx
 from yoloquant.quantization.scheme import Scheme, complete
 

@@ -137,22 +137,31 @@ def from_range(low: npt.ArrayLike, high: npt.ArrayLike, spec: QuantSpec) -> QPar
     return QParams(scale, zero_point.astype(np.int32))
 
 
-def fake_quantize(x: npt.NDArray[np.floating[Any]], params: QParams, spec: QuantSpec) -> npt.NDArray[Any]:
-    """Quantize and dequantize in float, the reference that artifacts are held against.
+def along_axis(values: npt.NDArray[Any], axis: int | None, ndim: int) -> npt.NDArray[Any]:
+    """One value per slice of an axis, shaped to broadcast with a tensor of so many axes; a scalar stays one."""
+    if axis is None or not values.ndim:
+        return values
+    return values.reshape([-1 if i == axis % ndim else 1 for i in range(ndim)])
+
+
+def quantize(x: npt.NDArray[np.floating[Any]], params: QParams, spec: QuantSpec) -> npt.NDArray[np.floating[Any]]:
+    """The integers of some values, as floats of their dtype.
 
     Args:
         x: Values of any shape; with per-axis parameters the axis is ``spec.axis``.
         params: Scale and zero_point.
         spec: The representation.
+    """
+    # NumPy would promote float32 with int32 to float64
+    scale, zero = (along_axis(v.astype(x.dtype), spec.axis, x.ndim) for v in (params.scale, params.zero_point))
+    return np.asarray(np.clip(np.round(x / scale) + zero, spec.qmin, spec.qmax))
+
+
+def fake_quantize(x: npt.NDArray[np.floating[Any]], params: QParams, spec: QuantSpec) -> npt.NDArray[Any]:
+    """Quantize and dequantize in float, the reference that artifacts are held against.
 
     Returns:
-        Values on the grid, in the dtype of ``x``.
+        Values on the grid, in the dtype of ``x``; see ``quantize``.
     """
-    shape = [1] * x.ndim
-    if params.scale.ndim and spec.axis is not None:
-        shape[spec.axis] = -1
-    scale = params.scale.astype(x.dtype).reshape(shape) if params.scale.ndim else params.scale.astype(x.dtype)
-    zero = params.zero_point.astype(x.dtype)  # NumPy would promote float32 with int32 to float64
-    zero = zero.reshape(shape) if zero.ndim else zero
-    q = np.clip(np.round(x / scale) + zero, spec.qmin, spec.qmax)
-    return np.asarray((q - zero) * scale)
+    scale, zero = (along_axis(v.astype(x.dtype), spec.axis, x.ndim) for v in (params.scale, params.zero_point))
+    return np.asarray((quantize(x, params, spec) - zero) * scale)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -19,10 +19,13 @@ from .base import DYNAMIC, FP32, INT8, WEIGHTS, Capabilities, Device, Requiremen
 from .export_metadata import provenance_json, ultralytics_metadata
 from .layer_times import onnxruntime_times
 from .onnx.dfl import decode_along_last_axis
-from .onnx.emit import Emission, Weights, emit, read_scales
+from .onnx.emission import Emission, Weights
+from .onnx.emit import emit
+from .onnx.read_scales import read_scales
 
 if TYPE_CHECKING:
     import onnx
+    import onnx_ir as ir
 
     from ..graph.trace import Graph, OpNode
     from ..quantization.artifact import Artifact
@@ -129,12 +132,12 @@ class OnnxRuntimeTarget(Target):
         plan = None if precision == FP32 else self.plan(artifact)
         metadata = onnx_metadata(artifact, plan)
         bias = artifact.bias_for(self.scheme) if plan else None
-        model = emit(artifact.graph, plan, EMISSION, metadata=metadata, bias=bias)
-        decode_along_last_axis(model)
+        rewrites: list[Callable[[ir.Model], int]] = [decode_along_last_axis]
         if precision == DYNAMIC:
             from .onnx.dynamic import to_dynamic
 
-            to_dynamic(model)
+            rewrites.append(to_dynamic)
+        model = emit(artifact.graph, plan, EMISSION, metadata=metadata, bias=bias, rewrites=rewrites)
         path = folder / f"{stem}-{self.name}{tag(precision)}.onnx"
         return write_onnx(
             model, artifact, path, target=self.name, plan=plan, precision=precision, notes=NOTES.get(precision, ())

@@ -22,7 +22,8 @@ from ..types import ExportedModel, ModelInfo, Task
 from .base import FLOAT, FP16, FP32, INT8, WEIGHTS, Capabilities, Device, Requirement, Target, tag
 from .export_metadata import provenance_json, ultralytics_metadata
 from .layer_times import openvino_times
-from .onnx.emit import Emission, Weights, emit
+from .onnx.emission import Emission, Weights
+from .onnx.emit import emit
 
 if TYPE_CHECKING:
     from ..graph.trace import Graph, OpNode

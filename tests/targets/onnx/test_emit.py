@@ -13,8 +13,10 @@ from tiny_models import tiny_export_artifact
 from yoloquant.errors import TargetError
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.scheme import PORTABLE
-from yoloquant.targets.onnx.emit import Emission, Weights, emit, read_scales
+from yoloquant.targets.onnx.emission import Emission, Weights
+from yoloquant.targets.onnx.emit import emit
 from yoloquant.targets.onnx.opset import CANONICAL
+from yoloquant.targets.onnx.read_scales import read_scales
 
 
 @lru_cache(maxsize=1)

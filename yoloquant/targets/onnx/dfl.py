@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    import onnx
+    import onnx_ir as ir
 
 _PERM = [0, 2, 1, 3]  # (1, 4, bins, anchors) -> (1, bins, 4, anchors)
 
 
-def decode_along_last_axis(model: onnx.ModelProto) -> int:
+def decode_along_last_axis(model: ir.Model) -> int:
     """Rewrite every DFL of a model in place.
 
     Args:
@@ -26,56 +26,45 @@ def decode_along_last_axis(model: onnx.ModelProto) -> int:
     Returns:
         Number of rewritten places.
     """
-    graph = model.graph
-    made = {o: n for n in graph.node for o in n.output}
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
     count = 0
-    for softmax in [n for n in graph.node if n.op_type == "Softmax"]:
-        transpose = made.get(softmax.input[0])
-        following = readers.get(softmax.output[0], [])
-        if transpose is not None and len(following) == 1 and _is_dfl(transpose, softmax, following[0], model):
-            _rewrite(transpose, softmax, following[0], model)
+    for node in list(model.graph):
+        if node.op_type == "Softmax" and _is_dfl(node):
+            _rewrite(model.graph, node)
             count += 1
     return count
 
 
-def _is_dfl(transpose: onnx.NodeProto, softmax: onnx.NodeProto, conv: onnx.NodeProto, model: onnx.ModelProto) -> bool:
-    if transpose.op_type != "Transpose" or conv.op_type != "Conv" or len(conv.input) != 2:
+def _is_dfl(softmax: ir.Node) -> bool:
+    transpose, readers = softmax.predecessors(), softmax.successors()
+    if [n.op_type for n in transpose] != ["Transpose"] or [n.op_type for n in readers] != ["Conv"]:
         return False
-    bins = _weight(model, conv)
-    once = sum(i == transpose.output[0] for n in model.graph.node for i in n.input) == 1
+    conv, moved = readers[0], softmax.inputs[0]
+    bins = _weight(conv)
+    once = moved is not None and len(moved.uses()) == 1 and not moved.is_graph_output()
     shape_ok = bins is not None and bins.ndim == 4 and bins.shape[0] == 1 and bins.shape[2:] == (1, 1)
-    return once and shape_ok and _ints(transpose, "perm") == _PERM and _ints(softmax, "axis") == [1]
+    perm = list(transpose[0].attributes["perm"].as_ints()) if "perm" in transpose[0].attributes else []
+    return once and shape_ok and len(conv.inputs) == 2 and perm == _PERM and softmax.attributes.get_int("axis") == 1
 
 
-def _weight(model: onnx.ModelProto, conv: onnx.NodeProto) -> np.ndarray | None:
-    from onnx import numpy_helper
-
-    found = next((i for i in model.graph.initializer if i.name == conv.input[1]), None)
-    return None if found is None else np.asarray(numpy_helper.to_array(found))
+def _weight(conv: ir.Node) -> np.ndarray | None:
+    weight = conv.inputs[1]
+    return None if weight is None or weight.const_value is None else np.asarray(weight.const_value.numpy())
 
 
-def _ints(node: onnx.NodeProto, name: str) -> list[int]:
-    for attribute in node.attribute:
-        if attribute.name == name:
-            return list(attribute.ints) or [attribute.i]
-    return []
-
-
-def _rewrite(transpose: onnx.NodeProto, softmax: onnx.NodeProto, conv: onnx.NodeProto, model: onnx.ModelProto) -> None:
+def _rewrite(graph: ir.Graph, softmax: ir.Node) -> None:
     """(1, 4, bins, anchors) -> (1, 4, anchors, bins) -> softmax -> (1, 4, anchors, 1), which is reshaped as before."""
-    from onnx import helper, numpy_helper
+    import onnx_ir as ir
 
-    bins = _weight(model, conv)
-    assert bins is not None
-    column = f"{conv.name}/column"
-    model.graph.initializer.append(numpy_helper.from_array(bins.reshape(-1, 1), column))
-    for node, attributes in ((transpose, {"perm": [0, 1, 3, 2]}), (softmax, {"axis": -1}), (conv, {})):
-        del node.attribute[:]
-        node.attribute.extend(helper.make_attribute(k, v) for k, v in attributes.items())
-    weight, conv.op_type, conv.input[1] = conv.input[1], "MatMul", column
-    if not any(weight in n.input for n in model.graph.node):
-        model.graph.initializer.remove(next(i for i in model.graph.initializer if i.name == weight))
+    (transpose,), (conv,) = softmax.predecessors(), softmax.successors()
+    bins, old = _weight(conv), conv.inputs[1]
+    assert bins is not None and old is not None
+    name = f"{conv.name}/column"
+    column = ir.val(name, const_value=ir.tensor(bins.reshape(-1, 1), name=name))
+    graph.register_initializer(column)
+    transpose.attributes.add(ir.AttrInt64s("perm", [0, 1, 3, 2]))
+    softmax.attributes.add(ir.AttrInt64("axis", -1))
+    conv.attributes.clear()
+    conv.op_type = "MatMul"
+    conv.replace_input_with(1, column)
+    if not old.uses() and old.name is not None:
+        del graph.initializers[old.name]

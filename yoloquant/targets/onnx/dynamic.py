@@ -7,14 +7,16 @@ so scales per channel can be applied behind it. The weights and their scales are
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 _SHARED = "/dynamic"  # what the quantized form of a tensor is called; every reader uses the same
 
 
-def to_dynamic(model: onnx.ModelProto) -> int:
+def to_dynamic(model: ir.Model) -> int:
     """Rewrite every convolution with a quantized weight in place.
 
     Args:
@@ -23,66 +25,61 @@ def to_dynamic(model: onnx.ModelProto) -> int:
     Returns:
         Number of rewritten convolutions.
     """
-    graph = model.graph
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    made = {name: node for node in graph.node for name in node.output}
-    nodes: list[onnx.NodeProto] = []
-    gone: set[str] = set()
-    quantized: set[str] = set()
+    quantized: dict[ir.Value, ir.Node] = {}
     count = 0
-    for node in graph.node:
-        weight = made.get(node.input[1]) if node.op_type == "Conv" else None
+    for conv in list(model.graph):
+        weight = conv.inputs[1].producer() if conv.op_type == "Conv" and conv.inputs[1] is not None else None
         if weight is None or weight.op_type != "DequantizeLinear":
-            nodes.append(node)
             continue
-        if node.input[0] not in quantized:
-            quantized.add(node.input[0])
-            nodes.append(_quantize(node.input[0]))
-        _spread(constants[weight.input[1]], constants[weight.input[0]])
-        nodes.extend(_integer(node, weight))
-        gone.add(weight.output[0])
+        source = conv.inputs[0]
+        assert source is not None
+        if source not in quantized:
+            quantized[source] = _quantize(source)
+            model.graph.insert_before(conv, quantized[source])
+        nodes = _integer(conv, weight, quantized[source])
+        ir.convenience.replace_nodes_and_values(model.graph, conv, [conv], nodes, conv.outputs, nodes[-1].outputs)
         count += 1
-    kept = [n for n in nodes if not (n.op_type == "DequantizeLinear" and n.output[0] in gone)]
-    del graph.node[:]
-    graph.node.extend(kept)
-    _make_biases_columns(model)
-    onnx.checker.check_model(model, full_check=True)
+    RemoveUnusedNodesPass()(model)  # the DequantizeLinear of each weight
     return count
 
 
-def _quantize(name: str) -> onnx.NodeProto:
-    outputs = [f"{name}{_SHARED}/{part}" for part in ("quantized", "scale", "zero_point")]
-    return helper.make_node("DynamicQuantizeLinear", [name], outputs, f"{name}{_SHARED}/quantize")
+def _quantize(source: ir.Value) -> ir.Node:
+    name = f"{source.name}{_SHARED}"
+    node = ir.node("DynamicQuantizeLinear", [source], name=f"{name}/quantize", num_outputs=3)
+    for output, part in zip(node.outputs, ("quantized", "scale", "zero_point"), strict=True):
+        output.name = f"{name}/{part}"
+    return node
 
 
-def _spread(scale: onnx.TensorProto, weight: onnx.TensorProto) -> None:
-    """Give a scale per output channel the shape that multiplies (1, channels, height, width)."""
-    value = numpy_helper.to_array(scale)
-    scale.CopyFrom(numpy_helper.from_array(value.reshape(-1, *[1] * (len(weight.dims) - 2)), scale.name))
-
-
-def _integer(conv: onnx.NodeProto, weight: onnx.NodeProto) -> list[onnx.NodeProto]:
+def _integer(conv: ir.Node, weight: ir.Node, source: ir.Node) -> list[ir.Node]:
     """The nodes that compute what a convolution with a dequantized weight does."""
-    source, result, name = f"{conv.input[0]}{_SHARED}", conv.output[0], conv.name
-    parts = {part: f"{name}/{part}" for part in ("sum", "float", "scale", "product")}
-    last = result if len(conv.input) < 3 else parts["product"]
-    attributes = {a.name: helper.get_attribute_value(a) for a in conv.attribute}
-    inputs = [f"{source}/quantized", weight.input[0], f"{source}/zero_point"]  # the weight's own zero_point is 0
-    nodes = [
-        helper.make_node("ConvInteger", inputs, [parts["sum"]], name, **attributes),
-        helper.make_node("Cast", [parts["sum"]], [parts["float"]], f"{name}/cast", to=TensorProto.FLOAT),
-        helper.make_node("Mul", [f"{source}/scale", weight.input[1]], [parts["scale"]], f"{name}/both_scales"),
-        helper.make_node("Mul", [parts["float"], parts["scale"]], [last], f"{name}/rescale"),
-    ]
-    if len(conv.input) > 2:
-        nodes.append(helper.make_node("Add", [last, conv.input[2]], [result], f"{name}/add_bias"))
+    integers, scale = weight.inputs[:2]
+    assert integers is not None and integers.shape is not None and scale is not None
+    # a scale per output channel in the shape that multiplies (1, channels, height, width)
+    _reshape(scale, (-1, *[1] * (len(integers.shape) - 2)))
+    quantized, factor, zero = source.outputs
+    # the weight's own zero_point is 0
+    total = _node(conv, "ConvInteger", [quantized, integers, zero], "", "sum", dict(conv.attributes))
+    floats = _node(conv, "Cast", [total.outputs[0]], "/cast", "float", {"to": int(ir.DataType.FLOAT)})
+    both = _node(conv, "Mul", [factor, scale], "/both_scales", "scale")
+    rescale = _node(conv, "Mul", [floats.outputs[0], both.outputs[0]], "/rescale", "product")
+    nodes = [total, floats, both, rescale]
+    if len(conv.inputs) > 2 and conv.inputs[2] is not None:
+        _reshape(conv.inputs[2], (-1, 1, 1))
+        nodes.append(_node(conv, "Add", [rescale.outputs[0], conv.inputs[2]], "/add_bias", "result"))
     return nodes
 
 
-def _make_biases_columns(model: onnx.ModelProto) -> None:
-    """A bias that is added behind an integer convolution needs the shape (channels, 1, 1)."""
-    biases = {n.input[1] for n in model.graph.node if n.op_type == "Add" and n.name.endswith("/add_bias")}
-    for tensor in model.graph.initializer:
-        if tensor.name in biases:
-            value = np.asarray(numpy_helper.to_array(tensor))
-            tensor.CopyFrom(numpy_helper.from_array(value.reshape(-1, 1, 1), tensor.name))
+def _node(
+    conv: ir.Node, kind: str, inputs: list[ir.Value], suffix: str, part: str, attributes: dict[str, Any] | None = None
+) -> ir.Node:
+    node = ir.node(kind, inputs, attributes, name=f"{conv.name}{suffix}")
+    node.outputs[0].name = f"{conv.name}/{part}"
+    return node
+
+
+def _reshape(constant: ir.Value, shape: tuple[int, ...]) -> None:
+    assert constant.const_value is not None
+    value = np.asarray(constant.const_value.numpy()).reshape(shape)
+    constant.const_value = ir.tensor(value, name=constant.name)
+    constant.shape = ir.Shape(value.shape)

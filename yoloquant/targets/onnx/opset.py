@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import TargetError
 
 if TYPE_CHECKING:
-    import onnx
+    import onnx_ir as ir
 
 EXPORTED = 18
 CANONICAL = 17
@@ -21,15 +21,15 @@ _REDUCTIONS = frozenset(
 )
 _NEW_ATTRIBUTES: dict[str, dict[str, Any]] = {
     "Split": {"num_outputs": None},  # says nothing beside the sizes
-    "Resize": {"antialias": 0, "keep_aspect_ratio_policy": b"stretch"},
+    "Resize": {"antialias": 0, "keep_aspect_ratio_policy": "stretch"},
 }
 
 
-def to_canonical(model: onnx.ModelProto) -> onnx.ModelProto:
+def to_canonical(model: ir.Model) -> ir.Model:
     """Rewrite a model of opset 18 in place.
 
     Args:
-        model: What torch's exporter wrote.
+        model: What torch's exporter made.
 
     Returns:
         The same model, of opset 17.
@@ -37,43 +37,35 @@ def to_canonical(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         TargetError: It is of another opset, or uses what opset 17 does not have.
     """
-    opset = next((o for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
-    if opset is None or opset.version not in (EXPORTED, CANONICAL):
-        raise TargetError(f"torch exported opset {opset and opset.version}; opset {EXPORTED} was asked for")
-    if opset.version == EXPORTED:
-        constants = {i.name: i for i in model.graph.initializer}
-        for node in model.graph.node:
+    version = model.opset_imports.get("")
+    if version not in (EXPORTED, CANONICAL):
+        raise TargetError(f"torch exported opset {version}; opset {EXPORTED} was asked for")
+    if version == EXPORTED:
+        for node in model.graph:
             _strip(node)
-            if node.op_type in _REDUCTIONS and len(node.input) > 1 and node.input[1]:
-                _axes_to_attribute(node, constants)
-            elif node.op_type == "Pad" and len(node.input) > 3:
+            if node.op_type in _REDUCTIONS and len(node.inputs) > 1 and node.inputs[1] is not None:
+                _axes_to_attribute(node)
+            elif node.op_type == "Pad" and len(node.inputs) > 3:
                 raise TargetError(f"{node.name}: Pad with axes does not exist in opset {CANONICAL}")
-        opset.version = CANONICAL
+        model.opset_imports[""] = CANONICAL
     return model
 
 
-def _strip(node: onnx.NodeProto) -> None:
-    from onnx import helper
-
-    kept, new = [], _NEW_ATTRIBUTES.get(node.op_type, {})
-    for attribute in node.attribute:
-        if attribute.name not in new:
-            kept.append(attribute)
-        elif new[attribute.name] not in (None, helper.get_attribute_value(attribute)):
-            raise TargetError(f"{node.name}: {node.op_type} with {attribute.name} does not exist in opset {CANONICAL}")
-    if node.op_type == "Split" and len(node.input) < 2:
+def _strip(node: ir.Node) -> None:
+    for name, allowed in _NEW_ATTRIBUTES.get(node.op_type, {}).items():
+        attribute = node.attributes.pop(name, None)
+        if attribute is not None and allowed not in (None, attribute.value):
+            raise TargetError(f"{node.name}: {node.op_type} with {name} does not exist in opset {CANONICAL}")
+    if node.op_type == "Split" and len(node.inputs) < 2:
         raise TargetError(f"{node.name}: Split without sizes does not exist in opset {CANONICAL}")
-    del node.attribute[:]
-    node.attribute.extend(kept)
 
 
-def _axes_to_attribute(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> None:
-    from onnx import helper, numpy_helper
+def _axes_to_attribute(node: ir.Node) -> None:
+    import onnx_ir as ir
 
-    if node.input[1] not in constants:
+    axes = node.inputs[1]
+    if axes is None or axes.const_value is None:
         raise TargetError(f"{node.name}: {node.op_type} over computed axes does not exist in opset {CANONICAL}")
-    axes = [int(a) for a in numpy_helper.to_array(constants[node.input[1]])]
-    del node.input[1:]
-    kept = [a for a in node.attribute if a.name != "noop_with_empty_axes"]
-    del node.attribute[:]
-    node.attribute.extend([*kept, helper.make_attribute("axes", axes)])
+    node.resize_inputs(1)
+    node.attributes.pop("noop_with_empty_axes", None)
+    node.attributes.add(ir.AttrInt64s("axes", [int(a) for a in axes.const_value.numpy()]))

@@ -100,7 +100,8 @@ def emit_plain(artifact: Artifact, metadata: dict[str, str]) -> tuple[onnx.Model
         PlanError: No plan of the artifact has a range that is needed.
         TargetError: torch's exporter failed.
     """
-    from ..onnx.emit import Emission, emit
+    from ..onnx.emission import Emission
+    from ..onnx.emit import emit
 
     bias = artifact.bias_for(TENSORRT)
     model = emit(artifact.graph, dla_plan(artifact), Emission(), metadata=metadata, bias=bias)

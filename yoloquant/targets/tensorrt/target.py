@@ -20,7 +20,9 @@ from ...quantization.plan import Plan, PointKind
 from ...quantization.scheme import Scheme
 from ...types import ExportedModel, Task
 from ..base import FP16, FP32, INT8, Capabilities, Device, Requirement, Target
-from ..onnx.emit import Emission, emit, read_scales
+from ..onnx.emission import Emission
+from ..onnx.emit import emit
+from ..onnx.read_scales import read_scales
 from ..onnxruntime import onnx_metadata, write_onnx
 from .scheme import SCHEME
 from .sparse import with_24

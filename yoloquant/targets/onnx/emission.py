@@ -1,0 +1,31 @@
+"""What a target chooses about Q/DQ ONNX; importing it imports no ONNX, since targets are listed without."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+MARKER_DOMAIN, MARKER = "yoloquant", "Point"
+"""The operator that stands for a point of the plan on its way through torch's exporter."""
+
+
+class Weights(str, Enum):
+    """How quantized weights are stored."""
+
+    FLOAT = "float"  # float32 initializer -> QuantizeLinear -> DequantizeLinear
+    INT8 = "int8"  # int8 initializer -> DequantizeLinear
+
+
+@dataclass(frozen=True)
+class Emission:
+    """Choices of one target.
+
+    Attributes:
+        unsigned: Activations as uint8 (zero_point + 128) instead of int8.
+        weights: How weights are stored.
+        int32_bias: Store biases of fully quantized convolutions as int32, as integer kernels use them.
+    """
+
+    unsigned: bool = False
+    weights: Weights = Weights.FLOAT
+    int32_bias: bool = False
