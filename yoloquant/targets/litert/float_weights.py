@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ...quantization.qparams import QParams, QuantSpec, quantize
 from ..base import DYNAMIC, FP16, WEIGHTS
 from .flatbuffer import operator_name, parse, serialize
 
@@ -112,8 +113,8 @@ def _store_int8(model: Any, index: int, axis: int) -> None:
     others = tuple(i for i in range(values.ndim) if i != axis)
     largest = np.abs(values).max(axis=others)
     scale = np.where(largest > 0, largest / 127, 1.0).astype(np.float32)
-    shape = [-1 if i == axis else 1 for i in range(values.ndim)]
-    integers = np.clip(np.round(values / scale.reshape(shape)), -127, 127).astype(np.int8)
+    params, spec = QParams(scale, np.zeros(scale.shape, np.int32)), QuantSpec(narrow_range=True, axis=axis)
+    integers = quantize(values, params, spec).astype(np.int8)
     _replace(model, index, schema.TensorType.INT8, integers)
     quantization = schema.QuantizationParametersT()
     quantization.scale, quantization.zeroPoint = scale, np.zeros(scale.shape, np.int64)

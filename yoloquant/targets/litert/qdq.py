@@ -12,6 +12,7 @@ from torch import fx
 from ...errors import TargetError
 from ...graph.trace import PASSING, Graph
 from ...quantization.plan import Plan, Point, PointKind
+from ...quantization.qparams import fake_quantize
 
 ops = torch.ops.quantized_decomposed
 PER_TENSOR = (ops.quantize_per_tensor.default, ops.dequantize_per_tensor.default)
@@ -51,14 +52,9 @@ def _pair(module: fx.GraphModule, source: fx.Node, point: Point, place: str) -> 
 
 def _snap(module: fx.GraphModule, source: fx.Node, point: Point) -> None:
     """Move a weight onto its grid, so that the converter's own rounding cannot decide otherwise."""
-    params, spec = point.params, point.spec
-    assert params is not None
+    assert point.params is not None
     weight = module.get_parameter(str(source.target))
-    shape = [-1 if axis == spec.axis and params.scale.ndim else 1 for axis in range(weight.ndim)]
-    scale = torch.from_numpy(params.scale.copy()).reshape(shape)
-    zero = torch.from_numpy(params.zero_point.copy()).reshape(shape)
-    steps = torch.clamp(torch.round(weight.data / scale) + zero, spec.qmin, spec.qmax)
-    weight.data = (steps - zero) * scale
+    weight.data = torch.from_numpy(fake_quantize(weight.data.numpy(), point.params, point.spec))
 
 
 def carry(module: fx.GraphModule, graph: Graph, plan: Plan) -> int:

@@ -19,6 +19,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from ...errors import TargetError
+from ...quantization.qparams import QParams, QuantSpec, quantize
 from .graph import DEQUANTIZE, QUANTIZE, WEIGHTED, OnnxGraph
 
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
@@ -116,11 +117,9 @@ class _Converter:
         weight, grid = self.graph.value(source.input[0]), self.graph.grid_of(source)
         if weight is None:  # behind operators that move values: leave that to the compiler
             raise TargetError(f"the weight of {node.name} is no plain constant; export the model again")
-        shape = [1] * weight.ndim
-        if grid.scale.ndim:
-            shape[grid.axis] = -1
-        steps = np.divide(weight, grid.scale.reshape(shape), dtype=np.float32)
-        integers = np.clip(np.rint(steps), -128, 127).astype(np.int8)
+        spec = QuantSpec(axis=grid.axis if grid.scale.ndim else None)
+        params = QParams(grid.scale, np.zeros(grid.scale.shape, np.int32))
+        integers = quantize(weight, params, spec).astype(np.int8)
         name = f"{source.input[0]}/int8"
         if (name, 0) not in self.made:
             self.made[name, 0] = name
