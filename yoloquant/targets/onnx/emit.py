@@ -67,10 +67,10 @@ def emit(
     model = _export(module, graph)
     if plan is not None:
         insert_pairs(model, {p.name: p for p in plan.points}, _places(plan), emission)
-    _finish(model, metadata or {})
+    finish(model, metadata or {})
     for rewrite in rewrites:
         rewrite(model)
-    return _checked(model)
+    return checked(model)
 
 
 def _places(plan: Plan) -> dict[str, str]:
@@ -120,8 +120,8 @@ def _export(module: fx.GraphModule, graph: Graph) -> ir.Model:
     return onnx_opset.to_canonical(ir.from_proto(exported.model_proto))
 
 
-def _finish(model: ir.Model, metadata: Mapping[str, str]) -> None:
-    """Bring a model into the form that every runtime reads, the same in every export."""
+def finish(model: ir.Model, metadata: Mapping[str, str]) -> None:
+    """Bring a model into the form that every runtime reads, the same in every export, and note what it is."""
     import onnx_ir.passes.common as passes
 
     for index, output in enumerate(model.graph.outputs):
@@ -149,7 +149,12 @@ def _name_nodes(graph: ir.Graph) -> None:
         node.name = name
 
 
-def _checked(model: ir.Model) -> onnx.ModelProto:
+def checked(model: ir.Model) -> onnx.ModelProto:
+    """The file's form of a model.
+
+    Raises:
+        TargetError: It is not valid.
+    """
     import onnx
     import onnx_ir as ir
 
