@@ -258,6 +258,24 @@ def test_a_model_of_another_task_is_refused(data: Path, exported: ExportResult) 
         api.validate(other, exported, data=data, options=QUICK)
 
 
+def test_what_is_scored_is_looked_at_before_anything_is_calibrated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yoloquant.pipeline.quantize", lambda *a, **k: pytest.fail("work began"))
+    model, data = checkpoint(tmp_path / "m.pt"), write_images(tmp_path / "set")
+    image = min((tmp_path / "set" / "images" / "val").iterdir())
+    label = tmp_path / "set" / "labels" / "val" / f"{image.stem}.txt"
+    keep = image.read_bytes()
+    run = {"model": str(model), "data": str(data), "targets": "onnxruntime", "output": str(tmp_path / "out")}
+    image.write_bytes(keep[:60])
+    with pytest.raises(DataError, match=f"{image.name} is (unreadable|corrupt)"):
+        api.run(**run)
+    image.write_bytes(keep)
+    label.write_text("9 0.5 0.5 0.1 0.1\n")
+    with pytest.raises(DataError, match="class 9 is out of range"):
+        api.run(**run)
+
+
 def test_keywords_have_the_commands_names(tmp_path: Path, data: Path, exported: ExportResult) -> None:
     live = tiny_host().module
     one = api.quantize(live, data=data, scheme="onnxruntime", imgsz=64, images=8, seed=1)

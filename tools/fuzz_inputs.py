@@ -9,7 +9,9 @@ Checkpoints, data yamls, labels, images, gates, export lists and manifests are m
 - prints no traceback, and exactly one line ``error: ...`` where it ends in 2 or 4;
 - ends in 1 only where a verdict FAIL is printed, and never in 0 where the meaning was changed.
 
-Everything is drawn from the seed, so a case is repeated with ``only=<number>``.
+Everything is drawn from the seed, so a case is repeated with ``only=<number>``, and ``first=160 count=160`` is the
+second half of 320. ``work=<folder>`` keeps the healthy inputs and the cases that were right (of one seed), so that a
+run that was ended goes on.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ if __package__ in (None, ""):
 
 from tools.options import parse_options
 
-DEFAULTS = {"count": "320", "seed": "0", "output": "", "only": "", "kinds": "", "work": ""}
+DEFAULTS = {"count": "320", "first": "0", "seed": "0", "output": "", "only": "", "kinds": "", "work": ""}
 CODES = frozenset({0, 1, 2, 3, 4})
 IMGSZ = 96
 IMAGES = 10
@@ -459,19 +461,43 @@ def judge(case: Case, code: int | None, text: str) -> str:
     return ""
 
 
+def _known(work: str) -> dict[int, Outcome]:
+    """Cases that were right in a run that was ended."""
+    path = Path(work) / "right.jsonl"
+    if not work or not path.is_file():
+        return {}
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        values = json.loads(line)
+        case = Case(**{**values.pop("case")})
+        found[case.number] = Outcome(case, **values)
+    return found
+
+
+def _keep(work: str, outcome: Outcome) -> None:
+    with (Path(work) / "right.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(asdict(outcome)) + "\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool; 0 if every case is right, else 1."""
     options = parse_options(sys.argv[1:] if arguments is None else arguments, DEFAULTS, __doc__ or "")
     kinds = [k for k in options["kinds"].split(",") if k] or list(KINDS)
-    numbers = [int(options["only"])] if options["only"] else range(int(options["count"]))
+    first = int(options["first"])
+    numbers = [int(options["only"])] if options["only"] else range(first, first + int(options["count"]))
     outcomes: list[Outcome] = []
-    with tempfile.TemporaryDirectory(prefix="yoloquant-fuzz-", dir=options["work"] or None) as name:
-        healthy = Path(name) / "healthy"
-        healthy.mkdir()
-        prepare(healthy)
+    known = _known(options["work"])
+    with tempfile.TemporaryDirectory(prefix="yoloquant-fuzz-") as name:
+        healthy = Path(options["work"] or name).resolve() / "healthy"
+        if not (healthy / "manifest.json").is_file():
+            shutil.rmtree(healthy, ignore_errors=True)
+            healthy.mkdir(parents=True)
+            prepare(healthy)
         for number in numbers:
-            outcome = run_case(number, int(options["seed"]), healthy, Path(name), kinds)
+            outcome = known.get(number) or run_case(number, int(options["seed"]), healthy, Path(name), kinds)
             outcomes.append(outcome)
+            if options["work"] and number not in known and not outcome.wrong:
+                _keep(options["work"], outcome)
             if outcome.wrong or options["only"]:
                 print(f"{number} {outcome.case.kind}: {outcome.case.what}: {outcome.wrong or outcome.code}")
                 print(f"   {outcome.sentence[:400]}", flush=True)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .bridge.checkpoint import load_model
 from .bridge.input_size import square_size
 from .evaluation.gate import load_gate
 from .evaluation.results import ValidationResult
-from .evaluation.validate import validate
+from .evaluation.validate import scored_images, validate
 from .io import output_folder
 from .quantization.artifact import Artifact
 from .quantization.ptq import quantize
@@ -106,6 +107,13 @@ def run(recipe: Recipe, listener: Listener | None = None) -> RunResult:
 
 
 def _run(recipe: Recipe, targets: Sequence[Target], folder: Path, listener: Listener, write: WriteReport) -> RunResult:
+    options = recipe.validate_options(folder / "report")
+    scored = scored_images(
+        load_model(recipe.model, allow_unsafe=recipe.allow_unsafe),
+        data=None if recipe.validation.source else recipe.validation.data or recipe.data,
+        source=recipe.validation.source,
+        options=options,
+    )
     model = _prepared(recipe, folder, listener)
     work = recipe.model_copy(update={"model": str(model)})
     artifact = _trained(work, folder, targets, listener) if recipe.train else _calibrated(work, folder, listener)
@@ -118,9 +126,8 @@ def _run(recipe: Recipe, targets: Sequence[Target], folder: Path, listener: List
         result = validate(
             baseline,
             exports,
-            data=None if recipe.validation.source else recipe.validation.data or recipe.data,
-            source=recipe.validation.source,
-            options=recipe.validate_options(folder / "report"),
+            data=scored,
+            options=options,
             float_model=float_model,
             progress=progress,
         )
@@ -175,7 +182,7 @@ def _trained(recipe: Recipe, folder: Path, targets: Sequence[Target], listener: 
     arguments = _training_arguments(recipe, folder, "train", recipe.train.arguments)
     result = train(recipe.model, data=recipe.data, qat=recipe.train.qat, **arguments)
     word = "trained" if result.improved else "training did not help; kept the calibrated ranges in"
-    listener.note(f"{word} {result.best}")
+    listener.note(f"{word} {result.best}" + (f"; {result.advice}" if result.advice else ""))
     with listener.stage("calibrating what targets need and training left open") as progress:
         return complete(result.artifact, targets, data=recipe.data, options=recipe.quantize_options, progress=progress)
 

@@ -73,6 +73,8 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     monkeypatch.setattr(api, "quantize", found.take("quantize", saved))
     monkeypatch.setattr(api, "export", found.take("export", lambda: ExportResult(tmp_path / "out", ())))
     monkeypatch.setattr(api, "validate", found.take("validate", result))
+    monkeypatch.setattr(pipeline, "load_model", lambda *a, **k: "float")
+    monkeypatch.setattr(pipeline, "scored_images", found.take("scored", "images"))
     monkeypatch.setattr(pipeline, "quantize", found.take("quantize", saved))
     monkeypatch.setattr(pipeline, "export", found.take("export", lambda: ExportResult(tmp_path / "out", ())))
     monkeypatch.setattr(pipeline, "validate", found.take("validate", result))
@@ -240,7 +242,9 @@ def test_run_a_recipe(calls: Calls, tmp_path: Path) -> None:
     assert calls.targets() == ["onnxruntime"] and calls["export"]["keep_going"] is True
     assert calls["export"]["folder"] == Path("out")
     given = calls["validate"]
-    assert given["data"] == "other.yaml" and given["options"].gate == "strict" and given["options"].limit == 7
+    assert given["data"] == "images" and calls["scored"]["data"] == "other.yaml"
+    assert given["options"] == calls["scored"]["options"]
+    assert given["options"].gate == "strict" and given["options"].limit == 7
     assert given["options"].report == Path("out/report")
 
 
@@ -259,7 +263,8 @@ def test_arguments_override_the_recipe(calls: Calls, tmp_path: Path) -> None:
 
 def test_run_on_unlabelled_images(calls: Calls) -> None:
     assert cli.main(["run", "model=m.pt", "data=d.yaml", "source=photos", "targets=onnxruntime"]) == 0
-    assert calls["validate"]["source"] == "photos" and calls["validate"]["data"] is None
+    assert calls["scored"]["source"] == "photos" and calls["scored"]["data"] is None
+    assert calls["validate"]["data"] == "images"
     assert calls["quantize"]["data"] == "d.yaml"
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from validation_fakes import NAMES, FakeRunner, label_rows, write_dataset
 
-from yoloquant.data.class_names import class_labels, class_order
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import DataError, TargetError
 from yoloquant.evaluation.bootstrap import BootstrapOptions
@@ -19,6 +18,7 @@ from yoloquant.evaluation.evaluate import EvaluateOptions, evaluate
 from yoloquant.evaluation.gate import exit_code, load_gate
 from yoloquant.evaluation.results import Interval, Latency
 from yoloquant.evaluation.verdict import ArtifactFacts, JudgeOptions, judge
+from yoloquant.runtime.core.class_order import class_labels, class_order
 from yoloquant.runtime.core.letterbox import place
 from yoloquant.types import HeadLayout, Verdict
 
@@ -164,6 +164,13 @@ def test_a_baseline_that_scores_nothing_is_inconclusive(data: ValidationSet) -> 
     result = judge(evaluation, gate, {"same": ArtifactFacts()}, QUICK)
     assert result.verdict is Verdict.INCONCLUSIVE and exit_code(result) == 3
     assert "the FP32 model itself scores 0.0 points" in result.targets[0].checks[0].message
+
+
+def test_copies_of_one_image_count_once(data: ValidationSet) -> None:
+    copies = replace(data, images=data.images[:1] * len(data))
+    evaluation = run(copies, fp32=FakeRunner(perfect(copies)), same=FakeRunner(perfect(copies)))
+    measured = Comparer(evaluation, BootstrapOptions(replicates=20)).compare("same")
+    assert measured.images == 1 and measured.intervals["fidelity"].low == measured.intervals["fidelity"].high
 
 
 def test_two_classes_of_one_name_stay_two() -> None:

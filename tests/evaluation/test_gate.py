@@ -147,7 +147,7 @@ BAD = Interval(0.5, 0.5, 0.5)
 @pytest.mark.parametrize(
     ("change", "name", "message"),
     [
-        ({"images": 1}, "min_images", r"1 images prove nothing and fail nothing; at least 30 are needed"),
+        ({"images": 1}, "min_images", r"1 different images prove nothing and fail nothing; at least 30 are needed"),
         ({"replicates": 1}, "min_replicates", r"1 replicates make no interval; bootstrap=100"),
         ({"baseline_map": 0.0047}, "baseline_map", r"the FP32 model itself scores 0\.5 points.*of 5 that are needed"),
         ({"references": 0}, "min_detections", r"the FP32 model itself finds 0 objects.*of 10 that are needed"),

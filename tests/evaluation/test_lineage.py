@@ -15,6 +15,7 @@ from yoloquant.data.calibration import CalibrationOptions, calibration_set
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import ArtifactError, DataError
 from yoloquant.evaluation.lineage import check_calibration, check_exports, find_baseline
+from yoloquant.evaluation.validate import named_rows
 from yoloquant.quantization.artifact import save_checkpoint
 from yoloquant.types import ExportedModel, HeadLayout, ModelInfo, Task
 
@@ -115,3 +116,13 @@ def test_images_that_calibrated_are_not_scored(tmp_path: Path) -> None:
         check_calibration([artifact], folder)
     assert "accepted by allow_scored=true" in check_calibration([artifact], train, allow_scored=True)[0]
     assert check_calibration([exported(model)], train) == (), "an artifact that does not say is not refused"
+
+
+def test_no_artifact_hides_behind_the_name_of_another() -> None:
+    one = exported(tiny_host())
+    half = replace(one, precision="fp16")
+    vela = [replace(one, target="ethosu", path=Path(name)) for name in ("u55.tflite", "u65.tflite")]
+    twice = [replace(one, path=Path(folder) / "a.onnx") for folder in ("x", "y")]
+    assert [name for name, _ in named_rows([one, half])] == ["onnxruntime", half.name]
+    assert [name for name, _ in named_rows([one, *vela])] == ["onnxruntime", "ethosu:u55.tflite", "ethosu:u65.tflite"]
+    assert named_rows(twice) == [("onnxruntime:a.onnx:1", twice[0]), ("onnxruntime:a.onnx:2", twice[1])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -121,6 +122,9 @@ DAMAGE = {
     "info": lambda text: text.replace('"imgsz"', '"imgzs"'),
     "task": lambda text: text.replace('"pose"', '"juggle"'),
     "layout": lambda text: text.replace('"decoded"', '"encoded"'),
+    "numbers": lambda text: re.sub(r'"max_det": \d+', '"max_det": 1e300', text),
+    "types": lambda text: re.sub(r'"metadata": {', '"metadata": [], "old": {', text),
+    "names": lambda text: re.sub(r'"reg_max": \d+', '"reg_max": "many"', text),
     "extra": lambda text: text.replace('"target"', '"new_key": 1, "target"'),
 }
 

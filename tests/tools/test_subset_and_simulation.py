@@ -92,9 +92,12 @@ def test_the_simulation_passes_good_and_fails_bad(tmp_path: Path) -> None:
         assert tool.verdict_of(gate, measured) == verdict == tool.verdict_of(gate, tool.without_labels(measured))
     rows = tool.simulate_gate("tiny", evaluation, gate, {**tool.DEFAULTS, "trials": "4", "replicates": "30"})
     text = "\n".join(tool.table(rows, 4))
-    assert "| tiny | good | harmful | +0.00 | 0.995 | +0.000 | 100 / 0 / 0 | 100 / 0 / 0 | - |" in text
+    assert "| tiny | good | between | +0.00 | 0.995 | +0.000 | 100 / 0 / 0 | 100 / 0 / 0 | - |" in text
     assert "0 / 100 / 0 | 0 / 100 / 0 | fidelity fail |" in text
-    named = [{**row, "harmless": row["artifact"] == "good"} for row in rows]
+    assert tool.kind_of("weights rounded", 0.009, -0.02) == "harmless" == tool.kind_of("litert plan", -0.03, 0.0)
+    assert {tool.kind_of("BGR for RGB", 0.02, 0.0), tool.kind_of("another checkpoint", -0.01, 0.0)} == {"harmful"}
+    assert tool.kind_of("litert plan", 0.0, -0.06) == "harmful" and tool.kind_of("litert plan", 0.015, 0.0) == "between"
+    named = [{**row, "kind": "harmless" if row["artifact"] == "good" else "harmful"} for row in rows]
     assert (
         "false pass 0.0 % of 1 harmful artifacts' samples, false fail 0.0 % of 1 harmless" in tool.summary(named, 4)[0]
     )

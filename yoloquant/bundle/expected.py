@@ -259,5 +259,7 @@ def _listed(data: Path, scratch: Path) -> Path:
     if data.is_dir():
         return data
     path = scratch / "data.yaml"
-    path.write_text(json.dumps({"val": [str(image.path) for image in data_set(data).images]}), encoding="utf-8")
+    found = data_set(data)
+    content = {"val": [str(image.path) for image in found.images], "names": list(found.names)}
+    path.write_text(json.dumps(content), encoding="utf-8")
     return path

@@ -20,6 +20,7 @@ from ..runtime.tasks import spec_of
 from .calibration_options import MIN_IMAGES, CalibrationOptions
 from .class_folders import is_split_root, split_folder
 from .dataset import load_yaml, split_paths
+from .image_check import check_images
 from .image_files import list_images
 
 __all__ = ["MIN_IMAGES", "CalibrationOptions", "CalibrationSet", "calibration_set"]
@@ -81,7 +82,7 @@ def calibration_set(data: str | os.PathLike[str], options: CalibrationOptions | 
         The sample.
 
     Raises:
-        DataError: The data are missing, or they are the data to be scored on.
+        DataError: The data are missing, an image of the sample is broken, or they are the data to be scored on.
         CalibrationError: There are too few images.
     """
     options = options or CalibrationOptions()
@@ -100,6 +101,7 @@ def calibration_set(data: str | os.PathLike[str], options: CalibrationOptions | 
         pool = list_images(split_paths(content, file, split), str(data))
         scored = _scored_images(content, file, options, str(data))
     sample = _draw(pool, scored, options, str(data))
+    check_images(sample)  # before a model runs on them
     hashes = [file_sha256(p) for p in sample]
     digest = hashlib.sha256("".join(hashes).encode()).hexdigest()
     return CalibrationSet(tuple(sample), str(data), split, digest, tuple(map(short_hash, hashes)))

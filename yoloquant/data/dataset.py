@@ -18,11 +18,11 @@ import yaml
 
 from ..bridge import val as host
 from ..errors import DataError
+from ..runtime.core.class_order import class_order
 from ..runtime.core.model_info import ModelInfo, Task
 from ..runtime.tasks import spec_of
 from ..runtime.tasks.base import Labels, labels_bytes
 from .class_folders import check_class_folders, class_names, split_folder
-from .class_names import class_order
 from .image_check import check_images
 from .image_files import list_images
 from .manifest import check_manifest, file_sha256, read_manifest
@@ -319,7 +319,7 @@ def _class_names(content: dict[str, Any], file: Path) -> tuple[str, ...]:
         raise DataError(f"data yaml {file}: 'names' must list the classes, for instance 'names: [cat, dog]'")
     try:
         by_index = {int(key): str(value) for key, value in names.items()}
-    except (TypeError, ValueError) as exc:
+    except (TypeError, ValueError, OverflowError) as exc:
         raise DataError(f"data yaml {file}: the keys of 'names' must be the class indices 0, 1, ...") from exc
     if sorted(by_index) != list(range(len(by_index))):
         raise DataError(f"data yaml {file}: 'names' must use every index from 0 to {len(by_index) - 1}")
@@ -334,11 +334,17 @@ def split_paths(content: dict[str, Any], file: Path, split: str) -> list[Path]:
     if not value:
         known = [key for key in ("train", "val", "test", "minival") if content.get(key)]
         raise DataError(f"data yaml {file} has no split '{split}'; it has {', '.join(known) or 'none at all'}")
+    try:
+        return _resolved(content, file, split, value if isinstance(value, list) else [value])
+    except (OSError, ValueError) as exc:  # a name that no file can have: too long, or with a zero byte
+        raise DataError(f"data yaml {file}: a path of split '{split}' is not usable ({exc})") from exc
+
+
+def _resolved(content: dict[str, Any], file: Path, split: str, entries: list[Any]) -> list[Path]:
     root = Path(str(content.get("path") or file.parent))
     if not root.exists() and not root.is_absolute():
         stored = host.datasets_folder() / root
         root = stored if stored.exists() or not (file.parent / root).exists() else file.parent / root
-    entries = value if isinstance(value, list) else [value]
     paths = []
     for entry in map(str, entries):
         path = (root / entry).resolve()

@@ -17,7 +17,7 @@ def list_images(paths: Sequence[Path], source: str) -> list[Path]:
         if path.is_dir():
             files += [str(p) for p in path.rglob("*.*")]
         elif path.suffix == ".txt":
-            lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+            lines = (line.strip() for line in _text(path).splitlines())
             files += [str(path.parent / line[2:]) if line.startswith("./") else line for line in lines if line]
         else:
             files.append(str(path))
@@ -26,3 +26,10 @@ def list_images(paths: Sequence[Path], source: str) -> list[Path]:
         looked = ", ".join(map(str, paths))
         raise DataError(f"'{source}' holds no images: looked in {looked} for {', '.join(sorted(suffixes))}")
     return images
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise DataError(f"list of images {path} cannot be read ({exc}); each line is the path of an image") from exc

@@ -68,14 +68,14 @@ def read_manifest(path: Path) -> SubsetManifest:
         raise DataError(
             f"manifest {path} cannot be read ({exc.strerror}); tools/make_coco_subset.py writes one"
         ) from exc
-    except json.JSONDecodeError as exc:
-        raise DataError(f"manifest {path} is no JSON: {exc}") from exc
     except ValidationError as exc:
         first = exc.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise DataError(
             f"manifest {path}: {place}: {first['msg']}; allowed keys are {', '.join(SubsetManifest.model_fields)}"
         ) from exc
+    except ValueError as exc:  # no JSON, no UTF-8, or a name that no file can have
+        raise DataError(f"manifest {path} is no JSON: {exc}") from exc
 
 
 def check_manifest(manifest: SubsetManifest, images: Sequence[tuple[Path, int]]) -> None:

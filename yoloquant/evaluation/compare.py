@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..data.class_names import class_labels
+from ..runtime.core.class_order import class_labels
 from ..runtime.core.matching import Matches
 from ..runtime.tasks.base import Scores
 from .bootstrap import BootstrapOptions, image_weights, interval
@@ -25,7 +25,7 @@ class Measurements:
         intervals: Interval of each measurement that has one, by the name of its gate limit.
         class_drops: Interval of each class's AP drop, by the class's label.
         class_boxes: Labelled boxes per class label.
-        images: Number of images.
+        images: Number of images; copies of one file count once, since they make intervals narrow and prove nothing.
         replicates: Replicates that the intervals stand on; None if they are not from a bootstrap.
         baseline_map: mAP50-95 of the FP32 model on the labels; None without labels.
         references: The FP32 model's own detections that fidelity is held against; None if they were not counted.
@@ -95,6 +95,7 @@ class Comparer:
         self.weights = image_weights(len(evaluation.data), self.options)
         self._labels = class_labels(evaluation.names)
         self._scores: dict[tuple[str, bool], Scores] = {}
+        self._distinct = len({image.sha256 for image in evaluation.data.images})
 
     def accuracy(self, name: str) -> Accuracy | None:
         """Accuracy of one model; None without labels."""
@@ -197,7 +198,7 @@ class Comparer:
             {**found.intervals, **({"latency_ratio": spread} if spread else {})},
             found.class_drops,
             self.class_boxes(weights[0]),
-            images=round(float(weights[0].sum())),
+            images=min(round(float(weights[0].sum())), self._distinct),
             replicates=len(weights) - 1,
             baseline_map=found.baseline_map,
             references=found.references,

@@ -176,7 +176,8 @@ class Gate(BaseModel):
             found.append((GateCheck(name, value, least, Verdict.INCONCLUSIVE, None, text), touched))
 
         if measured.images < self.min_images:
-            text = f"{measured.images} images prove nothing and fail nothing; at least {self.min_images} are needed"
+            few = f"{measured.images} different images prove nothing and fail nothing"
+            text = f"{few}; at least {self.min_images} are needed"
             doubt("min_images", measured.images, self.min_images, sampled, text)
         if measured.replicates is not None and measured.replicates < self.min_replicates:
             text = (

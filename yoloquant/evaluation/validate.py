@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..bridge.checkpoint import load_model
-from ..bridge.host_model import HostModel
+from ..bridge.host_model import HostModel, model_info
 from ..errors import UsageError, YoloquantError
 from ..graph.traced_model import TracedModel
 from ..quantization.artifact import Artifact, versions
 from ..runtime.device.processors import cpu_threads
 from ..targets.exports import ExportResult, content_sha256, load_exports
-from ..types import ExportedModel, Progress
+from ..types import ExportedModel, ModelInfo, Progress
 from .lineage import Baseline, check_calibration, check_exports, find_baseline
 from .memory import peak_memory
 from .processors import NATIVE, launch
@@ -47,7 +47,7 @@ def validate(
     model: Any,
     exports: ExportResult | Iterable[ExportedModel] | str | os.PathLike[str],
     *,
-    data: str | os.PathLike[str] | None = None,
+    data: str | os.PathLike[str] | ValidationSet | None = None,
     source: str | os.PathLike[str] | None = None,
     options: ValidateOptions | None = None,
     float_model: FloatModel | None = None,
@@ -58,7 +58,7 @@ def validate(
     Args:
         model: The FP32 model: a checkpoint (quantized or not), a live YOLO, or an Artifact.
         exports: What ``export`` returned, an export folder, or one artifact in it.
-        data: Data yaml with labels.
+        data: Data yaml with labels, or what ``scored_images`` returned.
         source: Folder of images without labels, instead of ``data``; fidelity alone is judged.
         options: Gate, images, threads; ``report`` is left to the caller.
         float_model: Gives the float model in the runtime of an artifact, whose latency is compared with it; without it
@@ -88,12 +88,12 @@ def validate(
     artifact = _float_artifact(model, baseline.model, outcome)
     _same_task(artifact, outcome)
     notes = check_exports(outcome.exports, named, artifact.model, allow_stale=options.allow_stale)
-    images = _images(data, source, artifact, options)
+    images = _images(data, source, artifact.model, artifact.info, options)
     notes += check_calibration(outcome.exports, images, allow_scored=options.allow_scored)
     threads = options.threads or cpu_threads()
     opened = _Opened(artifact, threads, options, float_model)
     try:
-        for name, exported in _rows(outcome.exports):
+        for name, exported in named_rows(outcome.exports):
             for processor in processors:
                 opened.load(name if processor == NATIVE else f"{name}@{processor}", exported, processor)
         for name, error in outcome.errors.items():
@@ -136,25 +136,49 @@ def _baseline(model: HostModel, options: ValidateOptions, outcome: ExportResult)
     return Baseline(load_model(options.baseline), f"the baseline is '{Path(options.baseline).name}', as asked")
 
 
+def scored_images(
+    model: HostModel,
+    *,
+    data: str | os.PathLike[str] | None = None,
+    source: str | os.PathLike[str] | None = None,
+    options: ValidateOptions | None = None,
+) -> ValidationSet:
+    """The images that a model's artifacts will be scored on, checked before hours of work are spent on those.
+
+    Args:
+        model: The FP32 model.
+        data: Data yaml with labels.
+        source: Folder of images without labels, instead of ``data``.
+        options: Which images.
+
+    Raises:
+        DataError: An image or a label is not usable, or the classes are not the model's.
+    """
+    return _images(data, source, model, model_info(model, model.resolve_imgsz()), options or ValidateOptions())
+
+
 def _images(
-    data: str | os.PathLike[str] | None,
+    data: str | os.PathLike[str] | ValidationSet | None,
     source: str | os.PathLike[str] | None,
-    artifact: Artifact,
+    model: HostModel,
+    info: ModelInfo,
     options: ValidateOptions,
 ) -> ValidationSet:
     from ..data.dataset import ValidationSet
     from ..data.trained_classes import TrainedClasses
 
+    if isinstance(data, ValidationSet):
+        return data.for_classes(info.names)
     if data is None:
-        return ValidationSet.from_folder(str(source), artifact.info.names).take(options.limit)
+        return ValidationSet.from_folder(str(source), info.names).take(options.limit)
     images = ValidationSet.open(
         str(data),
-        artifact.info,
+        info,
         split=options.split,
         manifest=options.manifest,
-        trained=TrainedClasses.of(artifact.model.trained),
+        trained=TrainedClasses.of(model.trained),
     )
-    return images.take(options.limit).require_labels().for_classes(artifact.info.names)
+    return images.take(options.limit).require_labels().for_classes(info.names)
 
 
 def _outcome(exports: ExportResult | Iterable[ExportedModel] | str | os.PathLike[str]) -> ExportResult:
@@ -167,11 +191,22 @@ def _outcome(exports: ExportResult | Iterable[ExportedModel] | str | os.PathLike
     return ExportResult(found[0].path.parent, found)
 
 
-def _rows(exports: Iterable[ExportedModel]) -> list[tuple[str, ExportedModel]]:
-    """Every artifact under a name of its own: its target's, and its file's behind it where a target has several."""
+def named_rows(exports: Iterable[ExportedModel]) -> list[tuple[str, ExportedModel]]:
+    """Every artifact under a name of its own: its target's, its file's behind it where several share that, or a number.
+
+    A name that two shared would hide one of them.
+
+    Args:
+        exports: The artifacts.
+    """
     exports = tuple(exports)
     count = Counter(export.name for export in exports)
-    return [(e.name if count[e.name] == 1 else f"{e.name}:{e.path.name}", e) for e in exports]
+    names = [e.name if count[e.name] == 1 else f"{e.name}:{e.path.name}" for e in exports]
+    count, seen = Counter(names), Counter[str]()
+    for index, name in enumerate(names):
+        seen[name] += 1
+        names[index] = name if count[name] == 1 else f"{name}:{seen[name]}"
+    return list(zip(names, exports, strict=True))
 
 
 def _float_artifact(model: Any, baseline: HostModel, outcome: ExportResult) -> Artifact:

@@ -8,21 +8,26 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from ..bridge.host_model import file_sha256
 from ..errors import ArtifactError, OutputError
 from ..io import atomic_path
 from ..summarized import Summarized, data_frame, plain
-from ..types import ExportedModel, HeadLayout, ModelInfo, Task
+from ..types import ExportedModel, ModelInfo
 
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "exports.json"
 FORMAT = 1
 LOCK_NAME = f".{FILE_NAME}.lock"
+LARGEST = 100_000
+"""Of any number that describes a model: sizes in pixels, detections, bins."""
 LOCK_S = 3600.0  # the slowest conversions take minutes
 
 
@@ -146,6 +151,40 @@ def load_exports(path: str | os.PathLike[str]) -> tuple[ExportedModel, ...]:
     return tuple(_from_dict(e, listing.parent) for e in entries)
 
 
+def _typed(values: dict[str, Any]) -> ExportedModel:
+    """An entry with every field of its own type and in range: the list is a file that anybody may have touched.
+
+    Raises:
+        ValueError: A field is missing, unknown, of another type or out of range.
+    """
+    _same_keys(values, ExportedModel, "an entry")
+    _same_keys(values["info"], ModelInfo, "info")
+    export = _adapter().validate_python(values)
+    info = export.info
+    numbers = (*info.imgsz, *info.strides, info.stride, info.reg_max, info.max_det, info.channels)
+    if not all(0 < number <= LARGEST for number in numbers) or not info.names:
+        raise ValueError("info holds numbers that no model has")
+    return export
+
+
+def _same_keys(values: Any, kind: Any, where: str) -> None:
+    if not isinstance(values, dict) or set(values) != {f.name for f in fields(kind)}:
+        raise ValueError(f"{where} must hold {', '.join(f.name for f in fields(kind))}")
+
+
+@cache
+def _adapter() -> TypeAdapter[ExportedModel]:
+    return TypeAdapter(ExportedModel)
+
+
+def _problem(exc: Exception) -> str:
+    """What is wrong, in one line."""
+    if isinstance(exc, ValidationError):
+        first = exc.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return repr(exc)
+
+
 def _read(path: Path) -> list[dict[str, Any]]:
     try:
         data = json.loads(path.read_text())
@@ -171,15 +210,9 @@ def _from_dict(data: dict[str, Any], folder: Path) -> ExportedModel:
     values = dict(data)
     try:
         path, digest = folder / Path(values.pop("path")).name, values.pop("sha256")
-        info = dict(values.pop("info"))
-        for key in ("names", "imgsz", "strides"):
-            info[key] = tuple(info[key])
-        info["kpt_shape"] = tuple(info["kpt_shape"]) if info["kpt_shape"] else None
-        info["task"] = Task(info["task"])
-        values["layout"], values["notes"] = HeadLayout(values["layout"]), tuple(values["notes"])
-        export = ExportedModel(path=path, info=ModelInfo(**info), **values)
+        export = _typed({**values, "path": path})
     except (KeyError, TypeError, ValueError) as exc:
-        raise ArtifactError(f"{folder / FILE_NAME} is damaged ({exc!r}); export again") from exc
+        raise ArtifactError(f"{folder / FILE_NAME} is damaged ({_problem(exc)}); export again") from exc
     if not path.exists():
         raise ArtifactError(f"artifact '{path}' is on the list of its folder but missing; export again")
     if content_sha256(path) != digest:

@@ -12,6 +12,7 @@ from ..bridge.input_size import square_size
 from ..bridge.installed import offline
 from ..pruning.prune_options import PruneOptions, parse
 from ..quantization.artifact import Artifact
+from ..quantization.scheme import PORTABLE
 from ..summarized import Summarized
 from .prune.finetune import fine_tune, quantization_arguments
 from .qat.qat_options import QATOptions
@@ -28,6 +29,7 @@ class TrainResult(Summarized):
         score: Its score on the held-back images.
         score_calibrated: What it is measured against: the calibrated model's; of pruning alone the unpruned model's.
         quantized: Whether ranges were learned; False for pruning alone, whose result is a float model.
+        scheme: Scheme of the plan that was trained, and of the calibrated one that it is measured against.
     """
 
     best: Path
@@ -35,11 +37,22 @@ class TrainResult(Summarized):
     score: float
     score_calibrated: float
     quantized: bool = True
+    scheme: str = ""
 
     @property
     def improved(self) -> bool:
         """Whether training beat what it is measured against."""
         return self.score > self.score_calibrated
+
+    @property
+    def advice(self) -> str:
+        """What the two scores leave open; empty if nothing."""
+        if self.scheme != PORTABLE.name:
+            return ""
+        return (
+            "both scores are of the portable plan, which serves every runtime; a runtime's own plan may beat it by "
+            "calibration alone: validate exports of the untrained checkpoint too, or train scheme=<runtime>"
+        )
 
     def summary(self) -> str:
         """Where the result is, and whether training helped."""
@@ -91,5 +104,6 @@ def train(
             if qat is None:
                 return TrainResult(pruned.best, pruned.folder, pruned.score, pruned.score_unpruned, quantized=False)
             model, arguments = pruned.best, quantization_arguments(pruned, arguments)
-        best, folder, score, start = run(model, data, qat, arguments)
-    return TrainResult(best, folder, score, start)
+        best, folder, provenance = run(model, data, qat, arguments)
+    score, start = float(provenance["score"]), float(provenance["score_calibrated"])
+    return TrainResult(best, folder, score, start, scheme=str(provenance.get("scheme", "")))

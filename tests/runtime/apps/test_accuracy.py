@@ -18,10 +18,11 @@ from yoloquant.evaluation.evaluate import EvaluateOptions, evaluate
 from yoloquant.graph.traced_model import TracedModel
 from yoloquant.io import resource
 from yoloquant.quantization.artifact import Artifact
-from yoloquant.runtime.apps.accuracy import find_images, label_path, measure, read_image
+from yoloquant.runtime.apps.accuracy import find_images, label_path, measure, of_model, read_image
 from yoloquant.runtime.backends import BackendOptions, open_backend
 from yoloquant.runtime.core.detector import Detector
 from yoloquant.runtime.errors import DataError
+from yoloquant.runtime.tasks.base import Labels
 from yoloquant.targets import get
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
@@ -65,6 +66,25 @@ def write(folder: Path, *names: str) -> Path:
         label.parent.mkdir(parents=True, exist_ok=True)
         label.write_text("0 0.5 0.5 0.2 0.2\n", encoding="utf-8")
     return folder
+
+
+def test_classes_of_a_yaml_in_another_order_are_mapped_by_name(tmp_path: Path) -> None:
+    names = [f"class {i}" for i in range(3)]
+    labels = [Labels(np.array([0, 2]), np.zeros((2, 4))), Labels(np.zeros(0, np.int64), np.zeros((0, 4)))]
+    file = tmp_path / "data.yaml"
+    for text, wanted in (
+        (f"names: {names}", [0, 2]),
+        (f"names: {names[::-1]}", [2, 0]),
+        (f"names: {{0: {names[1]}, 1: {names[2]}, 2: {names[0]}}}", [1, 0]),
+        ("val: images", [0, 2]),
+    ):
+        file.write_text(text)
+        first, second = of_model(labels, file, tuple(names))
+        assert first.classes.tolist() == wanted and not len(second.classes)
+    assert of_model(labels, tmp_path, tuple(names)) == labels
+    file.write_text("names: [class 0, class 1, zebra]")
+    with pytest.raises(DataError, match="other classes than the model: class 2 is 'zebra'"):
+        of_model(labels, file, tuple(names))
 
 
 def test_images_of_a_folder(tmp_path: Path) -> None:

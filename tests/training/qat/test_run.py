@@ -106,7 +106,7 @@ def test_the_command_hands_arguments_on(monkeypatch: pytest.MonkeyPatch, capsys:
 
     def train(model: str, **arguments: object) -> TrainResult:
         seen.update(arguments, model=model)
-        return TrainResult(Path("w/best.pt"), Path("w"), 0.9, 0.9)
+        return TrainResult(Path("w/best.pt"), Path("w"), 0.9, 0.9, scheme="portable")
 
     monkeypatch.setattr(api, "train", train)
     code = cli.main(["train", "m.pt".join(["model=", ""]), "data=d.yaml", "preset=fast", "epochs=3", "lr0=1e-4",
@@ -118,6 +118,8 @@ def test_the_command_hands_arguments_on(monkeypatch: pytest.MonkeyPatch, capsys:
     qat = seen["qat"]
     assert isinstance(qat, QATOptions) and qat.preset == "fast" and qat.range_lr == 0.01
     shown = capsys.readouterr().out
+    assert "a runtime's own plan may beat it by calibration alone" in shown
+    assert TrainResult(Path(), Path(), 0.9, 0.8, scheme="openvino").advice == ""
     assert "training did not help" in shown and "yoloquant export w/best.pt" in shown
 
 

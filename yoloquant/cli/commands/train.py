@@ -42,6 +42,8 @@ def run(call: Call) -> int:
         return 0
     print(f"{'trained' if result.improved else 'training did not help; kept the calibrated ranges:'} {result.best}")
     print(f"score on held-back images: {result.score:.4f}, calibrated {result.score_calibrated:.4f}")
+    if result.advice:
+        print(f"note: {result.advice}")
     print(f"plots and results: {result.folder}")
     print(f"next: yoloquant export {result.best} targets=all")
     return 0

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, List, Tuple
 
 import numpy as np
 
+from ..core.class_order import class_order
 from ..core.detections import Selection
 from ..core.detector import Detector
 from ..core.matching import Matches
 from ..errors import DataError
 from ..tasks import Task, spec_of
+from ..tasks.base import Labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,13 +61,15 @@ def measure(
         limit: Score only so many images, the first by path.
         progress: Called after every image with images done and images in all.
 
+    Classes that the yaml lists in another order are mapped by name.
+
     Raises:
-        DataError: There are no images or labels, or one is unreadable.
+        DataError: There are no images or labels, one is unreadable, or the yaml names other classes than the model's.
         TargetError: The runtime failed.
     """
     task, info = detector.task, detector.info
     images = find_images(Path(folder), info.task)[:limit]
-    labels = task.labels_of(images, info, label_path)
+    labels = of_model(task.labels_of(images, info, label_path), Path(folder), info.names)
     if not any(len(item.classes) for item in labels):
         raise DataError(f"'{folder}' has no labels beside its images; each images/x.jpg needs a labels/x.txt")
     found, truths = [], []
@@ -82,6 +86,30 @@ def measure(
             progress(index + 1, len(images))
     values = task.scores(found, matches, truths).values(np.ones((1, len(images))))
     return DataSetAccuracy({name: float(value[0]) for name, value in values.items()}, len(images))
+
+
+def of_model(labels: List[Labels], source: Path, names: Tuple[str, ...]) -> List[Labels]:
+    """Labels by the model's class indices, where a yaml says what its own mean.
+
+    Args:
+        labels: Labels by the data set's indices.
+        source: Folder or yaml.
+        names: Names of the model's classes.
+
+    Raises:
+        DataError: The yaml names other classes.
+    """
+    given = _read_yaml(source).get("names") if source.suffix in {".yaml", ".yml"} else None
+    if isinstance(given, dict):
+        given = [given[key] for key in sorted(given)] if all(isinstance(key, int) for key in given) else None
+    if not isinstance(given, list):
+        return labels
+    order = class_order(names, [str(name) for name in given], str(source))
+    if order is None:
+        return labels
+    logger.warning("data '%s' lists the classes in another order than the model; they are mapped by name", source)
+    table = np.array(order, dtype=np.int64)
+    return [replace(item, classes=table[item.classes]) for item in labels]
 
 
 def find_images(source: Path, task: Task = Task.DETECT) -> list[Path]:

@@ -10,7 +10,7 @@ from ..core.folder_check import file_sha256
 from ..core.model_info import ModelInfo
 from ..tasks import spec_of
 from ..tasks.base import labels_bytes
-from .accuracy import find_images, label_path
+from .accuracy import find_images, label_path, of_model
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,12 @@ def fingerprint(source: str | Path, info: ModelInfo, limit: int | None = None) -
         limit: Take only so many images, the first by path.
 
     Raises:
-        DataError: There are no images, or a label is malformed.
+        DataError: There are no images, a label is malformed, or a yaml names other classes than the model's.
     """
     digest, count = hashlib.sha256("\n".join(info.names).encode()), 0
     images = find_images(Path(source), info.task)[:limit]
-    for path, labels in zip(images, spec_of(info.task).labels_of(images, info, label_path)):
+    everything = of_model(spec_of(info.task).labels_of(images, info, label_path), Path(source), info.names)
+    for path, labels in zip(images, everything):
         digest.update(path.name.encode() + b"\0" + file_sha256(path).encode())
         digest.update(labels_bytes(labels))
         count += len(labels.classes)

@@ -232,7 +232,7 @@ def _fill(polygons: Sequence[np.ndarray], imgsz: Tuple[int, int]) -> np.ndarray:
         full = np.zeros(imgsz, np.uint8)
         cv2.fillPoly(full, [polygon.astype(np.int32)], color=(1,))
         mask[...] = cv2.resize(full, (width, height))
-    order = np.argsort(-masks.sum(axis=(1, 2), dtype=np.int64))
+    order = np.argsort(-masks.sum(axis=(1, 2), dtype=np.int64), kind="stable")
     hidden = np.zeros((height, width), bool)
     result = np.zeros(masks.shape, bool)
     for index in order[::-1]:

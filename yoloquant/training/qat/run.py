@@ -20,8 +20,8 @@ from .trainer import QATTrainer
 _OURS = frozenset({"model", "data", "task", "mode", "qat", "trainer"})
 
 
-def run(model: Any, data: Any, qat: Any, arguments: dict[str, Any]) -> tuple[Path, Path, float, float]:
-    """Train, and return the best checkpoint, the run folder, its score and the calibrated model's.
+def run(model: Any, data: Any, qat: Any, arguments: dict[str, Any]) -> tuple[Path, Path, dict[str, Any]]:
+    """Train, and return the best checkpoint, the run folder, and what the checkpoint says of its training.
 
     Raises:
         UsageError: An argument is unknown to Ultralytics, or does not fit.
@@ -34,8 +34,7 @@ def run(model: Any, data: Any, qat: Any, arguments: dict[str, Any]) -> tuple[Pat
     trainer = _trainer(model, data, options, arguments, resume)
     with host_errors.running():
         trainer.train()
-    provenance = Artifact.load(trainer.best).provenance["qat"]
-    return trainer.best, trainer.save_dir, float(provenance["score"]), float(provenance["score_calibrated"])
+    return trainer.best, trainer.save_dir, dict(Artifact.load(trainer.best).provenance["qat"])
 
 
 def _trainer(model: Any, data: Any, options: QATOptions, arguments: dict[str, Any], resume: bool) -> QATTrainer:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Optional, Tuple
 
 from ..errors import DataError
 
 
-def class_labels(names: Sequence[str]) -> tuple[str, ...]:
+def class_labels(names: Sequence[str]) -> Tuple[str, ...]:
     """A label for every class that no other class has: its name, and its index where two classes share a name."""
     count = Counter(names)
     return tuple(name if count[name] == 1 else f"{name} [{i}]" for i, name in enumerate(names))
 
 
-def class_order(model: Sequence[str], data: Sequence[str], source: str) -> tuple[int, ...] | None:
+def class_order(model: Sequence[str], data: Sequence[str], source: str) -> Optional[Tuple[int, ...]]:
     """How the class indices of a data set become the model's.
 
     Names are compared without regard to case, blanks, hyphens and underscores.
@@ -39,8 +40,8 @@ def class_order(model: Sequence[str], data: Sequence[str], source: str) -> tuple
     if theirs == ours:
         return None
     if sorted(theirs) != sorted(ours):
-        missing = [name for name, plain in zip(data, theirs, strict=True) if plain not in set(ours)]
-        index = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b)
+        missing = [name for name, plain in zip(data, theirs) if plain not in set(ours)]
+        index = next(i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b)
         few = ", ".join(repr(name) for name in missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise DataError(
             f"data '{source}' has other classes than the model: class {index} is '{data[index]}' there and "
