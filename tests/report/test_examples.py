@@ -14,6 +14,7 @@ from PIL import Image
 
 from yoloquant.evaluation.results import Example, ValidationResult
 from yoloquant.report.examples import IMAGES, SIDE, _iou, _match, photos
+from yoloquant.report.page import to_html
 
 
 def test_panels_share_one_image_and_count_changes(result: ValidationResult) -> None:
@@ -71,6 +72,27 @@ def test_odd_rows_are_not_drawn(result: ValidationResult, image: Path) -> None:
     rows = ((0.0, 0.0, nan, 9.0, 0.9, 0.0), (9.0, 9.0, 1.0, 1.0, 0.9, 0.0), (1.0,), (0.0, 0.0, 9.0, 9.0, 0.9, 999.0))
     photo = photos(replace(result, examples=(Example(str(image), "x", rows, ()),)))[0]
     assert [box.label for box in photo.panels[0].boxes] == ["class 999 0.90"]
+
+
+def test_outlines_follow_their_detections(result: ValidationResult, image: Path) -> None:
+    """Masks, limbs and rotated boxes: by falling confidence as the boxes, scaled with them, lost ones too."""
+    square = ((10.0, 20.0), (110.0, 20.0), (110.0, 120.0))
+    weak, strong = (0.0, 0.0, 50.0, 50.0, 0.3, 0.0), (10.0, 20.0, 110.0, 120.0, 0.9, 1.0)
+    nan = (float("nan"), 1.0)
+    example = Example(str(image), "x", (weak, strong), (strong,), ((), (square,)), (((*square, nan),),))
+    photo = photos(replace(result, examples=(example,)))[0]
+    scale = photo.panels[0].boxes[0].width / 100
+    points = " ".join(f"{x * scale:.1f},{y * scale:.1f}" for x, y in square)
+    assert [box.lines for box in photo.panels[0].boxes] == [(points,), ()]
+    assert [(box.state, box.lines) for box in photo.panels[1].boxes] == [("same", (points,)), ("lost", ())]
+    assert f'<polyline points="{points}"' in to_html(replace(result, examples=(example,)))
+
+
+def test_a_classifiers_results_are_in_the_caption(result: ValidationResult, image: Path) -> None:
+    example = Example(str(image), "x", ((0.0, 0.0, 0.0, 0.0, 0.8, 0.0),), ((0.0, 0.0, 0.0, 0.0, 0.6, 999.0),))
+    panels = photos(replace(result, examples=(example,)))[0].panels
+    assert [panel.caption for panel in panels] == ["person 0.80", "class 999 0.60"]
+    assert not any(panel.boxes for panel in panels)
 
 
 sides = st.floats(0, 100)

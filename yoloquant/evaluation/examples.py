@@ -7,7 +7,7 @@ import numpy as np
 from ..runtime.core.detections import Detections
 from ..runtime.core.letterbox import Letterbox
 from .evaluate import Evaluation
-from .results import Example
+from .results import Example, Lines
 
 
 def disagreement(evaluation: Evaluation, name: str) -> np.ndarray:
@@ -53,12 +53,22 @@ def pick_examples(evaluation: Evaluation, name: str, count: int) -> list[Example
 
 def _example(evaluation: Evaluation, name: str, index: int) -> Example:
     sure, where = evaluation.options.reference_conf, evaluation.letterboxes[index]
+    fp32, quantized = (r.detections[index].above(sure) for r in (evaluation.baseline, evaluation.records[name]))
     return Example(
         image=str(evaluation.data.images[index].path),
         target=name,
-        fp32=_rows(evaluation.baseline.detections[index].above(sure), where),
-        quantized=_rows(evaluation.records[name].detections[index].above(sure), where),
+        fp32=_rows(fp32, where),
+        quantized=_rows(quantized, where),
+        fp32_lines=_lines(evaluation, fp32, where),
+        quantized_lines=_lines(evaluation, quantized, where),
     )
+
+
+def _lines(evaluation: Evaluation, found: Detections, where: Letterbox) -> tuple[Lines, ...]:
+    """What shows each detection besides its box; nothing at all where no detection has anything."""
+    drawn = evaluation.task.outlines(found, where)
+    plain = tuple(tuple(tuple((x, y) for x, y in line) for line in one) for one in drawn)
+    return plain if any(plain) else ()
 
 
 def _rows(found: Detections, where: Letterbox) -> tuple[tuple[float, ...], ...]:

@@ -175,6 +175,10 @@ class TargetResult:
     latency_note: str = ""
 
 
+Lines = tuple[tuple[tuple[float, ...], ...], ...]
+"""Lines of points x, y."""
+
+
 @dataclass(frozen=True)
 class Example:
     """One image with the baseline's and an artifact's detections, for people to look at.
@@ -184,12 +188,17 @@ class Example:
         target: Name of the artifact.
         fp32: Rows of x1, y1, x2, y2, confidence, class in original pixels.
         quantized: The same for the artifact.
+        fp32_lines: What shows each of the baseline's besides its box, as lines of x, y in original pixels: outlines of
+            masks, limbs between keypoints, sides of rotated boxes. Empty where there is nothing.
+        quantized_lines: The same for the artifact.
     """
 
     image: str
     target: str
     fp32: tuple[tuple[float, ...], ...]
     quantized: tuple[tuple[float, ...], ...]
+    fp32_lines: tuple[Lines, ...] = ()
+    quantized_lines: tuple[Lines, ...] = ()
 
 
 @dataclass(frozen=True, repr=False)

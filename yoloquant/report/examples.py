@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..evaluation.results import Example, ValidationResult
+from ..evaluation.results import Example, Lines, ValidationResult
 from .numbers import is_number
 
 logger = logging.getLogger(__name__)
@@ -19,6 +19,7 @@ SIDE = 640  # longest side of an embedded image, pixels
 CONFIDENCE = 0.25  # what is drawn; Ultralytics' default for predictions
 IMAGES = 12  # more would make a page too heavy to mail
 _BOXES = 60
+_CLASSES = 3
 _IOU = 0.5
 _HUES = (204, 32, 140, 350, 265, 48, 180, 315, 95, 15)  # neighbouring classes far apart
 
@@ -35,6 +36,7 @@ class Box:
         label: Class name and confidence.
         hue: Colour of the class, degrees.
         state: ``same``, or for an artifact ``new`` or ``lost`` against the baseline.
+        lines: What shows it besides: points ``x,y x,y ...`` of each line, as SVG has them.
     """
 
     x: float
@@ -44,6 +46,15 @@ class Box:
     label: str
     hue: int
     state: str = "same"
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A detection that is drawn: its row and its lines."""
+
+    row: Sequence[float]
+    lines: Lines
 
 
 @dataclass(frozen=True)
@@ -104,9 +115,10 @@ def _photo(path: Path, group: Sequence[Example], result: ValidationResult) -> Ph
         reason = "the file is no longer there" if not path.is_file() else "the file cannot be read"
         return Photo(path.name, "", 0, 0, (), f"Image left out: {reason}.")
     names = result.names
-    base = _shown(group[0].fp32)
-    drawn = tuple(_box(row, names, scale) for row in base)
-    panels = [Panel(f"{result.baseline.target} (baseline)", drawn, _count(len(base)))]
+    base = _shown(group[0].fp32, group[0].fp32_lines)
+    drawn = tuple(_box(one, names, scale) for one in base)
+    caption = _classes(group[0].fp32, names) or _count(len(base))
+    panels = [Panel(f"{result.baseline.target} (baseline)", drawn, caption)]
     panels += [_panel(example, names, scale) for example in group]
     return Photo(path.name, uri, width, height, tuple(panels))
 
@@ -133,28 +145,37 @@ def _embed(path: Path) -> tuple[str, float, int, int]:
 
 def _panel(example: Example, names: Sequence[str], scale: float) -> Panel:
     """An artifact's detections, each marked as also found by the baseline or new, and what it lost."""
-    base, own = _shown(example.fp32), _shown(example.quantized)
-    pairs = _match(base, own)
-    lost = [row for i, row in enumerate(base) if i not in pairs]
+    base = _shown(example.fp32, example.fp32_lines)
+    own = _shown(example.quantized, example.quantized_lines)
+    pairs = _match([one.row for one in base], [one.row for one in own])
+    lost = [one for i, one in enumerate(base) if i not in pairs]
     found = set(pairs.values())
-    boxes = [_box(row, names, scale, "same" if i in found else "new") for i, row in enumerate(own)]
-    boxes += [_box(row, names, scale, "lost") for row in lost]
+    boxes = [_box(one, names, scale, "same" if i in found else "new") for i, one in enumerate(own)]
+    boxes += [_box(one, names, scale, "lost") for one in lost]
     new = len(own) - len(found)
-    return Panel(example.target, tuple(boxes), f"{_count(len(own))}, {len(lost)} lost, {new} new")
+    caption = _classes(example.quantized, names) or f"{_count(len(own))}, {len(lost)} lost, {new} new"
+    return Panel(example.target, tuple(boxes), caption)
 
 
 def _count(number: int) -> str:
     return f"{number} detection{'' if number == 1 else 's'}"
 
 
-def _shown(rows: Sequence[Sequence[float]]) -> list[Sequence[float]]:
+def _classes(rows: Sequence[Sequence[float]], names: Sequence[str]) -> str:
+    """A classifier's results, which have no place in the image: its classes; empty for detections."""
+    placeless = [row for row in rows if len(row) >= 6 and all(map(is_number, row[:6])) and not any(row[:4])]
+    return ", ".join(_label(row, names) for row in placeless[:_CLASSES])
+
+
+def _shown(rows: Sequence[Sequence[float]], lines: Sequence[Lines]) -> list[_Shown]:
     """Detections worth drawing, most confident first; rows that are no finite box are dropped."""
+    known = lines if len(lines) == len(rows) else [()] * len(rows)
     good = [
-        r
-        for r in rows
+        _Shown(r, drawn)
+        for r, drawn in zip(rows, known, strict=True)
         if len(r) >= 6 and all(map(is_number, r[:6])) and r[4] >= CONFIDENCE and r[2] > r[0] and r[3] > r[1]
     ]
-    return sorted(good, key=lambda row: -row[4])[:_BOXES]
+    return sorted(good, key=lambda one: -one.row[4])[:_BOXES]
 
 
 def _match(base: Sequence[Sequence[float]], own: Sequence[Sequence[float]]) -> dict[int, int]:
@@ -181,8 +202,16 @@ def _iou(a: Sequence[float], b: Sequence[float]) -> float:
     return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
 
 
-def _box(row: Sequence[float], names: Sequence[str], scale: float, state: str = "same") -> Box:
-    x1, y1, x2, y2, confidence, index = (*row[:5], int(row[5]))
-    name = names[index] if 0 <= index < len(names) else f"class {index}"
+def _box(one: _Shown, names: Sequence[str], scale: float, state: str = "same") -> Box:
+    x1, y1, x2, y2, _, index = (*one.row[:5], int(one.row[5]))
     x, y, width, height = (round(v * scale, 1) for v in (x1, y1, x2 - x1, y2 - y1))
-    return Box(x, y, width, height, f"{name} {confidence:.2f}", _HUES[index % len(_HUES)], state)
+    points = (
+        " ".join(f"{v[0] * scale:.1f},{v[1] * scale:.1f}" for v in line if len(v) == 2 and all(map(is_number, v)))
+        for line in one.lines
+    )
+    return Box(x, y, width, height, _label(one.row, names), _HUES[index % len(_HUES)], state, tuple(points))
+
+
+def _label(row: Sequence[float], names: Sequence[str]) -> str:
+    index = int(row[5])
+    return f"{names[index] if 0 <= index < len(names) else f'class {index}'} {row[4]:.2f}"
