@@ -45,7 +45,7 @@ def _begin(trainer: QATTrainer) -> None:
     trainer.epoch = trainer.start_epoch
     if trainer.resumed_from is None:
         start.score_calibrated(trainer)
-    elif trainer.has_fidelity:
+    else:
         trainer.reference()  # before the randomness of the interrupted run is put back
 
 

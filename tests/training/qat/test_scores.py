@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from yoloquant.runtime.core.detections import Detections
+from yoloquant.runtime.tasks import spec_of
 from yoloquant.training.qat.history import EpochScores
-from yoloquant.training.qat.scores import confidence_shift, fidelity
+from yoloquant.training.qat.scores import Capture, agreement
+from yoloquant.types import Task
+
+DETECT = spec_of(Task.DETECT)
 
 
 def found(scores: list[float], offset: float = 0.0) -> Detections:
@@ -18,15 +23,51 @@ def found(scores: list[float], offset: float = 0.0) -> Detections:
 def test_shrunk_confidences_cost_no_fidelity_but_shift() -> None:
     reference = [found([0.9, 0.6, 0.3]), found([0.8])]
     shrunk = [found([0.8, 0.5, 0.2]), found([0.7])]
-    assert fidelity(shrunk, reference) == pytest.approx(fidelity(reference, reference))
-    assert confidence_shift(shrunk, reference) == pytest.approx(-0.1, abs=1e-6)
-    assert confidence_shift(reference, reference) == 0
+    less, same = agreement(shrunk, reference, DETECT), agreement(reference, reference, DETECT)
+    assert less.fidelity == pytest.approx(same.fidelity) and same.fidelity == pytest.approx(0.995)
+    assert less.shift == pytest.approx(-0.1, abs=1e-6) and same.shift == 0
 
 
 def test_only_pairs_with_the_float_models_confident_ones_count() -> None:
-    assert confidence_shift([found([0.9, 0.1])], [found([0.9, 0.2])]) == 0  # 0.2 is not confident
-    assert confidence_shift([found([0.9], offset=500)], [found([0.9])]) == 0  # nothing matches
-    assert confidence_shift([], []) == 0
+    assert agreement([found([0.9, 0.1])], [found([0.9, 0.2])], DETECT).shift == 0  # 0.2 is not confident
+    assert agreement([found([0.9], offset=500)], [found([0.9])], DETECT).shift == 0  # nothing matches
+    nothing = agreement([], [], DETECT)
+    assert (nothing.fidelity, nothing.shift) == (0, 0)
+
+
+def captured(task: Task, damage: float) -> list[Detections]:
+    """What a validator of Ultralytics returns for two images of a task, as it is kept; ``damage`` spoils what is not a
+    box or a score of one."""
+    rng = np.random.default_rng(0)
+    boxes = torch.tensor([[8.0, 8.0, 40.0, 40.0], [20.0, 30.0, 60.0, 60.0]])
+    parts: dict[Task, dict[str, torch.Tensor]] = {
+        Task.SEGMENT: {"masks": torch.tensor(rng.random((2, 16, 16)) < 0.6 + damage)},
+        Task.POSE: {"keypoints": torch.tensor(rng.random((2, 5, 3)) * 40) + 200 * damage},
+    }
+    if task is Task.CLASSIFY:
+        probabilities = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
+        results: object = probabilities if damage == 0 else probabilities.flip(1)
+    elif task is Task.OBB:
+        long = torch.tensor([[20.0, 20.0, 40.0, 8.0], [40.0, 45.0, 40.0, 6.0]])  # a square would look the same turned
+        turned = torch.cat([long, torch.tensor([[0.2 + damage], [0.6 + damage]])], 1)
+        results = [{"bboxes": turned, "conf": torch.tensor([0.6, 0.9]), "cls": torch.tensor([0.0, 1.0])}] * 2
+    else:
+        one = {"bboxes": boxes, "conf": torch.tensor([0.6, 0.9]), "cls": torch.tensor([0.0, 1.0])}
+        results = [{**one, **parts.get(task, {})}] * 2
+    capture = Capture(lambda preds: preds)
+    assert capture(results) is results
+    return capture.found
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_every_tasks_own_fidelity_chooses(task: Task) -> None:
+    spec, reference = spec_of(task), captured(task, 0)
+    assert agreement(reference, reference, spec).fidelity == pytest.approx(1 if task is Task.CLASSIFY else 0.995)
+    spoilt = agreement(captured(task, 0.3), reference, spec)
+    if task is Task.DETECT:
+        assert spoilt.fidelity == pytest.approx(0.995)  # there is nothing but boxes and scores
+    else:
+        assert spoilt.fidelity < 0.9
 
 
 def test_the_log_says_what_selects() -> None:

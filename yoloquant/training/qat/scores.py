@@ -1,79 +1,125 @@
-"""Scores of a model while it trains: what Ultralytics' validator measures, and fidelity to the float model."""
+"""Scores of a model while it trains: what Ultralytics' validator measures, and agreement with the float model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from ultralytics.models.yolo.detect import DetectionValidator
 
 from ...evaluation.evaluate import EvaluateOptions
 from ...runtime.core.detections import Detections
-from ...runtime.core.matching import Truth, match, size_index
-from ...runtime.core.metrics import ap_table, class_scores
+from ...runtime.core.letterbox import Letterbox
+from ...runtime.core.matching import Matches, Truth
+from ...runtime.tasks import TaskSpec
+from ...runtime.tasks.obb import upright
+from ...runtime.tasks.segment import RATIO
 
 
-class CapturingValidator(DetectionValidator):  # type: ignore[misc]
-    """Ultralytics' detection validator, which also keeps the detections of every image in order."""
+class Capture:
+    """Keeps the results of every image that a validator of Ultralytics scores, in order.
 
-    captured: list[Detections] | None = None
+    It stands in place of the validator's ``postprocess``, as an attribute of the instance.
 
-    def postprocess(self, preds: Any) -> Any:
+    Args:
+        postprocess: The validator's own.
+    """
+
+    def __init__(self, postprocess: Callable[[Any], Any]) -> None:
+        self.found: list[Detections] = []
+        self._postprocess = postprocess
+
+    def __call__(self, preds: Any) -> Any:
         """Run the host's NMS and keep what it returns."""
-        result = super().postprocess(preds)
-        if self.captured is not None:
-            self.captured.extend(_detections(r) for r in result)
-        return result
+        results = self._postprocess(preds)
+        self.found.extend(_detections(result) for result in results)
+        return results
 
 
 def _detections(found: Any) -> Detections:
-    if isinstance(found, dict):
-        boxes, scores, classes = (found[k].float().cpu().numpy() for k in ("bboxes", "conf", "cls"))
-    else:  # releases before 8.4
+    """One image's results in input pixels, by falling confidence, as Ultralytics returns them for any task."""
+    if not isinstance(found, dict):
         rows = found.float().cpu().numpy()
-        boxes, scores, classes = rows[:, :4], rows[:, 4], rows[:, 5]
-    return Detections(boxes.copy(), scores.copy(), classes.astype(np.int64))
+        if rows.ndim == 1:  # a classifier's probabilities
+            order = np.argsort(-rows, kind="stable")
+            return Detections(np.zeros((len(rows), 4), np.float32), rows[order], order)
+        return _sorted(Detections(rows[:, :4].copy(), rows[:, 4].copy(), rows[:, 5].astype(np.int64)))  # before 8.4
+    boxes, scores, classes = (found[key].float().cpu().numpy() for key in ("bboxes", "conf", "cls"))
+    parts: dict[str, np.ndarray] = {}
+    if boxes.shape[1] == 5:
+        parts["rotated"], boxes = boxes, upright(boxes)
+    if "keypoints" in found:
+        parts["keypoints"] = found["keypoints"].float().cpu().numpy()
+    if "masks" in found:
+        masks = found["masks"].cpu().numpy().astype(bool)
+        parts["packed"] = np.packbits(masks.reshape(len(masks), -1), axis=1)  # 1 MB an image instead of 30
+        parts["shape"] = np.full((len(masks), 2), masks.shape[1:], np.int64)
+    return _sorted(Detections(boxes, scores, classes.astype(np.int64), parts))
 
 
-def fidelity(found: Sequence[Detections], reference: Sequence[Detections]) -> float:
-    """mAP50-95 of detections scored against another model's confident ones.
+def _sorted(found: Detections) -> Detections:
+    return found.take(np.argsort(-found.confidence, kind="stable"))
+
+
+def _unpacked(found: Detections) -> Detections:
+    """With masks as the task's file has them: logits, positive inside."""
+    if "packed" not in found.parts:
+        return found
+    height, width = found.parts["shape"][0].tolist() if len(found) else (1, 1)
+    masks = np.unpackbits(found.parts["packed"], axis=1, count=height * width).reshape(-1, height, width)
+    return found.with_parts(logits=masks.astype(np.float32) - np.float32(0.5))
+
+
+def _whole(found: Iterable[Detections]) -> Letterbox:
+    """A letterbox for results that stay in input pixels."""
+    shapes = [one.parts["logits"].shape[1:] for one in found if "logits" in one.parts and len(one)]
+    height, width = (side * RATIO for side in shapes[0]) if shapes else (1, 1)
+    return Letterbox((height, width), (height, width), (height, width), 0, 0, (height, width))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How results agree with those of the float model.
+
+    Attributes:
+        fidelity: 0 to 1, scored against its confident results as if they were labels: mAP50-95, averaged over boxes and
+            masks or keypoints; the share of images with the same first class. 0 if the float model is confident of
+            nothing.
+        shift: Mean change of confidence over results that match its confident ones, -1 to 1. Fidelity ranks results, so
+            it does not see confidences that shrink together; users' thresholds do.
+    """
+
+    fidelity: float
+    shift: float
+
+
+def agreement(found: Sequence[Detections], reference: Sequence[Detections], task: TaskSpec) -> Agreement:
+    """Compare results of each image with the float model's, for the same images.
 
     Args:
-        found: Detections of each image.
-        reference: The float model's, for the same images.
-
-    Returns:
-        0 to 1; 0 if the float model is confident of nothing.
+        found: Results of each image, by falling confidence.
+        reference: The float model's.
+        task: The rules of the model's task.
     """
-    truths = []
-    for item in reference:
-        sure = item.above(EvaluateOptions.reference_conf)
-        truths.append(Truth(sure.xyxy, sure.class_id, size_index(sure.xyxy, 1.0)))
-    matches = [match(f, t, 1.0) for f, t in zip(found, truths, strict=True)]
-    scores = class_scores(list(found), matches, truths)
-    if not scores:
-        return 0.0
-    return float(ap_table(scores, np.ones((1, len(truths)))).map50_95[0])
-
-
-def confidence_shift(found: Sequence[Detections], reference: Sequence[Detections]) -> float:
-    """Mean change of confidence over detections that match the float model's confident ones at IoU 0.5.
-
-    Fidelity ranks detections, so it does not see confidences that shrink together; users' thresholds do.
-
-    Args:
-        found: Detections of each image.
-        reference: The float model's, for the same images.
-
-    Returns:
-        -1 to 1; 0 if nothing matches.
-    """
-    changes = []
-    for mine, theirs in zip(found, reference, strict=True):
-        sure = theirs.above(EvaluateOptions.reference_conf)
-        matches = match(mine, Truth(sure.xyxy, sure.class_id, size_index(sure.xyxy, 1.0)), 1.0)
-        pairs = matches.partner >= 0
-        changes.append(mine.confidence[pairs] - sure.confidence[matches.partner[pairs]])
-    every = np.concatenate(changes) if changes else np.zeros(0)
-    return float(every.mean(dtype=np.float64)) if len(every) else 0.0
+    truths: list[Truth] = []
+    matches: dict[str, list[Matches]] = {similarity.prefix: [] for similarity in task.similarities}
+    changes = [np.zeros(0)]
+    for packed, theirs in zip(found, reference, strict=True):
+        mine, base = _unpacked(packed), _unpacked(theirs)
+        truth = task.reference(base, EvaluateOptions.reference_conf, _whole((base, mine)))
+        matched = task.match(mine, truth, 1.0)
+        for prefix, one in matched.items():
+            matches[prefix].append(one)
+        truths.append(task.kept(truth))
+        partner = next(iter(matched.values())).partner
+        pairs = partner >= 0
+        sure = theirs.confidence[: len(truth.classes)]  # the truth are the first ones
+        changes.append(mine.confidence[pairs] - sure[partner[pairs]])
+    every = np.concatenate(changes)
+    shift = float(every.mean(dtype=np.float64)) if len(every) else 0.0
+    if not any(len(truth.classes) for truth in truths):
+        return Agreement(0.0, shift)
+    values = task.fidelity(found, matches, truths).values(np.ones((1, len(truths))))
+    kinds = [float(value[0]) for name, value in values.items() if name.endswith("fidelity")]
+    return Agreement(sum(kinds) / len(kinds), shift)

@@ -30,6 +30,7 @@ from ...errors import TrainingError, UsageError
 from ...pruning.make_sparse import is_sparse
 from ...quantization.artifact import Artifact
 from ...quantization.plan import Plan
+from ...runtime.tasks import spec_of
 from ...types import Task
 from .. import distributed as ranks
 from ..callbacks import CALLBACKS
@@ -44,7 +45,7 @@ from .history import EpochScores, History
 from .lsq import LSQQuantizer
 from .prepare import current_plan, merge_branches, prepare_qat, quantizers_of
 from .qat_options import QATOptions, Select, host_defaults, norm_ratio, parse, range_learning_rate
-from .scores import CapturingValidator, confidence_shift, fidelity
+from .scores import Capture, agreement
 
 logger = logging.getLogger(__name__)
 
@@ -219,16 +220,9 @@ class QATTrainer(TaskTrainer):
     # -- scores
 
     def get_validator(self) -> Any:
-        """Ultralytics' validator; for detectors one that also keeps the detections."""
+        """Ultralytics' validator, whose results are kept."""
         validator = super().get_validator()  # type: ignore[misc]
-        # other tasks have no fidelity in training yet: their validators do not give detections away
-        if self.args.task == Task.DETECT.value:
-            names = validator.loss_names if hasattr(validator, "loss_names") else None
-            validator = CapturingValidator(
-                self.test_loader, save_dir=self.save_dir, args=copy.copy(self.args), _callbacks=self.callbacks
-            )
-            if names is not None:
-                validator.loss_names = names
+        validator.postprocess = Capture(validator.postprocess)
         if getattr(unwrap_model(self.model).model[-1], "one2one_cv2", None) is not None:
             # recent releases let this argument choose the branch, and write the choice into the model they score
             validator.args.nms = False if self.artifact.info.end2end else None
@@ -254,22 +248,21 @@ class QATTrainer(TaskTrainer):
             with disabled(self.ema.ema):
                 plain_metrics = self._run_validator()
         metrics = self._run_validator()
-        pair = (self._detections(), self.reference()) if self.has_fidelity else None
+        pair = (self._detections(), self.reference())
         if metrics is None:  # another process of the run has the scores of them all
             return None
-        found = None if pair is None else fidelity(*pair)
+        found = agreement(*pair, spec_of(self.artifact.info.task))
         fitness = float(metrics.pop("fitness", 0.0))
         if plain_metrics is not None:
             plain_metrics.pop("fitness", None)
-        shift = None if pair is None else confidence_shift(*pair)
-        chosen = found - abs(shift) if found is not None and shift is not None and self.selects_fidelity else fitness
-        return EpochScores(epoch, metrics, plain_metrics, found, chosen, shift)
+        chosen = found.fidelity - abs(found.shift) if self.selects_fidelity else fitness
+        return EpochScores(epoch, metrics, plain_metrics, found.fidelity, chosen, found.shift)
 
     def _run_validator(self) -> dict[str, float] | None:
         """One pass over the held-back images in float32, however training computes."""
         amp, self.amp = self.amp, False
         plots = self.validator.args.plots
-        self.validator.captured = []
+        self.validator.postprocess.found = []
         try:
             # validation in training computes the loss too, and this run's would ask the teacher for it
             self.ema.ema.criterion = NoLoss()
@@ -281,16 +274,16 @@ class QATTrainer(TaskTrainer):
 
     def _detections(self) -> list[Any]:
         """Of the last pass; on the first process those of every process, in order."""
-        return [found for part in ranks.gathered(self.validator.captured) for found in part]
+        return [found for part in ranks.gathered(self.validator.postprocess.found) for found in part]
 
     def reference(self) -> Any:
         """Detections of the float model that training started from, on the held-back images."""
         if self.reference_detections is None:
-            found = self.validator.captured
+            found = self.validator.postprocess.found
             with self._scored(self.float_model):
                 self._run_validator()
                 self.reference_detections = self._detections()
-            self.validator.captured = found
+            self.validator.postprocess.found = found
         return self.reference_detections
 
     @contextmanager
@@ -302,16 +295,11 @@ class QATTrainer(TaskTrainer):
             self.ema.ema = before
 
     @property
-    def has_fidelity(self) -> bool:
-        """Whether detections can be compared with the float model's."""
-        return isinstance(self.validator, CapturingValidator)
-
-    @property
     def selects_fidelity(self) -> bool:
         """Whether fidelity, less the confidence shift, chooses the best checkpoint."""
         if self.qat.select is not Select.AUTO:
-            return self.qat.select is Select.FIDELITY and self.has_fidelity
-        return self.has_fidelity and not self.qat.needs_labels and self.qat.teacher is None
+            return self.qat.select is Select.FIDELITY
+        return not self.qat.needs_labels and self.qat.teacher is None
 
     # -- checkpoints
 
