@@ -1,7 +1,8 @@
 """The embedded demo set: drawn scenes with exact boxes, made from nothing but a seed, and written to disk once.
 
 Six classes of drawn objects (cone, mug, bottle, fish, house, ball) stand on textured backgrounds among unlabelled
-clutter, partly hidden, under uneven light, with shadows, blur and sensor noise. Every scene depends only on
+clutter, partly hidden, under uneven light, with shadows, blur and sensor noise. On request they lie at any angle, as
+seen from above, and labels are rotated boxes. Every scene depends only on
 ``(seed, split, index)``, so the first 128 validation images are the same in a set of 128 and in one of 1000.
 
 Pixels repeat exactly from run to run and from machine to machine: random numbers come from
@@ -24,7 +25,7 @@ from typing import Any
 
 import cv2
 
-from .demo_scene import SPLITS, draw_scene
+from .demo_scene import SPLITS, draw_scene, rotated_rows
 from .demo_shapes import CLASS_NAMES
 
 __all__ = ["CLASS_NAMES", "GENERATOR_VERSION", "write_demo_set"]
@@ -64,16 +65,17 @@ def _check_replaceable(folder: Path) -> None:
         raise FileExistsError(f"{folder} exists and is not a demo set; name a new or an empty folder")
 
 
-def _write_split(root: Path, split: str, count: int, *, imgsz: int, seed: int) -> None:
+def _write_split(root: Path, split: str, count: int, *, imgsz: int, seed: int, rotated: bool) -> None:
     images, labels = root / "images" / split, root / "labels" / split
     images.mkdir(parents=True)
     labels.mkdir(parents=True)
     for index in range(count):
-        scene = draw_scene(seed, split, index, imgsz)
+        scene = draw_scene(seed, split, index, imgsz, turned=rotated)
         name = f"{split}_{index:05d}"
         encoded = cv2.imencode(".png", scene.image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
         (images / f"{name}.png").write_bytes(encoded.tobytes())
-        rows = (f"{int(row[0])} " + " ".join(f"{value:.6f}" for value in row[1:]) for row in scene.labels)
+        labelled = rotated_rows(scene) if rotated else scene.labels
+        rows = (f"{int(row[0])} " + " ".join(f"{value:.6f}" for value in row[1:]) for row in labelled)
         (labels / f"{name}.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
@@ -96,7 +98,9 @@ def _swap_in(work: Path, folder: Path) -> None:
         os.replace(work, folder)
 
 
-def write_demo_set(folder: Path, *, train: int = 128, val: int = 128, imgsz: int = 320, seed: int = 0) -> Path:
+def write_demo_set(
+    folder: Path, *, train: int = 128, val: int = 128, imgsz: int = 320, seed: int = 0, rotated: bool = False
+) -> Path:
     """Write the demo set in the layout Ultralytics reads, unless the folder already holds exactly this set.
 
     The set is drawn into a work folder beside the target, which is renamed when it is complete. A set with other
@@ -108,6 +112,7 @@ def write_demo_set(folder: Path, *, train: int = 128, val: int = 128, imgsz: int
         val: Number of validation images.
         imgsz: Side of the square images in pixels, a multiple of 32.
         seed: Seed of the set.
+        rotated: Whether objects lie at any angle and labels are rotated boxes, class and four corners.
 
     Returns:
         The path of demo.yaml. It names no absolute path, so the folder can be moved.
@@ -120,6 +125,8 @@ def write_demo_set(folder: Path, *, train: int = 128, val: int = 128, imgsz: int
     parameters = {"train": train, "val": val, "imgsz": imgsz, "seed": seed}
     _check_parameters(parameters)
     wanted: dict[str, Any] = {"generator": "yoloquant demo set", "version": GENERATOR_VERSION, **parameters}
+    if rotated:
+        wanted["labels"] = "rotated boxes"
     folder = Path(folder).absolute()
     if _is_complete(folder, wanted):
         return folder / "demo.yaml"
@@ -130,7 +137,7 @@ def write_demo_set(folder: Path, *, train: int = 128, val: int = 128, imgsz: int
     work = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     try:
         for split in SPLITS:
-            _write_split(work, split, parameters[split], imgsz=imgsz, seed=seed)
+            _write_split(work, split, parameters[split], imgsz=imgsz, seed=seed, rotated=rotated)
         names = "".join(f"  {index}: {name}\n" for index, name in enumerate(CLASS_NAMES))
         (work / "demo.yaml").write_text(f"train: images/train\nval: images/val\nnames:\n{names}", encoding="utf-8")
         files = {p.relative_to(work).as_posix(): p.stat().st_size for p in sorted(work.rglob("*")) if p.is_file()}

@@ -1,4 +1,7 @@
-"""One scene of the demo set: shapes on a textured background, with the exact box of what is visible of each."""
+"""One scene of the demo set: shapes on a textured background, with the exact box of what is visible of each.
+
+Boxes are upright; scenes that are drawn ``turned`` show everything from above, at any angle, and have rotated ones too.
+"""
 
 from __future__ import annotations
 
@@ -213,7 +216,27 @@ def _sizes(rng: RandomState, count: int, side: int) -> Iterable[float]:
         yield side * low * math.exp(rng.uniform(0, math.log(high / low)))
 
 
-def draw_scene(seed: int, split: str, index: int, imgsz: int = 320) -> Scene:
+def rotated_rows(scene: Scene) -> NDArray[np.float64]:
+    """Labels of oriented boxes: class and four corners of the smallest rectangle around what is visible of an object.
+
+    Returns:
+        Shape (n, 9), in the order of ``scene.labels``; corners are normalised and clipped to the image.
+    """
+    rows = []
+    for index, label in enumerate(scene.labels[:, 0].tolist()):
+        lines, columns = np.nonzero(scene.owner == index)
+        pixels = np.stack([columns, lines], axis=1).astype(np.int32)
+        # A pixel is a square: the rectangle goes around the corners of those at the border, not around their centres.
+        border = cv2.convexHull(pixels)[:, 0]
+        squares = np.concatenate([border + np.array(shift) for shift in ((0, 0), (0, 1), (1, 0), (1, 1))]).astype(
+            np.float32
+        )
+        corners = np.asarray(cv2.boxPoints(cv2.minAreaRect(squares)), np.float64)
+        rows.append([label, *np.clip(corners / scene.owner.shape[0], 0, 1).ravel()])
+    return np.array(rows, dtype=np.float64).reshape(-1, 9)
+
+
+def draw_scene(seed: int, split: str, index: int, imgsz: int = 320, *, turned: bool = False) -> Scene:
     """Draw one scene.
 
     Args:
@@ -221,6 +244,7 @@ def draw_scene(seed: int, split: str, index: int, imgsz: int = 320) -> Scene:
         split: "train" or "val".
         index: Number of the image within its split.
         imgsz: Side of the square image in pixels.
+        turned: Whether objects lie at any angle, as seen from above, instead of standing.
 
     Returns:
         The image, its labels (at least one) and the map of visible objects.
@@ -238,7 +262,7 @@ def draw_scene(seed: int, split: str, index: int, imgsz: int = 320) -> Scene:
     for size, labelled in zip(sizes, wanted, strict=True):
         kind = int(rng.randint(len(CLASSES if labelled else CLUTTER)))
         draw, tilt = (CLASSES if labelled else CLUTTER)[kind]
-        sprite = rasterise(rng, _transform(rng, draw(rng), size, tilt), light)
+        sprite = rasterise(rng, _transform(rng, draw(rng), size, math.pi if turned else tilt), light)
         reach = size * rng.uniform(0.01, 0.12)
         shadow = (round(light[0] * reach), round(light[1] * reach), rng.uniform(0.1, 0.6))
         for _ in range(8):

@@ -1,6 +1,7 @@
-"""Train the checkpoint of the embedded demo from scratch on drawn scenes: writes datasets/demo.pt.
+"""Train a checkpoint of the embedded demo from scratch on drawn scenes: writes datasets/demo.pt or demo-obb.pt.
 
     python tools/train_demo_model.py
+    python tools/train_demo_model.py --task obb
 
 The network is Ultralytics' YOLO11 at a scale of its own, small enough for the fp16 checkpoint to ship with the
 package. Training and model selection use scenes of another seed than the demo set; the demo's own validation split
@@ -30,10 +31,39 @@ import yaml  # noqa: E402
 
 from datasets.demo import CLASS_NAMES, write_demo_set  # noqa: E402
 
-DEPTH, WIDTH, MAX_CHANNELS = 0.5, 0.1875, 682  # 16, 24, 48, 96 and 128 channels: all multiples of 8
-IMGSZ = 320
-MAX_BYTES = 3_000_000
-MODEL_NAME = "yolo11-demo.yaml"
+
+@dataclass(frozen=True)
+class Network:
+    """A network of the demo: Ultralytics' YOLO11 for a task, at a scale of its own.
+
+    Attributes:
+        source: Ultralytics' description.
+        scale: Depth, width and largest number of channels.
+        name: Name of the description as it is trained.
+        out: Name of the checkpoint.
+        imgsz: Side of the scenes in pixels.
+        max_bytes: Size of a checkpoint that ships.
+        min_map: mAP50-95 below which a checkpoint is refused, unless another one is asked for.
+        recipe: What its training sets besides what all have.
+    """
+
+    source: str
+    scale: tuple[float, float, int]
+    name: str
+    out: str
+    imgsz: int
+    max_bytes: int
+    min_map: float
+    recipe: dict[str, float]
+
+
+NETWORKS = {  # all numbers of channels are multiples of 8
+    "detect": Network("yolo11.yaml", (0.5, 0.1875, 682), "yolo11-demo.yaml", "demo.pt", 320, 3_000_000, 0.5, {}),
+    "obb": Network(
+        *("yolo11-obb.yaml", (0.5, 0.1875, 192), "yolo11-demo-obb.yaml", "demo-obb.pt", 224, 1_000_000, 0.3),
+        {"degrees": 180.0},
+    ),
+}
 # What a checkpoint must not tell: where and in whose repository it was made.
 _PATH_ARGUMENTS = ("data", "model", "name", "project", "save_dir", "pretrained", "resume", "cfg", "tracker")
 
@@ -42,6 +72,7 @@ _PATH_ARGUMENTS = ("data", "model", "name", "project", "save_dir", "pretrained",
 class Options:
     """The command line."""
 
+    task: str
     out: Path
     work: Path
     images: int
@@ -51,26 +82,37 @@ class Options:
     threads: int
     min_map: float
 
+    @property
+    def network(self) -> Network:
+        """What is trained."""
+        return NETWORKS[self.task]
+
 
 def parse_options() -> Options:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "datasets" / "demo.pt", help="checkpoint to write")
-    parser.add_argument("--work", type=Path, default=None, help="folder for scenes and runs (default: a temporary one)")
+    parser.add_argument("--task", choices=sorted(NETWORKS), default="detect", help="which demo")
+    parser.add_argument("--out", type=Path, default=None, help="checkpoint to write (default: the demo's in datasets/)")
+    parser.add_argument(
+        "--work", type=Path, default=None, help="folder for scenes and runs, continued from if interrupted"
+    )
     parser.add_argument("--images", type=int, default=2400, help="training scenes")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1, help="seed of scenes and training; 0 is the demo set's own")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--min-map", type=float, default=0.5, help="refuse a checkpoint with a lower mAP50-95")
+    parser.add_argument("--min-map", type=float, default=None, help="refuse a checkpoint with a lower mAP50-95")
     values = vars(parser.parse_args())
+    network = NETWORKS[values["task"]]
+    values["out"] = values["out"] or ROOT / "datasets" / network.out
+    values["min_map"] = network.min_map if values["min_map"] is None else values["min_map"]
     if values["seed"] == 0:
         parser.error("--seed 0 would train on scenes of the demo set itself; use another seed")
     values["work"] = values["work"] or Path(tempfile.mkdtemp(prefix="yoloquant-demo-"))
     return Options(**values)
 
 
-def write_model_yaml(folder: Path) -> Path:
+def write_model_yaml(folder: Path, network: Network) -> Path:
     """Write Ultralytics' YOLO11 description with the demo's classes and scale.
 
     Returns:
@@ -78,11 +120,11 @@ def write_model_yaml(folder: Path) -> Path:
     """
     import ultralytics
 
-    source = Path(ultralytics.__file__).parent / "cfg" / "models" / "11" / "yolo11.yaml"
+    source = Path(ultralytics.__file__).parent / "cfg" / "models" / "11" / network.source
     description = yaml.safe_load(source.read_text(encoding="utf-8"))
     description["nc"] = len(CLASS_NAMES)
-    description["scales"] = {"n": [DEPTH, WIDTH, MAX_CHANNELS]}
-    path = folder / MODEL_NAME
+    description["scales"] = {"n": list(network.scale)}
+    path = folder / network.name
     path.write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
     return path
 
@@ -123,18 +165,23 @@ def train(options: Options) -> Path:
     """Train, and return the path of the best checkpoint."""
     from ultralytics import YOLO
 
-    data = write_demo_set(options.work / "scenes", train=options.images, val=200, imgsz=IMGSZ, seed=options.seed)
+    scenes = {"train": options.images, "val": 200, "imgsz": options.network.imgsz, "seed": options.seed}
+    data = write_demo_set(options.work / "scenes", rotated=options.task == "obb", **scenes)
     print(f"scenes ready in {data.parent}", flush=True)
-    model = YOLO(write_model_yaml(options.work))
+    started = options.work / "run" / "weights" / "last.pt"  # of a training that was interrupted
+    model = YOLO(started if started.is_file() else write_model_yaml(options.work, options.network))
 
     def on_pretrain_routine_end(trainer: Any) -> None:
         speed_up(trainer.model)
         torch.set_num_threads(options.threads)
 
     model.add_callback("on_pretrain_routine_end", on_pretrain_routine_end)
+    if started.is_file():
+        model.train(resume=True, device="cpu")
+        return Path(model.trainer.best)
     model.train(
         data=str(data),
-        imgsz=IMGSZ,
+        imgsz=options.network.imgsz,
         epochs=options.epochs,
         batch=options.batch,
         nbs=options.batch,
@@ -150,22 +197,23 @@ def train(options: Options) -> Path:
         mosaic=1.0,
         close_mosaic=max(1, options.epochs // 4),
         scale=0.4,
-        degrees=0.0,
         erasing=0.0,
+        cache="ram",
         plots=False,
         amp=False,
         project=str(options.work),
         name="run",
         exist_ok=True,
+        **{"degrees": 0.0, **options.network.recipe},
     )
     return Path(model.trainer.best)
 
 
-def _clean_arguments(arguments: Any) -> dict[str, Any]:
+def _clean_arguments(arguments: Any, name: str) -> dict[str, Any]:
     cleaned = dict(arguments) if isinstance(arguments, dict) else dict(vars(arguments))
     for key in _PATH_ARGUMENTS:
         cleaned.pop(key, None)
-    return {**cleaned, "model": MODEL_NAME, "data": "demo.yaml"}
+    return {**cleaned, "model": name, "data": "demo.yaml"}
 
 
 def strings_in(value: Any) -> Iterator[str]:
@@ -181,24 +229,25 @@ def strings_in(value: Any) -> Iterator[str]:
             yield from strings_in(item)
 
 
-def clean_checkpoint(source: Path, out: Path) -> None:
+def clean_checkpoint(source: Path, out: Path, network: Network) -> None:
     """Rewrite a trained checkpoint without machine paths and repository details.
 
     Args:
         source: Checkpoint with the optimizer already stripped, as Ultralytics leaves it.
         out: Where to write; replaced only by a checkpoint that passed the checks.
+        network: What was trained.
 
     Raises:
         SystemExit: If a machine path is left or the file is too large to ship.
     """
     checkpoint = torch.load(source, map_location="cpu", weights_only=False)  # our own file, made a moment ago
     model = checkpoint["model"]
-    model.yaml["yaml_file"] = MODEL_NAME
-    model.args = _clean_arguments(model.args)
+    model.yaml["yaml_file"] = network.name
+    model.args = _clean_arguments(model.args, network.name)
     model.criterion = None
     for module in model.modules():
         module.__dict__.pop("pt_path", None)
-    checkpoint["train_args"] = _clean_arguments(checkpoint["train_args"])
+    checkpoint["train_args"] = _clean_arguments(checkpoint["train_args"], network.name)
     for key in ("git", "optimizer", "ema", "updates", "train_results", "scaler", "docs", "date"):
         checkpoint.pop(key, None)
     told = [text for text in strings_in([checkpoint, vars(model)]) if Path(text).is_absolute()]
@@ -212,14 +261,14 @@ def clean_checkpoint(source: Path, out: Path) -> None:
         for folder in {ROOT, source.resolve().parent, Path.home()}:
             if str(folder).encode() in written:
                 raise SystemExit(f"the checkpoint still contains {folder}; find out which attribute holds it")
-        if size > MAX_BYTES:
-            raise SystemExit(f"the checkpoint has {size} bytes, at most {MAX_BYTES} ship; lower WIDTH or MAX_CHANNELS")
+        if size > network.max_bytes:
+            raise SystemExit(f"the checkpoint has {size} bytes, at most {network.max_bytes} ship; lower its scale")
         os.replace(temporary, out)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def evaluate(checkpoint: Path, work: Path, threads: int) -> tuple[float, float]:
+def evaluate(checkpoint: Path, options: Options) -> tuple[float, float]:
     """Score a checkpoint on the demo set's own validation split.
 
     Returns:
@@ -227,10 +276,11 @@ def evaluate(checkpoint: Path, work: Path, threads: int) -> tuple[float, float]:
     """
     from ultralytics import YOLO
 
-    data = write_demo_set(work / "demo", imgsz=IMGSZ)
-    torch.set_num_threads(threads)
+    work, size = options.work, options.network.imgsz
+    data = write_demo_set(work / "demo", imgsz=size, rotated=options.task == "obb")
+    torch.set_num_threads(options.threads)
     metrics = YOLO(checkpoint).val(
-        data=str(data), imgsz=IMGSZ, rect=False, batch=16, device="cpu", workers=0, plots=False, project=str(work)
+        data=str(data), imgsz=size, rect=False, batch=16, device="cpu", workers=0, plots=False, project=str(work)
     )
     return float(metrics.box.map), float(metrics.box.map50)
 
@@ -242,14 +292,14 @@ def main() -> int:
     started = time.monotonic()
     best = train(options)
     minutes = (time.monotonic() - started) / 60
-    candidate = options.work / "demo.pt"
-    clean_checkpoint(best, candidate)
-    map5095, map50 = evaluate(candidate, options.work, options.threads)
+    candidate = options.work / options.network.out
+    clean_checkpoint(best, candidate, options.network)
+    map5095, map50 = evaluate(candidate, options)
     print(f"{minutes:.1f} min, {candidate.stat().st_size} bytes, mAP50-95 {map5095:.4f}, mAP50 {map50:.4f}")
     if map5095 < options.min_map:
         print(f"below --min-map {options.min_map}: {options.out} is left as it was", file=sys.stderr)
         return 1
-    clean_checkpoint(candidate, options.out)
+    clean_checkpoint(candidate, options.out, options.network)
     print(f"wrote {options.out}")
     return 0
 

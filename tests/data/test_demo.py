@@ -160,6 +160,32 @@ def test_each_class_is_drawn_with_variations(name: str) -> None:
     assert all(np.isfinite(points).all() and np.abs(points).max() < 1.5 for parts in drawings for points, _ in parts)
 
 
+def test_rotated_boxes_hold_what_is_visible() -> None:
+    whole = 0
+    for index in range(8):
+        scene = scene_module.draw_scene(0, "val", index, 96, turned=True)
+        rows = scene_module.rotated_rows(scene)
+        assert rows.shape == (len(scene.labels), 9) and np.array_equal(rows[:, 0], scene.labels[:, 0])
+        assert rows[:, 1:].min() >= 0 and rows[:, 1:].max() <= 1
+        for number, corners in enumerate(rows[:, 1:].reshape(-1, 4, 2) * scene.owner.shape[0]):
+            if corners.min() <= 0 or corners.max() >= scene.owner.shape[0]:
+                continue  # cut at the image's border
+            whole += 1
+            lines, columns = np.nonzero(scene.owner == number)
+            outline = corners.astype(np.float32)
+            centres = np.stack([columns, lines], axis=1) + 0.5
+            inside = [cv2.pointPolygonTest(outline, (float(x), float(y)), True) for x, y in centres]
+            assert min(inside) > -0.1, "every visible pixel's centre is in the box"
+            width, height = np.ptp(columns) + 1, np.ptp(lines) + 1
+            assert cv2.contourArea(outline) <= 1.02 * width * height, "no larger than the upright box"
+    assert whole > 12
+
+
+def test_turned_scenes_are_others(scenes) -> None:
+    turned = scene_module.draw_scene(0, "val", 0, turned=True)
+    assert not np.array_equal(turned.image, scenes[0].image)
+
+
 # --- the set on disk
 
 
@@ -175,6 +201,19 @@ def test_layout_and_content(small_set: Path) -> None:
             assert np.array_equal(cv2.imread(str(path)), scene.image)
             rows = np.loadtxt(folder / "labels" / split / f"{path.stem}.txt", ndmin=2)
             np.testing.assert_allclose(rows, scene.labels, atol=1e-6)
+
+
+def test_a_set_of_rotated_boxes_is_read_as_one(small_set: Path, tmp_path: Path) -> None:
+    from yoloquant.runtime.core.model_info import ModelInfo, Task
+    from yoloquant.runtime.tasks import spec_of
+
+    data = demo.write_demo_set(tmp_path / "set", train=1, val=1, imgsz=96, seed=5, rotated=True)
+    label = next((data.parent / "labels" / "val").iterdir())
+    info = ModelInfo(Task.OBB, shapes.CLASS_NAMES, (96, 96))
+    labels = spec_of(Task.OBB).read_labels(label, info)
+    assert len(labels.classes) == len(label.read_text().splitlines()) > 0
+    assert demo.write_demo_set(data.parent, train=1, val=1, imgsz=96, seed=5).parent == data.parent
+    assert len(label.read_text().split("\n")[0].split()) == 5, "the other kind of labels replaces it"
 
 
 def test_a_longer_set_starts_with_the_shorter_one(small_set: Path, tmp_path: Path) -> None:
