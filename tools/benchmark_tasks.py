@@ -17,10 +17,20 @@ from typing import Any
 from options import parse_options
 
 import yoloquant
+from yoloquant import targets
 from yoloquant.data.calibration_options import CalibrationOptions
+from yoloquant.data.dataset import ValidationSet
+from yoloquant.evaluation.evaluate import EvaluateOptions, evaluate
+from yoloquant.evaluation.gate import load_gate
 from yoloquant.evaluation.results import TargetResult, ValidationResult
+from yoloquant.evaluation.torch_runner import TorchRunner
+from yoloquant.evaluation.validate import BASELINE
 from yoloquant.evaluation.validate_options import ValidateOptions
+from yoloquant.evaluation.verdict import ArtifactFacts, JudgeOptions, judge
+from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.quantize_options import QuantizeOptions
+from yoloquant.quantization.simulate import simulate
+from yoloquant.runtime.core.runner import Runner
 from yoloquant.runtime.tasks import TaskSpec, spec_of
 
 USAGE = """\
@@ -31,12 +41,15 @@ usage: python tools/benchmark_tasks.py model=<checkpoint> data=<data yaml, or fo
   limit     scored images, default all
   imgsz     input size, default the checkpoint's
   threads   threads of every runtime, default 2
+  simulated run every plan in PyTorch instead of the exported files, default false
+  artifact  file of the calibrated model, read if it is there, else written; default none
   latency   time every artifact beside a float model in the same runtime, default false
   theirs    also score Ultralytics' INT8 exports, default false
   out       file that the table is appended to
 """
 DEFAULTS = {
     **{"model": "", "data": "", "targets": "onnxruntime,openvino,litert,tensorrt", "images": "128", "limit": ""},
+    **{"simulated": "false", "artifact": ""},
     **{"imgsz": "", "threads": "2", "latency": "false", "theirs": "false", "out": ""},
 }
 FORMATS = {"onnxruntime": "onnx", "openvino": "openvino", "litert": "litert"}
@@ -51,19 +64,47 @@ def measure(options: dict[str, str], folder: Path) -> tuple[ValidationResult, Ta
         options: See ``USAGE``.
         folder: Where the artifacts go.
     """
-    imgsz = int(options["imgsz"]) if options["imgsz"] else None
-    calibration = CalibrationOptions(images=int(options["images"]))
-    how = QuantizeOptions(imgsz=imgsz, calibration=calibration)
-    artifact = yoloquant.quantize(options["model"], data=options["data"], scheme="auto", options=how)
-    exports = yoloquant.export(artifact, targets=options["targets"].split(","), folder=folder, keep_going=True)
+    names = options["targets"].split(",")
+    artifact = calibrated(options, names)
     judged = ValidateOptions(
         limit=int(options["limit"]) if options["limit"] else None,
         threads=int(options["threads"]),
         latency=options["latency"] == "true",
         memory=False,
     )
-    result = yoloquant.validate(artifact, exports, data=options["data"], options=judged)
+    if options["simulated"] == "true":
+        result = simulated(artifact, names, options["data"], judged)
+    else:
+        exports = yoloquant.export(artifact, targets=names, folder=folder, keep_going=True)
+        result = yoloquant.validate(artifact, exports, data=options["data"], options=judged)
     return result, spec_of(artifact.info.task)
+
+
+def calibrated(options: dict[str, str], names: Sequence[str]) -> Artifact:
+    """The model with a plan for each target, calibrated on training images, or read where that was done before."""
+    kept = Path(options["artifact"]) if options["artifact"] else None
+    if kept is not None and kept.is_file():
+        return Artifact.load(kept)
+    imgsz = int(options["imgsz"]) if options["imgsz"] else None
+    how = QuantizeOptions(imgsz=imgsz, calibration=CalibrationOptions(images=int(options["images"])))
+    schemes = list(dict.fromkeys(targets.get(name).scheme.name for name in names))
+    artifact = yoloquant.quantize(options["model"], data=options["data"], scheme=schemes, options=how)
+    if kept is not None:
+        artifact.save(kept)
+    return artifact
+
+
+def simulated(artifact: Artifact, names: Sequence[str], data: str, options: ValidateOptions) -> ValidationResult:
+    """Score the plan of each target in PyTorch beside the float model."""
+    images = ValidationSet.open(data, artifact.info).take(options.limit).for_classes(artifact.info.names)
+    modules = {BASELINE: artifact.graph.module}
+    modules |= {name: simulate(artifact.graph, artifact.plan_for(targets.get(name).scheme)) for name in names}
+    runners: dict[str, Runner] = {
+        name: TorchRunner(module, artifact.info, options.threads) for name, module in modules.items()
+    }
+    evaluation = evaluate(runners, images, EvaluateOptions(baseline=BASELINE, warmup=0))
+    facts = {name: ArtifactFacts(simulated=name != BASELINE, target=name.partition(":")[0]) for name in modules}
+    return judge(evaluation, load_gate(options.gate), facts, JudgeOptions(threads=options.threads or 0))
 
 
 def table(result: ValidationResult, task: TaskSpec) -> list[str]:
