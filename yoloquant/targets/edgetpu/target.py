@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 class EdgeTPUTarget(LiteRTTarget):
     """A ``.tflite`` in which every operator and both ends are integers, for accelerators.
 
-    It takes an int8 NHWC image (uint8 on request) and returns one box and one score tensor per head level; its runner
-    decodes them on the host. Plain Ultralytics cannot read such outputs. Every export carries the static operator
-    check, and where ``edgetpu_compiler`` is installed the compiled file stands beside it as ``<name>_edgetpu.tflite``.
+    It takes an int8 NHWC image (uint8 on request) and returns one tensor per branch and level of the head (and the
+    prototypes of masks, the logits of a classifier); its runner decodes them on the host. Plain Ultralytics cannot
+    read such outputs. Every export carries the static operator check, and where ``edgetpu_compiler`` is installed the
+    compiled file stands beside it as ``<name>_edgetpu.tflite``.
 
     Args:
         options: Input type, and how the compiler is run.
@@ -44,7 +45,7 @@ class EdgeTPUTarget(LiteRTTarget):
             "yoloquant.targets.edgetpu.fit_attention:fit_attention",
         ),
     )
-    capabilities: ClassVar[Capabilities] = Capabilities(tasks=(Task.DETECT,), timed_here=False)
+    capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task), timed_here=False)
     box_unit: ClassVar[str] = "pixels of the input"
     raw: ClassVar[bool] = True
 

@@ -22,6 +22,7 @@ from .flatbuffer import Flatbuffer, TensorInfo
 from .mapping import Located, locate, multiplies_computed
 from .qdq import carry, make_pair
 from .surgery import finish
+from .transposed import transposed_weights
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,8 @@ def build(
     carry(module, graph, plan)
     body = cut_body(module, [graph.fx_name(name) for name in heads])
     # decoded in float, raw heads as integers: see ``Variant``
-    content = finish(convert(body, graph.info, raw=variant.raw), input_type=variant.input_type)
+    converted = convert(body, graph.info, raw=variant.raw)
+    content = finish(converted, input_type=variant.input_type, transposed=transposed_weights(body))
     file = Flatbuffer(content)
     check_integer_body(file, raw=variant.raw)
     located = locate(body, graph, file)

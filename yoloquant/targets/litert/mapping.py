@@ -118,7 +118,7 @@ def _match(
     # operands of additions may have changed places
     reads = tuple(sorted(roots[i] for i in node.all_input_nodes if i in roots))
     if op.kind in WEIGHTED:
-        key: Key = ("weighted", reads, _digest(_integers(body, node.args[1])))
+        key: Key = ("weighted", reads, _digest(integers(body, node.args[1])))
     else:
         key = (op.kind.value, reads, "")
     match = index.take(key)
@@ -135,8 +135,9 @@ def _match(
     found.activations[op.name] = index.result(match)
     if op.kind in WEIGHTED:
         found.weights[op.weight] = match.inputs[1]
-        if len(match.inputs) > 2:
-            found.biases[op.weight] = match.inputs[2]
+        place = 3 if match.kind == "TRANSPOSE_CONV" else 2
+        if len(match.inputs) > place:
+            found.biases[op.weight] = match.inputs[place]
 
 
 class _Index:
@@ -184,25 +185,28 @@ def multiplies_computed(file: Flatbuffer, op: OpInfo) -> bool:
 
 
 def _weight(file: Flatbuffer, op: OpInfo) -> np.ndarray:
-    """Integers of an operator's weight as (out, in, height, width), the order of torch."""
+    """Integers of an operator's weight in the order of torch: (out, in, height, width), transposed (in, out, ...)."""
     values = file.values(op.inputs[1])
+    if op.kind == "TRANSPOSE_CONV":  # (out, height, width, in)
+        return values.transpose(3, 0, 1, 2)
     if op.kind == "DEPTHWISE_CONV_2D":  # (1, height, width, out)
         return values.transpose(3, 0, 1, 2)
     return values.transpose(0, 3, 1, 2) if values.ndim == 4 else values
 
 
-def _integers(body: fx.GraphModule, weight: object) -> np.ndarray:
+def integers(body: fx.GraphModule, weight: object) -> np.ndarray:
     """Integers of a weight that passes a quantize/dequantize pair in the graph."""
     if not isinstance(weight, fx.Node) or weight.target not in DEQUANTIZE:
         raise TargetError(f"weight {weight} is not quantized, so its operation would stay float")
     quantized = weight.args[0]
     assert isinstance(quantized, fx.Node)
-    values = [_constant(body, a) if isinstance(a, fx.Node) else a for a in quantized.args]
+    values = [constant_of(body, a) if isinstance(a, fx.Node) else a for a in quantized.args]
     result: Tensor = quantized.target(*values)  # type: ignore[operator]
     return result.numpy()
 
 
-def _constant(body: fx.GraphModule, node: fx.Node) -> Tensor:
+def constant_of(body: fx.GraphModule, node: fx.Node) -> Tensor:
+    """The parameter or buffer that a node reads."""
     value: object = body
     for part in str(node.target).split("."):
         value = getattr(value, part)

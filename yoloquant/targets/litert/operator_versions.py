@@ -72,6 +72,8 @@ def needed(file: Flatbuffer, op: OpInfo) -> int | None:
         return 3 if op.options.get("halfPixelCenters") or aligned else 2
     if op.kind == "MUL":
         return _multiply(file, op)
+    if op.kind == "TRANSPOSE_CONV":
+        return 3 if len(op.inputs) > 3 else 2
     if op.kind == "FULLY_CONNECTED":
         return 6 if len(op.inputs) == 2 else 5 if op.options.get("keepNumDims") else 4
     if op.kind == "STRIDED_SLICE" and (op.options.get("ellipsisMask") or op.options.get("newAxisMask")):

@@ -5,6 +5,7 @@ Each keeps the integers that the network computes exactly as they are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,17 @@ import numpy as np
 from ...errors import TargetError
 from .flatbuffer import operator_name, parse, serialize
 from .operator_versions import lower
+from .transposed import TransposedWeight, make_integer
 
 INPUT_TYPES = ("float32", "int8", "uint8")
 
 
-def finish(content: bytes, *, input_type: str) -> bytes:
-    """Give a converted model its final input, and resize operators and versions that every runtime accepts.
+def finish(content: bytes, *, input_type: str, transposed: Sequence[TransposedWeight] = ()) -> bytes:
+    """Give a converted model its final input, integer operators throughout, and versions that every runtime accepts.
 
     Args:
         content: The flatbuffer as converted, with an int8 input.
+        transposed: Its transposed convolutions, which the converter leaves in float.
         input_type: ``float32`` or ``uint8`` put a quantize operator in front; ``int8`` leaves the input as it is.
 
     Returns:
@@ -32,6 +35,7 @@ def finish(content: bytes, *, input_type: str) -> bytes:
     if input_type not in INPUT_TYPES:
         raise TargetError(f"input_type='{input_type}' is not supported; allowed are {', '.join(INPUT_TYPES)}")
     model = parse(content)
+    make_integer(model, transposed)
     _resize_without_half_pixels(model)
     if input_type != "int8":
         _prepend_quantize(model, input_type)

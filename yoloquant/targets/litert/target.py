@@ -57,8 +57,7 @@ class LiteRTTarget(Target):
         WEIGHTS: "int8 weights, computed in float32",
     }
     box_unit: ClassVar[str] = "fractions of the input"
-    # not segment: the transposed convolution of its prototypes stays float in the converter, and with it the body
-    capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(t for t in Task if t is not Task.SEGMENT))
+    capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task))
     raw: ClassVar[bool] = False
     input_type: ClassVar[str] = "float32"
 
