@@ -133,3 +133,13 @@ def model_info(host: HostModel, imgsz: tuple[int, int]) -> ModelInfo:
         kpt_shape=(int(kpt[0]), int(kpt[1])) if kpt is not None else None,
         direct=any(kind.__name__ in {"Pose26", "OBB26"} for kind in type(head).__mro__),
     )
+
+
+def head_note(host: HostModel) -> str:
+    """Which head of a model that has two is run, for people; empty for a model with one."""
+    head: Any = host.module.model[-1]  # type: ignore[index]
+    if getattr(head, "one2one_cv2", None) is None or getattr(head, "cv2", None) is None:
+        return ""
+    if getattr(head, "end2end", False):
+        return "the end-to-end (one-to-one) head ran, without NMS, as the checkpoint asks"
+    return "the one-to-many head ran, with NMS, as the checkpoint asks; its end-to-end head was not used"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..bridge.checkpoint import load_model
-from ..bridge.host_model import HostModel, model_info
+from ..bridge.host_model import HostModel, head_note, model_info
 from ..errors import UsageError, YoloquantError
 from ..graph.traced_model import TracedModel
 from ..quantization.artifact import Artifact, versions
@@ -114,7 +114,7 @@ def validate(
                 "task": artifact.info.task.value,
                 "latency": options.latency,
             },
-            notes=((baseline.note,) if baseline.note else ()) + notes,
+            notes=tuple(note for note in (baseline.note, head_note(named)) if note) + notes,
         ),
     )
 

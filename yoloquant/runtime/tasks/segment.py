@@ -83,6 +83,14 @@ class Segment(AnchorTask):
 
     # -- scoring
 
+    def check_data(self, content: Mapping[str, Any], source: str, info: ModelInfo) -> None:
+        """See ``TaskSpec.check_data``: lines with keypoints of two numbers would be read as polygons."""
+        if content.get("kpt_shape"):
+            raise DataError(
+                f"data yaml {source} describes keypoints (kpt_shape), but the model is a segment model, whose label "
+                f"lines are {FORM}; score a pose model on it, or write polygons"
+            )
+
     def read_labels(self, path: Path, info: ModelInfo) -> Labels:
         """Polygons of at least three points."""
         rows = read_rows(path, len(info.names), FORM)
