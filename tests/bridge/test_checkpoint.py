@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from core_models import checkpoint, tiny_host
+from core_models import checkpoint, family_model, tiny_host
 from torch import nn
 
 from yoloquant.bridge.checkpoint import load_model
 from yoloquant.bridge.exportable import exportable
-from yoloquant.bridge.host_model import file_sha256, model_info
+from yoloquant.bridge.host_model import file_sha256, head_note, model_info
 from yoloquant.bridge.input_size import MAX_IMGSZ, check_imgsz, square_size
 from yoloquant.errors import ModelError, UsageError
 from yoloquant.types import Task
@@ -265,6 +265,14 @@ def test_model_info() -> None:
     info = model_info(tiny_host(), (64, 96))
     assert info.strides == (8, 16) and info.reg_max == 16 and not info.end2end and info.kpt_shape is None
     assert info.max_det == min(300, 8 * 12 + 4 * 6) and info.channels == 3
+
+
+@pytest.mark.parametrize("task", ["detect", "segment", "pose"])
+def test_a_model_of_two_heads_says_which_one_ran(task: str) -> None:
+    assert head_note(tiny_host()) == ""
+    for end2end, note in ((True, "without NMS"), (False, "the one-to-many head ran, with NMS")):
+        host = family_model("yolo26", task, end2end)
+        assert note in head_note(host) and model_info(host, (64, 64)).end2end is end2end
 
 
 @pytest.mark.parametrize("before", [None, "true", "0"])

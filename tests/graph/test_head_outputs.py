@@ -9,6 +9,7 @@ from torch import nn
 
 from yoloquant.graph.head_outputs import Readout, head_outputs
 from yoloquant.graph.trace import trace
+from yoloquant.quantization.readout import expected
 from yoloquant.types import ModelInfo, Task
 
 CASES = [
@@ -34,9 +35,21 @@ def test_readouts_of_the_families(family: str, task: str, end2end: bool | None) 
             assert head.readout is Readout.CLASS_SIGMOID
         elif head.op.branch == "box" and not family.startswith("yolo26"):
             assert (head.readout, head.bins) == (Readout.DISTRIBUTION, 16)
+        elif head.op.branch == "keypoint":
+            assert (head.readout, head.bins) == (Readout.KEYPOINTS, 3)
         else:
             assert head.readout is Readout.LINEAR
     assert sum(h.readout is Readout.CLASS_SIGMOID for h in found) == 3
+
+
+def test_a_keypoints_visibility_is_read_after_its_sigmoid() -> None:
+    """So that the range of the tensor follows its coordinates, not how sure visibilities are."""
+    head = next(h for h in head_outputs(family_graph("yolov8", "pose")) if h.readout is Readout.KEYPOINTS)
+    raw = torch.randn(1, 15, 2, 4) * 5
+    read = expected(head, raw)
+    seen = torch.arange(15) % 3 == 2
+    assert torch.equal(read[:, ~seen], raw[:, ~seen])
+    assert torch.equal(read[:, seen], raw[:, seen].sigmoid())
 
 
 def test_a_classifier_ends_in_a_softmax() -> None:

@@ -15,6 +15,7 @@ from .export_program import operation_name
 from .ops import PASSING, OpKind, OpNode
 from .trace import Graph
 
+_WITH_VISIBILITY = 3
 _ARITHMETIC = frozenset({OpKind.ADD, OpKind.MUL})
 
 
@@ -24,7 +25,8 @@ class Readout(str, Enum):
     CLASS_SIGMOID = "class_sigmoid"  # one probability per class and anchor
     CLASS_SOFTMAX = "class_softmax"  # classification: one distribution over the classes
     DISTRIBUTION = "distribution"  # softmax over bins and its mean: distances to the box's sides (DFL)
-    LINEAR = "linear"  # boxes without DFL, mask coefficients and prototypes, keypoints, angles
+    KEYPOINTS = "keypoints"  # x, y and visibility of each keypoint; the last of them passes a sigmoid
+    LINEAR = "linear"  # boxes without DFL, mask coefficients and prototypes, keypoints of x and y, angles
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class HeadOutput:
     Attributes:
         op: The head's last convolution or linear layer.
         readout: What the decode does with its result.
-        bins: Bins of one distance, for DISTRIBUTION; 1 otherwise.
+        bins: Bins of one distance, for DISTRIBUTION; numbers of one keypoint, for KEYPOINTS; 1 otherwise.
     """
 
     op: OpNode
@@ -58,6 +60,9 @@ def head_outputs(graph: Graph) -> tuple[HeadOutput, ...]:
 
 def _describe(graph: Graph, op: OpNode) -> HeadOutput:
     channels = op.shape[1] if op.shape is not None and len(op.shape) > 1 else 0
+    count, numbers = graph.info.kpt_shape or (0, 0)
+    if op.branch == "keypoint" and numbers == _WITH_VISIBILITY and channels == count * numbers:
+        return HeadOutput(op, Readout.KEYPOINTS, numbers)
     ends = _followed(graph, _Stretch(op.name, 0, channels))
     units = [graph.ops[name] for name, whole in ends if whole and graph.ops[name].kind is OpKind.UNIT]
     # some of it is read by arithmetic directly, so errors count as they are

@@ -1,7 +1,8 @@
 """What is read from a network's raw head outputs, in units in which errors of all heads can be added.
 
 An error counts by what it does to a detection: class scores after their sigmoid, distances after DFL and relative to
-the box, other outputs relative to their own size; each box and coefficient by how sure its anchor is of an object.
+the box, a keypoint's visibility after its sigmoid, other outputs relative to their own size; each box and coefficient
+by how sure its anchor is of an object.
 """
 
 from __future__ import annotations
@@ -84,6 +85,9 @@ def expected(output: HeadOutput, raw: Tensor) -> Tensor:
         return raw.sigmoid()
     if output.readout is Readout.CLASS_SOFTMAX:
         return raw.softmax(1)
+    if output.readout is Readout.KEYPOINTS:  # or a range would be as wide as visibilities reach, which saturate
+        each = raw.reshape(raw.shape[0], -1, output.bins, *raw.shape[2:])
+        return torch.cat([each[:, :, :2], each[:, :, 2:].sigmoid()], 2).reshape(raw.shape)
     if output.readout is Readout.DISTRIBUTION:
         bins = torch.arange(output.bins, dtype=raw.dtype).reshape(1, 1, -1, *[1] * (raw.dim() - 2))
         sides = raw.reshape(raw.shape[0], -1, output.bins, *raw.shape[2:])

@@ -204,6 +204,14 @@ def test_a_pose_model_needs_the_keypoints_of_its_data() -> None:
         spec.check_data({}, "x.yaml", ModelInfo(Task.POSE, ("a",), IMGSZ))
 
 
+@pytest.mark.parametrize("task", [Task.DETECT, Task.SEGMENT])
+def test_keypoints_are_no_polygons(task: Task) -> None:
+    spec = spec_of(task)
+    spec.check_data({}, "x.yaml", info_of(task))
+    with pytest.raises(DataError, match=r"describes keypoints \(kpt_shape\), but the model is a"):
+        spec.check_data({"kpt_shape": [17, 2]}, "x.yaml", info_of(task))
+
+
 def test_class_folders_are_matched_by_name_or_else_in_order(tmp_path: Path) -> None:
     spec = spec_of(Task.CLASSIFY)
     images = []
