@@ -16,6 +16,8 @@ from ...runtime.tasks import TaskSpec
 from ...runtime.tasks.obb import upright
 from ...runtime.tasks.segment import RATIO
 
+_COLUMNS = 6  # x1, y1, x2, y2, confidence, class
+
 
 class Capture:
     """Keeps the results of every image that a validator of Ultralytics scores, in order.
@@ -24,27 +26,39 @@ class Capture:
 
     Args:
         postprocess: The validator's own.
+
+    Attributes:
+        found: The results so far, in input pixels.
+        usable: Whether they hold everything that the task predicts. Releases of Ultralytics before 8.4 return bare
+            rows, which say it all for detectors alone.
     """
 
     def __init__(self, postprocess: Callable[[Any], Any]) -> None:
         self.found: list[Detections] = []
+        self.usable = True
         self._postprocess = postprocess
 
     def __call__(self, preds: Any) -> Any:
         """Run the host's NMS and keep what it returns."""
         results = self._postprocess(preds)
-        self.found.extend(_detections(result) for result in results)
+        self.usable = not isinstance(results, tuple) and all(map(_is_whole, results))
+        if self.usable:
+            self.found.extend(map(_detections, results))
         return results
 
 
+def _is_whole(found: Any) -> bool:
+    return isinstance(found, dict) or found.ndim == 1 or found.shape[1] == _COLUMNS
+
+
 def _detections(found: Any) -> Detections:
-    """One image's results in input pixels, by falling confidence, as Ultralytics returns them for any task."""
+    """One image's results by falling confidence, as Ultralytics returns them for any task."""
     if not isinstance(found, dict):
         rows = found.float().cpu().numpy()
         if rows.ndim == 1:  # a classifier's probabilities
             order = np.argsort(-rows, kind="stable")
             return Detections(np.zeros((len(rows), 4), np.float32), rows[order], order)
-        return _sorted(Detections(rows[:, :4].copy(), rows[:, 4].copy(), rows[:, 5].astype(np.int64)))  # before 8.4
+        return _sorted(Detections(rows[:, :4].copy(), rows[:, 4].copy(), rows[:, 5].astype(np.int64)))
     boxes, scores, classes = (found[key].float().cpu().numpy() for key in ("bboxes", "conf", "cls"))
     parts: dict[str, np.ndarray] = {}
     if boxes.shape[1] == 5:

@@ -248,13 +248,15 @@ class QATTrainer(TaskTrainer):
             with disabled(self.ema.ema):
                 plain_metrics = self._run_validator()
         metrics = self._run_validator()
-        pair = (self._detections(), self.reference())
+        pair = (self._detections(), self.reference()) if self.has_fidelity else None
         if metrics is None:  # another process of the run has the scores of them all
             return None
-        found = agreement(*pair, spec_of(self.artifact.info.task))
+        found = None if pair is None else agreement(*pair, spec_of(self.artifact.info.task))
         fitness = float(metrics.pop("fitness", 0.0))
         if plain_metrics is not None:
             plain_metrics.pop("fitness", None)
+        if found is None:
+            return EpochScores(epoch, metrics, plain_metrics, None, fitness)
         chosen = found.fidelity - abs(found.shift) if self.selects_fidelity else fitness
         return EpochScores(epoch, metrics, plain_metrics, found.fidelity, chosen, found.shift)
 
@@ -295,11 +297,16 @@ class QATTrainer(TaskTrainer):
             self.ema.ema = before
 
     @property
+    def has_fidelity(self) -> bool:
+        """Whether results can be compared with the float model's."""
+        return bool(self.validator.postprocess.usable)
+
+    @property
     def selects_fidelity(self) -> bool:
         """Whether fidelity, less the confidence shift, chooses the best checkpoint."""
         if self.qat.select is not Select.AUTO:
-            return self.qat.select is Select.FIDELITY
-        return not self.qat.needs_labels and self.qat.teacher is None
+            return self.qat.select is Select.FIDELITY and self.has_fidelity
+        return self.has_fidelity and not self.qat.needs_labels and self.qat.teacher is None
 
     # -- checkpoints
 
