@@ -113,11 +113,13 @@ def _source(model: Any, index: int) -> int:
 
 
 def _result(model: Any, index: int) -> int:
-    """The quantized tensor that a float result becomes, its bias added."""
-    readers = [op for op in model.subgraphs[0].operators if index in op.inputs]
+    """The quantized tensor that a float result becomes, its bias added; the operator that writes it is taken away."""
+    operators = model.subgraphs[0].operators
+    readers = [op for op in operators if index in op.inputs]
     if len(readers) == 1:
         kind = operator_name(model.operatorCodes[readers[0].opcodeIndex])
         if kind == "QUANTIZE":
+            operators.remove(readers[0])
             return int(readers[0].outputs[0])
         if kind == "ADD":
             return _result(model, int(readers[0].outputs[0]))
