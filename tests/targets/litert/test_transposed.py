@@ -25,23 +25,39 @@ SOURCE, RESULT = (0.05, 3), (0.1, -5)  # scale and zero_point
 STRIDE = {"strideW": 2, "strideH": 2, "padding": 1}
 
 
-def converted(*, bias: bool = True, quantized: bool = True) -> bytes:
-    """What litert-torch makes of it: float between a dequantize and a quantize operator."""
+def converted(*, bias: bool = True, quantized: bool = True, moved: bool = False) -> bytes:
+    """What litert-torch makes of it: float between a dequantize and a quantize operator.
+
+    Args:
+        bias: Whether one is added behind.
+        quantized: Whether the result is quantized.
+        moved: Whether channels come first outside.
+    """
+    outside = {"x": (1, 8, 3, 5), "y": (1, 4, 6, 10)} if moved else {"x": (1, 3, 5, 8), "y": (1, 6, 10, 4)}
     tensors = {
-        "x": T((1, 3, 5, 8), scale=SOURCE[0], zero_point=SOURCE[1]),
-        "real": T((1, 3, 5, 8), "FLOAT32", scale=0),
+        "x": T(outside["x"], scale=SOURCE[0], zero_point=SOURCE[1]),
+        "real": T(outside["x"], "FLOAT32", scale=0),
         "shape": T((4,), "INT32", [1, 6, 10, 4], scale=0),
         "weight": T((4, 2, 2, 8), "FLOAT32", WEIGHT * SCALES[:, None, None, None], scale=0),
         "spread": T((1, 6, 10, 4), "FLOAT32", scale=0),
     }
-    ops = [Op("DEQUANTIZE", ["x"], ["real"]), Op("TRANSPOSE_CONV", ["shape", "weight", "real"], ["spread"], 1, STRIDE)]
-    last = "spread"
+    ops, first, last = [Op("DEQUANTIZE", ["x"], ["real"])], "real", "spread"
+    if moved:
+        tensors |= {"in": T((4,), "INT32", [0, 2, 3, 1], scale=0), "out": T((4,), "INT32", [0, 3, 1, 2], scale=0)}
+        tensors["last"] = T((1, 3, 5, 8), "FLOAT32", scale=0)
+        ops.append(Op("TRANSPOSE", ["real", "in"], ["last"], 1))
+        first = "last"
+    ops.append(Op("TRANSPOSE_CONV", ["shape", "weight", first], ["spread"], 1, STRIDE))
     if bias:
         tensors |= {"bias": T((4,), "FLOAT32", BIAS, scale=0), "sum": T((1, 6, 10, 4), "FLOAT32", scale=0)}
         ops.append(Op("ADD", ["spread", "bias"], ["sum"], 1))
         last = "sum"
+    if moved:
+        tensors["turned"] = T(outside["y"], "FLOAT32", scale=0)
+        ops.append(Op("TRANSPOSE", [last, "out"], ["turned"], 1))
+        last = "turned"
     if quantized:
-        tensors["y"] = T((1, 6, 10, 4), scale=RESULT[0], zero_point=RESULT[1])
+        tensors["y"] = T(outside["y"], scale=RESULT[0], zero_point=RESULT[1])
         ops.append(Op("QUANTIZE", [last], ["y"]))
     return build(tensors, ops)
 
@@ -59,20 +75,25 @@ def wanted(x: np.ndarray, bias: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("optimize", [True, False], ids=["xnnpack", "builtin"])
-@pytest.mark.parametrize("bias", [True, False])
-def test_it_computes_the_same_to_one_step(bias: bool, optimize: bool) -> None:
+@pytest.mark.parametrize("moved", [True, False], ids=["moved", "in place"])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+def test_it_computes_the_same_to_one_step(bias: bool, moved: bool, optimize: bool) -> None:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    content = rewritten(converted(bias=bias), TransposedWeight(WEIGHT, SCALES, BIAS if bias else None))
+    weight = TransposedWeight(WEIGHT, SCALES, BIAS if bias else None)
+    content = rewritten(converted(bias=bias, moved=moved), weight)
+    assert not Flatbuffer(content).float_ops()
     other: dict[str, Any] = (
         {} if optimize else {"experimental_op_resolver_type": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES}
     )
     interpreter = Interpreter(model_content=content, num_threads=1, **other)
     interpreter.allocate_tensors()
     x = RNG.integers(-128, 128, (1, 3, 5, 8)).astype(np.int8)
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+    given = np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if moved else x
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], given)
     interpreter.invoke()
     got = interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).astype(np.float64)
+    got = got.transpose(0, 2, 3, 1) if moved else got
     exact = np.clip(wanted(x, BIAS if bias else np.zeros(4)), -128, 127)
     assert np.abs(got - exact).max() < 0.51 and got.std() > 10
 

@@ -8,7 +8,7 @@ too. So the operator is rewritten to that form: the same operands, and what requ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ aten = torch.ops.aten
 KIND = "TRANSPOSE_CONV"
 VERSION, WITH_BIAS = 2, 3
 INT32 = np.iinfo(np.int32)
+MOVES = {"TRANSPOSE": 2, "RESHAPE": 1}
+"""Operators that may lie between, with the version that takes int8."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def make_integer(model: Any, weights: Sequence[TransposedWeight]) -> None:
         TargetError: The file has another number of them, or one does not lie between quantized tensors.
     """
     graph = model.subgraphs[0]
-    found = [op for op in graph.operators if operator_name(model.operatorCodes[op.opcodeIndex]) == KIND]
+    found = [op for op in graph.operators if _kind(model, op) == KIND]
     if len(found) != len(weights):
         raise TargetError(
             f"the converted file has {len(found)} transposed convolutions, the model {len(weights)}; this version of "
@@ -100,30 +102,56 @@ def _rewrite(model: Any, op: Any, weight: TransposedWeight) -> None:
     op.inputs, op.outputs = np.array(operands, np.int32), np.array([result], np.int32)
 
 
-def _operators(model: Any, kind: str) -> Iterator[Any]:
-    return (op for op in model.subgraphs[0].operators if operator_name(model.operatorCodes[op.opcodeIndex]) == kind)
+def _kind(model: Any, op: Any) -> str:
+    return operator_name(model.operatorCodes[op.opcodeIndex])
 
 
 def _source(model: Any, index: int) -> int:
-    """The quantized tensor that a float operand is the real values of."""
-    for op in _operators(model, "DEQUANTIZE"):
-        if index in op.outputs:
-            return int(op.inputs[0])
+    """The quantized tensor that a float operand is the real values of; what moves them there is made integer too."""
+    graph = model.subgraphs[0]
+    producer = next((op for op in graph.operators if index in op.outputs), None)
+    kind = _kind(model, producer) if producer is not None else ""
+    if kind == "DEQUANTIZE":
+        return int(producer.inputs[0])
+    if kind in MOVES and len(_readers(graph, index)) == 1:
+        inner = _source(model, int(producer.inputs[0]))
+        producer.inputs = np.array([inner, *producer.inputs[1:]], np.int32)
+        _retype(model, producer, index, inner)
+        return index
     raise TargetError(f"a transposed convolution reads tensor {index}, which is no quantized one")
 
 
 def _result(model: Any, index: int) -> int:
-    """The quantized tensor that a float result becomes, its bias added; the operator that writes it is taken away."""
-    operators = model.subgraphs[0].operators
-    readers = [op for op in operators if index in op.inputs]
-    if len(readers) == 1:
-        kind = operator_name(model.operatorCodes[readers[0].opcodeIndex])
-        if kind == "QUANTIZE":
-            operators.remove(readers[0])
-            return int(readers[0].outputs[0])
-        if kind == "ADD":
-            return _result(model, int(readers[0].outputs[0]))
+    """The quantized tensor that a float result becomes, its bias added; the operators that make it so are taken away.
+
+    What moves it on its way is made integer, and the tensor in front of that is returned.
+    """
+    graph = model.subgraphs[0]
+    readers = _readers(graph, index)
+    kind = _kind(model, readers[0]) if len(readers) == 1 else ""
+    if kind in {"QUANTIZE", "ADD"}:
+        following = int(readers[0].outputs[0])
+        result = following if kind == "QUANTIZE" else _result(model, following)
+        graph.operators.remove(readers[0])
+        return result
+    if kind in MOVES:
+        inner = _result(model, int(readers[0].outputs[0]))
+        readers[0].outputs = np.array([inner], np.int32)
+        _retype(model, readers[0], index, inner)
+        return index
     raise TargetError(f"the result of a transposed convolution, tensor {index}, is not quantized at once")
+
+
+def _readers(graph: Any, index: int) -> list[Any]:
+    return [op for op in graph.operators if index in op.inputs]
+
+
+def _retype(model: Any, move: Any, index: int, like: int) -> None:
+    """Give a tensor the type and scale of another one that an operator only moves."""
+    tensors = model.subgraphs[0].tensors
+    tensors[index].type, tensors[index].quantization = tensors[like].type, tensors[like].quantization
+    code = model.operatorCodes[move.opcodeIndex]
+    code.version = max(int(code.version), MOVES[operator_name(code)])
 
 
 def _add(model: Any, name: bytes, values: np.ndarray, scale: np.ndarray) -> int:
