@@ -7,40 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from task_outputs import IMGSZ, info_of, outputs_of
 
 from yoloquant.runtime.core.detections import Detections, Selection
 from yoloquant.runtime.core.letterbox import place
 from yoloquant.runtime.core.matching import Truth
 from yoloquant.runtime.core.model_info import HeadLayout, ModelInfo, Task
-from yoloquant.runtime.errors import DataError
+from yoloquant.runtime.errors import DataError, TargetError
 from yoloquant.runtime.io.draw import Painter
 from yoloquant.runtime.tasks import SPECS, spec_of
 from yoloquant.runtime.tasks.obb import corners_of, probiou
 from yoloquant.runtime.tasks.pose import oks, sigmas_of
 from yoloquant.runtime.tasks.segment import _fill, _resampled, mask_iou
-
-IMGSZ = (64, 96)
-ANCHORS = sum((IMGSZ[0] // s) * (IMGSZ[1] // s) for s in (8, 16, 32))
-
-
-def info_of(task: Task) -> ModelInfo:
-    return ModelInfo(task, ("a", "b", "c"), IMGSZ, kpt_shape=(17, 3) if task is Task.POSE else None)
-
-
-def outputs_of(task: Task, seed: int = 0) -> tuple[np.ndarray, ...]:
-    """Random drop-in outputs with some confident rows."""
-    rng = np.random.default_rng(seed)
-    if task is Task.CLASSIFY:
-        return ((lambda p: (p / p.sum()).astype(np.float32))(rng.random((1, 3))),)
-    boxes = np.stack([*rng.uniform(10, 60, (2, ANCHORS)), *rng.uniform(4, 40, (2, ANCHORS))])
-    scores = rng.random((3, ANCHORS)) ** 6
-    extra = {Task.SEGMENT: 4, Task.POSE: 51, Task.OBB: 1}.get(task, 0)
-    values = rng.uniform(-0.7, 2.3, (extra, ANCHORS)) if task is Task.OBB else rng.normal(30, 20, (extra, ANCHORS))
-    if task is Task.SEGMENT:
-        values = rng.normal(0, 1, (extra, ANCHORS))
-    decoded = np.concatenate([boxes, scores, values])[None].astype(np.float32)
-    prototypes = rng.normal(0, 1, (1, 4, 16, 24)).astype(np.float32)
-    return (decoded, prototypes) if task is Task.SEGMENT else (decoded,)
 
 
 @pytest.mark.parametrize("task", Task)
@@ -73,9 +51,16 @@ class TestEveryTask:
         lines = spec.outlines(spec.compact(found, 0.3), where)
         assert len(lines) == len(found) and json.dumps(lines)
 
-    def test_outputs_of_another_task_are_refused(self, task: Task) -> None:
-        from yoloquant.runtime.errors import TargetError
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_broken_outputs_are_refused(self, task: Task, value: float) -> None:
+        spec, info = spec_of(task), info_of(task)
+        for index in range(len(outputs_of(task))):
+            outputs = outputs_of(task)
+            outputs[index].reshape(-1)[0] = value
+            with pytest.raises(TargetError, match="NaN or infinite"):
+                spec.select(outputs, HeadLayout.DECODED, info, Selection())
 
+    def test_outputs_of_another_task_are_refused(self, task: Task) -> None:
         spec, info = spec_of(task), info_of(task)
         other = Task.CLASSIFY if task is not Task.CLASSIFY else Task.POSE
         with pytest.raises(TargetError, match="needs"):

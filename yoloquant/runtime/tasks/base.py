@@ -243,7 +243,8 @@ class TaskSpec(ABC):
     def truth(self, labels: Labels, where: Letterbox, info: ModelInfo) -> Truth:
         """Labels as ground truth in input pixels."""
         boxes = where.to_input(labels.boxes)
-        return Truth(boxes, labels.classes, size_index(boxes, where.area_scale), self.truth_parts(labels, where, info))
+        parts = self.truth_parts(labels, where, info) if labels.parts else {}  # images without labels have none
+        return Truth(boxes, labels.classes, size_index(boxes, where.area_scale), parts)
 
     def truth_parts(self, labels: Labels, where: Letterbox, info: ModelInfo) -> Mapping[str, np.ndarray]:
         """What labels have besides boxes, in input pixels."""
