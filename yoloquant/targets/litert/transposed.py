@@ -109,14 +109,14 @@ def _kind(model: Any, op: Any) -> str:
 def _source(model: Any, index: int) -> int:
     """The quantized tensor that a float operand is the real values of; what moves them there is made integer too."""
     graph = model.subgraphs[0]
-    producer = next((op for op in graph.operators if index in op.outputs), None)
-    kind = _kind(model, producer) if producer is not None else ""
+    producers = [op for op in graph.operators if index in op.outputs]
+    kind = _kind(model, producers[0]) if producers else ""
     if kind == "DEQUANTIZE":
-        return int(producer.inputs[0])
+        return int(producers[0].inputs[0])
     if kind in MOVES and len(_readers(graph, index)) == 1:
-        inner = _source(model, int(producer.inputs[0]))
-        producer.inputs = np.array([inner, *producer.inputs[1:]], np.int32)
-        _retype(model, producer, index, inner)
+        inner = _source(model, int(producers[0].inputs[0]))
+        producers[0].inputs = np.array([inner, *producers[0].inputs[1:]], np.int32)
+        _retype(model, producers[0], index, inner)
         return index
     raise TargetError(f"a transposed convolution reads tensor {index}, which is no quantized one")
 
