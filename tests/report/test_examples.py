@@ -81,7 +81,7 @@ def test_outlines_follow_their_detections(result: ValidationResult, image: Path)
     nan = (float("nan"), 1.0)
     example = Example(str(image), "x", (weak, strong), (strong,), ((), (square,)), (((*square, nan),),))
     photo = photos(replace(result, examples=(example,)))[0]
-    scale = photo.panels[0].boxes[0].width / 100
+    scale = SIDE / max(Image.open(image).size)
     points = " ".join(f"{x * scale:.1f},{y * scale:.1f}" for x, y in square)
     assert [box.lines for box in photo.panels[0].boxes] == [(points,), ()]
     assert [(box.state, box.lines) for box in photo.panels[1].boxes] == [("same", (points,)), ("lost", ())]
