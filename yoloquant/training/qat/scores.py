@@ -67,7 +67,8 @@ def _detections(found: Any) -> Detections:
         parts["keypoints"] = found["keypoints"].float().cpu().numpy()
     if "masks" in found:
         masks = found["masks"].cpu().numpy().astype(bool)
-        parts["packed"] = np.packbits(masks.reshape(len(masks), -1), axis=1)  # 1 MB an image instead of 30
+        flat = masks.reshape(len(masks), masks.shape[1] * masks.shape[2])
+        parts["packed"] = np.packbits(flat, axis=1)  # 1 MB an image instead of 30
         parts["shape"] = np.full((len(masks), 2), masks.shape[1:], np.int64)
     return _sorted(Detections(boxes, scores, classes.astype(np.int64), parts))
 
@@ -81,7 +82,7 @@ def _unpacked(found: Detections) -> Detections:
     if "packed" not in found.parts:
         return found
     height, width = found.parts["shape"][0].tolist() if len(found) else (1, 1)
-    masks = np.unpackbits(found.parts["packed"], axis=1, count=height * width).reshape(-1, height, width)
+    masks = np.unpackbits(found.parts["packed"], axis=1, count=height * width).reshape(len(found), height, width)
     return found.with_parts(logits=masks.astype(np.float32) - np.float32(0.5))
 
 
