@@ -94,7 +94,7 @@ def _whole(found: Iterable[Detections]) -> Letterbox:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class EpochAgreement:
     """How results agree with those of the float model.
 
     Attributes:
@@ -109,7 +109,7 @@ class Agreement:
     shift: float
 
 
-def agreement(found: Sequence[Detections], reference: Sequence[Detections], task: TaskSpec) -> Agreement:
+def agreement(found: Sequence[Detections], reference: Sequence[Detections], task: TaskSpec) -> EpochAgreement:
     """Compare results of each image with the float model's, for the same images.
 
     Args:
@@ -134,7 +134,7 @@ def agreement(found: Sequence[Detections], reference: Sequence[Detections], task
     every = np.concatenate(changes)
     shift = float(every.mean(dtype=np.float64)) if len(every) else 0.0
     if not any(len(truth.classes) for truth in truths):
-        return Agreement(0.0, shift)
+        return EpochAgreement(0.0, shift)
     values = task.fidelity(found, matches, truths).values(np.ones((1, len(truths))))
     kinds = [float(value[0]) for name, value in values.items() if name.endswith("fidelity")]
-    return Agreement(sum(kinds) / len(kinds), shift)
+    return EpochAgreement(sum(kinds) / len(kinds), shift)
