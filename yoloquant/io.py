@@ -67,6 +67,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: The place cannot be written.
     """
+    with scratch_folder(path) as holder:
+        try:
+            temporary = holder / path.name
+            yield temporary
+            _replace(temporary, path)
+        except OSError as exc:
+            raise OutputError(f"'{path}' cannot be written ({exc.strerror or exc})") from exc
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside ``path`` that vanishes when the block ends; those that killed processes left go first.
+
+    Raises:
+        OutputError: The place cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path)
@@ -74,11 +90,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as exc:
         raise OutputError(f"'{path.parent}' cannot be written ({exc.strerror or exc}); choose another folder") from exc
     try:
-        temporary = holder / path.name
-        yield temporary
-        _replace(temporary, path)
-    except OSError as exc:
-        raise OutputError(f"'{path}' cannot be written ({exc.strerror or exc})") from exc
+        yield holder
     finally:
         shutil.rmtree(holder, ignore_errors=True)
 
@@ -88,11 +100,12 @@ def sweep(path: Path) -> None:
     start = f".{path.name}.{_MACHINE}."  # another machine may share the folder
     for leftover in path.parent.glob(f"{glob.escape(start)}*-*"):
         owner = leftover.name[len(start) :].partition("-")[0]
-        if leftover.is_dir() and not leftover.is_symlink() and owner.isdigit() and not _alive(int(owner)):
+        if leftover.is_dir() and not leftover.is_symlink() and owner.isdigit() and not alive(int(owner)):
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _alive(process: int) -> bool:
+def alive(process: int) -> bool:
+    """Whether a process of this machine still runs; True where the system cannot tell."""
     if os.name == "nt":  # where signal 0 would end it
         return True
     try:

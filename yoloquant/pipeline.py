@@ -15,6 +15,7 @@ from .evaluation.results import ValidationResult
 from .evaluation.validate import scored_images, validate
 from .io import output_folder
 from .quantization.artifact import Artifact
+from .quantization.calibration_memory import CalibrationMemory
 from .quantization.ptq import quantize
 from .recipe import Recipe
 from .report import ReportPaths, report_or_error
@@ -25,7 +26,7 @@ from .targets.export import complete, export
 from .targets.exports import ExportResult
 from .targets.float_models import float_model
 from .targets.schemes import resolve_schemes
-from .types import Listener, Progress, Verdict
+from .types import AfterEpoch, Listener, Progress, Verdict
 
 WriteReport = Callable[[ValidationResult], ReportPaths]
 
@@ -114,9 +115,9 @@ def _run(recipe: Recipe, targets: Sequence[Target], folder: Path, listener: List
         source=recipe.validation.source,
         options=options,
     )
-    model = _prepared(recipe, folder, listener)
-    work = recipe.model_copy(update={"model": str(model)})
-    artifact = _trained(work, folder, targets, listener) if recipe.train else _calibrated(work, folder, listener)
+    model, artifact = make_artifact(recipe, targets, folder, listener)
+    if not recipe.train:
+        artifact.save(folder / f"{model.stem}_int8.pt")
     with listener.stage("exporting") as progress:
         exports = export(artifact, targets, folder=folder, keep_going=True, progress=progress)
     listener.exported(exports)
@@ -140,14 +141,47 @@ def output_of(recipe: Recipe) -> Path:
     return Path(recipe.output) if recipe.output else model.parent / f"{model.stem}_exports"
 
 
-def _prepared(recipe: Recipe, folder: Path, listener: Listener) -> Path:
+def make_artifact(
+    recipe: Recipe,
+    targets: Sequence[Target],
+    folder: Path,
+    listener: Listener | None = None,
+    *,
+    after_epoch: AfterEpoch | None = None,
+    memory: CalibrationMemory | None = None,
+) -> tuple[Path, Artifact]:
+    """Prune, train and calibrate as a recipe says: everything before exporting.
+
+    Args:
+        recipe: What to do.
+        targets: What it will be exported to.
+        folder: Where checkpoints and runs go.
+        listener: Told of every stage and its progress.
+        after_epoch: Told of every epoch of the last training and its score; what it raises ends the training.
+        memory: What calibrations of the same model share.
+
+    Returns:
+        The float checkpoint that was quantized (the user's own, unless it was pruned or rebuilt), and the artifact.
+
+    Raises:
+        YoloquantError: See ``run``.
+    """
+    listener = listener or _Silent()
+    model = _prepared(recipe, folder, listener, None if recipe.train else after_epoch)
+    work = recipe.model_copy(update={"model": str(model)})
+    if recipe.train:
+        return model, _trained(work, folder, targets, listener, after_epoch)
+    return model, _calibrated(work, listener, memory)
+
+
+def _prepared(recipe: Recipe, folder: Path, listener: Listener, after_epoch: AfterEpoch | None) -> Path:
     """The checkpoint to quantize: the user's own, pruned or with its attention replaced if the recipe says so."""
     model = Path(recipe.model)
     if recipe.prune is not None:
         from .training.train import train
 
         arguments = _training_arguments(recipe, folder, "prune", recipe.prune.arguments)
-        result = train(model, data=recipe.data, prune=recipe.prune.options, **arguments)
+        result = train(model, data=recipe.data, prune=recipe.prune.options, after_epoch=after_epoch, **arguments)
         listener.note(
             f"pruned and fine-tuned {result.best}: fitness {result.score:.4f}, unpruned {result.score_calibrated:.4f}"
         )
@@ -162,25 +196,26 @@ def _prepared(recipe: Recipe, folder: Path, listener: Listener) -> Path:
     return model
 
 
-def _calibrated(recipe: Recipe, folder: Path, listener: Listener) -> Artifact:
+def _calibrated(recipe: Recipe, listener: Listener, memory: CalibrationMemory | None) -> Artifact:
     with listener.stage("calibrating") as progress:
-        artifact = quantize(
+        return quantize(
             recipe.model,
             data=recipe.data,
             schemes=resolve_schemes(recipe.scheme),
             options=recipe.quantize_options,
             progress=progress,
+            memory=memory,
         )
-    artifact.save(folder / f"{Path(recipe.model).stem}_int8.pt")
-    return artifact
 
 
-def _trained(recipe: Recipe, folder: Path, targets: Sequence[Target], listener: Listener) -> Artifact:
+def _trained(
+    recipe: Recipe, folder: Path, targets: Sequence[Target], listener: Listener, after_epoch: AfterEpoch | None
+) -> Artifact:
     from .training.train import train
 
     assert recipe.train is not None
     arguments = _training_arguments(recipe, folder, "train", recipe.train.arguments)
-    result = train(recipe.model, data=recipe.data, qat=recipe.train.qat, **arguments)
+    result = train(recipe.model, data=recipe.data, qat=recipe.train.qat, after_epoch=after_epoch, **arguments)
     word = "trained" if result.improved else "training did not help; kept the calibrated ranges in"
     listener.note(f"{word} {result.best}" + (f"; {result.advice}" if result.advice else ""))
     with listener.stage("calibrating what targets need and training left open") as progress:

@@ -174,12 +174,9 @@ def as_recipe(recipe: Recipe | str | os.PathLike[str] | None, keys: Mapping[str,
     Raises:
         UsageError: The file is not a recipe, or a key is unknown or has a bad value.
     """
-    if isinstance(recipe, Recipe):
-        if not keys:
-            return recipe
-        content: Any = {key: plain(getattr(recipe, key)) for key in recipe.model_fields_set}
-    else:
-        content = {} if recipe is None else _content(Path(recipe))
+    if isinstance(recipe, Recipe) and not keys:
+        return recipe
+    content: Any = recipe_content(recipe)
     where = str(recipe) if isinstance(recipe, (str, os.PathLike)) else "recipe" if recipe else "arguments"
     if not isinstance(content, dict):
         return make_recipe(content, where)  # which says what is wrong with it
@@ -191,6 +188,17 @@ def as_recipe(recipe: Recipe | str | os.PathLike[str] | None, keys: Mapping[str,
         known = content.get(part)
         content[part] = {**known, **values} if isinstance(known, dict) and isinstance(values, dict) else values
     return make_recipe(content, where)
+
+
+def recipe_content(recipe: Recipe | str | os.PathLike[str] | None) -> Any:
+    """What a recipe, or the file of one, says, unchecked; nothing for None.
+
+    Raises:
+        UsageError: The file does not exist or is not YAML.
+    """
+    if isinstance(recipe, Recipe):
+        return {key: plain(getattr(recipe, key)) for key in recipe.model_fields_set}
+    return {} if recipe is None else _content(Path(recipe))
 
 
 def plain(part: Any) -> Any:

@@ -17,10 +17,14 @@ from .runtime.core.model_info import HeadLayout, ModelInfo, Task
 if TYPE_CHECKING:
     from .targets.exports import ExportResult
 
-__all__ = ["ExportedModel", "HeadLayout", "Listener", "ModelInfo", "Progress", "Task", "Verdict"]
+__all__ = ["AfterEpoch", "ExportedModel", "HeadLayout", "Listener", "ModelInfo", "Progress", "Task", "Verdict"]
 
 Progress = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and what is being done."""
+
+
+AfterEpoch = Callable[[int, float], None]
+"""Called with the number of an epoch that is done, from 1, and its score (larger is better)."""
 
 
 class Listener(Protocol):

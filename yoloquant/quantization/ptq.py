@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -21,8 +21,9 @@ from ..graph.traced_model import TracedModel
 from ..types import Progress
 from .artifact import Artifact, versions
 from .bias_overflow import with_bias_room
-from .calibrate import GRADIENT_IMAGES, Solver, observe, solve_plan
+from .calibrate import GRADIENT_IMAGES, Observations, Solver, observe, solve_plan
 from .calibration_audit import CalibrationAudit, ImageStatistics, audit
+from .calibration_memory import CalibrationMemory
 from .importers.modelopt import take_over
 from .plan import Plan
 from .quantize_options import QuantizeOptions
@@ -42,6 +43,7 @@ def quantize(
     schemes: Sequence[Scheme],
     options: QuantizeOptions | None = None,
     progress: Progress | None = None,
+    memory: CalibrationMemory | None = None,
 ) -> Artifact:
     """Quantize a trained model: one plan for each scheme, all calibrated in one pass over the images.
 
@@ -51,6 +53,7 @@ def quantize(
         schemes: Where each runtime wants quantization placed.
         options: Input size, images and algorithms.
         progress: Called after every calibration image.
+        memory: What earlier calls with the same memory have computed is not computed again; the result is the same.
 
     Returns:
         The artifact, to be saved, exported or trained further.
@@ -61,15 +64,13 @@ def quantize(
         CalibrationError: There are too few images, or NaN activations.
         UsageError: The model does not take this input size.
     """
-    options = options or QuantizeOptions()
-    host_model = load_model(model, allow_unsafe=options.allow_unsafe)
-    if options.max_det is not None:
-        host_model.allow_detections(options.max_det)
-    imgsz = host_model.resolve_imgsz(options.imgsz)  # before the images are read and hashed
+    options, memory = options or QuantizeOptions(), memory or CalibrationMemory()
+    # traced before the images are read and hashed: an input size that the model does not take is refused at once
+    traced = memory.once(_model_key(model, options), lambda: _traced(model, options))
+    imgsz = traced.info.imgsz
     images = calibration_set(data, options.calibration)
-    traced = TracedModel.of(host_model, imgsz)
     plans, known = _plans(traced, schemes, options)
-    calibrated, audited = _calibrated(traced.graph, plans, images, data, options, progress)
+    calibrated, audited = _calibrated(traced.graph, plans, images, data, options, progress, memory)
     for scheme in schemes:
         if scheme.sums_in_16_bits:
             few = islice(images.tensors(imgsz, traced.info.task), IMAGES)
@@ -77,6 +78,23 @@ def quantize(
     calibrated = {name: with_bias_room(traced.graph, plan) for name, plan in calibrated.items()}
     provenance = {**_provenance(data, images, options), **known, "calibration_audit": audited.to_dict()}
     return Artifact(traced, calibrated, provenance=provenance)
+
+
+def _traced(model: Any, options: QuantizeOptions) -> TracedModel:
+    host_model = load_model(model, allow_unsafe=options.allow_unsafe)
+    if options.max_det is not None:
+        host_model.allow_detections(options.max_det)
+    return TracedModel.of(host_model, options.imgsz)
+
+
+def _model_key(model: Any, options: QuantizeOptions) -> Hashable:
+    """What makes a model the same: of a file its place and time, of a live one the object."""
+    path = Path(model) if isinstance(model, (str, os.PathLike)) else None
+    name: Hashable = id(model)
+    if path is not None and path.is_file():
+        stat = path.stat()
+        name = (str(path.resolve()), stat.st_mtime_ns, stat.st_size)
+    return ("traced", name, repr(options.imgsz), options.max_det, options.allow_unsafe)
 
 
 def derive_plan(model: Any, scheme: Scheme, imgsz: int | Sequence[int] | None = None) -> Plan:
@@ -128,17 +146,27 @@ def _calibrated(
     data: str | os.PathLike[str],
     options: QuantizeOptions,
     progress: Progress | None,
+    memory: CalibrationMemory,
 ) -> tuple[dict[str, Plan], CalibrationAudit]:
     total = len(images)
     tick = None if progress is None else (lambda done, what: progress(done, total, what))
     gradients = GRADIENT_IMAGES if options.ranges.needs_gradients else 0
-    tensors = images.tensors(graph.info.imgsz, graph.info.task)
-    seen = observe(graph, plans, tensors, gradients=gradients, progress=tick)
+    points = frozenset(p.name for plan in plans for p in plan.activations if not p.fixed)
+
+    def look() -> tuple[Graph, Observations]:  # the graph lives as long as its id is a key
+        tensors = images.tensors(graph.info.imgsz, graph.info.task)
+        return graph, observe(graph, plans, tensors, gradients=gradients, progress=tick)
+
+    _, seen = memory.once(("seen", id(graph), images.sha256, points, gradients), look)
     solver = Solver(seen, options.ranges)
     solved = {p.scheme: solve_plan(graph, p, seen, solver=solver) for p in plans}
     assert seen.statistics is not None
-    found = audit(seen.statistics, graph.info.names, _scored(graph, plans, data, options))
-    for sentence in found.warnings:
+    split = options.calibration.scored_split
+    _, scored = memory.once(
+        ("scored", id(graph), str(data), split, points), lambda: (graph, _scored(graph, plans, data, options))
+    )
+    found = audit(seen.statistics, graph.info.names, scored)
+    for sentence in filter(memory.is_news, found.warnings):
         logger.warning("%s", sentence)
     return solved, found
 

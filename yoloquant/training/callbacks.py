@@ -10,6 +10,7 @@ from torch.utils.data import RandomSampler
 from ultralytics.utils.torch_utils import unwrap_model
 
 from ..bridge.checkpoint import load_model
+from ..types import AfterEpoch
 from .distillation.criterion import DistillationCriterion, without_criterion
 from .distillation.distill import FeatureExtractor, Teacher, head_outputs, layers_of
 from .qat import calibrate_start as start
@@ -86,6 +87,18 @@ def _advance(trainer: QATTrainer) -> None:
         sampler.generator = torch.Generator().manual_seed((trainer.args.seed << 32) + trainer.epoch)
     trainer.accumulation.fill(unwrap_model(trainer.model))
     unwrap_model(trainer.model).criterion.progress = trainer.epoch / max(trainer.epochs - 1, 1)
+
+
+def watch_epochs(trainer: Any, after_epoch: AfterEpoch | None) -> None:
+    """Tell somebody of every epoch and its score."""
+    if after_epoch is None:
+        return
+
+    def tell(trainer: Any) -> None:
+        if trainer.epoch < trainer.epochs:  # Ultralytics calls it once more for the final scores, as another epoch
+            after_epoch(trainer.epoch + 1, float(trainer.fitness or 0.0))
+
+    trainer.add_callback("on_fit_epoch_end", tell)
 
 
 CALLBACKS = {

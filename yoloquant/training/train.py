@@ -14,6 +14,7 @@ from ..pruning.prune_options import PruneOptions, parse
 from ..quantization.artifact import Artifact
 from ..quantization.scheme import PORTABLE
 from ..summarized import Summarized
+from ..types import AfterEpoch
 from .prune.finetune import fine_tune, quantization_arguments
 from .qat.qat_options import QATOptions
 from .qat.run import run
@@ -71,6 +72,7 @@ def train(
     data: str | os.PathLike[str] | None = None,
     qat: QATOptions | Mapping[str, Any] | str | None = None,
     prune: PruneOptions | Mapping[str, Any] | float | None = None,
+    after_epoch: AfterEpoch | None = None,
     **arguments: Any,
 ) -> TrainResult:
     """Train a model for its device: prune it, learn quantization ranges, or one after the other.
@@ -84,6 +86,7 @@ def train(
         data: Data yaml, or a folder of images without labels.
         qat: A preset (``fast``, ``standard``, ``long``), ``QATOptions``, or a mapping of its fields.
         prune: A share of the multiplications to remove, ``PruneOptions``, or a mapping of its fields.
+        after_epoch: Told of every epoch of the last training and its score; what it raises ends the training.
         **arguments: Any argument of Ultralytics' training: ``epochs``, ``imgsz``, ``batch``, ``device`` ...; with
             ``resume=True`` the model is the last.pt of an interrupted run.
 
@@ -100,10 +103,10 @@ def train(
     with offline():
         pruned = None
         if prune is not None:
-            pruned = fine_tune(model, data, parse(prune), arguments)
+            pruned = fine_tune(model, data, parse(prune), arguments, after_epoch if qat is None else None)
             if qat is None:
                 return TrainResult(pruned.best, pruned.folder, pruned.score, pruned.score_unpruned, quantized=False)
             model, arguments = pruned.best, quantization_arguments(pruned, arguments)
-        best, folder, provenance = run(model, data, qat, arguments)
+        best, folder, provenance = run(model, data, qat, arguments, after_epoch)
     score, start = float(provenance["score"]), float(provenance["score_calibrated"])
     return TrainResult(best, folder, score, start, scheme=str(provenance.get("scheme", "")))

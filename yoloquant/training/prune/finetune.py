@@ -14,7 +14,9 @@ from ...bridge.checkpoint import load_model
 from ...errors import UsageError
 from ...pruning.criteria import PruningKind
 from ...pruning.prune_options import PruneOptions
+from ...types import AfterEpoch
 from .. import host_errors
+from ..callbacks import watch_epochs
 from ..qat.run import check_arguments
 from .trainer import PruneTrainer
 
@@ -38,7 +40,13 @@ class FineTuned:
     score_unpruned: float
 
 
-def fine_tune(model: Any, data: Any, options: PruneOptions, arguments: dict[str, Any]) -> FineTuned:
+def fine_tune(
+    model: Any,
+    data: Any,
+    options: PruneOptions,
+    arguments: dict[str, Any],
+    after_epoch: AfterEpoch | None = None,
+) -> FineTuned:
     """Prune a model and train what is left; in several steps if the options say so.
 
     Args:
@@ -46,6 +54,7 @@ def fine_tune(model: Any, data: Any, options: PruneOptions, arguments: dict[str,
         data: Data yaml, or a folder of images with ``loss=distill``.
         options: Pruning and its training.
         arguments: Ultralytics' training arguments.
+        after_epoch: Told of every epoch of the last step and its score; what it raises ends the training.
 
     Raises:
         UsageError: An argument is unknown or does not fit.
@@ -76,6 +85,7 @@ def fine_tune(model: Any, data: Any, options: PruneOptions, arguments: dict[str,
             overrides["name"] = f"{common.get('name') or 'prune'}-step{step}"
         trainer = _trainer(overrides, here, data)
         trainer.taught_by = teacher
+        watch_epochs(trainer, after_epoch if step == steps else None)
         finished = _finished(_run(trainer, current.module))
         current = load_model(finished.best, allow_unsafe=options.allow_unsafe)
     return finished

@@ -13,15 +13,21 @@ from ...errors import UsageError
 from ...options import flatten
 from ...quantization.artifact import Artifact
 from ...runtime.core.nearest import nearest
+from ...types import AfterEpoch
 from .. import host_errors
+from ..callbacks import watch_epochs
 from .qat_options import QATOptions, parse
 from .trainer import QATTrainer
 
-_OURS = frozenset({"model", "data", "task", "mode", "qat", "trainer"})
+OURS = frozenset({"model", "data", "task", "mode", "qat", "trainer"})
 
 
-def run(model: Any, data: Any, qat: Any, arguments: dict[str, Any]) -> tuple[Path, Path, dict[str, Any]]:
+def run(
+    model: Any, data: Any, qat: Any, arguments: dict[str, Any], after_epoch: AfterEpoch | None = None
+) -> tuple[Path, Path, dict[str, Any]]:
     """Train, and return the best checkpoint, the run folder, and what the checkpoint says of its training.
+
+    ``after_epoch`` is told of every epoch and its score; what it raises ends the training.
 
     Raises:
         UsageError: An argument is unknown to Ultralytics, or does not fit.
@@ -32,6 +38,7 @@ def run(model: Any, data: Any, qat: Any, arguments: dict[str, Any]) -> tuple[Pat
     if data is None and not resume:
         raise UsageError("training needs data=<data yaml or folder of images>")
     trainer = _trainer(model, data, options, arguments, resume)
+    watch_epochs(trainer, after_epoch)
     with host_errors.running():
         trainer.train()
     return trainer.best, trainer.save_dir, dict(Artifact.load(trainer.best).provenance["qat"])
@@ -59,7 +66,7 @@ def _trainer(model: Any, data: Any, options: QATOptions, arguments: dict[str, An
 def check_arguments(arguments: dict[str, Any]) -> None:
     """Raise UsageError for an argument that neither we nor Ultralytics know, with the nearest one."""
     for name in arguments:
-        if name in _OURS or name not in DEFAULT_CFG_DICT:
+        if name in OURS or name not in DEFAULT_CFG_DICT:
             raise UsageError(
                 f"unknown training argument '{name}'{nearest(name, [*DEFAULT_CFG_DICT, *flatten(QATOptions)])}"
             )
