@@ -13,6 +13,7 @@ import yoloquant
 HEAVY = (
     "torch", "torchvision", "ultralytics", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf", "litert_torch",
     "ai_edge_litert", "tensorrt", "tensorrt_rtx", "matplotlib", "pydantic", "jinja2", "cv2", "PIL", "scipy", "pandas",
+    "optuna", "sqlalchemy", "ray",
 )  # fmt: skip
 
 
@@ -70,8 +71,8 @@ def test_every_public_name_resolves() -> None:
         from yoloquant import quantise  # noqa: F401
 
 
-VERBS = ("analyze", "bench", "export", "load", "plan", "predict", "prune", "quantize", "run", "train", "validate",
-         "write_report")  # fmt: skip
+VERBS = ("analyze", "bench", "export", "load", "plan", "predict", "prune", "quantize", "run", "train", "tune",
+         "validate", "write_report")  # fmt: skip
 
 
 def test_verbs_stay_functions_and_no_other_name_is_public() -> None:

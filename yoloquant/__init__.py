@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import bundle, targets
-    from .api import analyze, bench, export, plan, predict, prune, quantize, run, train, validate, write_report
+    from .api import analyze, bench, export, plan, predict, prune, quantize, run, train, tune, validate, write_report
     from .data.calibration_options import CalibrationOptions
     from .errors import YoloquantError
     from .evaluation.results import ValidationResult
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from .training.qat.qat_options import QATOptions
     from .training.qat.trainer import QATTrainer
     from .training.train import TrainResult
+    from .tuning.results import TuneResult
+    from .tuning.tune_options import TuneOptions
     from .types import ExportedModel, Task, Verdict
 
 _WHERE = {
@@ -58,6 +60,8 @@ _WHERE = {
     "Sensitivity": "evaluation.sensitivity",
     "Task": "types",
     "TrainResult": "training.train",
+    "TuneOptions": "tuning.tune_options",
+    "TuneResult": "tuning.results",
     "ValidateOptions": "evaluation.validate_options",
     "ValidationResult": "evaluation.results",
     "Verdict": "types",
@@ -74,6 +78,7 @@ _WHERE = {
     "run": "api",
     "targets": "",
     "train": "api",
+    "tune": "api",
     "validate": "api",
     "write_report": "api",
 }
@@ -100,6 +105,8 @@ __all__ = [
     "Sensitivity",
     "Task",
     "TrainResult",
+    "TuneOptions",
+    "TuneResult",
     "ValidateOptions",
     "ValidationResult",
     "Verdict",
@@ -117,6 +124,7 @@ __all__ = [
     "run",
     "targets",
     "train",
+    "tune",
     "validate",
     "write_report",
 ]

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from . import targets as registry
+from .errors import UsageError
 from .types import Progress
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from .targets.exports import ExportResult
     from .training.qat.qat_options import QATOptions
     from .training.train import TrainResult
+    from .tuning.results import TuneResult
+    from .tuning.tune_options import TuneOptions
     from .types import ExportedModel, Listener
 
 PathLike = str | os.PathLike[str]
@@ -280,6 +283,43 @@ def run(recipe: Recipe | PathLike | None = None, *, listener: Listener | None = 
     from .recipe import as_recipe
 
     return whole_job(as_recipe(recipe, keys), listener)
+
+
+def tune(
+    recipe: Recipe | PathLike | None = None,
+    *,
+    options: TuneOptions | None = None,
+    listener: Listener | None = None,
+    **keys: Any,
+) -> TuneResult:
+    """Search the values of a recipe under a budget, and run what was found to be best.
+
+    A value may be a range (``"0.2..0.6"``, ``"log:1e-5..1e-3"``, ``"32..512:32"``) or choices (``"mse|percentile"``).
+
+    Args:
+        recipe: A recipe, or the path of one, whose values may be such texts.
+        options: Objectives, sampler and budget, as one object.
+        listener: Told of every stage and its progress; nothing is printed without one.
+        **keys: Keys of a recipe by the command's names (``model="best.pt", images="32|64|128"``) or by their places
+            (``**{"train.qat.loss": "distill|both"}``), and options of the study: ``space="ptq", trials=20``.
+
+    Returns:
+        Every trial, the front of several objectives, and the chosen recipe with its validation.
+
+    Raises:
+        UsageError: A key is unknown, a range is empty, an objective cannot be measured here, or another study
+            has the name.
+        YoloquantError: See ``yoloquant.tuning.tune.tune``.
+    """
+    from .options import build, flatten
+    from .tuning.tune import tune as tuned
+    from .tuning.tune_options import TuneOptions
+
+    own = {key: value for key, value in keys.items() if key in flatten(TuneOptions)}
+    given = {key: value for key, value in keys.items() if key not in own}
+    if options is not None and own:
+        raise UsageError(f"give {', '.join(f'{key}=' for key in own)} or options=, not both, to tune")
+    return tuned(recipe, given, options or build(TuneOptions, own, "tune"), listener)
 
 
 def predict(model: PathLike, source: str | int | PathLike, **keywords: Any) -> Summary:

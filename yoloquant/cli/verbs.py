@@ -81,6 +81,13 @@ VERBS = (
         first="recipe",
     ),
     Verb(
+        "tune",
+        "Search the values of a recipe under a budget: a value may be a range (0.2..0.6, log:1e-5..1e-3) or choices "
+        "('mse|percentile', in quotes), also of train.<name> and prune.<name>; resumes where it stopped.",
+        "yoloquant tune best.pt data=coco128.yaml targets=openvino space=ptq trials=20",
+        passes=True,
+    ),
+    Verb(
         "plan",
         "Print the quantization plan of a scheme for a checkpoint, or save it as JSON.",
         "yoloquant plan best.pt scheme=openvino",

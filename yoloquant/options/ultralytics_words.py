@@ -30,7 +30,7 @@ _ANSWERS = {
     "engine": "targets=tensorrt is what an engine is built from, on its device",
     "rpi": "targets=rpi is what a Raspberry Pi runs",
 }
-_VERBS = {"quantize", "export", "validate", "run", "analyze", "bundle", "plan", "prune", "demo"}
+_VERBS = {"quantize", "export", "validate", "run", "analyze", "bundle", "plan", "prune", "demo", "tune"}
 _NEEDLESS = {"int8": True, "quantize": 8}
 
 

@@ -1,0 +1,228 @@
+"""The search itself: trials one after another until the budget is spent, then the best again with everything."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import OutputError, YoloquantError
+from ..sensitivity.eta import Eta
+from ..types import Progress
+from .dimensions import Value
+from .objectives import Scores, ranked
+from .space import SearchSpace
+from .study import ERROR, SCORES, WORKER, give_up_lost, is_lost, this_worker, try_again
+from .tune_options import Sampler, TuneOptions
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial, Trial
+
+logger = logging.getLogger(__name__)
+
+SAME_AS = "same_as"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One recipe to be tried.
+
+    Attributes:
+        values: Of every dimension, by name.
+        share: Of the images and epochs that it gets, up to 1.
+        watch: Told of every epoch and its score (larger is better); raises where the trial is to be stopped.
+    """
+
+    values: Mapping[str, Value]
+    share: float
+    watch: Callable[[int, float], None]
+
+
+Evaluate = Callable[[Attempt], Scores]
+"""Tries a recipe; gives at least what the study measures. What it raises fails the trial, not the study."""
+
+
+class Search:
+    """Runs trials of a study.
+
+    Args:
+        study: Optuna's.
+        space: What is searched.
+        options: Objectives and budget.
+        evaluate: What tries a recipe.
+        progress: Called after every trial.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: SearchSpace,
+        options: TuneOptions,
+        evaluate: Evaluate,
+        progress: Progress | None = None,
+    ) -> None:
+        self.study, self.space, self.options, self.evaluate = study, space, options, evaluate
+        self.progress = progress
+        self._eta = Eta()
+
+    def run(self, trials: int, share: float, deadline: float = math.inf) -> None:
+        """Try recipes until there are so many results, other processes' among them.
+
+        Args:
+            trials: How many.
+            share: Of images and epochs that each gets.
+            deadline: Time (``time.monotonic``) after which none begins.
+
+        Raises:
+            OutputError: The storage fails.
+        """
+        self.queue_defaults()
+        give_up_lost(self.study)
+        while self.claimed < trials and time.monotonic() < deadline and not self._exhausted:
+            self.one(share, trials)
+
+    def again(self, chosen: list[Mapping[str, Value]], deadline: float = math.inf) -> None:
+        """Try some recipes with all images and epochs; those that the study has already are left alone.
+
+        Raises:
+            OutputError: The storage fails.
+        """
+        give_up_lost(self.study)
+        for values in chosen:
+            self.study.enqueue_trial(dict(values), skip_if_exists=True)
+        while self._count("WAITING") and time.monotonic() < deadline:
+            self.one(1.0, self.claimed + self._count("WAITING"))
+
+    def one(self, share: float, total: int) -> None:
+        """Run one trial.
+
+        Raises:
+            OutputError: The storage fails.
+        """
+        start = time.monotonic()
+        with storage_errors():
+            self.study.optimize(lambda trial: self._try(trial, share), n_trials=1, catch=(Exception,))
+        if not self.study.get_trials(deepcopy=False)[-1].user_attrs.get(SAME_AS):
+            self._eta.add(time.monotonic() - start)
+        self.tell(total)
+
+    @property
+    def claimed(self) -> int:
+        """Trials that are finished or that some process runs; those that were lost do not count."""
+        return sum(t.state.name != "WAITING" and not is_lost(t) for t in self.study.get_trials(deepcopy=False))
+
+    @property
+    def complete(self) -> list[tuple[FrozenTrial, Scores]]:
+        """Trials that were measured, with their scores."""
+        return complete_trials(self.study)
+
+    def _count(self, state: str) -> int:
+        return sum(t.state.name == state for t in self.study.get_trials(deepcopy=False))
+
+    @property
+    def _exhausted(self) -> bool:
+        if self.options.sampler is not Sampler.GRID:
+            return False
+        grid: Any = self.study.sampler
+        return bool(grid.is_exhausted(self.study))
+
+    def queue_defaults(self) -> None:
+        """Try what the recipe gives without any search first: the rest is held against it."""
+        defaults = self.space.defaults
+        if defaults is not None and self.options.sampler is not Sampler.GRID and not self.study.trials:
+            self.study.enqueue_trial(dict(defaults), skip_if_exists=True)
+
+    def _try(self, trial: Trial, share: float) -> list[float]:
+        import optuna
+
+        trial.set_user_attr(WORKER, this_worker())
+        values = self.space.suggest(trial)
+        try:
+            scores = self._known(trial, values)
+            if scores is None:
+                scores = self.evaluate(Attempt(values, share, lambda epoch, score: self._watch(trial, epoch, score)))
+            trial.set_user_attr(SCORES, {name: float(value) for name, value in scores.items()})
+            found = [scores[o.value] for o in self.options.objective]
+            if not all(map(math.isfinite, found)):
+                raise YoloquantError(f"a score is not a number: {dict(scores)}")
+        except optuna.TrialPruned:
+            raise
+        except KeyboardInterrupt:
+            frozen = self.study.get_trials(deepcopy=False)[trial.number]
+            try_again(self.study, frozen)
+            raise
+        except Exception as exc:
+            trial.set_user_attr(ERROR, _sentence(exc))
+            if not isinstance(exc, YoloquantError):
+                logger.error("trial %d failed", trial.number, exc_info=exc)
+            raise
+        return found
+
+    def _known(self, trial: Trial, values: Mapping[str, Value]) -> Scores | None:
+        """Scores of the same recipe, where one was measured already: nothing in a trial is left to chance."""
+        for other, scores in self.complete:
+            if other.params == values:
+                trial.set_user_attr(SAME_AS, other.number)
+                return scores
+        return None
+
+    def _watch(self, trial: Trial, epoch: int, score: float) -> None:
+        import optuna
+
+        if len(self.options.objective) > 1 or not self.options.objective[0].of_accuracy:
+            return  # Optuna stops trials of one objective only, and this says something about accuracy alone
+        trial.report(score if self.options.objective[0].larger_is_better else -score, epoch)
+        if trial.should_prune():
+            raise optuna.TrialPruned(f"stopped after epoch {epoch}")
+
+    def tell(self, total: int) -> None:
+        """Report how far it is, and the best so far."""
+        if self.progress is None:
+            return
+        done, found = self.claimed, self.complete
+        words = [f"{len(found)} measured"]
+        if found:
+            best = ranked(found, self.options.objective, self.options.drop)[0]
+            words.append(f"best is trial {best.number}: {described(best.user_attrs[SCORES], self.options)}")
+        left = self._eta.text(max(total - done, 0))
+        self.progress(done, max(total, done), "; ".join([*words, left] if left else words))
+
+
+def complete_trials(study: optuna.Study) -> list[tuple[FrozenTrial, Scores]]:
+    """Trials of a study that were measured, with their scores."""
+    trials = study.get_trials(deepcopy=False)
+    return [(t, t.user_attrs[SCORES]) for t in trials if t.state.name == "COMPLETE" and SCORES in t.user_attrs]
+
+
+def described(scores: Scores, options: TuneOptions) -> str:
+    """Scores for people: ``fidelity 0.9812, size 2.91e+06``."""
+    return ", ".join(f"{o.value} {scores[o.value]:.4g}" for o in options.measured if o.value in scores)
+
+
+def _sentence(exc: Exception) -> str:
+    text = " ".join(str(exc).split()) or "no message"
+    return text if isinstance(exc, YoloquantError) else f"{type(exc).__name__}: {text}"
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turn what a database raises into a sentence.
+
+    Raises:
+        OutputError: The storage failed.
+    """
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as exc:
+        raise OutputError(
+            f"the study's storage failed ({' '.join(str(exc).split())[:200]}); what was finished is kept: give the "
+            "same again to go on"
+        ) from exc

@@ -1,0 +1,222 @@
+"""The study in its storage: made or taken up again by Optuna, refused where it is another."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import sqlite3
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..cluster import RETRIES
+from ..errors import OutputError, UsageError
+from ..io import alive
+from .objectives import Objective, excess
+from .space import SearchSpace
+from .tune_options import Sampler, Stopper, TuneOptions
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+logger = logging.getLogger(__name__)
+
+IDENTITY, SCORES, ERROR, WORKER, LOST = "identity", "scores", "error", "worker", "lost"
+"""Names of what is kept beside values: of a study, then of a trial."""
+_HEARTBEAT, _GRACE = 60, 180  # seconds; a trial whose process is silent for so long is lost
+
+
+class _QuickConnection(sqlite3.Connection):
+    """Leaves it to the system when written data reach the disk.
+
+    A trial writes some twenty times, and 50 ms each on a slow disk add up to a second. What is killed loses nothing;
+    only the machine's own end could cost the file.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.execute("PRAGMA synchronous=OFF")
+
+
+_SQLITE = {"connect_args": {"timeout": 60, "factory": _QuickConnection}}
+
+
+def require_optuna() -> None:
+    """Raise UsageError unless Optuna is installed."""
+    try:
+        import optuna
+    except ImportError as exc:
+        raise UsageError(
+            'tune needs Optuna, which is not installed; install it with: pip install "yoloquant[tune]"'
+        ) from exc
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # what it says of single trials, progress says already
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+def storage_url(options: TuneOptions, folder: Path) -> str:
+    """Where the study is kept: the URL that is named, or a SQLite file in the folder."""
+    if options.storage is None:
+        return f"sqlite:///{(folder / 'study.db').resolve()}"
+    return options.storage if "://" in options.storage else f"sqlite:///{Path(options.storage).resolve()}"
+
+
+def open_study(
+    url: str, name: str, options: TuneOptions, space: SearchSpace, identity: Mapping[str, Any]
+) -> optuna.Study:
+    """Make a study, or take one up again.
+
+    Args:
+        url: Of the storage.
+        name: Of the study.
+        options: Sampler, stopper and objectives.
+        space: What is searched.
+        identity: What makes results comparable, as plain data; a study that is there already must have the same.
+
+    Raises:
+        OutputError: The storage cannot be reached or written.
+        UsageError: Optuna is not installed, or a study of another space, model or data has this name.
+    """
+    require_optuna()
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        storage = optuna.storages.RDBStorage(
+            url,
+            engine_kwargs=_SQLITE if url.startswith("sqlite") else None,
+            heartbeat_interval=_HEARTBEAT,
+            grace_period=_GRACE,
+            heartbeat_stale_trial_callback=try_again,
+        )
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            directions=[o.direction for o in options.objective],
+            load_if_exists=True,
+            pruner=_pruner(options),
+        )
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, OSError, RuntimeError) as exc:
+        raise OutputError(
+            f"the study's storage '{url}' cannot be used ({_first_line(exc)}); name a database that is there, or leave "
+            "storage= out"
+        ) from exc
+    known = study.user_attrs.get(IDENTITY)
+    if known is None:
+        if study.trials:
+            raise UsageError(f"study '{name}' in {url} was not made by yoloquant; choose another name=")
+        study.set_user_attr(IDENTITY, dict(identity))
+    else:
+        _same(name, url, known, identity)
+    study.sampler = sampler_of(options, space, len(study.trials))
+    return study
+
+
+def _same(name: str, url: str, known: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Refuse to go on with another study.
+
+    Raises:
+        UsageError: Something differs; the first thing is named.
+    """
+    for what, mine in identity.items():
+        theirs = known.get(what) or {}
+        if theirs == mine:
+            continue
+        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+            what, theirs, mine = next(
+                (f"{what} {k}", theirs.get(k, "nothing"), mine.get(k, "nothing"))
+                for k in sorted({*theirs, *mine})
+                if theirs.get(k) != mine.get(k)
+            )
+        raise UsageError(
+            f"study '{name}' in {url} has another {what}: {theirs}, and now {mine}; choose another name= or output=, "
+            "or give the same again to go on with it"
+        )
+
+
+def _first_line(exc: BaseException) -> str:
+    text = str(exc).strip()
+    return text.splitlines()[0] if text else type(exc).__name__
+
+
+def sampler_of(options: TuneOptions, space: SearchSpace, known: int) -> optuna.samplers.BaseSampler:
+    """The sampler; one that joins a study has another seed, or it would try the same again."""
+    import optuna
+
+    seed = options.sampler_seed if not known else options.sampler_seed + 1009 * known + os.getpid()
+    match options.sampler:
+        case Sampler.GRID:
+            return optuna.samplers.GridSampler(space.grid(options.grid), seed=options.sampler_seed)
+        case Sampler.RANDOM:
+            return optuna.samplers.RandomSampler(seed=seed)
+        case Sampler.NSGA2:
+            limit = None if options.drop is None else _Limit(options.drop)
+            return optuna.samplers.NSGAIISampler(population_size=options.population, seed=seed, constraints_func=limit)
+    limit = None if options.drop is None else _Limit(options.drop)
+    startup = min(10, max(4, options.trials // 4))
+    return optuna.samplers.TPESampler(n_startup_trials=startup, seed=seed, constraints_func=limit)
+
+
+class _Limit:
+    """By how much a trial is over the limit, as Optuna wants it: more than 0 is over."""
+
+    def __init__(self, drop: float) -> None:
+        self.drop = drop
+
+    def __call__(self, trial: FrozenTrial) -> Sequence[float]:
+        scores = trial.user_attrs.get(SCORES)
+        if not scores or scores.get(Objective.MAP_DROP.value) is None:
+            return (1.0,)
+        over = scores[Objective.MAP_DROP.value] - self.drop
+        return (over if excess(scores, self.drop) in (0.0, over) else 1.0,)
+
+
+def _pruner(options: TuneOptions) -> optuna.pruners.BasePruner:
+    import optuna
+
+    match options.pruner:
+        case Stopper.MEDIAN:
+            return optuna.pruners.MedianPruner(n_startup_trials=3)
+        case Stopper.ASHA:
+            return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
+    return optuna.pruners.NopPruner()
+
+
+# -- trials that their process did not finish
+
+
+def this_worker() -> dict[str, Any]:
+    """Who runs a trial: a machine and a process on it."""
+    return {"machine": platform.node(), "process": os.getpid()}
+
+
+def is_lost(trial: FrozenTrial) -> bool:
+    """Whether a trial failed because its process ended: what fails by itself says why."""
+    return trial.state.name == "FAIL" and ERROR not in trial.user_attrs
+
+
+def give_up_lost(study: optuna.Study) -> None:
+    """Fail trials whose process on this machine has ended, and queue what they were trying.
+
+    Those of other machines fail once they have been silent for some minutes, by Optuna's heartbeat.
+    """
+    import optuna
+
+    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        worker = trial.user_attrs.get(WORKER)
+        if worker and worker["machine"] == platform.node() and not alive(int(worker["process"])):
+            try:
+                study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+            except (ValueError, optuna.exceptions.UpdateFinishedTrialError):  # another process was quicker
+                continue
+            try_again(study, trial)
+
+
+def try_again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue what a lost trial was trying."""
+    times = int(trial.user_attrs.get(LOST, 0)) + 1
+    logger.warning("trial %d was lost: its process ended", trial.number)
+    if times <= RETRIES and trial.params:
+        study.enqueue_trial(trial.params, user_attrs={LOST: times})

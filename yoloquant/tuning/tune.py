@@ -1,0 +1,223 @@
+"""A study over a recipe: search, look again at the best, choose, and run what was chosen."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import targets as registry
+from ..bridge.host_model import file_sha256
+from ..errors import ModelError, TrainingError, UsageError
+from ..evaluation.gate import load_gate
+from ..io import output_folder
+from ..pipeline import RunResult, run
+from ..recipe import Recipe, make_recipe, recipe_content
+from ..summarized import plain
+from ..types import Listener, Progress
+from .held_back import HeldBack, hold_back
+from .objectives import ranked
+from .page import write_page
+from .plots import write_plots
+from .ray_trials import RayTrials
+from .results import TuneResult, pick, records, write_recipe, write_trials
+from .search import Evaluate, Search, complete_trials, storage_errors
+from .space import SearchSpace, make_space
+from .study import open_study, require_optuna, storage_url
+from .trial_recipes import TrialRecipes
+from .tune_options import Stopper, TuneOptions, Where
+
+if TYPE_CHECKING:
+    import optuna
+
+AGAIN = "-again"
+"""Ends the name of the study that measures the best once more, with all images and epochs."""
+_SCORED = "scored"
+
+
+class _Silent:
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Progress | None]:
+        yield None
+
+    def note(self, text: str) -> None:
+        pass
+
+    def exported(self, exports: Any) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Studied:
+    """A study that is set up.
+
+    Attributes:
+        space: What is searched.
+        options: Objectives and budget.
+        held: The held-back images.
+        folder: Where everything lies.
+        url: Of the storage.
+    """
+
+    space: SearchSpace
+    options: TuneOptions
+    held: HeldBack
+    folder: Path
+    url: str
+
+    def identity(self, stage: str) -> dict[str, Any]:
+        """What makes results comparable."""
+        model = Path(str(self.space.base["model"]))
+        options = self.options
+        fixed = {k: v for k, v in self.space.base.items() if k not in ("model", "data", "output", "validation")}
+        return {
+            "space": self.space.text,
+            "objective": {"objectives": [o.value for o in options.measured], "stage": stage, "few": options.few},
+            "model": {"sha256": file_sha256(model)},
+            "data": {"held back": self.held.sha256},
+            "recipe": json.loads(json.dumps(plain(fixed), default=str)),
+        }
+
+    def open(self, again: bool = False) -> optuna.Study:
+        """The study of the search, or of the second look."""
+        name = self.options.name + (AGAIN if again else "")
+        options = replace(self.options, pruner=Stopper.NONE) if again else self.options
+        return open_study(self.url, name, options, self.space, self.identity("again" if again else "search"))
+
+
+def tune(
+    recipe: Recipe | str | os.PathLike[str] | None,
+    given: Mapping[str, Any],
+    options: TuneOptions,
+    listener: Listener | None = None,
+) -> TuneResult:
+    """Search the values of a recipe.
+
+    Args:
+        recipe: A recipe or the path of one, whose values may be ranges and choices; None for ``given`` alone.
+        given: Values, ranges and choices on top of it, by name.
+        options: Objectives, sampler and budget.
+        listener: Told of every stage and its progress.
+
+    Returns:
+        Every trial and the chosen one. A study of the same name in the same storage is taken up where it was left.
+
+    Raises:
+        UsageError: A key is unknown, a range is empty, an objective cannot be measured here, or another study
+            has the name.
+        YoloquantError: See ``run``; and TrainingError where not one trial was measured.
+    """
+    listener = listener or _Silent()
+    studied, evaluate = set_up(recipe, given, options)
+    options = studied.options
+    deadline = math.inf if options.hours is None else time.monotonic() + 3600 * options.hours
+    study = studied.open()
+    with listener.stage("searching") as progress:
+        _searched(studied, evaluate, progress, deadline)
+    second = studied.open(again=True) if options.looks_twice else None
+    if second is not None:
+        best = ranked(complete_trials(study), options.objective, options.drop)[: options.again]
+        chosen = [t.params for t in best]
+        with listener.stage("measuring the best with everything") as progress:
+            _looked_again(studied, evaluate, second, chosen, progress, deadline)
+    return _finished(studied, study, second, listener)
+
+
+def set_up(
+    recipe: Recipe | str | os.PathLike[str] | None, given: Mapping[str, Any], options: TuneOptions
+) -> tuple[Studied, TrialRecipes]:
+    """Check everything that can be refused before the first trial, and hold images back.
+
+    Raises:
+        YoloquantError: See ``tune``.
+    """
+    require_optuna()
+    space = make_space(recipe_content(recipe), given, options.space or "")
+    known = make_recipe(dict(space.base))
+    if not Path(known.model).is_file():
+        raise ModelError(f"checkpoint '{known.model}' does not exist")
+    registry.resolve(known.targets)
+    load_gate(known.validation.gate)
+    options = _stopper(options, space, known)
+    folder = output_folder(known.output or Path(known.model).parent / f"{Path(known.model).stem}_tune")
+    held = hold_back(known, options.held_back, output_folder(folder / "data"))
+    studied = Studied(space, options, held, folder, storage_url(options, folder))
+    trials = TrialRecipes(space, options, held, output_folder(folder))
+    trials.check()
+    return studied, trials
+
+
+def _stopper(options: TuneOptions, space: SearchSpace, known: Recipe) -> TuneOptions:
+    """The options with the pruner that suits the study."""
+    trains = known.train is not None or known.prune is not None
+    trains = trains or any(place[0] in ("train", "prune") for place in space.dimensions)
+    if options.pruner not in (None, Stopper.NONE) and not trains:
+        raise UsageError(
+            f"pruner={options.pruner.value} stops trials after an epoch, and nothing trains here; leave pruner= out"
+        )
+    if options.pruner is None:
+        suits = trains and len(options.objective) == 1 and options.objective[0].of_accuracy
+        return replace(options, pruner=Stopper.MEDIAN if suits else Stopper.NONE)
+    return options
+
+
+def _searched(studied: Studied, evaluate: Evaluate, progress: Progress | None, deadline: float) -> None:
+    share = studied.options.few if studied.options.looks_twice else 1.0
+    if studied.options.on is Where.RAY:
+        RayTrials(studied, evaluate, progress=progress).run(studied.options.trials, share, deadline)
+        return
+    search = Search(studied.open(), studied.space, studied.options, evaluate, progress)
+    search.run(studied.options.trials, share, deadline)
+
+
+def _looked_again(
+    studied: Studied,
+    evaluate: Evaluate,
+    study: optuna.Study,
+    chosen: list[dict[str, Any]],
+    progress: Progress | None,
+    deadline: float,
+) -> None:
+    defaults = studied.space.defaults
+    wanted = [*chosen, *([defaults] if defaults is not None and chosen and defaults not in chosen else [])]
+    if studied.options.on is Where.RAY:
+        RayTrials(studied, evaluate, again=True, progress=progress).look_again(wanted, deadline)
+        return
+    Search(study, studied.space, studied.options, evaluate, progress).again(wanted, deadline)
+
+
+def _finished(studied: Studied, study: optuna.Study, second: optuna.Study | None, listener: Listener) -> TuneResult:
+    defaults, options = studied.space.defaults, studied.options
+    found = records(study, "search", defaults) + (() if second is None else records(second, "again", defaults))
+    write_trials(found, studied.folder)
+    chosen, best, default = pick(found, options)
+    if chosen is None:
+        errors = [t.error for t in found if t.error]
+        why = f"the first says: {errors[0]}" if errors else "the time was over before one was finished"
+        raise TrainingError(f"not one of {len(found)} trials was measured; {why}")
+    path = write_recipe(studied.space, chosen, options, studied.folder / "recipe.yaml")
+    result = TuneResult(studied.folder, found, best, chosen, default, path, options)
+    with storage_errors():
+        plots = write_plots(study, options, studied.folder)
+    write_page(result, plots)
+    if options.confirm:
+        result = replace(result, run=_confirmed(studied, study, result, listener))
+    return result
+
+
+def _confirmed(studied: Studied, study: optuna.Study, result: TuneResult, listener: Listener) -> RunResult | None:
+    """Run the chosen recipe whole; not again where that has been done: the scored split is looked at once."""
+    values = dict(result.chosen.values)
+    folder = studied.folder / "chosen"
+    if study.user_attrs.get(_SCORED) == values:
+        listener.note(f"the chosen recipe was scored before: {folder / 'report' / 'report.html'}")
+        return None
+    found = run(studied.space.recipe(values).model_copy(update={"output": str(folder)}), listener)
+    study.set_user_attr(_SCORED, values)
+    return found
