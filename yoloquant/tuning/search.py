@@ -14,7 +14,7 @@ from ..errors import OutputError, YoloquantError
 from ..sensitivity.eta import Eta
 from ..types import Progress
 from .dimensions import Value
-from .objectives import Scores, ranked
+from .objectives import Objective, Scores, ranked
 from .space import SearchSpace
 from .study import ERROR, SCORES, WORKER, give_up_lost, is_lost, this_worker, try_again
 from .tune_options import Sampler, TuneOptions
@@ -147,6 +147,9 @@ class Search:
             if scores is None:
                 scores = self.evaluate(Attempt(values, share, lambda epoch, score: self._watch(trial, epoch, score)))
             trial.set_user_attr(SCORES, {name: float(value) for name, value in scores.items()})
+            if self.options.drop is not None:
+                over = scores[Objective.MAP_DROP.value] - self.options.drop
+                trial.set_constraint("drop", over if math.isfinite(over) else 1.0)
             found = [scores[o.value] for o in self.options.objective]
             if not all(map(math.isfinite, found)):
                 raise YoloquantError(f"a score is not a number: {dict(scores)}")

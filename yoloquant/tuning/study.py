@@ -7,14 +7,13 @@ import os
 import platform
 import sqlite3
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cluster import RETRIES
 from ..errors import OutputError, UsageError
 from ..io import alive
-from .objectives import Objective, excess
 from .space import SearchSpace
 from .tune_options import Sampler, Stopper, TuneOptions
 
@@ -152,25 +151,9 @@ def sampler_of(options: TuneOptions, space: SearchSpace, known: int) -> optuna.s
         case Sampler.RANDOM:
             return optuna.samplers.RandomSampler(seed=seed)
         case Sampler.NSGA2:
-            limit = None if options.drop is None else _Limit(options.drop)
-            return optuna.samplers.NSGAIISampler(population_size=options.population, seed=seed, constraints_func=limit)
-    limit = None if options.drop is None else _Limit(options.drop)
+            return optuna.samplers.NSGAIISampler(population_size=options.population, seed=seed)
     startup = min(10, max(4, options.trials // 4))
-    return optuna.samplers.TPESampler(n_startup_trials=startup, seed=seed, constraints_func=limit)
-
-
-class _Limit:
-    """By how much a trial is over the limit, as Optuna wants it: more than 0 is over."""
-
-    def __init__(self, drop: float) -> None:
-        self.drop = drop
-
-    def __call__(self, trial: FrozenTrial) -> Sequence[float]:
-        scores = trial.user_attrs.get(SCORES)
-        if not scores or scores.get(Objective.MAP_DROP.value) is None:
-            return (1.0,)
-        over = scores[Objective.MAP_DROP.value] - self.drop
-        return (over if excess(scores, self.drop) in (0.0, over) else 1.0,)
+    return optuna.samplers.TPESampler(n_startup_trials=startup, seed=seed)
 
 
 def _pruner(options: TuneOptions) -> optuna.pruners.BasePruner:
