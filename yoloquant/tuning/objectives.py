@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from ..errors import UsageError
 
@@ -39,7 +39,7 @@ class Objective(str, Enum):
         return self in {Objective.LATENCY, Objective.SIZE}
 
     @property
-    def direction(self) -> str:
+    def direction(self) -> Literal["maximize", "minimize"]:
         """As Optuna calls it."""
         return "maximize" if self.larger_is_better else "minimize"
 

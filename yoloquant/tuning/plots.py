@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,12 +43,12 @@ def write_plots(study: optuna.Study, options: TuneOptions, folder: Path) -> list
         return found
     for index, objective in enumerate(options.objective):
         name = objective.value
-        about = {"target": _Value(index), "target_name": name}
-        found += _drawn(folder / f"history_{name}.png", lambda a=about: draw.plot_optimization_history(study, **a))
-        found += _drawn(folder / f"importance_{name}.png", lambda a=about: draw.plot_param_importances(study, **a))
+        about: dict[str, Any] = {"target": _Value(index), "target_name": name}
+        found += _drawn(folder / f"history_{name}.png", partial(draw.plot_optimization_history, study, **about))
+        found += _drawn(folder / f"importance_{name}.png", partial(draw.plot_param_importances, study, **about))
     if 1 < len(options.objective) <= _DRAWN:
         names = [o.value for o in options.objective]
-        found += _drawn(folder / "front.png", lambda: draw.plot_pareto_front(study, target_names=names))
+        found += _drawn(folder / "front.png", partial(draw.plot_pareto_front, study, target_names=names))
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,7 @@ class RayTrials:
         self._search.queue_defaults()
         self._fill(lambda: trials - _finished(self._search.study), share, trials, deadline)
 
-    def look_again(self, chosen: list[Mapping[str, Value]], deadline: float = math.inf) -> None:
+    def look_again(self, chosen: Sequence[Mapping[str, Value]], deadline: float = math.inf) -> None:
         """Try some recipes with everything; see ``Search.again``.
 
         Raises:
@@ -131,7 +131,7 @@ def _kept(once: _Once) -> tuple[Studied, Evaluate]:
     return once.shared
 
 
-def _missing(study: optuna.Study, chosen: list[Mapping[str, Value]]) -> int:
+def _missing(study: optuna.Study, chosen: Sequence[Mapping[str, Value]]) -> int:
     """How many of these recipes still have to be tried."""
     trials = study.get_trials(deepcopy=False)
     done = [t.params for t in trials if t.state.is_finished() and not is_lost(t)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -86,7 +86,7 @@ class Search:
         while self.claimed < trials and time.monotonic() < deadline and not self._exhausted:
             self.one(share, trials)
 
-    def again(self, chosen: list[Mapping[str, Value]], deadline: float = math.inf) -> None:
+    def again(self, chosen: Sequence[Mapping[str, Value]], deadline: float = math.inf) -> None:
         """Try some recipes with all images and epochs; those that the study has already are left alone.
 
         Raises:
