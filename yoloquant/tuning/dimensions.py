@@ -12,7 +12,6 @@ from ..errors import UsageError
 from ..options.flat import written
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
     from optuna.trial import Trial
 
 Value = str | int | float | bool | None
@@ -50,15 +49,6 @@ class Span:
     def ends(self) -> tuple[Value, ...]:
         """Values that must be allowed for all of them to be."""
         return self._exact(self.low), self._exact(self.high)
-
-    @property
-    def distribution(self) -> BaseDistribution:
-        """The same for Optuna."""
-        from optuna.distributions import FloatDistribution, IntDistribution
-
-        if self.whole:
-            return IntDistribution(int(self.low), int(self.high), log=self.log, step=int(self.step or 1))
-        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
 
     def suggest(self, trial: Trial, name: str) -> Value:
         """Let Optuna choose."""
@@ -109,13 +99,6 @@ class Choice:
     def ends(self) -> tuple[Value, ...]:
         """Values that must be allowed: each."""
         return self.values
-
-    @property
-    def distribution(self) -> BaseDistribution:
-        """The same for Optuna."""
-        from optuna.distributions import CategoricalDistribution
-
-        return CategoricalDistribution(self.values)
 
     def suggest(self, trial: Trial, name: str) -> Value:
         """Let Optuna choose."""
