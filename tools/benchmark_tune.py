@@ -34,7 +34,7 @@ from tools.bench.table import table
 from tools.options import parse_options
 from yoloquant.io import atomic_path
 from yoloquant.tuning.held_back import HeldBack
-from yoloquant.tuning.search import Attempt, Search, complete_trials
+from yoloquant.tuning.search import Attempt, TrialSearch, complete_trials
 from yoloquant.tuning.space import SearchSpace, make_space
 from yoloquant.tuning.study import require_optuna, sampler_of
 from yoloquant.tuning.trial_recipes import TrialRecipes
@@ -252,7 +252,7 @@ def _curve(
     def look_up(attempt: Attempt) -> dict[str, float]:
         return {options["objective"]: scores[tuple(attempt.values[n] for n in names)]}
 
-    search = Search(study, space, told, look_up)
+    search = TrialSearch(study, space, told, look_up)
     for _ in range(told.trials):  # without the defaults first, which would be a head start
         search.one(1.0, told.trials)
     return list(np.maximum.accumulate([found[options["objective"]] for _, found in complete_trials(study)]))

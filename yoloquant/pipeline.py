@@ -31,16 +31,19 @@ from .types import AfterEpoch, Listener, Progress, Verdict
 WriteReport = Callable[[ValidationResult], ReportPaths]
 
 
-class _Silent:
+class Silent:
+    """A listener that tells nobody."""
+
     @contextmanager
     def stage(self, name: str) -> Iterator[Progress | None]:
+        """See ``Listener``."""
         yield None
 
     def note(self, text: str) -> None:
-        pass
+        """See ``Listener``."""
 
     def exported(self, exports: ExportResult) -> None:
-        pass
+        """See ``Listener``."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,7 +100,7 @@ def run(recipe: Recipe, listener: Listener | None = None) -> RunResult:
     Raises:
         YoloquantError: The recipe, the model or the data cannot be used; see the single stages.
     """
-    listener = listener or _Silent()
+    listener = listener or Silent()
     if recipe.train is not None or recipe.prune is not None:
         square_size(recipe.imgsz)
     targets = resolve(recipe.targets)  # what can be refused is refused before hours of work
@@ -166,7 +169,7 @@ def make_artifact(
     Raises:
         YoloquantError: See ``run``.
     """
-    listener = listener or _Silent()
+    listener = listener or Silent()
     model = _prepared(recipe, folder, listener, None if recipe.train else after_epoch)
     work = recipe.model_copy(update={"model": str(model)})
     if recipe.train:

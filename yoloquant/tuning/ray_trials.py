@@ -13,7 +13,7 @@ from ..cluster import RETRIES, connected
 from ..errors import TrainingError, YoloquantError
 from ..types import Progress
 from .dimensions import Value
-from .search import Evaluate, Search
+from .search import Evaluate, TrialSearch
 from .study import LOST, give_up_lost, is_lost
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ class RayTrials:
     ) -> None:
         self.studied, self.evaluate, self.again = studied, evaluate, again
         self._lost = 0  # tasks in a row
-        self._search = Search(studied.open(again), studied.space, studied.options, evaluate, progress)
+        self._search = TrialSearch(studied.open(again), studied.space, studied.options, evaluate, progress)
 
     def run(self, trials: int, share: float, deadline: float = math.inf) -> None:
-        """Try recipes until there are so many results; see ``Search.run``.
+        """Try recipes until there are so many results; see ``TrialSearch.run``.
 
         Raises:
             UsageError: The cluster cannot be reached.
@@ -54,7 +54,7 @@ class RayTrials:
         self._fill(lambda: trials - _finished(self._search.study), share, trials, deadline)
 
     def look_again(self, chosen: Sequence[Mapping[str, Value]], deadline: float = math.inf) -> None:
-        """Try some recipes with everything; see ``Search.again``.
+        """Try some recipes with everything; see ``TrialSearch.again``.
 
         Raises:
             UsageError: The cluster cannot be reached.
@@ -106,7 +106,7 @@ class RayTrials:
 def _one_trial(shared: tuple[Studied, Evaluate], again: bool, share: float, total: int) -> None:
     """One trial, in a worker."""
     studied, evaluate = _kept(_Once(shared))
-    search = Search(studied.open(again), studied.space, studied.options, evaluate)
+    search = TrialSearch(studied.open(again), studied.space, studied.options, evaluate)
     give_up_lost(search.study)  # this may be the second try of a task whose worker was lost
     search.one(share, total)
 

@@ -47,7 +47,7 @@ Evaluate = Callable[[Attempt], Scores]
 """Tries a recipe; gives at least what the study measures. What it raises fails the trial, not the study."""
 
 
-class Search:
+class TrialSearch:
     """Runs trials of a study.
 
     Args:

@@ -6,8 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from ..bridge.host_model import file_sha256
 from ..errors import ModelError, TrainingError, UsageError
 from ..evaluation.gate import load_gate
 from ..io import output_folder
-from ..pipeline import RunResult, run
+from ..pipeline import RunResult, Silent, run
 from ..recipe import Recipe, make_recipe, recipe_content
 from ..summarized import plain
 from ..types import Listener, Progress
@@ -27,7 +26,7 @@ from .page import write_page
 from .plots import write_plots
 from .ray_trials import RayTrials
 from .results import TuneResult, pick, records, write_recipe, write_trials
-from .search import Evaluate, Search, complete_trials, storage_errors
+from .search import Evaluate, TrialSearch, complete_trials, storage_errors
 from .space import SearchSpace, make_space
 from .study import open_study, require_optuna, storage_url
 from .trial_recipes import TrialRecipes
@@ -39,18 +38,6 @@ if TYPE_CHECKING:
 AGAIN = "-again"
 """Ends the name of the study that measures the best once more, with all images and epochs."""
 _SCORED = "scored"
-
-
-class _Silent:
-    @contextmanager
-    def stage(self, name: str) -> Iterator[Progress | None]:
-        yield None
-
-    def note(self, text: str) -> None:
-        pass
-
-    def exported(self, exports: Any) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -113,7 +100,7 @@ def tune(
             has the name.
         YoloquantError: See ``run``; and TrainingError where not one trial was measured.
     """
-    listener = listener or _Silent()
+    listener = listener or Silent()
     studied, evaluate = set_up(recipe, given, options)
     options = studied.options
     deadline = math.inf if options.hours is None else time.monotonic() + 3600 * options.hours
@@ -172,7 +159,7 @@ def _searched(studied: Studied, evaluate: Evaluate, progress: Progress | None, d
     if studied.options.on is Where.RAY:
         RayTrials(studied, evaluate, progress=progress).run(studied.options.trials, share, deadline)
         return
-    search = Search(studied.open(), studied.space, studied.options, evaluate, progress)
+    search = TrialSearch(studied.open(), studied.space, studied.options, evaluate, progress)
     search.run(studied.options.trials, share, deadline)
 
 
@@ -189,7 +176,7 @@ def _looked_again(
     if studied.options.on is Where.RAY:
         RayTrials(studied, evaluate, again=True, progress=progress).look_again(wanted, deadline)
         return
-    Search(study, studied.space, studied.options, evaluate, progress).again(wanted, deadline)
+    TrialSearch(study, studied.space, studied.options, evaluate, progress).again(wanted, deadline)
 
 
 def _finished(studied: Studied, study: optuna.Study, second: optuna.Study | None, listener: Listener) -> TuneResult:
