@@ -15,7 +15,7 @@ import pytest
 
 from yoloquant.errors import DataError, OutputError, UsageError
 from yoloquant.tuning.results import pick, records, rows, write_recipe, write_trials
-from yoloquant.tuning.search import SAME_AS, Attempt, complete_trials
+from yoloquant.tuning.search import SAME_AS, Attempt, TrialSearch, complete_trials
 from yoloquant.tuning.space import SearchSpace, make_space
 from yoloquant.tuning.study import ERROR, WORKER, open_study, storage_url, this_worker
 from yoloquant.tuning.tune_options import Sampler, TuneOptions
