@@ -193,7 +193,7 @@ def test_the_command_from_search_to_verdict(
     assert json.loads((folder / "trials.json").read_text()) == trials, "nothing was left to do"
     assert f"{again:.4g}" in out
     assert main([*words, "seed=1"]) == 2
-    assert "has another recipe calibration: {}, and now {'seed': '1'}" in capsys.readouterr().err
+    assert "has another recipe calibration: nothing, and now {'seed': '1'}" in capsys.readouterr().err
 
 
 @pytest.mark.slow
