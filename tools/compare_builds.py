@@ -2,18 +2,20 @@
 
     python tools/compare_builds.py old=../before model=best.pt data=coco8.yaml imgsz=320
 
-Each checkout calibrates the model on the same images and exports it to every target, in a process of its own. Files are
-compared byte by byte. Where they differ, scales and zero_points are read back from both artifacts and both are run on
-the same random images: all of it must be equal bit by bit. Ends with 0 if every artifact is equal, else with 1.
+Each checkout calibrates the model on the same images and exports it, every target in a process of its own; what is
+there already is not exported again, so a comparison that was ended goes on. Files are compared byte by byte. Where they
+differ, scales and zero_points are read back from both artifacts and both are run on the same random images: all of it
+must be equal bit by bit. Ends with 0 if every artifact is equal, else with 1.
 
 Options (``key=value`` or ``--key value``): old (the other checkout), new (this one), model, data (the embedded
 demonstration model and its generated images, if not given), targets (all), images (16), imgsz (320), runs (2; images
-that both are run on), output (runs/compare_builds; kept, so that an export that is there is not repeated).
+that both are run on), output (runs/compare_builds; kept).
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -68,23 +70,38 @@ class Comparison:
 
 
 def export(checkout: Path, settings: dict[str, str], folder: Path) -> Path:
-    """Let a checkout calibrate and export, in a process of its own.
+    """Let a checkout calibrate and export to every target that its folder lacks, in a process each.
 
-    Raises:
-        SystemExit: It failed; its output was printed.
+    A target that the checkout does not know, or cannot build, is told and left out.
     """
-    if (folder / FILE_NAME).is_file():
-        return folder
-    arguments = [f"{key}={settings[key]}" for key in ("model", "data", "targets", "images", "imgsz")]
-    line = [sys.executable, "-c", _START, str(checkout / "pyproject.toml"), "export", *arguments, f"output={folder}"]
-    environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
-    done = subprocess.run(
-        line, cwd=folder.parent, env=environment, capture_output=True, text=True, timeout=_SECONDS, check=False
-    )
-    if done.returncode:
-        print(f"{checkout} could not export:\n{done.stdout}{done.stderr}", file=sys.stderr)
-        raise SystemExit(2)
+    for target in [t.wanted for t in targets.resolve(settings["targets"])]:
+        if target in _exported(folder):
+            continue
+        print(f"{folder.name}: exporting {target} ...", file=sys.stderr, flush=True)
+        chosen = {**settings, "targets": target}
+        arguments = [f"{key}={chosen[key]}" for key in ("model", "data", "targets", "images", "imgsz")]
+        line = [sys.executable, "-c", _START, str(checkout / "pyproject.toml"), "export", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+        done = subprocess.run(
+            [*line, f"output={folder}"],
+            cwd=folder.parent,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+        if done.returncode:
+            print(f"{checkout} could not export {target}:\n{done.stdout}{done.stderr}", file=sys.stderr)
     return folder
+
+
+def _exported(folder: Path) -> set[str]:
+    """Targets that an export folder lists, as they are asked for."""
+    if not (folder / FILE_NAME).is_file():
+        return set()
+    listed = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))["exports"]
+    return {e["target"] if (p := e.get("precision", "int8")) == "int8" else f"{e['target']}:{p}" for e in listed}
 
 
 def compare(before: Path, exported: ExportedModel, runs: int) -> Comparison:
@@ -149,6 +166,8 @@ def main(arguments: Sequence[str]) -> int:
     if Path(settings["data"]).exists():
         settings["data"] = str(Path(settings["data"]).absolute())
     before, after = (export(c.absolute(), settings, folder / n) for c, n in ((old, "old"), (new, "new")))
+    if not _exported(after):
+        return 2
     found = [compare(before, exported, int(settings["runs"])) for exported in load_exports(after)]
     for each in found:
         print(f"{each.name:<44} equal: {each.how}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -64,3 +66,20 @@ def test_what_the_other_lacks_is_said(exported: ExportedModel, tmp_path: Path) -
 def test_the_other_checkout_must_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert tool.main([f"old={tmp_path}"]) == 2
     assert "is no checkout of this project" in capsys.readouterr().out
+
+
+def test_what_is_there_is_not_exported_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+
+    def run(line: list[str], **_: object) -> SimpleNamespace:
+        started.append(next(a for a in line if a.startswith("targets=")))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(tool.subprocess, "run", run)
+    folder = tmp_path / "old"
+    folder.mkdir()
+    listed = {"format": 1, "exports": [{"target": "openvino", "precision": "int8"}]}
+    (folder / "exports.json").write_text(json.dumps(listed))
+    settings = {**tool.DEFAULTS, "targets": "openvino,onnxruntime,openvino:fp16"}
+    tool.export(tmp_path, settings, folder)
+    assert started == ["targets=onnxruntime", "targets=openvino:fp16"]
