@@ -12,6 +12,7 @@ from yoloquant.cli.commands.train import TrainCall
 from yoloquant.cli.parser import Call, help_of, help_text, module_of, read, values_of
 from yoloquant.cli.verbs import VERBS
 from yoloquant.errors import UsageError
+from yoloquant.pruning.prune_options import PruneOptions
 from yoloquant.quantization.quantize_options import QuantizeOptions
 from yoloquant.runtime.apps.keys import BENCH, PREDICT
 from yoloquant.training.qat.qat_options import Preset, QATOptions
@@ -42,6 +43,13 @@ def test_defaults_are_those_of_the_models_and_aliases_fold() -> None:
     assert options_read(read(["quantize", "a.pt", "data=d"])) == ("a.pt", "d", ("auto",), None, False, 128, 0)
     for spelling in (["target=a"], ["--target", "a"], ["format=a"], ["--format=a"], ["targets=a"]):
         assert read(["export", "a.pt", *spelling])[ExportCall].targets == ("a",)
+
+
+def test_the_fields_own_words_are_taken() -> None:
+    pruned = read(["prune", "a.pt", "pruning_ratio=0.3", "max_pruning_ratio=0.6", "ignored_layers=x,y"])[PruneOptions]
+    assert (pruned.amount, pruned.max_ratio, pruned.ignored) == (0.3, 0.6, ("x", "y"))
+    trained = read(["train", "a.pt", "data=d", "oscillation_dampening=0.1", "reconstruction_weight=2"])[QATOptions]
+    assert (trained.damping, trained.local_weight) == (0.1, 2.0)
 
 
 def test_values_may_hold_anything() -> None:
