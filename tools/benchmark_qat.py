@@ -214,7 +214,11 @@ def run(settings: Settings) -> dict[str, Any]:
     baseline = artifacts[OWN]
     entries = [Entry("", BASELINE, TorchRunner(baseline.graph.module, baseline.info, settings.threads))]
     for method in (settings.calibrated, settings.trained):
-        module = simulate(artifacts[method].graph, artifacts[method].plans[settings.scheme])
+        module = simulate(
+            artifacts[method].graph,
+            artifacts[method].plans[settings.scheme],
+            bias=dict(artifacts[method].bias.get(settings.scheme, {})),
+        )
         label = f"{method}, {SIMULATED}"
         entries.append(Entry("", label, TorchRunner(module, baseline.info, settings.threads)))
     entries += enter_ours(settings, artifacts)

@@ -36,6 +36,7 @@ from yoloquant.quantization.scheme import Scheme, derive
 DEFAULT = "default"
 DEFAULTS = {**simulated.DEFAULTS, "scheme": "litert", "recipes": "all"}
 EVERYWHERE = (Algorithm.MINMAX, Algorithm.PERCENTILE, Algorithm.ENTROPY, Algorithm.MSE)
+NOT_ROLES = frozenset({"percentile", "output_aware", "score_shift"})
 AFTER = {"pre_activation": (Algorithm.MSE_SILU,), "score": (Algorithm.MSE_SIGMOID,)}
 """Algorithms that only make sense for one role: they know which function follows."""
 
@@ -54,7 +55,7 @@ def recipes() -> dict[str, CalibrationRecipe]:
     found = {f"{algorithm.value} everywhere": everywhere(algorithm) for algorithm in EVERYWHERE}
     found["percentile 99.999 everywhere"] = replace(everywhere(Algorithm.PERCENTILE), percentile=99.999)
     found[DEFAULT] = default
-    for role in (f.name for f in fields(CalibrationRecipe) if f.name not in {"percentile", "output_aware"}):
+    for role in (f.name for f in fields(CalibrationRecipe) if f.name not in NOT_ROLES):
         choices = (Algorithm.MINMAX, Algorithm.MSE) if role == "weight" else (*EVERYWHERE, *AFTER.get(role, ()))
         for algorithm in choices:
             if algorithm is not getattr(default, role):

@@ -149,7 +149,12 @@ def artifacts(artifact: Artifact, other: str | None, data: str) -> dict[str, Run
     found: dict[str, Runner] = {
         "fp32": plain,
         "weights rounded": TorchRunner(_rounded(graph.module, 1.0), info),
-        **{f"{name} plan": TorchRunner(simulate(graph, artifact.plans[name]), info) for name in SCHEMES},
+        **{
+            f"{name} plan": TorchRunner(
+                simulate(graph, artifact.plans[name], bias=dict(artifact.bias.get(name, {}))), info
+            )
+            for name in SCHEMES
+        },
         "wrong range of one layer": TorchRunner(_clipped(graph.module, images, 0.25, only=3), info),
         "stale calibration (dark images)": TorchRunner(_clipped(graph.module, [0.25 * i for i in images], 1.0), info),
         "saturating weights": TorchRunner(_rounded(graph.module, 0.5), info),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -29,6 +29,8 @@ from .plan import Plan
 from .quantize_options import QuantizeOptions
 from .saturation import IMAGES, with_safe_weights
 from .scheme import Scheme, adapt, derive
+from .score_shift import IMAGES as SHIFT_IMAGES
+from .score_shift import Shifts, score_shifts, with_note
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +78,10 @@ def quantize(
             few = islice(images.tensors(imgsz, traced.info.task), IMAGES)
             calibrated[scheme.name] = with_safe_weights(traced.graph, calibrated[scheme.name], few)
     calibrated = {name: with_bias_room(traced.graph, plan) for name, plan in calibrated.items()}
+    shifts = _shifts(traced.graph, calibrated, images, options, progress)
+    calibrated = {name: with_note(plan, shifts.get(name, {})) for name, plan in calibrated.items()}
     provenance = {**_provenance(data, images, options), **known, "calibration_audit": audited.to_dict()}
-    return Artifact(traced, calibrated, provenance=provenance)
+    return Artifact(traced, calibrated, shifts, provenance)
 
 
 def _traced(model: Any, options: QuantizeOptions) -> TracedModel:
@@ -169,6 +173,25 @@ def _calibrated(
     for sentence in filter(memory.is_news, found.warnings):
         logger.warning("%s", sentence)
     return solved, found
+
+
+def _shifts(
+    graph: Graph,
+    plans: Mapping[str, Plan],
+    images: CalibrationSet,
+    options: QuantizeOptions,
+    progress: Progress | None,
+) -> dict[str, Shifts]:
+    """What class scores are moved by; those of a trained plan are where training left them."""
+    if not options.ranges.score_shift:
+        return {}
+    untrained = [plan for plan in plans.values() if not any(p.algorithm == "learned" for p in plan.points)]
+    few = islice(images.tensors(graph.info.imgsz, graph.info.task), SHIFT_IMAGES)
+    total = min(SHIFT_IMAGES, len(images))
+    tick = (
+        None if progress is None else (lambda done: progress(done, total, "holding scores against the float model's"))
+    )
+    return score_shifts(graph, untrained, few, progress=tick)
 
 
 def _scored(

@@ -60,6 +60,11 @@ class CalibrationRecipe:
         "head's last layer by its result",
         flat="output_aware",
     )
+    score_shift: bool = option(
+        default=True,
+        help="move class scores by one number per level, so that confidences stay the float model's; part of a bias",
+        flat="score_shift",
+    )
 
     @property
     def needs_gradients(self) -> bool:

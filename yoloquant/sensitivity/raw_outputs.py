@@ -18,7 +18,7 @@ from ..errors import DataError
 from ..graph.trace import Graph
 from ..pruning.channel_graph import ChannelGraph
 from ..quantization.insert import copy_module
-from ..quantization.simulate import MODULE_PREFIX
+from ..quantization.raw_heads import end_at_heads
 from ..training.distillation.distill import FeatureExtractor, Output, distillation_loss, head_outputs, merged
 from .masks import closed, first_changed
 
@@ -161,21 +161,5 @@ class GraphDistance:
 
     @torch.no_grad()
     def _run(self, module: fx.GraphModule) -> list[Raw]:
-        names = self._cut_tail(module)
-        return [dict(zip(names, module(batch), strict=True)) for batch in self.batches]
-
-    def _cut_tail(self, module: fx.GraphModule) -> list[str]:
-        """Let a graph return its raw head outputs, quantized where they are."""
-        nodes = {n.name: n for n in module.graph.nodes}
-        wanted = [_quantized(nodes[self.graph.fx_name(op.name)]) for op in self.graph.heads]
-        (result,) = (n for n in module.graph.nodes if n.op == "output")
-        result.args = (tuple(wanted),)
-        module.graph.set_codegen(fx.graph.CodeGen())  # the exported one would restore the structure of the old outputs
-        module.graph.eliminate_dead_code()
-        module.recompile()
-        return [op.name for op in self.graph.heads]
-
-
-def _quantized(node: fx.Node) -> fx.Node:
-    target = f"{MODULE_PREFIX}{node.name}"
-    return next((u for u in node.users if u.op == "call_module" and u.target == target), node)
+        ended, names = end_at_heads(self.graph, module), [op.name for op in self.graph.heads]
+        return [dict(zip(names, ended(batch), strict=True)) for batch in self.batches]

@@ -20,6 +20,7 @@ from ...quantization.plan import Plan, Point, PointKind, Role
 from ...quantization.ptq import quantize
 from ...quantization.qparams import QuantSpec
 from ...quantization.quantize_options import QuantizeOptions
+from ...quantization.range_options import CalibrationRecipe
 from ...quantization.scheme import weight_point_name
 from ...targets.schemes import resolve_schemes
 from .. import distributed as ranks
@@ -78,6 +79,7 @@ def _calibrate(source: HostModel, options: QATOptions, data: str, size: tuple[in
         options=QuantizeOptions(
             imgsz=size,
             calibration=CalibrationOptions(images=options.images),
+            ranges=CalibrationRecipe(score_shift=False),  # training learns the biases themselves
             points=None if options.weight_bits == options.activation_bits == 8 else _Bits(options),
         ),
     )

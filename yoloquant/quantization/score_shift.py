@@ -1,0 +1,128 @@
+"""Put class scores back where the float model has them: one number per head, fitted on unlabelled images.
+
+Thousands of rounding errors in front of the class logits move all of them a little the same way, and confidences
+shrink or grow with them. The number added to a head's logits is the one with the least cross-entropy between the plan's
+probabilities and the float model's, over the classes of all anchors that see something; there both sum to the same. It
+is part of the last convolution's bias, so it costs nothing on the device and is the same in the simulation and in every
+export. A factor is not fitted: against noise the best factor is below 1, which shrinks the scores that are sure.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..graph.head_outputs import Readout, head_outputs
+from ..graph.trace import Graph
+from .insert import copy_module
+from .plan import Plan
+from .raw_heads import end_at_heads
+from .readout import FOREGROUND
+from .simulate import simulate
+
+logger = logging.getLogger(__name__)
+
+IMAGES = 16
+"""Calibration images that it is fitted on."""
+LARGEST = 1.0
+"""Logits; a plan that is farther off than this has another fault, which a shift would hide."""
+_HALVINGS = 24  # of the interval that the shift is looked for in: to 1e-7
+
+Shifts = dict[str, np.ndarray]
+"""Bias corrections by module path, float32 (channels,)."""
+
+
+@dataclass
+class _Logits:
+    """Class logits of one layer at the same anchors, (anchors, classes) per image and level."""
+
+    exact: list[Tensor] = field(default_factory=list)
+    quantized: list[Tensor] = field(default_factory=list)
+
+    def add(self, exact: Tensor, quantized: Tensor) -> None:
+        """Take the anchors of one map that see something in either; (1, classes, height, width)."""
+        a, b = (x[0].flatten(1).T for x in (exact, quantized))
+        sees = torch.maximum(a.amax(1), b.amax(1)).sigmoid() > FOREGROUND
+        self.exact.append(a[sees])
+        self.quantized.append(b[sees])
+
+    def shift(self) -> float:
+        """What to add to the quantized logits; 0 where nothing was seen."""
+        exact, quantized = torch.cat(self.exact).double(), torch.cat(self.quantized).double()
+        wanted = float(exact.sigmoid().sum())
+        if not exact.numel() or float((quantized + LARGEST).sigmoid().sum()) < wanted:
+            return 0.0 if not exact.numel() else LARGEST
+        low, high = -LARGEST, LARGEST
+        for _ in range(_HALVINGS):  # the sum of probabilities grows with the shift
+            middle = (low + high) / 2
+            low, high = (middle, high) if float((quantized + middle).sigmoid().sum()) < wanted else (low, middle)
+        return (low + high) / 2
+
+
+def score_shifts(
+    graph: Graph, plans: Sequence[Plan], images: Iterable[np.ndarray], *, progress: Callable[[int], None] | None = None
+) -> dict[str, Shifts]:
+    """Fit the shifts of several plans in one pass of the float model.
+
+    Args:
+        graph: The canonical graph.
+        plans: Calibrated plans derived from it.
+        images: Calibration images, float32 (1, channels, height, width), 0 to 1, letterboxed.
+        progress: Called after each image with the count so far.
+
+    Returns:
+        By scheme, bias corrections of the last class convolutions; empty for models without class sigmoids.
+    """
+    layers = _class_layers(graph)
+    if not layers or not plans:
+        return {}
+    exact = end_at_heads(graph, copy_module(graph))
+    simulated = {plan.scheme: end_at_heads(graph, simulate(graph, plan)) for plan in plans}
+    logits: dict[str, dict[str, _Logits]] = {plan.scheme: defaultdict(_Logits) for plan in plans}
+    with torch.inference_mode():
+        for count, image in enumerate(images, start=1):
+            x = torch.from_numpy(np.ascontiguousarray(image, np.float32))
+            reference = exact(x)
+            for scheme, module in simulated.items():
+                _collect(logits[scheme], layers, reference, module(x))
+            if progress:
+                progress(count)
+    return {scheme: _as_bias(graph, found) for scheme, found in logits.items()}
+
+
+def with_note(plan: Plan, shifts: Mapping[str, np.ndarray]) -> Plan:
+    """The plan with a sentence on what its class scores are moved by."""
+    if not shifts:
+        return plan
+    values = ", ".join(f"{float(value[0]):+.3f}" for value in shifts.values())
+    return replace(plan, notes=(*plan.notes, f"class scores are moved by {values} logits, in the last biases"))
+
+
+def _class_layers(graph: Graph) -> dict[int, str]:
+    """Module path of each last class convolution with a bias, by its place among the heads."""
+    biased = {name.removesuffix(".bias") for name, _ in graph.module.named_parameters() if name.endswith(".bias")}
+    paths = {
+        place: head.op.weight.removesuffix(".weight")
+        for place, head in enumerate(head_outputs(graph))
+        if head.readout is Readout.CLASS_SIGMOID
+    }
+    return {place: path for place, path in paths.items() if path in biased}
+
+
+def _collect(
+    logits: Mapping[str, _Logits], layers: Mapping[int, str], exact: Sequence[Tensor], quantized: Sequence[Tensor]
+) -> None:
+    for place, path in layers.items():  # a layer that several levels share gets one number
+        logits[path].add(exact[place], quantized[place])
+
+
+def _as_bias(graph: Graph, logits: Mapping[str, _Logits]) -> Shifts:
+    found = {path: seen.shift() for path, seen in logits.items()}
+    sizes = {path: graph.module.get_parameter(f"{path}.bias").shape for path in found}
+    return {path: np.full(sizes[path], value, np.float32) for path, value in found.items()}
