@@ -47,7 +47,7 @@ def test_a_run_and_its_continuation(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "threads": "1",
     }  # fmt: skip
     report = benchmark_ranges.run(options)
-    assert report.count("tensorrt plain") == report.count("tensorrt aware") == 3, "two sets and all of them"
+    assert report.count("tensorrt plain") == report.count("tensorrt default") == 3, "two sets and all of them"
     assert "| 6 all |" in report
 
     def forbidden(*_: object) -> np.ndarray:
