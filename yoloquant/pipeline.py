@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from .targets.base import Target
 from .targets.export import complete, export
 from .targets.exports import ExportResult
 from .targets.float_models import float_model
-from .targets.schemes import resolve_schemes
+from .targets.schemes import AUTO, resolve_schemes
+from .training.qat.qat_options import QATOptions
 from .types import AfterEpoch, Listener, Progress, Verdict
 
 WriteReport = Callable[[ValidationResult], ReportPaths]
@@ -218,11 +219,18 @@ def _trained(
 
     assert recipe.train is not None
     arguments = _training_arguments(recipe, folder, "train", recipe.train.arguments)
-    result = train(recipe.model, data=recipe.data, qat=recipe.train.qat, after_epoch=after_epoch, **arguments)
+    qat = _with_scheme(recipe.train.qat, targets)
+    result = train(recipe.model, data=recipe.data, qat=qat, after_epoch=after_epoch, **arguments)
     word = "trained" if result.improved else "training did not help; kept the calibrated ranges in"
     listener.note(f"{word} {result.best}" + (f"; {result.advice}" if result.advice else ""))
     with listener.stage("calibrating what targets need and training left open") as progress:
         return complete(result.artifact, targets, data=recipe.data, options=recipe.quantize_options, progress=progress)
+
+
+def _with_scheme(options: QATOptions, targets: Sequence[Target]) -> QATOptions:
+    """Options that train the targets' own plan where all have the same: it fits them better than a plan for all."""
+    own = {target.scheme.name for target in targets}
+    return replace(options, scheme=own.pop()) if options.scheme == AUTO and len(own) == 1 else options
 
 
 def _training_arguments(recipe: Recipe, folder: Path, name: str, arguments: dict[str, Any]) -> dict[str, Any]:

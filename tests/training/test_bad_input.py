@@ -80,7 +80,7 @@ def test_several_data_sets_are_refused(source: tuple[Path, Path], tmp_path: Path
     ("qat", "match"),
     [
         ({"scheme": "colourful"}, "colourful"),
-        ({"scheme": "auto"}, "one scheme"),
+        ({"scheme": "litert,tensorrt"}, "one scheme"),
         ({"teacher": "missing.pt"}, "missing.pt"),
     ],
 )

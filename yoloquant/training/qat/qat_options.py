@@ -43,7 +43,11 @@ class QATOptions:
     preset: Preset = option(
         default=Preset.STANDARD, help="how long: fast (minutes), standard or long", aliases=("qat",)
     )
-    scheme: str = option(default="portable", help="scheme whose plan is trained; portable serves every runtime")
+    scheme: str = option(
+        default="auto",
+        help="scheme whose plan is trained; portable serves every runtime; auto is the targets' own where run is given "
+        "targets of one scheme only, else portable",
+    )
     weight_bits: int = option(default=8, ge=2, le=8, help="bits of weights")
     activation_bits: int = option(
         default=8, ge=2, le=8, help="bits of activations; the network's input and raw head outputs keep eight"
