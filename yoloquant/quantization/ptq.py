@@ -78,7 +78,7 @@ def quantize(
             few = islice(images.tensors(imgsz, traced.info.task), IMAGES)
             calibrated[scheme.name] = with_safe_weights(traced.graph, calibrated[scheme.name], few)
     calibrated = {name: with_bias_room(traced.graph, plan) for name, plan in calibrated.items()}
-    shifts = _shifts(traced.graph, calibrated, images, options, progress)
+    shifts = _shifts(traced.graph, calibrated, images, options, progress, memory)
     calibrated = {name: with_note(plan, shifts.get(name, {})) for name, plan in calibrated.items()}
     provenance = {**_provenance(data, images, options), **known, "calibration_audit": audited.to_dict()}
     return Artifact(traced, calibrated, shifts, provenance)
@@ -181,6 +181,7 @@ def _shifts(
     images: CalibrationSet,
     options: QuantizeOptions,
     progress: Progress | None,
+    memory: CalibrationMemory,
 ) -> dict[str, Shifts]:
     """What class scores are moved by; those of a trained plan are where training left them."""
     if not options.ranges.score_shift:
@@ -191,7 +192,8 @@ def _shifts(
     tick = (
         None if progress is None else (lambda done: progress(done, total, "holding scores against the float model's"))
     )
-    return score_shifts(graph, untrained, few, progress=tick)
+    key = ("shifts", id(graph), images.sha256, *(plan.digest() for plan in untrained))
+    return memory.once(key, lambda: score_shifts(graph, untrained, few, progress=tick))
 
 
 def _scored(
