@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from task_outputs import outputs_of
 
 from yoloquant.runtime.core.detections import Detections
 from yoloquant.runtime.tasks import spec_of
@@ -69,6 +73,34 @@ def test_every_tasks_own_fidelity_chooses(task: Task) -> None:
         assert spoilt.fidelity == pytest.approx(0.995)  # there is nothing but boxes and scores
     else:
         assert spoilt.fidelity < 0.9
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_what_ultralytics_validators_return_is_kept_whole(task: Task) -> None:
+    from ultralytics.models import yolo
+    from ultralytics.utils import ops
+
+    kinds = {
+        Task.DETECT: yolo.detect.DetectionValidator,
+        Task.SEGMENT: yolo.segment.SegmentationValidator,
+        Task.POSE: yolo.pose.PoseValidator,
+        Task.OBB: yolo.obb.OBBValidator,
+        Task.CLASSIFY: yolo.classify.ClassificationValidator,
+    }
+    validator: Any = kinds[task].__new__(kinds[task])
+    validator.args = SimpleNamespace(
+        task=task.value, conf=0.001, iou=0.7, single_cls=False, agnostic_nms=False, max_det=300, nms=None, half=False
+    )
+    validator.nc, validator.lb, validator.end2end, validator.device = 3, [], False, "cpu"
+    validator.process, validator.kpt_shape = ops.process_mask, [17, 3]
+    outputs = [torch.from_numpy(one) for one in outputs_of(task)]
+    capture = Capture(validator.postprocess)
+    capture(((outputs[0], outputs[1]), None) if task is Task.SEGMENT else outputs[0])
+    if not capture.usable:
+        pytest.skip("this release of Ultralytics returns bare rows")
+    assert len(capture.found) == 1 and len(capture.found[0]) > 2
+    same = agreement(capture.found, capture.found, spec_of(task))
+    assert same.fidelity == pytest.approx(1, abs=0.006) and same.shift == 0
 
 
 def test_the_log_says_what_selects() -> None:
