@@ -130,7 +130,7 @@ CASES = (
     Case("a corrupt JPEG that ends well", corrupt_jpeg, 2, r"is corrupt \(.*JPEG"),
     Case("a broken image that calibrates", broken_calibration, 2, "^error: image .* is (unreadable|corrupt)"),
     Case("a broken image that is scored, in run", broken_scored, 2, "error: image .* is (unreadable|corrupt)"),
-    Case("model=''", no_model, 2, "model is empty; give the path"),
+    Case("model=''", no_model, 2, "needs model=<trained checkpoint"),
     Case("a full disk", full_disk, 2, "cannot be written|no room|failed"),
     Case("labels changed since the manifest", rewritten, 2, "manifest"),
 )
