@@ -33,9 +33,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 from tools.bench.table import table
 from tools.options import parse_options
 from yoloquant.io import atomic_path
-from yoloquant.tuning.held_back import HeldBack
 from yoloquant.tuning.search import Attempt, TrialSearch, complete_trials
 from yoloquant.tuning.space import SearchSpace, make_space
+from yoloquant.tuning.studied import HeldBack
 from yoloquant.tuning.study import require_optuna, sampler_of
 from yoloquant.tuning.trial_recipes import TrialRecipes
 from yoloquant.tuning.tune import set_up, tune

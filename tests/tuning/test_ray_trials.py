@@ -10,12 +10,11 @@ import pytest
 
 from yoloquant.cluster import connected
 from yoloquant.errors import UsageError
-from yoloquant.tuning.held_back import HeldBack
 from yoloquant.tuning.ray_trials import RayTrials
 from yoloquant.tuning.results import records
 from yoloquant.tuning.search import Attempt
 from yoloquant.tuning.space import make_space
-from yoloquant.tuning.tune import Studied
+from yoloquant.tuning.studied import HeldBack, Studied
 from yoloquant.tuning.tune_options import TuneOptions
 
 pytest.importorskip("optuna")

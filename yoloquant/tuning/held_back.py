@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,38 +12,15 @@ import yaml
 
 from ..data.calibration import MIN_IMAGES, CalibrationOptions, calibration_set
 from ..data.class_folders import is_split_root, split_folder
-from ..data.dataset import ValidationSet, load_yaml, split_paths
+from ..data.dataset import load_yaml, split_paths
 from ..data.image_files import list_images
 from ..errors import CalibrationError, DataError, OutputError
 from ..io import atomic_path
 from ..recipe import Recipe
-from ..types import ModelInfo
+from .studied import HeldBack
 
 SEED = 20_000
 """Of which images are held back; far from the seeds that choose calibration images."""
-
-
-@dataclass(frozen=True)
-class HeldBack:
-    """A data set without the scored split.
-
-    Attributes:
-        data: Data yaml or folder that trials are given: its train split lacks what is held back, its val split.
-        folder: Folder of held-back images without labels; None where they are the val split of ``data``.
-        images: How many are held back.
-        sha256: Hash of them and of the others' number.
-    """
-
-    data: str
-    folder: Path | None
-    images: int
-    sha256: str
-
-    def open(self, info: ModelInfo) -> ValidationSet:
-        """The held-back images with their labels."""
-        if self.folder is not None:
-            return ValidationSet.from_folder(self.folder, info.names)
-        return ValidationSet.open(self.data, info, split="val")
 
 
 def hold_back(recipe: Recipe, count: int, folder: Path) -> HeldBack:

@@ -19,7 +19,7 @@ from .study import LOST, give_up_lost, is_lost
 if TYPE_CHECKING:
     import optuna
 
-    from .tune import Studied
+    from .studied import Studied
 
 logger = logging.getLogger(__name__)
 

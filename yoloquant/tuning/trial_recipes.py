@@ -22,12 +22,12 @@ from ..runtime.device.processors import cpu_threads
 from ..sensitivity.images import Images
 from ..targets.base import Target
 from ..targets.schemes import AUTO
-from .held_back import HeldBack
 from .objectives import Objective, Scores
 from .recipe_keys import Place, with_values
 from .scorer import HeldBackScorer
 from .search import Attempt
 from .space import SearchSpace
+from .studied import HeldBack
 from .tune_options import TuneOptions
 
 _HELD: dict[Place, Any] = {("calibration", "split"): "train", ("validation",): {"split": "val"}}

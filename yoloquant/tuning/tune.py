@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import targets as registry
-from ..bridge.host_model import file_sha256
 from ..errors import ModelError, TrainingError, UsageError
 from ..evaluation.gate import load_gate
 from ..io import output_folder
 from ..pipeline import RunResult, Silent, run
 from ..recipe import Recipe, make_recipe, recipe_content
-from ..summarized import plain
 from ..types import Listener, Progress
-from .held_back import HeldBack, hold_back
+from .held_back import hold_back
 from .objectives import ranked
 from .page import write_page
 from .plots import write_plots
@@ -28,54 +25,15 @@ from .ray_trials import RayTrials
 from .results import TuneResult, pick, records, write_recipe, write_trials
 from .search import Evaluate, TrialSearch, complete_trials, storage_errors
 from .space import SearchSpace, make_space
-from .study import open_study, require_optuna, storage_url
+from .studied import Studied
+from .study import require_optuna, storage_url
 from .trial_recipes import TrialRecipes
 from .tune_options import Stopper, TuneOptions, Where
 
 if TYPE_CHECKING:
     import optuna
 
-AGAIN = "-again"
-"""Ends the name of the study that measures the best once more, with all images and epochs."""
 _SCORED = "scored"
-
-
-@dataclass(frozen=True)
-class Studied:
-    """A study that is set up.
-
-    Attributes:
-        space: What is searched.
-        options: Objectives and budget.
-        held: The held-back images.
-        folder: Where everything lies.
-        url: Of the storage.
-    """
-
-    space: SearchSpace
-    options: TuneOptions
-    held: HeldBack
-    folder: Path
-    url: str
-
-    def identity(self, stage: str) -> dict[str, Any]:
-        """What makes results comparable."""
-        model = Path(str(self.space.base["model"]))
-        options = self.options
-        fixed = {k: v for k, v in self.space.base.items() if k not in ("model", "data", "output", "validation")}
-        return {
-            "space": self.space.text,
-            "objective": {"objectives": [o.value for o in options.measured], "stage": stage, "few": options.few},
-            "model": {"sha256": file_sha256(model)},
-            "data": {"held back": self.held.sha256},
-            "recipe": json.loads(json.dumps(plain(fixed), default=str)),
-        }
-
-    def open(self, again: bool = False) -> optuna.Study:
-        """The study of the search, or of the second look."""
-        name = self.options.name + (AGAIN if again else "")
-        options = replace(self.options, pruner=Stopper.NONE) if again else self.options
-        return open_study(self.url, name, options, self.space, self.identity("again" if again else "search"))
 
 
 def tune(
