@@ -22,7 +22,7 @@ pytest.importorskip("ray")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_a_killed_worker_loses_nothing(tmp_path: Path) -> None:
     model = tmp_path / "best.pt"
     model.write_bytes(b"weights")
