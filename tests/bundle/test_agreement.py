@@ -88,7 +88,7 @@ def check(artifact: Artifact, exported: ExportedModel, device: str, folder: Path
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("exact_sums")
-@pytest.mark.parametrize("device", ["raspberrypi", "coral", "intel", "onnx"])
+@pytest.mark.parametrize("device", ["raspberrypi", pytest.param("coral", marks=pytest.mark.nightly), "intel", "onnx"])
 def test_the_demonstration_model(
     device: str, demo_artifact: Artifact, exported: Callable[[str], ExportedModel], tmp_path: Path
 ) -> None:

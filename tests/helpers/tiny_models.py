@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -101,17 +102,23 @@ def _enliven(module: Any) -> None:
     module.eval()
 
 
+@lru_cache(maxsize=12)
+def _traced(family: str, task: str) -> TracedModel:
+    """The model at 64 pixels; tracing takes most of the time, and the graph is only read."""
+    from yoloquant.bridge.checkpoint import load_model
+
+    return TracedModel.of(load_model(tiny_yolo(family, task)), (64, 64))
+
+
 def tiny_export_artifact(family: str = "yolo11", task: str = "detect", schemes: Any = ()) -> Any:
     """An ``Artifact`` of such a model at 64 pixels, with a calibrated plan for each scheme."""
-    from yoloquant.bridge.checkpoint import load_model
     from yoloquant.quantization.artifact import Artifact
     from yoloquant.quantization.calibrate import observe, solve_plan
     from yoloquant.quantization.range_options import Algorithm, CalibrationRecipe
     from yoloquant.quantization.saturation import with_safe_weights
     from yoloquant.quantization.scheme import derive
 
-    host = load_model(tiny_yolo(family, task))
-    artifact = Artifact(TracedModel.of(host, (64, 64)), {})
+    artifact = Artifact(_traced(family, task), {})
     plans = [derive(artifact.graph, scheme) for scheme in schemes]
     seen = observe(artifact.graph, plans, tiny_images(8))
     recipe = CalibrationRecipe(*[Algorithm.MINMAX] * 5)

@@ -76,7 +76,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     return SimpleNamespace(model=_write_model(root / "tiny.pt"), data=write_dataset(root / "set", count=10), root=root)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_whole_benchmark(tiny: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tool, out = _tool("benchmark"), tmp_path / "out"
     arguments = [f"model={tiny.model}", f"data={tiny.data}", f"imgsz={IMGSZ}", "images=8", "--limit", "6", "threads=1"]
@@ -120,7 +120,7 @@ def test_a_whole_benchmark(tiny: SimpleNamespace, tmp_path: Path, capsys: pytest
     assert not any("litert" in what for what in verdicts)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_ultralytics_own_export(tiny: SimpleNamespace, tmp_path: Path) -> None:
     from yoloquant.bridge.checkpoint import load_model
     from yoloquant.bridge.host_model import model_info
@@ -147,7 +147,7 @@ def test_ultralytics_own_export(tiny: SimpleNamespace, tmp_path: Path) -> None:
     np.testing.assert_allclose(runner(image)[0], expected.numpy(), atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_comparison_of_ranges(tiny: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tool, out = _tool("compare_ranges"), tmp_path / "ranges.md"
     arguments = [f"model={tiny.model}", f"data={tiny.data}", f"imgsz={IMGSZ}", "images=8", "limit=6", "threads=1"]

@@ -17,7 +17,7 @@ from tools.bench.pruned import Variant
 from yoloquant.errors import UsageError
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_whole_run_and_its_times_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,7 @@ def _tool() -> ModuleType:
     return module
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_whole_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tool, out = _tool(), tmp_path / "out"
     model, data = checkpoint(tmp_path / "tiny.pt"), write_images(tmp_path / "set")

@@ -36,7 +36,7 @@ def _cost(*seconds: float, images: tuple[int, ...] = (1,), peak: float = 100.0, 
     return Cost(turns, error)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_whole_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     tool, out = _tool(), tmp_path / "out"
     model, data = checkpoint(tmp_path / "tiny.pt"), write_images(tmp_path / "set")
@@ -71,7 +71,7 @@ def test_a_whole_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert "Goals for the default training: step time" in text
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_failing_process_is_described(tmp_path: Path) -> None:
     broken = tmp_path / "broken.pt"
     broken.write_bytes(b"no checkpoint")

@@ -53,7 +53,7 @@ def test_bad_options(tool: ModuleType, arguments: list[str], message: str, capsy
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_measurement(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("litert_torch", reason="the litert extra is not installed")
     from core_models import write_images

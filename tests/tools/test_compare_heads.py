@@ -81,7 +81,7 @@ def test_variants_by_name() -> None:
         tool.variants("weights guessed")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_whole_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import torch
 
