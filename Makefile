@@ -1,5 +1,5 @@
 # make demo: the whole job on an embedded model. make quick: the fast tests. make test: every test. make lint: all checks of tools/check.py.
-# make nightly: what takes too long for every change: older model families, bundles of every device in an environment of its own,
+# make nightly: what takes too long for every change: ExecuTorch's contract, older model families, bundles of every device in an environment of its own,
 # bundles on emulated processors, aarch64 among them (needs Debian's debootstrap and qemu-user-static).
 PYTHON ?= python3.11
 VENV := .venv

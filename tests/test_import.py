@@ -71,7 +71,7 @@ def test_every_public_name_resolves() -> None:
         from yoloquant import quantise  # noqa: F401
 
 
-VERBS = ("analyze", "bench", "export", "load", "plan", "predict", "prune", "quantize", "run", "train", "tune",
+VERBS = ("analyze", "bench", "export", "load", "plan", "predict", "prune", "quantize", "run", "search", "train", "tune",
          "validate", "write_report")  # fmt: skip
 
 

@@ -36,7 +36,7 @@ from yoloquant.runtime.tasks import TaskSpec, spec_of
 USAGE = """\
 usage: python tools/benchmark_tasks.py model=<checkpoint> data=<data yaml, or folder of class folders> [key=value ...]
 
-  targets   onnxruntime,openvino,litert,tensorrt (the last one is simulated)
+  targets   onnxruntime,openvino,litert,tensorrt (the last one is simulated); a precision may follow a colon
   images    calibration images, default 128
   limit     scored images, default all
   imgsz     input size, default the checkpoint's
@@ -111,7 +111,9 @@ def table(result: ValidationResult, task: TaskSpec) -> list[str]:
     """Rows of the table: metrics with their drops in points, and what fidelity is for the task."""
     compared = [t.comparison.intervals for t in result.targets if t.comparison]
     fidelities = [name for name in FIDELITIES if any(name in intervals for intervals in compared)]
-    titles = [m.title for m in task.metrics] + [name.replace("_", " ") for name in fidelities] + ["latency / FP32"]
+    titles = (
+        [m.title for m in task.metrics] + [name.replace("_", " ") for name in fidelities] + ["latency / FP32", "MB"]
+    )
     lines = [f"| | {' | '.join(titles)} |", f"|---|{'---:|' * len(titles)}"]
     lines.append(_row("FP32 (PyTorch)", result.baseline, task, fidelities))
     return lines + [_row(target.target, target, task, fidelities) for target in result.targets]
@@ -131,6 +133,7 @@ def _row(name: str, target: TargetResult, task: TaskSpec, fidelities: Sequence[s
     cells += [f"{intervals[f].value:.3f}" if f in intervals else "" for f in fidelities]
     ratio = target.comparison.latency_ratio if target.comparison else None
     cells.append("" if ratio is None else f"{ratio:.2f}")
+    cells.append(f"{target.size_bytes / 1e6:.2f}" if target.size_bytes else "")
     return f"| {name} | {' | '.join(cells)} |"
 
 

@@ -12,7 +12,21 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import bundle, targets
-    from .api import analyze, bench, export, plan, predict, prune, quantize, run, train, tune, validate, write_report
+    from .api import (
+        analyze,
+        bench,
+        export,
+        plan,
+        predict,
+        prune,
+        quantize,
+        run,
+        search,
+        train,
+        tune,
+        validate,
+        write_report,
+    )
     from .data.calibration_options import CalibrationOptions
     from .errors import YoloquantError
     from .evaluation.results import ValidationResult
@@ -76,6 +90,7 @@ _WHERE = {
     "prune": "api",
     "quantize": "api",
     "run": "api",
+    "search": "api",
     "targets": "",
     "train": "api",
     "tune": "api",
@@ -122,6 +137,7 @@ __all__ = [
     "prune",
     "quantize",
     "run",
+    "search",
     "targets",
     "train",
     "tune",

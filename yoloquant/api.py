@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .runtime.apps.bench_report import Report
     from .runtime.apps.predict_summary import Summary
     from .sensitivity.analyze_options import AnalyzeOptions
+    from .sensitivity.float_search import FloatSearch
+    from .sensitivity.float_search_options import FloatSearchOptions
     from .targets.exports import ExportResult
     from .training.qat.qat_options import QATOptions
     from .training.train import TrainResult
@@ -174,6 +176,27 @@ def analyze(
 
     options = gather(AnalyzeOptions, options, keywords, "analyze", ("data", "options", "progress"))
     return analyzed(model, data=data, options=options, progress=progress)
+
+
+def search(
+    model: Any,
+    *,
+    data: PathLike,
+    options: FloatSearchOptions | None = None,
+    progress: Progress | None = None,
+    **keywords: Any,
+) -> FloatSearch:
+    """Find the smallest set of layers that must stay in float.
+
+    See ``yoloquant.sensitivity.float_search.search_float_layers`` for the arguments and the errors raised;
+    ``**keywords`` are the fields of ``FloatSearchOptions`` one by one: ``scheme="tensorrt", fidelity=0.97`` ...
+    """
+    from .options import gather
+    from .sensitivity.float_search import search_float_layers
+    from .sensitivity.float_search_options import FloatSearchOptions
+
+    options = gather(FloatSearchOptions, options, keywords, "search", ("data", "options", "progress"))
+    return search_float_layers(model, data=data, options=options, progress=progress)
 
 
 def export(

@@ -10,6 +10,7 @@ from typing import Any
 
 from .bridge.checkpoint import load_model
 from .bridge.input_size import square_size
+from .errors import UsageError
 from .evaluation.gate import load_gate
 from .evaluation.results import ValidationResult
 from .evaluation.validate import scored_images, validate
@@ -104,6 +105,11 @@ def run(recipe: Recipe, listener: Listener | None = None) -> RunResult:
     listener = listener or Silent()
     if recipe.train is not None or recipe.prune is not None:
         square_size(recipe.imgsz)
+    if recipe.train is not None and recipe.float_layers:
+        raise UsageError(
+            "float_layers= cannot go with train=, which learns the ranges of every layer of its plan; start from a "
+            "checkpoint that 'yoloquant quantize scheme=portable float_layers=...' wrote"
+        )
     targets = resolve(recipe.targets)  # what can be refused is refused before hours of work
     load_gate(recipe.validation.gate)
     folder = output_folder(output_of(recipe))

@@ -106,6 +106,10 @@ class Recipe(BaseModel):
     output: PathOrNone = option(default=None, help="folder for the results; one beside the checkpoint if not given")
     calibration: SampleOptions = option(default_factory=SampleOptions, help="which images calibrate")
     ranges: CalibrationRecipe = option(default_factory=CalibrationRecipe, help="which algorithm finds which range")
+    float_layers: Names = option(
+        default=(),
+        help="layers that stay in float where the runtime can mix, separated by commas; patterns with * are allowed",
+    )
     prune: PrunePart | None = option(
         default=None, help="prune and fine-tune first: the share of the multiplications to remove", flat="prune"
     )
@@ -137,6 +141,7 @@ class Recipe(BaseModel):
             imgsz=self.imgsz,
             calibration=self.calibration_options,
             ranges=self.ranges,
+            float_layers=self.float_layers,
             allow_unsafe=self.allow_unsafe,
         )
 

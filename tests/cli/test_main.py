@@ -327,6 +327,7 @@ def test_export_of_a_quantized_checkpoint(calls: Calls, tmp_path: Path) -> None:
         (["scheme=litert"], "scheme="),
         (["images=9", "seed=1"], "images=, seed="),
         (["range_score=mse"], "range_score="),
+        (["data=d.yaml", "float_layers=model.0"], "float_layers="),
         (["data=d.yaml", "imgsz=64"], "imgsz="),
     ],
 )
@@ -348,6 +349,7 @@ def test_what_a_quantized_checkpoint_leaves_nothing_to_do_for_is_refused(
         (["analyze", "m.pt", "data=d", "weight_bits=4"], "kind=quant"),
         (["analyze", "m.pt", "data=d", "kind=quant", "ratios=0.5"], "kind=prune"),
         (["run", "model=m.pt", "data=d", "train=fast", "scheme=litert"], "the scheme that is trained"),
+        (["run", "model=m.pt", "data=d", "train=fast", "float_layers=model.0"], "start from a checkpoint"),
     ],
 )
 def test_options_that_change_nothing_are_refused(
@@ -388,3 +390,25 @@ def test_failed_exports_are_shown(
     calls.verdict = Verdict.ERROR
     assert cli.main(["run", "model=m.pt", "data=d.yaml", "targets=litert"]) == 4
     assert "failed litert: no luck" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("met", "code"), [(True, 0), (False, 1)])
+def test_a_search_saves_what_meets_the_budget(
+    calls: Calls,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    met: bool,
+    code: int,
+) -> None:
+    saved = SimpleNamespace(save=lambda path: path)
+    found = SimpleNamespace(
+        met=met, scheme="tensorrt", summary=lambda: "the summary", to_dict=lambda: {"met": met}, artifact=saved
+    )
+    monkeypatch.setattr(api, "search", calls.take("search", lambda: found))
+    assert cli.main(["search", "m.pt", "data=d.yaml", "scheme=tensorrt", "fidelity=0.9", "share=0.03"]) == code
+    options = calls["search"]["options"]
+    assert (options.scheme, options.fidelity, options.share, options.map_drop) == ("tensorrt", 0.9, 0.03, None)
+    assert json.loads((tmp_path / "m_float_layers.json").read_text()) == {"met": met}
+    printed = capsys.readouterr().out
+    assert "the summary" in printed and ("saved m_int8.pt" in printed) is met

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from conformance_suite import TargetConformance
 
 from yoloquant import targets
@@ -55,6 +56,14 @@ class TestEthosU(TargetConformance):
             "tiny-ethosu-u85-512.tflite",
             "tiny-ethosu-u85-512_vela.tflite",
         ]
+
+
+@pytest.mark.nightly  # its exporter takes half a minute each time; tests/targets/executorch has a smaller network
+class TestExecuTorch(TargetConformance):
+    """XNNPACK's integer kernels, see LiteRT; its SiLU is computed in float."""
+
+    name = "executorch"
+    agreement = 2**0.5
 
 
 def test_every_target_inherits_the_suite() -> None:

@@ -21,6 +21,7 @@ from conformance_models import IMGSZ, NAMES, content
 from yoloquant import targets
 from yoloquant.errors import MissingExtraError, OutputError, PlanError
 from yoloquant.quantization.artifact import Artifact
+from yoloquant.quantization.float_layers import leave_float
 from yoloquant.quantization.scheme import Scheme
 from yoloquant.quantization.simulate import simulate
 from yoloquant.runtime.core.runner import Runner
@@ -29,6 +30,7 @@ from yoloquant.types import ExportedModel, HeadLayout
 
 EXTRAS = Path(__file__).resolve().parents[2] / "pyproject.toml"
 STEM = "tiny"
+FLOAT_LAYERS = ("model.1", "model.10.cv3.0*")  # a convolution among others, and the score branch of a level
 
 
 class TargetConformance:
@@ -200,6 +202,25 @@ class TargetConformance:
         with _closing(target.load(exported_float, threads=1)) as runner:
             got = np.concatenate([runner(image)[0] for image in images])
         np.testing.assert_allclose(got, _run(tiny_artifact.graph.module, images), rtol=1e-3, atol=1e-3)
+
+    def test_layers_left_in_float(
+        self, target: Target, tiny_artifact: Artifact, images: list[np.ndarray], tmp_path: Path
+    ) -> None:
+        """The plan's float layers are executed as simulated, or refused by their names before any work starts."""
+        graph, scheme = tiny_artifact.graph, target.scheme
+        plan = leave_float(graph, tiny_artifact.plan_for(scheme), FLOAT_LAYERS)
+        artifact = replace(tiny_artifact, plans={**tiny_artifact.plans, scheme.name: plan})
+        if not target.capabilities.float_layers:
+            with pytest.raises(PlanError, match=r"leaves model\.1, .* in float"):
+                target.check(artifact)
+            return
+        exported = target.export(artifact, tmp_path, STEM)
+        _same_ranges(target.read_scales(exported), artifact, target, plan.points)
+        simulated = simulate(graph, plan, bias=artifact.bias_for(scheme))
+        with _closing(target.load(exported, threads=1)) as runner:
+            got = np.concatenate([runner(image)[0] for image in images])
+        want, exact = _run(simulated, images), _run(graph.module, images)
+        assert np.abs(got - want).mean() <= self.agreement * np.abs(want - exact).mean()
 
     @pytest.mark.parametrize("precision", ["fp16", "dynamic", "weights"])
     def test_other_precisions_lose_less_than_int8(

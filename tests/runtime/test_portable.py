@@ -20,7 +20,7 @@ ALLOWED = {"numpy", "cv2"}
 """What may be imported when a module is, besides the standard library."""
 LATER = {
     "ai_edge_litert", "tflite_runtime", "onnxruntime", "openvino", "tensorrt", "pycuda", "cuda", "yaml", "psutil",
-    "scipy",
+    "scipy", "torch",
 }  # fmt: skip
 """What may be imported inside functions: the runtimes, and what a device need not have."""
 

@@ -48,6 +48,11 @@ VERBS = (
         "yoloquant analyze best.pt data=coco128.yaml ratios=0.25,0.5",
     ),
     Verb(
+        "search",
+        "Find the smallest set of layers that must stay in float for a fidelity or a loss of mAP, and save that plan.",
+        "yoloquant search best.pt data=coco128.yaml scheme=tensorrt fidelity=0.97",
+    ),
+    Verb(
         "predict",
         "Detect in a camera, stream, video or images with an exported model; show or write what was found.",
         "yoloquant predict best_exports/best_openvino_model source=0 output=found.mp4",

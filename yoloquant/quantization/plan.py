@@ -112,12 +112,14 @@ class Plan:
         imgsz: Input height and width of the traced graph.
         points: Weights and activations in execution order.
         notes: What a person should know, for instance which layers stay float and why.
+        float_layers: Layers that somebody left in float although the scheme would quantize them.
     """
 
     scheme: str
     imgsz: tuple[int, int]
     points: tuple[Point, ...]
     notes: tuple[str, ...] = field(default=())
+    float_layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # everything finds points by name, and a second one would be lost in silence
@@ -186,13 +188,14 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON and checkpoints."""
-        return {
+        data = {
             "version": PLAN_VERSION,
             "scheme": self.scheme,
             "imgsz": list(self.imgsz),
             "notes": list(self.notes),
             "points": [p.to_dict() for p in self.points],
         }
+        return {**data, "float_layers": list(self.float_layers)} if self.float_layers else data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
@@ -206,8 +209,9 @@ class Plan:
                 raise PlanError(f"plan version {data['version']} is not supported; this release reads {PLAN_VERSION}")
             points = tuple(Point.from_dict(p) for p in data["points"])
             height, width = data["imgsz"]
+            floats = tuple(str(name) for name in data.get("float_layers", ()))
             # checkpoints are untrusted: every value is converted, so that damage shows here and not in an export
-            return cls(str(data["scheme"]), (int(height), int(width)), points, tuple(data["notes"]))
+            return cls(str(data["scheme"]), (int(height), int(width)), points, tuple(data["notes"]), floats)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
             raise PlanError(f"this is not a quantization plan: {exc!r}") from exc
 
@@ -228,7 +232,8 @@ class Plan:
         head = f"plan '{self.scheme}' at {self.imgsz[0]}x{self.imgsz[1]}: "
         head += f"{len(self.weights)} weight and {len(self.activations)} activation points"
         rows = [_row(p) for p in self.points]
-        return "\n".join([head, *rows, *(f"note: {n}" for n in self.notes)])
+        floats = [f"left in float: {', '.join(self.float_layers)}"] if self.float_layers else []
+        return "\n".join([head, *rows, *floats, *(f"note: {n}" for n in self.notes)])
 
 
 def _row(point: Point) -> str:

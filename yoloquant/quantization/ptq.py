@@ -24,6 +24,7 @@ from .bias_overflow import with_bias_room
 from .calibrate import GRADIENT_IMAGES, Observations, Solver, observe, solve_plan
 from .calibration_audit import CalibrationAudit, ImageStatistics, audit
 from .calibration_memory import CalibrationMemory
+from .float_layers import leave_float
 from .importers.modelopt import take_over
 from .plan import Plan
 from .quantize_options import QuantizeOptions
@@ -137,6 +138,7 @@ def _plans(
     plans, added = _with_learned(graph, model, schemes, plans)
     if added:
         known |= {"qat": model.state["provenance"].get("qat", {}), "calibrated_after_training": added}
+    plans = tuple(leave_float(graph, p, options.float_layers) for p in plans)
     if options.points is not None:
         choose = partial(options.points, graph)
         plans = tuple(p.with_specs(choose) for p in plans)

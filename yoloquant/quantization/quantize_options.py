@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..data.calibration_options import CalibrationOptions
-from ..options import IMGSZ, UNSAFE, ImageSize, option, option_model
+from ..options import IMGSZ, UNSAFE, ImageSize, Names, option, option_model
 from .range_options import CalibrationRecipe
 
 
@@ -26,6 +26,11 @@ class QuantizeOptions:
     native_ranges: bool = option(
         default=True,
         help="take over the ranges of a checkpoint that Ultralytics' own QAT made; without this it is calibrated anew",
+    )
+    float_layers: Names = option(
+        default=(),
+        help="layers that stay in float, separated by commas; patterns with * are allowed, for instance "
+        "model.23.cv3*. Names are those of 'yoloquant analyze kind=quant'",
     )
     points: Any = option(
         default=None,

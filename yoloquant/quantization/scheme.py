@@ -144,10 +144,11 @@ def adapt(graph: Graph, plan: Plan, scheme: Scheme) -> Plan:
     """
     if plan.scheme == scheme.name:
         return plan
+    from .float_layers import leave_float
     from .observers import compute_weight_qparams  # brings torch, which listing a runtime's rules does without
     from .range_options import Algorithm
 
-    derived = derive(graph, scheme)
+    derived = leave_float(graph, derive(graph, scheme), plan.float_layers)
     points = []
     for point in derived.points:
         known = plan.by_name.get(point.name)

@@ -12,6 +12,7 @@ from ..evaluation.torch_runner import TorchRunner
 from ..quantization.artifact import Artifact
 from ..quantization.bias_overflow import with_bias_room
 from ..quantization.calibrate import observe, solve_plan
+from ..quantization.float_layers import layer_of
 from ..quantization.plan import Plan, Point, PointKind
 from ..quantization.qparams import QuantSpec
 from ..quantization.scheme import Scheme, derive
@@ -23,7 +24,6 @@ from .raw_outputs import GraphDistance
 from .score import Scorer
 
 QUANTIZE = "quantize"
-_INSIDE = (".conv", ".act", ".bn", ".default_act")
 
 
 class QuantSubject:
@@ -67,14 +67,6 @@ class QuantSubject:
             return self._distance(module)
         assert self._scorer is not None
         return self._scorer(TorchRunner(module, self._artifact.info))
-
-
-def layer_of(point: str) -> str:
-    """The layer that a point belongs to: a block's convolution and activation are one."""
-    path = point.split(":", 1)[0]
-    for suffix in _INSIDE:
-        path = path.removesuffix(suffix)
-    return path
 
 
 def calibrated(artifact: Artifact, scheme: Scheme, images: Iterable[np.ndarray], options: AnalyzeOptions) -> Plan:

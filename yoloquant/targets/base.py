@@ -51,12 +51,14 @@ class Capabilities:
         runs_here: Whether artifacts run on the machine that builds them (TensorRT's are simulated instead).
         timed_here: Whether the time of an artifact on this machine says anything about the device that it is for; an
             Edge TPU's runs here, on a processor that it is not for.
+        float_layers: Whether an integer artifact may have layers that compute in float.
         channel_multiple: Pruned layers keep a multiple of so many channels, or they get slower instead of faster.
     """
 
     tasks: tuple[Task, ...] = (Task.DETECT,)
     runs_here: bool = True
     timed_here: bool = True
+    float_layers: bool = True
     channel_multiple: int = 8
 
 

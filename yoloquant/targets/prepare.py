@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # listing targets imports this package, and must load no torc
     from ..quantization.quantize_options import QuantizeOptions
     from ..types import Progress
 
-FIXED = ("imgsz", "scheme", "native_ranges")
+FIXED = ("imgsz", "scheme", "native_ranges", "float_layers")
 """Options that a quantized checkpoint has decided already."""
 
 

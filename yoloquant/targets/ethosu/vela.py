@@ -91,6 +91,23 @@ def compile_for(accelerator: Accelerator, content: bytes, *, seconds: float = SE
     Raises:
         TargetError: Vela failed, or leaves operators on the CPU; the message names them.
     """
+    network = run_vela(accelerator, content, seconds=seconds)
+    if network.report.on_cpu:
+        few = ", ".join(f"{kind} ({name})" for kind, name in network.report.on_cpu[:_SHOWN])
+        raise TargetError(
+            f"{len(network.report.on_cpu)} operators stay on the CPU of an Ethos-{accelerator.name.upper()}: {few}; "
+            "replace attention by convolutions first (prepare the model with 'attention'), or choose another "
+            "accelerator"
+        )
+    return network
+
+
+def run_vela(accelerator: Accelerator, content: bytes, *, seconds: float = SECONDS) -> CompiledNetwork:
+    """The same, whatever stays on the CPU.
+
+    Raises:
+        TargetError: Vela failed.
+    """
     with tempfile.TemporaryDirectory(prefix="yoloquant-vela-") as name:
         folder = Path(name)
         source = folder / "model.tflite"
@@ -102,14 +119,7 @@ def compile_for(accelerator: Accelerator, content: bytes, *, seconds: float = SE
         result = compiled.read_bytes()
         with summary.open(newline="", encoding="utf-8") as lines:
             row = list(csv.DictReader(lines))[-1]
-    report = read_report(accelerator, len(Flatbuffer(content).ops), result, row)
-    if report.on_cpu:
-        few = ", ".join(f"{kind} ({name})" for kind, name in report.on_cpu[:_SHOWN])
-        raise TargetError(
-            f"{len(report.on_cpu)} operators stay on the CPU of an Ethos-{accelerator.name.upper()}: {few}; replace "
-            "attention by convolutions first (prepare the model with 'attention'), or choose another accelerator"
-        )
-    return CompiledNetwork(result, report)
+    return CompiledNetwork(result, read_report(accelerator, len(Flatbuffer(content).ops), result, row))
 
 
 def read_report(accelerator: Accelerator, operators: int, compiled: bytes, row: dict[str, str]) -> VelaReport:

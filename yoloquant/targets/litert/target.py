@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ...errors import TargetError
+from ...errors import PlanError, TargetError
 from ...io import atomic_path
 from ...types import ExportedModel, HeadLayout, Task
 from ..base import DYNAMIC, FP16, FP32, INT8, WEIGHTS, Capabilities, Target
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .build import ConvertedModel, Variant
 
 logger = logging.getLogger(__name__)
+_SHOWN = 4
 
 NOTES = {
     FP16: ("stored in float16; a CPU computes in float32 (measured here), the GPU delegate in float16",),
@@ -57,7 +58,7 @@ class LiteRTTarget(Target):
         WEIGHTS: "int8 weights, computed in float32",
     }
     box_unit: ClassVar[str] = "fractions of the input"
-    capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task))
+    capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task), float_layers=False)
     raw: ClassVar[bool] = False
     input_type: ClassVar[str] = "float32"
 
@@ -67,7 +68,7 @@ class LiteRTTarget(Target):
         Raises:
             MissingExtraError: A package is missing.
             TargetError: The task is not supported.
-            PlanError: There is no plan, or the head is not one that can be cut into levels.
+            PlanError: There is no plan, it leaves layers in float, or the head is not one that can be cut into levels.
         """
         self.require()
         task = artifact.info.task
@@ -79,7 +80,13 @@ class LiteRTTarget(Target):
             )
         from .build import head_levels
 
-        self.plan(artifact)
+        plan = self.plan(artifact)
+        if plan is not None and plan.float_layers and not self.capabilities.float_layers:
+            raise PlanError(
+                f"target '{self.name}' computes in integers throughout, and plan '{plan.scheme}' leaves "
+                f"{', '.join(plan.float_layers[:_SHOWN])} in float; quantize without float_layers=, or export to a "
+                "runtime that mixes both (onnxruntime, openvino, tensorrt, executorch)"
+            )
         head_levels(artifact.graph)
 
     @property

@@ -1,0 +1,95 @@
+"""The smallest set of layers in float: found without hints where one layer is spoiled, and refused where none helps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from core_models import tiny_artifact, write_images
+
+import yoloquant
+from yoloquant.errors import PlanError, UsageError
+from yoloquant.quantization.artifact import Artifact
+from yoloquant.quantization.plan import Plan
+from yoloquant.quantization.qparams import QParams
+from yoloquant.sensitivity.float_search import FloatSearch, multiplications, search_float_layers
+from yoloquant.sensitivity.float_search_options import FloatSearchOptions
+from yoloquant.targets import get
+
+SPOILED = "model.3"  # everything behind it depends on it alone
+SCHEME = "onnxruntime"
+
+
+def spoiled(artifact: Artifact) -> Artifact:
+    """The artifact with the weights of one layer on a grid so coarse that most of them round to 0."""
+    plan = artifact.plan_for(get(SCHEME).scheme)
+    point = plan.by_name[f"{SPOILED}.conv:weight"]
+    assert point.params is not None
+    coarse = QParams(point.params.scale * 100, point.params.zero_point)
+    points = tuple(replace(p, params=coarse) if p.name == point.name else p for p in plan.points)
+    return replace(artifact, plans={SCHEME: replace(plan, points=points)})
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("set"), train=10, val=6)
+
+
+def options(**changes: object) -> FloatSearchOptions:
+    return FloatSearchOptions(**{"scheme": SCHEME, "images": 6, "ranking_images": 3, "share": 0.5, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path) -> float:
+    """Fidelity of the plan before it is spoiled."""
+    found = search_float_layers(tiny_artifact(), data=data, options=options(fidelity=0.0))
+    assert found.met and found.best is found.whole and not found.best.layers
+    assert found.whole.fidelity is not None
+    return found.whole.fidelity
+
+
+@pytest.fixture(scope="module")
+def found(data: Path, whole: float) -> FloatSearch:
+    return search_float_layers(spoiled(tiny_artifact()), data=data, options=options(fidelity=0.6 * whole))
+
+
+def test_the_spoiled_layer_is_found_without_hints(found: FloatSearch, whole: float) -> None:
+    assert found.whole.fidelity is not None and found.whole.fidelity < 0.6 * whole, "nothing was spoiled"
+    assert found.met and found.best.layers == (SPOILED,), found
+    assert found.gains[0][0] == SPOILED and found.gains[0][1] > 2 * found.gains[1][1]
+    macs = multiplications(tiny_artifact().graph)
+    assert found.best.share == pytest.approx(macs[SPOILED] / sum(macs.values()))
+    assert SPOILED in found.summary() and "found: 1 layers" in found.summary()
+
+
+def test_the_plan_is_saved_and_exported(found: FloatSearch, tmp_path: Path) -> None:
+    assert found.artifact.plans[SCHEME].float_layers == (SPOILED,)
+    artifact = Artifact.load(found.artifact.save(tmp_path / "tiny_int8.pt"))
+    plan: Plan = artifact.plans[SCHEME]
+    assert plan.float_layers == (SPOILED,) and f"{SPOILED}.conv:weight" not in plan.by_name
+    json.dumps(found.to_dict())
+
+
+def test_what_nothing_within_the_share_meets(data: Path, whole: float) -> None:
+    impossible = options(fidelity=1.0, share=0.02)
+    found = search_float_layers(spoiled(tiny_artifact()), data=data, options=impossible)
+    assert not found.met and found.best.share <= 0.02
+    assert "not enough" in found.summary() or "helps" in found.summary()
+
+
+def test_bad_requests(data: Path) -> None:
+    with pytest.raises(UsageError, match="a search needs a budget"):
+        yoloquant.search(tiny_artifact(), data=data, fidelity=None)
+    with pytest.raises(UsageError, match="names 2 schemes; search for one at a time"):
+        yoloquant.search(tiny_artifact(), data=data, scheme="portable,openvino")
+    with pytest.raises(UsageError, match="share"):
+        yoloquant.search(tiny_artifact(), data=data, share=0)
+
+
+def test_layers_are_named_at_quantization(data: Path) -> None:
+    with pytest.raises(PlanError, match=r"float_layers='model\.99' matches none"):
+        yoloquant.quantize(
+            tiny_artifact().model.module, data=data, scheme="portable", imgsz=64, images=8, float_layers="model.99"
+        )

@@ -1,0 +1,48 @@
+"""``yoloquant search``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ...io import atomic_path, output_folder
+from ...options import PathOrNone, Text, option, option_model
+from ...sensitivity.float_search_options import FloatSearchOptions
+from ..parser import Call
+from ..progress import bar
+
+
+@option_model
+class SearchCall:
+    """What is searched, on what."""
+
+    model: Text = option(help="trained checkpoint (.pt), plain or quantized")
+    data: Text = option(help="data yaml, or a folder of images unless map_drop is given")
+    output: PathOrNone = option(default=None, help="folder for the result; the checkpoint's own if not given")
+
+
+PARTS = (SearchCall, FloatSearchOptions)
+
+
+def run(call: Call) -> int:
+    """Search, save the plan, and say how to go on; 1 if nothing within the share meets the budget."""
+    from ... import api
+
+    own = call[SearchCall]
+    model = Path(own.model)
+    with bar("searching") as progress:
+        found = api.search(own.model, data=own.data, options=call[FloatSearchOptions], progress=progress)
+    folder = output_folder(own.output or model.parent)
+    stem = model.stem.removesuffix("_int8")
+    listing = folder / f"{stem}_float_layers.json"
+    with atomic_path(listing) as temporary:
+        temporary.write_text(json.dumps(found.to_dict(), indent=1))
+    print(found.summary())
+    print(f"saved {listing}: every plan that was measured")
+    if not found.met:
+        print("nothing was saved to export: raise share=, lower the budget, or train with 'yoloquant train'")
+        return 1
+    path = found.artifact.save(folder / f"{stem}_int8.pt")
+    print(f"saved {path}: plan '{found.scheme}' with these layers in float")
+    print(f"next: yoloquant export {path} targets={found.scheme}")
+    return 0

@@ -1,0 +1,100 @@
+"""Leave layers of a plan in float: those that a runtime can compute between its integer ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from ..errors import PlanError
+from ..graph.trace import PASSING, Graph
+from ..runtime.core.nearest import closest
+from .plan import Plan, Point, PointKind, Site
+
+_INSIDE = (".conv", ".act", ".bn", ".default_act")
+
+
+def layer_of(name: str) -> str:
+    """The layer that a point or an operation belongs to: a block's convolution and activation are one."""
+    path = name.split(":", 1)[0]
+    for suffix in _INSIDE:
+        path = path.removesuffix(suffix)
+    return path
+
+
+def layers_of(graph: Graph) -> tuple[str, ...]:
+    """Names of all layers in front of the decode, in execution order."""
+    return tuple(dict.fromkeys(layer for op in graph.body() if (layer := layer_of(op.name))))
+
+
+def matched(graph: Graph, patterns: Iterable[str]) -> tuple[str, ...]:
+    """Layers that patterns name, in execution order.
+
+    Args:
+        graph: The canonical graph.
+        patterns: Names as ``yoloquant analyze kind=quant`` prints them; ``*`` stands for anything.
+
+    Raises:
+        PlanError: A pattern matches nothing.
+    """
+    known, patterns = layers_of(graph), tuple(patterns)
+    for pattern in patterns:
+        if not any(fnmatchcase(layer, pattern) for layer in known):
+            near = closest(pattern, known)
+            hint = f"; did you mean '{near}'?" if near else f"; they are {', '.join(known[:4])} ... {known[-1]}"
+            raise PlanError(f"float_layers='{pattern}' matches none of the model's {len(known)} layers{hint}")
+    return tuple(layer for layer in known if any(fnmatchcase(layer, p) for p in patterns))
+
+
+def leave_float(graph: Graph, plan: Plan, patterns: Sequence[str]) -> Plan:
+    """A copy of a plan without the points of some layers.
+
+    The layers' weights stay float, and so do their operands where nothing else reads those as integers; a result that
+    an integer operation reads on keeps its point.
+
+    Args:
+        graph: The canonical graph.
+        plan: A plan derived from it, calibrated or not.
+        patterns: Which layers, see ``matched``; those that the plan leaves in float already stay there.
+
+    Raises:
+        PlanError: A pattern matches nothing, or nothing would be quantized.
+    """
+    if not patterns:
+        return plan
+    chosen = matched(graph, patterns)
+    layers = set(chosen) | set(plan.float_layers)
+    floats = {op.name for op in graph.body() if layer_of(op.name) in layers and op.kind not in PASSING}
+    points = tuple(kept for point in plan.points if (kept := _without(graph, point, layers, floats)) is not None)
+    if not any(p.kind is PointKind.WEIGHT for p in points):
+        raise PlanError(
+            f"float_layers={','.join(patterns)} leaves nothing of plan '{plan.scheme}' to quantize; name fewer layers, "
+            "or export precision fp32"
+        )
+    ordered = tuple(layer for layer in layers_of(graph) if layer in layers)
+    return replace(plan, points=points, float_layers=ordered)
+
+
+def _without(graph: Graph, point: Point, layers: set[str], floats: set[str]) -> Point | None:
+    if point.kind is PointKind.WEIGHT:
+        return None if layer_of(point.name) in layers else point
+    sites = tuple(kept for site in point.sites if (kept := _left(graph, site, floats)) is not None)
+    return replace(point, sites=sites) if sites else None
+
+
+def _left(graph: Graph, site: Site, floats: set[str]) -> Site | None:
+    """A site with the readers that want integers; None if there are none."""
+    readers = site.consumers or graph.users[site.tensor]
+    left = tuple(r for r in readers if _wants_integers(graph, r, floats))
+    inner = site.tensor in floats and all(graph.ops[r].tail for r in left)
+    if not left or inner:
+        return None
+    return site if len(left) == len(readers) else Site(site.tensor, left)
+
+
+def _wants_integers(graph: Graph, reader: str, floats: set[str]) -> bool:
+    """Whether a reader computes in integers; one that only moves values does if one behind it does."""
+    op = graph.ops[reader]
+    if op.kind in PASSING and not op.tail:
+        return any(_wants_integers(graph, r, floats) for r in graph.users[reader])
+    return reader not in floats
