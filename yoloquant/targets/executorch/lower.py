@@ -157,7 +157,9 @@ def double_by_copies(module: fx.GraphModule) -> None:
 def _joined(module: fx.GraphModule, source: fx.Node, like: fx.Node, shape: list[int], dim: int) -> fx.Node:
     """A tensor in another shape, joined with itself; every result on the grid of a quantize node."""
     reshaped = _on_grid(module, aten.reshape.default, (source, shape), like)
-    return _on_grid(module, aten.cat.default, ([reshaped, reshaped], dim), like)
+    # the partitioner counts different operands (1.5.1): one tensor twice would be too few for its concat
+    again = module.graph.call_function(PER_TENSOR[1], reshaped.args)
+    return _on_grid(module, aten.cat.default, ([reshaped, again], dim), like)
 
 
 def _on_grid(module: fx.GraphModule, target: Any, arguments: tuple[Any, ...], like: fx.Node) -> fx.Node:
