@@ -101,7 +101,8 @@ class Comparer:
         """Accuracy of one model; None without labels."""
         if not self.evaluation.data.labelled:
             return None
-        scores, weights = self._label_scores(name), self.weights[:1]
+        # row 0 of what the comparison needs anyway, and keeps
+        scores, weights = self._label_scores(name), self.weights
         values = {key: float(value[0]) for key, value in scores.values(weights).items()}
         strict, loose = (metric.name for metric in self.evaluation.task.metrics[:2])
         return Accuracy(

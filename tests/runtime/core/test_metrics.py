@@ -11,9 +11,10 @@ from metrics_cases import random_case
 from yoloquant.runtime.core.detections import Detections
 from yoloquant.runtime.core.matching import IGNORED, RIGHT, Matches, Truth
 from yoloquant.runtime.core.metrics import (
+    RECALLS,
     ap_table,
-    average_precision,
     class_scores,
+    grid_below,
     per_size_map,
     stable_order,
 )
@@ -75,8 +76,9 @@ def test_rows_of_weights_are_independent_of_each_other(monkeypatch: pytest.Monke
     scores = class_scores(found, matches, truths)
     weights = np.random.default_rng(0).integers(0, 4, (7, 10)).astype(float)
     together = ap_table(scores, weights).ap
-    monkeypatch.setattr("yoloquant.runtime.core.metrics.CHUNK", 10)
-    np.testing.assert_allclose(together, ap_table(scores, weights).ap, atol=1e-12)
+    for name, value in (("BLOCK", 3), ("ELEMENTS", 1), ("_FEW", 0)):
+        monkeypatch.setattr(f"yoloquant.runtime.core.metrics.{name}", value)
+        np.testing.assert_allclose(together, ap_table(scores, weights).ap, atol=1e-12)
     for i, row in enumerate(weights):
         np.testing.assert_allclose(together[i], ap_table(scores, row[None]).ap[0], atol=1e-12)
 
@@ -101,12 +103,31 @@ def test_ignored_detections_count_neither_way() -> None:
     assert recall > 0
 
 
+def test_recalls_below_are_counted_as_a_search_would() -> None:
+    """Also where a recall is a grid point, as right/total of a hundred objects is."""
+    total = np.repeat(np.arange(1, 301), 301)
+    recall = np.minimum(np.tile(np.arange(301), 300), total) / total
+    np.testing.assert_array_equal(grid_below(recall), np.searchsorted(RECALLS, recall, side="left"))
+
+
+def test_ignored_detections_count_neither_way_in_resamples() -> None:
+    """A row alone and a row among others go through different sums."""
+    found, matches, truths = random_case(7, 9, 6)
+    for m in matches:
+        m.status[:, 1] = np.where(np.random.default_rng(1).random(m.status[:, 1].shape) < 0.3, IGNORED, m.status[:, 0])
+    weights = np.random.default_rng(2).integers(0, 3, (5, 9)).astype(float)
+    scores = class_scores(found, matches, truths, size=0)
+    together = ap_table(scores, weights).ap
+    for i, row in enumerate(weights):
+        np.testing.assert_allclose(together[i], ap_table(scores, row[None]).ap[0], atol=1e-12)
+
+
 def test_classes_without_detections_score_zero() -> None:
     truth = Truth(np.zeros((2, 4)), np.array([1, 1]), np.zeros(2, dtype=np.int64))
     nothing = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, dtype=np.int64))
     empty = Matches(np.zeros((0, 4, 10), dtype=np.uint8), np.zeros(0, dtype=np.int64), np.zeros(0))
     scores = class_scores([nothing], [empty], [truth])
-    assert average_precision(scores[1], np.ones((1, 1))).tolist() == [[0.0] * 10]
+    assert ap_table(scores, np.ones((1, 1))).ap.tolist() == [[[0.0] * 10]]
 
 
 def test_ties_keep_the_order_of_the_images() -> None:

@@ -8,18 +8,24 @@ is then a sum over right detections instead of over all detections, and exactly 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..device.processors import cpu_threads
 from .detections import Detections
 from .matching import IGNORED, IOU_THRESHOLDS, RIGHT, SIZES, Matches, Truth
 
 RECALLS = np.linspace(0, 1, 101)
 EPSILON = 1e-16
-CHUNK = 4_000_000
-"""Weights held at once while accumulating; bounds memory on large data sets."""
+BLOCK = 256
+"""Rows of weights at once: their columns of the few images of a class stay in a processor's cache."""
+ELEMENTS = 1 << 16
+"""Numbers that one step of an AP works on, for the same reason."""
+_FEW = 256
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class ClassScores:
     Attributes:
         images: Index of the image of each detection, (n,).
         status: uint8 (n, thresholds): wrong, right or ignored.
-        truths: Number of truths in each image, (images,).
+        truths: Index of the image of each truth, (m,).
     """
 
     images: np.ndarray
@@ -47,8 +53,34 @@ def stable_order(confidence: np.ndarray) -> np.ndarray:
     return np.argsort(-confidence, kind="stable")
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """One model's detections on all images in the order that AP goes through them.
+
+    Attributes:
+        images: Index of the image of each detection, (n,).
+        rows: By class, indices of its detections by falling score.
+    """
+
+    images: np.ndarray
+    rows: dict[int, np.ndarray]
+
+    @classmethod
+    def of(cls, found: Sequence[Detections], order: Callable[[np.ndarray], np.ndarray] = stable_order) -> Ranked:
+        """Rank detections.
+
+        Args:
+            found: Detections per image.
+            order: Sorts confidences (n,) into indices by falling confidence.
+        """
+        images = np.repeat(np.arange(len(found)), [len(item) for item in found])
+        rank = order(np.concatenate([item.confidence for item in found]) if found else np.zeros(0))
+        label = np.concatenate([item.class_id for item in found]) if found else np.zeros(0, dtype=np.int64)
+        return cls(images, {c: rank[rows] for c, rows in _by_class(label[rank]).items()})
+
+
 def class_scores(
-    found: Sequence[Detections],
+    found: Sequence[Detections] | Ranked,
     matches: Sequence[Matches],
     truths: Sequence[Truth],
     *,
@@ -58,106 +90,165 @@ def class_scores(
     """Collect per class what AP needs, for every class that has truths.
 
     Args:
-        found: Detections per image.
+        found: Detections per image, or what ``Ranked.of`` made of them.
         matches: Their matches per image.
         truths: Ground truth per image.
         size: Index into SIZES, or None for all sizes.
         order: Sorts confidences (n,) into indices by falling confidence.
     """
     index = 0 if size is None else size + 1
-    lengths = [len(item) for item in found]
-    image = np.repeat(np.arange(len(found)), lengths)
-    score = np.concatenate([item.confidence for item in found]) if found else np.zeros(0)
-    label = np.concatenate([item.class_id for item in found]) if found else np.zeros(0, dtype=np.int64)
+    ranked = found if isinstance(found, Ranked) else Ranked.of(found, order)
     steps = len(IOU_THRESHOLDS)
     status = np.concatenate([m.status[:, index] for m in matches]) if matches else np.zeros((0, steps), dtype=np.uint8)
-    rank = order(score)
-    image, label, status = image[rank], label[rank], status[rank]
     counted = [t.classes if size is None else t.classes[t.sizes == size] for t in truths]
-    present = np.unique(np.concatenate(counted)) if counted else np.zeros(0, dtype=np.int64)
+    whose = np.repeat(np.arange(len(counted)), [len(c) for c in counted])
+    classes = np.concatenate(counted) if counted else np.zeros(0, dtype=np.int64)
+    none = np.zeros(0, dtype=np.int64)
     result = {}
-    for cls in present.tolist():
-        rows = np.flatnonzero(label == cls)
-        per_image = np.array([np.count_nonzero(c == cls) for c in counted], dtype=np.float64)
-        result[cls] = ClassScores(image[rows], status[rows], per_image)
+    for cls, truth in _by_class(classes).items():
+        rows = ranked.rows.get(cls, none)
+        result[cls] = ClassScores(ranked.images[rows], status[rows], whose[truth])
     return result
 
 
-def average_precision(scores: ClassScores, weights: np.ndarray) -> np.ndarray:
-    """AP of one class at every IoU threshold for each row of image weights.
+def _by_class(labels: np.ndarray) -> dict[int, np.ndarray]:
+    """Ascending indices of each class among labels (n,), by class in ascending order."""
+    few = len(labels) and labels.min() >= 0 and labels.max() < 1 << 16
+    order = np.argsort(labels.astype(np.uint16) if few else labels, kind="stable")  # a radix sort for 16 bits
+    classes, first = np.unique(labels[order], return_index=True)
+    return dict(zip(classes.tolist(), np.split(order, first[1:])))
 
-    An image of weight w counts like w copies of it; weights of 1 give the AP that Ultralytics prints.
+
+class _ClassAp:
+    """Everything about a class that is the same for every row of weights.
 
     Args:
         scores: The class.
-        weights: float64 (replicates, images).
-
-    Returns:
-        float64 (replicates, thresholds); NaN where the class has no truth in a replicate.
+        many: Whether there are many rows of weights.
     """
-    total = weights @ scores.truths
-    result = np.zeros((len(weights), scores.status.shape[1]))
-    right = scores.status == RIGHT
-    places = right.any(axis=1).nonzero()[0]
-    ignored = scores.status == IGNORED
-    rows = max(1, CHUNK // max(1, len(places)))
-    for start in range(0, len(weights) if len(places) else 0, rows):
-        part = slice(start, start + rows)
-        by_image = np.ascontiguousarray(weights[part].T)
-        hits = by_image[scores.images[places]]  # (places, replicates)
-        shared = None if ignored.any() else _cumulative(scores.images, places, by_image)
-        for t in range(result.shape[1]):
-            chosen = right[places, t]
-            if not chosen.any():
-                continue
-            if shared is None:
-                keep = ~ignored[:, t]
-                moved = np.cumsum(keep)[places[chosen]] - 1  # the same places among what is not ignored
-                every = _cumulative(scores.images[keep], moved, by_image)
-            else:
-                every = shared[chosen]
-            result[part, t] = _staircase(np.cumsum(hits[chosen], axis=0), every, total[part])
-    result[total <= 0] = np.nan
-    return result
+
+    def __init__(self, scores: ClassScores, many: bool) -> None:
+        right = scores.status == RIGHT
+        places = np.flatnonzero(right.any(axis=1))
+        last = int(places[-1]) + 1 if len(places) else 0
+        ignored = scores.status[:last] == IGNORED
+        self._truths, self._images, self._right = scores.truths, scores.images[places], right[places]
+        sums = _SparseSums if many else _Sums
+        self._every = sums(scores.images[:last], places, ~ignored if ignored.any() else None)
+
+    def __call__(self, by_image: np.ndarray) -> np.ndarray:
+        """AP for weights (images, rows): float64 (rows, thresholds)."""
+        total = by_image[self._truths].sum(axis=0)
+        result = np.zeros((by_image.shape[1], self._right.shape[1]))
+        every = self._every(by_image)
+        for places, thresholds in self._parts():
+            right, counts = self._right[places, thresholds], every[places]
+            counts = counts if counts.shape[1] == 1 else counts[:, thresholds]
+            columns = max(64, ELEMENTS // max(1, right.size))
+            for start in range(0, len(total), columns):
+                rows = slice(start, start + columns)
+                hits = by_image[self._images[places], rows][:, None] * right[:, :, None]
+                result[rows, thresholds] = _staircase(hits, counts[:, :, rows], total[rows]).T
+        result[total <= 0] = np.nan
+        return result
+
+    def _parts(self) -> Iterator[tuple[np.ndarray | slice, slice]]:
+        """Places and thresholds to work on together.
+
+        All at once where there are few: a detection that is wrong at a threshold changes nothing there, since it cannot
+        raise precision. One threshold after the other where that saves more than it costs.
+        """
+        if len(self._images) < _FEW:
+            if len(self._images):
+                yield slice(None), slice(None)
+            return
+        for t in range(self._right.shape[1]):
+            places = np.flatnonzero(self._right[:, t])
+            if len(places):
+                yield places, slice(t, t + 1)
 
 
-def _cumulative(images: np.ndarray, places: np.ndarray, by_image: np.ndarray) -> np.ndarray:
-    """Weight of all detections up to and including some places.
+class _Sums:
+    """Weight of all detections up to and including some places, for few rows of weights.
 
     Args:
-        images: Image of each detection, by falling score, (n,).
+        images: Image of each detection, by falling score, up to the last place (n,).
         places: Ascending indices into it, (k,).
-        by_image: Weights, (images, replicates).
-
-    Returns:
-        float64 (k, replicates).
+        counted: Which detections count at which threshold, (n, thresholds); all of them if None.
     """
-    if by_image.shape[1] == 1:  # an estimate; many replicates are only weighed by the bootstrap
-        return np.asarray(np.cumsum(by_image[images[: int(places[-1]) + 1]], axis=0)[places])
-    from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
-    last = int(places[-1]) + 1
-    between = np.searchsorted(places, np.arange(last), side="left")
-    count = csr_matrix((np.ones(last), (between, images[:last])), shape=(len(places), len(by_image)))
-    return np.asarray(np.cumsum(count @ by_image, axis=0))
+    def __init__(self, images: np.ndarray, places: np.ndarray, counted: np.ndarray | None) -> None:
+        self._images, self._places, self._counted = images, places, counted
+
+    def __call__(self, by_image: np.ndarray) -> np.ndarray:
+        """The sums for weights (images, rows): float64 (k, thresholds or 1, rows)."""
+        each = by_image[self._images][:, None]
+        each = each if self._counted is None else each * self._counted[:, :, None]
+        return np.asarray(_scan(np.add, each)[self._places])
 
 
-def _staircase(right: np.ndarray, every: np.ndarray, total: np.ndarray) -> np.ndarray:
+class _SparseSums(_Sums):
+    """The same for many rows, as sparse products; only the bootstrap has them, and it does not run on devices."""
+
+    def __call__(self, by_image: np.ndarray) -> np.ndarray:
+        """The sums for weights (images, rows): float64 (k, thresholds or 1, rows)."""
+        from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
+
+        ends = np.concatenate([[0], self._places + 1])
+        counted = np.ones((len(self._images), 1)) if self._counted is None else self._counted.astype(np.float64)
+        shape = len(self._places), len(by_image)
+        sums = [csr_matrix((each, self._images, ends), shape=shape) @ by_image for each in counted.T]
+        return _scan(np.add, np.stack(sums, axis=1))
+
+
+def _staircase(hits: np.ndarray, every: np.ndarray, total: np.ndarray) -> np.ndarray:
     """Integrate interpolated precision over recall.
 
     Args:
-        right: Right detections up to and including each right one, (n, replicates).
-        every: All detections up to there, (n, replicates).
-        total: Truths, (replicates,).
+        hits: Weight of each detection where it is right, (n, thresholds, rows); overwritten.
+        every: All detections up to there, (n, thresholds or 1, rows).
+        total: Truths, (rows,).
+
+    Returns:
+        float64 (thresholds, rows).
     """
-    recall = right / (total + EPSILON)
-    precision = np.divide(right, every, out=np.zeros_like(right), where=every > 0)
-    envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    # Grid points below each recall; the trapezoid rule counts the first (recall 0) half, and the last is always 0.
-    below = np.searchsorted(RECALLS, recall.ravel(), side="left").reshape(recall.shape).astype(np.float64)
-    below -= 0.5 * (below > 0)
-    steps = np.diff(below, axis=0, prepend=0.0)
-    return np.asarray((envelope * steps).sum(axis=0) / (len(RECALLS) - 1))
+    right = _scan(np.add, hits)
+    envelope = np.divide(right, every + (every == 0))
+    _scan(np.maximum, envelope[::-1])
+    below = grid_below(np.divide(right, total + EPSILON, out=right))
+    steps = np.subtract(below[1:], below[:-1], out=right[1:])
+    steps *= envelope[1:]
+    # The trapezoid rule counts the first grid point (recall 0) half, and the last is always 0.
+    first = (below[0] - 0.5) * envelope[0]
+    return np.asarray((first + steps.sum(axis=0)) / (len(RECALLS) - 1))
+
+
+def _scan(operation: np.ufunc, values: np.ndarray) -> np.ndarray:
+    """Accumulate along the first axis, in place.
+
+    ``accumulate`` goes through one element after the other (5 ns each with NumPy 2.4); this goes through rows of
+    blocks, then through blocks, and what is exact in one order is so in the other.
+    """
+    width = max(1, math.isqrt(len(values)))
+    blocks = values[: len(values) // width * width].reshape(-1, width, *values.shape[1:])  # a view
+    for i in range(1, width):
+        operation(blocks[:, i], blocks[:, i - 1], out=blocks[:, i])
+    for i in range(1, len(blocks)):
+        operation(blocks[i], blocks[i - 1, -1], out=blocks[i])
+    for i in range(len(blocks) * width, len(values)):
+        operation(values[i], values[i - 1], out=values[i])
+    return values
+
+
+def grid_below(recall: np.ndarray) -> np.ndarray:
+    """How many of RECALLS are smaller than each recall: ``searchsorted``, by arithmetic instead of a search.
+
+    RECALLS are multiples of a hundredth as floats round them, so only the nearest one has to be looked at.
+    """
+    nearest = recall * (len(RECALLS) - 1)
+    np.rint(nearest, out=nearest)
+    nearest += nearest * RECALLS[1] < recall
+    return nearest
 
 
 @dataclass(frozen=True)
@@ -187,12 +278,46 @@ class ApTable:
         """AP50-95, (replicates, c)."""
         return np.asarray(self.ap.mean(axis=2))
 
+    def means(self) -> MeanTable:
+        """What is asked of the table, in an eleventh of its memory."""
+        return MeanTable(self.classes, self.map50_95, self.map50, self.per_class)
+
+
+@dataclass(frozen=True)
+class MeanTable:
+    """Means of an ``ApTable``; see its properties."""
+
+    classes: np.ndarray
+    map50_95: np.ndarray
+    map50: np.ndarray
+    per_class: np.ndarray
+
 
 def ap_table(scores: dict[int, ClassScores], weights: np.ndarray) -> ApTable:
-    """AP of every class for each row of image weights (replicates, images)."""
+    """AP of every class for each row of image weights.
+
+    An image of weight w counts like w copies of it; weights of 1 give the AP that Ultralytics prints.
+
+    Args:
+        scores: Every class.
+        weights: float64 (replicates, images).
+    """
     classes = np.array(sorted(scores), dtype=np.int64)
-    parts = [average_precision(scores[c], weights) for c in classes.tolist()]
-    ap = np.stack(parts, axis=1) if parts else np.zeros((len(weights), 0, len(IOU_THRESHOLDS)))
+    parts = [_ClassAp(scores[c], many=len(weights) > 1) for c in classes.tolist()]
+    ap = np.zeros((len(weights), len(classes), len(IOU_THRESHOLDS)))
+
+    def fill(start: int) -> None:
+        by_image = np.ascontiguousarray(weights[start : start + BLOCK].T, np.float64)
+        for index, part in enumerate(parts):
+            ap[start : start + BLOCK, index] = part(by_image)
+
+    starts = range(0, len(weights) if parts else 0, BLOCK)
+    if len(starts) > 1:
+        with ThreadPoolExecutor(min(cpu_threads(), len(starts))) as pool:  # most of it is numpy's, outside of the GIL
+            list(pool.map(fill, starts))
+    else:
+        for start in starts:
+            fill(start)
     return ApTable(classes, ap)
 
 
@@ -204,12 +329,13 @@ def _mean_present(values: np.ndarray) -> np.ndarray:
 
 
 def per_size_map(
-    found: Sequence[Detections], matches: Sequence[Matches], truths: Sequence[Truth]
+    found: Sequence[Detections] | Ranked, matches: Sequence[Matches], truths: Sequence[Truth]
 ) -> dict[str, float | None]:
     """mAP50-95 of small, medium and large objects; None where there is no truth of that size."""
-    one = np.ones((1, len(found)))
+    ranked = found if isinstance(found, Ranked) else Ranked.of(found)
+    one = np.ones((1, len(matches)))
     result: dict[str, float | None] = {}
     for index, size in enumerate(SIZES):
-        scores = class_scores(found, matches, truths, size=index)
+        scores = class_scores(ranked, matches, truths, size=index)
         result[size] = float(ap_table(scores, one).map50_95[0]) if scores else None
     return result

@@ -11,7 +11,7 @@ import numpy as np
 from ..core.decode import Anchors, decode_levels
 from ..core.detections import Detections, Selection
 from ..core.matching import Matches, Truth, box_iou
-from ..core.metrics import ApTable, ClassScores, ap_table, class_scores, per_size_map
+from ..core.metrics import ClassScores, MeanTable, Ranked, ap_table, class_scores, per_size_map
 from ..core.model_info import HeadLayout, ModelInfo
 from ..core.nms import non_max_suppression
 from ..errors import TargetError
@@ -153,16 +153,18 @@ class MeanAp(Scores):
         truths: Sequence[Truth],
         names: Mapping[str, Tuple[str, str]],
     ) -> None:
-        self._given = found, matches, truths
+        ranked = Ranked.of(found)
+        self._given = ranked, matches, truths
         self._names = names
-        self._scores: Dict[str, Dict[int, ClassScores]] = {p: class_scores(found, matches[p], truths) for p in names}
-        self._last: Dict[str, Tuple[np.ndarray, ApTable]] = {}
+        self._scores: Dict[str, Dict[int, ClassScores]] = {p: class_scores(ranked, matches[p], truths) for p in names}
+        self._last: Dict[str, Tuple[np.ndarray, MeanTable]] = {}
+        self._sizes: Sizes = {}
 
-    def table(self, prefix: str, weights: np.ndarray) -> ApTable:
+    def table(self, prefix: str, weights: np.ndarray) -> MeanTable:
         """AP of every class by one similarity; the last one is kept, since a thousand resamples take a while."""
         last = self._last.get(prefix)
         if last is None or last[0] is not weights:
-            last = self._last[prefix] = (weights, ap_table(self._scores[prefix], weights))
+            last = self._last[prefix] = (weights, ap_table(self._scores[prefix], weights).means())
         return last[1]
 
     def values(self, weights: np.ndarray) -> Dict[str, np.ndarray]:
@@ -182,8 +184,10 @@ class MeanAp(Scores):
 
     def per_size(self) -> Sizes:
         """See ``Scores.per_size``."""
-        found, matches, truths = self._given
-        return per_size_map(found, matches[next(iter(self._names))], truths)
+        if not self._sizes:
+            ranked, matches, truths = self._given
+            self._sizes = per_size_map(ranked, matches[next(iter(self._names))], truths)
+        return self._sizes
 
 
 def ap_metrics(prefix: str, what: str) -> Tuple[Metric, Metric]:
