@@ -11,15 +11,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any
 
 from ..bridge.host_model import file_sha256
 from ..errors import ArtifactError, OutputError
 from ..io import atomic_path
 from ..summarized import Summarized, data_frame, plain
 from ..types import ExportedModel, ModelInfo
+
+if TYPE_CHECKING:  # listing what can be built here does without it
+    from pydantic import TypeAdapter
 
 logger = logging.getLogger(__name__)
 
@@ -174,11 +175,15 @@ def _same_keys(values: Any, kind: Any, where: str) -> None:
 
 @cache
 def _adapter() -> TypeAdapter[ExportedModel]:
+    from pydantic import TypeAdapter
+
     return TypeAdapter(ExportedModel)
 
 
 def _problem(exc: Exception) -> str:
     """What is wrong, in one line."""
+    from pydantic import ValidationError
+
     if isinstance(exc, ValidationError):
         first = exc.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
