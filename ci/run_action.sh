@@ -1,20 +1,40 @@
 #!/usr/bin/env bash
-# What action.yml runs: the whole job, its verdict as an annotation, and the report as the job's summary.
-# Reads RECIPE, ARGUMENTS, OUTPUT and INCONCLUSIVE; leaves with yoloquant's own exit code.
+# What action.yml runs: the whole job, the comparison with the last release, each verdict as an annotation, and the reports
+# as the job's summary. Reads RECIPE, ARGUMENTS, OLD, COMPARE_ARGUMENTS, OUTPUT and INCONCLUSIVE; leaves with yoloquant's
+# own exit code: the run's, or the comparison's where the run passed.
 set -uo pipefail
+
+annotate() { # title code
+  case $2 in
+    0) echo "::notice title=$1::the gate lets it pass" ;;
+    1) echo "::error title=$1::a limit of the gate was missed" ;;
+    2) echo "::error title=$1::bad input; nothing was judged" ;;
+    3) echo "::warning title=$1::inconclusive: too few images to tell" ;;
+    4) echo "::error title=$1::a target could not be built or run" ;;
+    *) echo "::error title=$1::ended with exit code $2" ;;
+  esac
+}
+
+summarize() { # folder
+  if [ -f "$1/report.md" ]; then cat "$1/report.md" >> "${GITHUB_STEP_SUMMARY:-/dev/null}"; fi
+}
+
 words=()
 [ -n "${RECIPE:-}" ] && words+=("$RECIPE")
 read -r -a more <<< "${ARGUMENTS:-}"
 yoloquant run ${words[@]+"${words[@]}"} ${more[@]+"${more[@]}"} output="$OUTPUT" inconclusive="${INCONCLUSIVE:-3}"
 code=$?
+annotate yoloquant "$code"
+summarize "$OUTPUT/report"
+
+if [ -n "${OLD:-}" ] && [ -f "$OUTPUT/report/results.npz" ]; then
+  read -r -a more <<< "${COMPARE_ARGUMENTS:-}"
+  yoloquant compare old="$OLD" new="$OUTPUT/report" ${more[@]+"${more[@]}"} output="$OUTPUT/compare" inconclusive="${INCONCLUSIVE:-3}"
+  compared=$?
+  annotate "yoloquant compare" "$compared"
+  summarize "$OUTPUT/compare"
+  if [ "$code" -eq 0 ]; then code=$compared; fi
+fi
+
 echo "code=$code" >> "${GITHUB_OUTPUT:-/dev/null}"
-case $code in
-  0) echo "::notice title=yoloquant::the gate lets these exports pass" ;;
-  1) echo "::error title=yoloquant::a limit of the gate was missed" ;;
-  2) echo "::error title=yoloquant::bad input; nothing was judged" ;;
-  3) echo "::warning title=yoloquant::inconclusive: too few images to tell" ;;
-  4) echo "::error title=yoloquant::a target could not be built or run" ;;
-  *) echo "::error title=yoloquant::ended with exit code $code" ;;
-esac
-if [ -f "$OUTPUT/report/report.md" ]; then cat "$OUTPUT/report/report.md" >> "${GITHUB_STEP_SUMMARY:-/dev/null}"; fi
-exit $code
+exit "$code"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .api import (
         analyze,
         bench,
+        compare,
         export,
         plan,
         predict,
@@ -83,6 +84,7 @@ _WHERE = {
     "analyze": "api",
     "bench": "api",
     "bundle": "",
+    "compare": "api",
     "export": "api",
     "load": "inference.load",
     "plan": "api",
@@ -130,6 +132,7 @@ __all__ = [
     "analyze",
     "bench",
     "bundle",
+    "compare",
     "export",
     "load",
     "plan",

@@ -12,6 +12,8 @@ from .errors import UsageError
 from .types import Progress
 
 if TYPE_CHECKING:
+    from .evaluation.release_options import ReleaseOptions
+    from .evaluation.releases import ReleaseComparison
     from .evaluation.results import ValidationResult
     from .evaluation.sensitivity import Sensitivity
     from .evaluation.validate_options import ValidateOptions
@@ -248,7 +250,7 @@ def export(
 
 def validate(
     model: Any,
-    exports: ExportResult | Iterable[ExportedModel] | PathLike,
+    exports: ExportResult | Iterable[ExportedModel] | PathLike | None = None,
     *,
     data: PathLike | None = None,
     source: PathLike | None = None,
@@ -276,6 +278,48 @@ def validate(
         )
         write(result)
     return result
+
+
+def compare(
+    old: PathLike | None = None,
+    new: PathLike | None = None,
+    *,
+    options: ReleaseOptions | None = None,
+    progress: Progress | None = None,
+    **keywords: Any,
+) -> tuple[ReleaseComparison, ...]:
+    """Hold a new release against the old one on the same images, judge it by a gate, and report.
+
+    Args:
+        old: The last release: an artifact, an export folder, a checkpoint, a report's folder, or predictions.
+        new: The new one, likewise.
+        options: Releases, images, gate, as one object.
+        progress: Called after every image.
+        **keywords: The fields of ``ReleaseOptions`` one by one: ``data="mydata.yaml", gate="release"`` ..., and
+            ``output`` for the report's folder.
+
+    Returns:
+        One comparison for every pair of artifacts; its baseline is the old release.
+
+    Raises:
+        UsageError: The releases have other tasks or classes, nothing is called alike, or a keyword is unknown.
+        YoloquantError: Something is missing, damaged, or was recorded on other images.
+    """
+    from .evaluation.release_options import ReleaseOptions
+    from .evaluation.releases import compare_releases
+    from .options import gather
+    from .report import report_or_error
+    from .report import write_report as written
+
+    named = {key: value for key, value in (("old", old), ("new", new)) if value is not None}
+    options = gather(ReleaseOptions, options, {**named, **keywords}, "compare", ("old", "new", "options", "progress"))
+    found = []
+    with report_or_error(options.report) if options.report is not None else nullcontext(None):
+        for each in compare_releases(options, progress=progress):
+            if each.folder is not None:
+                written(each.result, each.folder)
+            found.append(each)
+    return tuple(found)
 
 
 def write_report(result: ValidationResult, folder: PathLike) -> ReportPaths:

@@ -11,7 +11,7 @@ from typing import Any
 from .bridge.checkpoint import load_model
 from .bridge.input_size import square_size
 from .errors import UsageError
-from .evaluation.gate import load_gate
+from .evaluation.gate import load_gates
 from .evaluation.results import ValidationResult
 from .evaluation.validate import scored_images, validate
 from .io import output_folder
@@ -111,7 +111,7 @@ def run(recipe: Recipe, listener: Listener | None = None) -> RunResult:
             "checkpoint that 'yoloquant quantize scheme=portable float_layers=...' wrote"
         )
     targets = resolve(recipe.targets)  # what can be refused is refused before hours of work
-    load_gate(recipe.validation.gate)
+    load_gates(recipe.validation.gate)
     folder = output_folder(output_of(recipe))
     with report_or_error(folder / "report") as write:
         return _run(recipe, targets, folder, listener, write)

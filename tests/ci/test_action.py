@@ -11,9 +11,14 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = """#!/usr/bin/env bash
-printf '%s\\n' "$@" > "$SEEN"
+printf '%s\\n' "$@" >> "$SEEN"
+if [ "$1" = compare ]; then CODE=$COMPARED; fi
 for word in "$@"; do
-  case $word in output=*) mkdir -p "${word#output=}/report"; echo REPORT > "${word#output=}/report/report.md" ;; esac
+  case $1$word in
+    runoutput=*) mkdir -p "${word#output=}/report"; echo REPORT > "${word#output=}/report/report.md"
+      touch "${word#output=}/report/results.npz" ;;
+    compareoutput=*) mkdir -p "${word#output=}"; echo COMPARED > "${word#output=}/report.md" ;;
+  esac
 done
 exit $CODE
 """
@@ -30,6 +35,7 @@ def run(tmp_path: Path, code: int, **inputs: str) -> tuple[int, str, list[str], 
         "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
         "SEEN": str(seen),
         "CODE": str(code),
+        "COMPARED": "0",
         "OUTPUT": str(tmp_path / "out"),
         "GITHUB_OUTPUT": str(output),
         "GITHUB_STEP_SUMMARY": str(summary),
@@ -48,6 +54,26 @@ def test_the_exit_code_is_the_command_s(tmp_path: Path, code: int, word: str) ->
     found, shown, _, output, summary = run(tmp_path, code, RECIPE="recipe.yaml")
     assert found == code and output == f"code={code}\n" and summary == "REPORT\n"
     assert f"::{word} title=yoloquant::" in shown
+
+
+@pytest.mark.parametrize(("code", "compared", "found"), [(0, 1, 1), (0, 0, 0), (3, 1, 3), (1, 0, 1)])
+def test_the_last_release_is_compared_with_where_it_is_named(
+    tmp_path: Path, code: int, compared: int, found: int
+) -> None:
+    got, shown, words, output, summary = run(
+        tmp_path, code, RECIPE="r.yaml", OLD="last/results.npz", COMPARED=str(compared), COMPARE_ARGUMENTS="gate=mine"
+    )
+    assert got == found and output == f"code={found}\n" and summary == "REPORT\nCOMPARED\n"
+    out = tmp_path / "out"
+    assert words[words.index("compare") :] == [
+        "compare",
+        "old=last/results.npz",
+        f"new={out}/report",
+        "gate=mine",
+        f"output={out}/compare",
+        "inconclusive=3",
+    ]
+    assert shown.count("title=yoloquant compare::") == 1
 
 
 def test_inputs_become_arguments_and_are_no_code(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from yoloquant.data.dataset import ValidationSet
 from yoloquant.evaluation.bootstrap import BootstrapOptions
 from yoloquant.evaluation.compare import Comparer
 from yoloquant.evaluation.evaluate import EvaluateOptions, evaluate
+from yoloquant.predictions.read import read_predictions
 from yoloquant.runtime.core.runner import Runner
 from yoloquant.types import HeadLayout, ModelInfo, Task
 
@@ -59,13 +60,27 @@ def test_map_equals_ultralytics_val(shared: Path, tmp_path: Path) -> None:
     evaluation = evaluate({"fp32": BackendRunner(weights)}, ValidationSet.from_yaml(data), EvaluateOptions(warmup=0))
     ours = Comparer(evaluation, BootstrapOptions(replicates=2)).accuracy("fp32")
     theirs = YOLO(weights).val(
-        data=str(data), imgsz=640, rect=False, batch=1, device="cpu", plots=False, project=str(tmp_path), verbose=False
+        data=str(data),
+        imgsz=640,
+        rect=False,
+        batch=1,
+        device="cpu",
+        plots=False,
+        project=str(tmp_path),
+        verbose=False,
+        save_json=True,
     )
     assert ours is not None
     assert ours.map50_95 == pytest.approx(theirs.box.map, abs=1e-6)
     assert ours.map50 == pytest.approx(theirs.box.map50, abs=1e-6)
     for index, value in zip(theirs.box.ap_class_index, theirs.box.all_ap, strict=True):
         assert ours.per_class[names[int(index)]] == pytest.approx(value.mean(), abs=1e-6)
+
+    data_set, info = ValidationSet.from_yaml(data), ModelInfo(Task.DETECT, tuple(names.values()), (640, 640))
+    file = read_predictions(tmp_path / "val" / "predictions.json", data_set, len(data_set), info)
+    recorded = evaluate({}, data_set, EvaluateOptions(baseline="file"), recorded={"file": file.model})
+    read = Comparer(recorded, BootstrapOptions(replicates=2)).accuracy("file")
+    assert read is not None and read.map50_95 == pytest.approx(theirs.box.map, abs=1e-3)
 
 
 def test_the_manifest_in_datasets_fits_the_coco_subset(shared: Path) -> None:

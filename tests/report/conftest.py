@@ -14,6 +14,7 @@ from yoloquant.evaluation.results import (
     GateCheck,
     Interval,
     Latency,
+    OperatingPoint,
     TargetResult,
     ValidationResult,
 )
@@ -60,6 +61,7 @@ def make_target(name: str, verdict: Verdict, drop: float, *, ms: float = 20.0, s
         confidence_shift=-drop,
         box_iou=0.962,
         matched=731,
+        matched_conf=Interval(0.21, 0.18, 0.24),
         latency_ratio=ms / 28.7,
         size_ratio=size / 10_600_000,
     )
@@ -69,7 +71,13 @@ def make_target(name: str, verdict: Verdict, drop: float, *, ms: float = 20.0, s
         GateCheck("fidelity", fidelity.value, 0.9, Verdict.PASS, fidelity),
         GateCheck("latency_ratio", ms / 28.7, 1.0, Verdict.PASS),
     )
+    rate = Interval(0.7 - drop, 0.65 - drop, 0.75 - drop)
+    operating = OperatingPoint(
+        0.25, Interval(7.5, 7.0, 8.0), rate, rate, rate, Interval(2.1, 1.8, 2.4), {"person": 0.7}
+    )
     return TargetResult(
+        operating=operating,
+        matched=replace(operating, conf=0.21),
         target=name,
         path=f"yolo11n.{name}",
         scheme="portable",

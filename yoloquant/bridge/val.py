@@ -18,7 +18,7 @@ _HOST_FORMATS = frozenset({".avif", ".heic", ".heif"})
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")
 
 
-def _attribute(*places: str) -> Any:
+def attribute(*places: str) -> Any:
     """Return the first of several ``module:name`` that exists in the installed Ultralytics."""
     for place in places:
         module, name = place.split(":")
@@ -39,7 +39,7 @@ def read_image(path: Path) -> np.ndarray | None:
     import cv2
 
     if path.suffix.lower() in _HOST_FORMATS:
-        image = _attribute("ultralytics.utils.patches:imread")(str(path), cv2.IMREAD_COLOR)
+        image = attribute("ultralytics.utils.patches:imread")(str(path), cv2.IMREAD_COLOR)
     else:
         image = _decode(path)
     if image is None:
@@ -70,12 +70,12 @@ def _decode(path: Path) -> np.ndarray | None:
 
 def image_suffixes() -> frozenset[str]:
     """File suffixes of images, lower case and without a dot."""
-    return frozenset(_attribute("ultralytics.data.utils:IMG_FORMATS"))
+    return frozenset(attribute("ultralytics.data.utils:IMG_FORMATS"))
 
 
 def label_paths(images: list[Path]) -> list[Path]:
     """Path of each image's label file: the last ``/images/`` becomes ``/labels/``, the suffix ``.txt``."""
-    img2label = _attribute("ultralytics.data.utils:img2label_paths")
+    img2label = attribute("ultralytics.data.utils:img2label_paths")
     return [Path(p) for p in img2label([str(p) for p in images])]
 
 
@@ -83,14 +83,14 @@ def renamed_classes(folders: list[str]) -> dict[str, str]:
     """Class names by the name of their folder where they differ: ImageNet's codes are read as the host reads them."""
     if not folders:
         return {}
-    check = _attribute("ultralytics.nn.autobackend:check_class_names")
+    check = attribute("ultralytics.nn.autobackend:check_class_names")
     names = check(list(folders)).values()
     return {folder: name for folder, name in zip(folders, names, strict=True) if folder != name}
 
 
 def datasets_folder() -> Path:
     """The folder that relative data set paths are looked up in (``yolo settings datasets_dir``)."""
-    return Path(_attribute("ultralytics.utils:DATASETS_DIR"))
+    return Path(attribute("ultralytics.utils:DATASETS_DIR"))
 
 
 def find_data_file(name: str) -> Path | None:
@@ -99,7 +99,7 @@ def find_data_file(name: str) -> Path | None:
     Args:
         name: For instance ``coco8.yaml``, ``coco8`` or a path.
     """
-    check_file = _attribute("ultralytics.utils.checks:check_file")
+    check_file = attribute("ultralytics.utils.checks:check_file")
     candidates = [name] if Path(name).suffix in {".yaml", ".yml"} else [f"{name}.yaml", f"{name}.yml"]
     for candidate in candidates:
         try:

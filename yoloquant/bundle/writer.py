@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ArtifactError, OutputError, TargetError, UsageError
 from ..io import atomic_path
 from ..quantization.artifact import versions
+from ..runtime.apps.running import MATCHED_CONF
 from ..runtime.core.bundle_manifest import FILE_NAME, BundleManifest, read
 from ..runtime.core.folder_check import FileEntry, file_sha256
 from ..types import ExportedModel, HeadLayout
@@ -143,6 +144,7 @@ def _manifest(
 ) -> BundleManifest:
     plain = artifact.metadata()
     planned = exported.metadata.get("planned_convs", ())
+    matched = {key: value for key, value in exported.metadata.items() if key == MATCHED_CONF}
     return BundleManifest(
         target=exported.target,
         device=device.name,
@@ -158,7 +160,7 @@ def _manifest(
         expected_int8=tuple(str(name) for name in planned) if exported.precision == "int8" else (),
         plan=_plan_summary(plan),
         versions=versions(),
-        source={key: value for key, value in plain.items() if key not in {"versions", "ranges"}},
+        source={**{k: v for k, v in plain.items() if k not in {"versions", "ranges"}}, **matched},
     ).signed()
 
 

@@ -80,6 +80,13 @@ VERBS = (
         "yoloquant validate best.pt exports=best_exports data=coco128.yaml",
     ),
     Verb(
+        "compare",
+        "Hold a new release against the old one on the same images and judge it by a gate: exports, reports, "
+        "checkpoints or predictions.",
+        "yoloquant compare old=v1_exports new=v2_exports data=coco128.yaml",
+        first="",
+    ),
+    Verb(
         "run",
         "Quantize, export, validate and report, from a recipe or from arguments.",
         "yoloquant run model=best.pt data=coco128.yaml targets=openvino,litert",

@@ -246,7 +246,7 @@ class ValidationSet:
             DataError: The yaml, the images or the labels are missing or malformed, or differ from the manifest.
         """
         file, content = load_yaml(data)
-        names = _class_names(content, file)
+        names = class_names_of(content, file)
         paths = split_paths(content, file, split)
         images = list_images(paths, str(data))
         described = replace(info, names=names) if info is not None else ModelInfo(Task.DETECT, names, (0, 0))
@@ -309,7 +309,12 @@ def load_yaml(data: str | Path) -> tuple[Path, dict[str, Any]]:
     return found, content
 
 
-def _class_names(content: dict[str, Any], file: Path) -> tuple[str, ...]:
+def class_names_of(content: dict[str, Any], file: Path) -> tuple[str, ...]:
+    """Class names of a data yaml, index by index.
+
+    Raises:
+        DataError: It lists none, or not every index.
+    """
     names = content.get("names")
     if names is None and isinstance(content.get("nc"), int):
         names = [f"class_{i}" for i in range(content["nc"])]

@@ -13,7 +13,11 @@ from ..runtime.tasks.base import Scores
 from .bootstrap import BootstrapOptions, image_weights, interval
 from .evaluate import Evaluation, RunnerRecord
 from .gate_metrics import METRICS
-from .results import Accuracy, Comparison, Interval
+from .operating import Counted, count, matched_conf, operating_drops, operating_point
+from .results import Accuracy, Comparison, Interval, OperatingPoint
+
+CONF = 0.25
+"""Confidence that is deployed where nobody says another: that of Ultralytics' ``predict``."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +91,17 @@ class Comparer:
     Args:
         evaluation: What was measured.
         options: How intervals are computed.
+        conf: The confidence that is deployed, which operating points are measured at.
     """
 
-    def __init__(self, evaluation: Evaluation, options: BootstrapOptions | None = None) -> None:
-        self.evaluation = evaluation
+    def __init__(self, evaluation: Evaluation, options: BootstrapOptions | None = None, conf: float = CONF) -> None:
+        self.evaluation, self.conf = evaluation, conf
         self.options = options or BootstrapOptions()
         self.weights = image_weights(len(evaluation.data), self.options)
         self._labels = class_labels(evaluation.names)
         self._scores: dict[tuple[str, bool], Scores] = {}
         self._distinct = len({image.sha256 for image in evaluation.data.images})
+        self._counted: dict[str, Counted] = {}
 
     def accuracy(self, name: str) -> Accuracy | None:
         """Accuracy of one model; None without labels."""
@@ -130,15 +136,18 @@ class Comparer:
         references = round(float(weights[0] @ per_image))
         if not self.evaluation.data.labelled:
             return Resampled(intervals, {}, fidelity_per_class, references=references)
+        if not self.evaluation.task.class_folders:
+            before, after = self.counted(self.evaluation.options.baseline), self.counted(name)
+            intervals.update(operating_drops(before, after, self.conf, weights, level))
         base, own = self._label_scores(self.evaluation.options.baseline), self._label_scores(name)
-        before, after = base.values(weights), own.values(weights)
+        theirs, ours = base.values(weights), own.values(weights)
         for metric in self.evaluation.task.metrics:
-            intervals[metric.drop] = interval(before[metric.name] - after[metric.name], level)
+            intervals[metric.drop] = interval(theirs[metric.name] - ours[metric.name], level)
         classes, per_class = base.per_class(weights)
         drops = per_class - own.per_class(weights)[1]
         present = [(i, c) for i, c in enumerate(classes.tolist()) if np.isfinite(drops[0, i])]
         class_drops = {self._label(c): interval(drops[:, i], level) for i, c in present}
-        main = float(before[self.evaluation.task.metrics[0].name][0])
+        main = float(theirs[self.evaluation.task.metrics[0].name][0])
         return Resampled(intervals, class_drops, fidelity_per_class, main, references)
 
     def compare(
@@ -175,6 +184,7 @@ class Comparer:
             latency_spread=latency_ratio,
             size_ratio=size_ratio,
             intervals=dict(found.intervals),
+            matched_conf=self.matched_conf(name),
         )
         return self.measurements(comparison, found, self.weights, reasons)
 
@@ -206,6 +216,29 @@ class Comparer:
             reasons=reasons or {},
             task=self.evaluation.task.task.value,
         )
+
+    def counted(self, name: str) -> Counted:
+        """A model's detections over all images, right or wrong."""
+        if name not in self._counted:
+            record = self.evaluation.records[name]
+            self._counted[name] = count(record.detections, record.label_matches, self.evaluation.labels)
+        return self._counted[name]
+
+    def operating(self, name: str, conf: float | None = None) -> OperatingPoint | None:
+        """What a model does at a confidence, the deployed one if None; None for tasks without boxes."""
+        if self.evaluation.task.class_folders:
+            return None
+        labelled = self.evaluation.data.labelled
+        at, level = self.conf if conf is None else conf, self.options.level
+        return operating_point(self.counted(name), at, self.weights, level, self._labels, labelled=labelled)
+
+    def matched_conf(self, name: str) -> Interval | None:
+        """The confidence at which an artifact does what the baseline does at the deployed one; see ``operating``."""
+        if self.evaluation.task.class_folders:
+            return None
+        before, after = self.counted(self.evaluation.options.baseline), self.counted(name)
+        labelled = self.evaluation.data.labelled
+        return matched_conf(before, after, self.conf, self.weights, self.options.level, labelled=labelled)
 
     def class_boxes(self, weights: np.ndarray) -> dict[str, int]:
         """Labelled boxes per class label, for one row of image weights (images,)."""

@@ -11,9 +11,11 @@ import numpy as np
 
 from ..data.dataset import ValidationSet
 from ..errors import DataError, TargetError, YoloquantError
+from ..predictions.prediction_set import RecordedModel
 from ..runtime.core.detections import Detections, Selection
 from ..runtime.core.letterbox import Letterbox
 from ..runtime.core.matching import Matches, Truth
+from ..runtime.core.model_info import ModelInfo
 from ..runtime.core.runner import Runner
 from ..runtime.tasks import TaskSpec, spec_of
 
@@ -107,6 +109,7 @@ def evaluate(
     data: ValidationSet,
     options: EvaluateOptions | None = None,
     *,
+    recorded: Mapping[str, RecordedModel] | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Run every model on every image, and match its detections with the labels and with the FP32 model's.
@@ -115,35 +118,49 @@ def evaluate(
     detections: one image is held at a time.
 
     Args:
-        runners: Loaded models by name, the FP32 baseline among them.
+        runners: Loaded models by name, the FP32 baseline among them unless it was recorded.
         data: The images.
         options: How to run them.
+        recorded: Results that models gave elsewhere, by name.
         progress: Called after every image.
 
     Raises:
         TargetError: The baseline is missing or fails.
         DataError: There are no images, one cannot be decoded, or the classes do not fit the model.
     """
-    options = options or EvaluateOptions()
-    if options.baseline not in runners:
-        raise TargetError(f"no runner is named '{options.baseline}', the baseline; there are {', '.join(runners)}")
+    options, recorded = options or EvaluateOptions(), recorded or {}
+    models: dict[str, Runner | RecordedModel] = {**runners, **recorded}
+    if options.baseline not in models:
+        raise TargetError(f"no runner is named '{options.baseline}', the baseline; there are {', '.join(models)}")
     if not data.images:
         raise DataError(f"'{data.source}' holds no images to score")
-    data = data.for_classes(runners[options.baseline].info.names)
-    return _Pass(runners, data, options).run(progress)
+    info = models[options.baseline].info
+    return _Pass(runners, recorded, data.for_classes(info.names), options, info).run(progress)
 
 
 class _Pass:
     """State of one pass over the images."""
 
-    def __init__(self, runners: Mapping[str, Runner], data: ValidationSet, options: EvaluateOptions) -> None:
-        self.runners, self.data, self.options = dict(runners), data, options
-        self.info = runners[options.baseline].info
+    def __init__(
+        self,
+        runners: Mapping[str, Runner],
+        recorded: Mapping[str, RecordedModel],
+        data: ValidationSet,
+        options: EvaluateOptions,
+        info: ModelInfo,
+    ) -> None:
+        self.runners, self.recorded, self.data, self.options, self.info = (
+            dict(runners),
+            dict(recorded),
+            data,
+            options,
+            info,
+        )
         self.task = spec_of(self.info.task)
         self.found: dict[str, Detections] = {}
-        most = max(runner.info.max_det for runner in runners.values())
+        most = max((runner.info.max_det for runner in runners.values()), default=0)
         self.selection = replace(options.selection, max_det=max(options.selection.max_det, most))
-        self.records = {name: RunnerRecord() for name in runners}
+        self.records = {name: RunnerRecord() for name in (*runners, *recorded)}
         self.errors: dict[str, str] = {}
         self.letterboxes: list[Letterbox] = []
         self.labels: list[Truth] = []
@@ -180,12 +197,14 @@ class _Pass:
                 self._guarded(name, index, lambda n=name: self._warm_up(n, image))  # type: ignore[misc]
         for name in self._order(index):
             self._guarded(name, index, lambda n=name: self._infer(n, index, image))  # type: ignore[misc]
+        for name in list(self.recorded):
+            self._guarded(name, index, lambda n=name: self._recall(n, index, where))  # type: ignore[misc]
         truth = self.task.truth(self.data.images[index].labels, where, self.info)
         reference = self.task.reference(self.found[self.options.baseline], self.options.reference_conf, where)
         self.letterboxes.append(where)
         self.labels.append(self.task.kept(truth))
         self.references.append(self.task.kept(reference))
-        for name in self.runners:
+        for name in self.records:
             self._match(name, truth, reference, where.area_scale)
 
     def _match(self, name: str, truth: Truth, reference: Truth, area_scale: float) -> None:
@@ -218,8 +237,13 @@ class _Pass:
         record.select_ms.append((time.perf_counter() - done) * 1e3)
         record.infer_ms[index] = (done - start) * 1e3
 
+    def _recall(self, name: str, index: int, where: Letterbox) -> None:
+        """Take what a model found elsewhere, as many results as a model that runs here may give."""
+        found = self.recorded[name].on(index, where)
+        self.found[name] = found.above(self.selection.conf).take(slice(0, self.selection.max_det))
+
     def _guarded(self, name: str, index: int, action: Callable[[], None]) -> None:
-        if name not in self.runners:
+        if name not in self.records:
             return
         try:
             action()
@@ -234,7 +258,9 @@ class _Pass:
         logger.error("target '%s' failed and is left out: %s", name, text, exc_info=exc)
         self.errors[name] = text
         self.found.pop(name, None)
-        del self.runners[name], self.records[name]
+        del self.records[name]
+        self.runners.pop(name, None)
+        self.recorded.pop(name, None)
 
 
 def _keep(matches: Mapping[str, Matches], main: list[Matches], further: dict[str, list[Matches]]) -> None:

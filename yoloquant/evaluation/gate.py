@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -29,7 +29,9 @@ __all__ = [
     "decide",
     "exit_code",
     "images_to_settle",
+    "judge_by",
     "load_gate",
+    "load_gates",
     "worst",
 ]
 
@@ -244,8 +246,13 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
 
 def exit_code(result: ValidationResult, inconclusive: int = 3) -> int:
     """Exit code of the command line: 0 pass, 1 fail, 3 inconclusive (or as asked), 4 a target was not measured."""
+    return exit_code_of(result.verdict, inconclusive)
+
+
+def exit_code_of(verdict: Verdict, inconclusive: int = 3) -> int:
+    """The same for a verdict."""
     codes = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: inconclusive, Verdict.ERROR: 4}
-    return codes[result.verdict]
+    return codes[verdict]
 
 
 def load_gate(gate: str | Path | Mapping[str, Any] | Gate) -> Gate:
@@ -272,6 +279,38 @@ def load_gate(gate: str | Path | Mapping[str, Any] | Gate) -> Gate:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
         raise UsageError(f"gate file {path} cannot be read: {exc}") from exc
     return _parse(content, str(path))
+
+
+def load_gates(gates: Any) -> tuple[Gate, ...]:
+    """Read one gate or several: what ``load_gate`` takes, a list of it, or names and paths separated by commas.
+
+    Raises:
+        UsageError: See ``load_gate``; or two gates have one name.
+    """
+    if isinstance(gates, str) and not Path(gates).is_file():
+        gates = [part.strip() for part in gates.split(",") if part.strip()] or [gates]
+    found = tuple(load_gate(gate) for gate in (gates if isinstance(gates, (list, tuple)) else [gates]))
+    names = [gate.name for gate in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"two gates are called '{twice}'; give every gate a name of its own")
+    return found
+
+
+def judge_by(
+    gates: Sequence[Gate], target: str, measured: Measurements
+) -> tuple[tuple[GateCheck, ...], tuple[str, ...]]:
+    """Hold an artifact's measurements against every gate; see ``Gate.judge``.
+
+    With several gates every check says which one it is of.
+    """
+    checks, notes = [], []
+    for gate in gates:
+        own, told = gate.judge(target, measured)
+        several = len(gates) > 1
+        checks += [replace(check, name=f"{check.name} ({gate.name})") for check in own] if several else own
+        notes += [f"{note} ({gate.name})" for note in told] if several else told
+    return tuple(checks), tuple(notes)
 
 
 def _parse(content: Any, where: str) -> Gate:

@@ -15,6 +15,7 @@ class LimitUnit(str, Enum):
     POINTS = "points"  # a fraction of 1 in the file; read as points of accuracy, x 100
     FRACTION = "fraction"  # between 0 and 1
     RATIO = "ratio"  # a factor: 1 is the FP32 model
+    COUNT = "number per image"
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,20 @@ def _fidelity(title: str) -> GateMetric:
     return GateMetric(title, LimitUnit.FRACTION, 0.5, 1.0, at_least=True)
 
 
+_BOXES = frozenset(task.value for task in Task if not spec_of(task).class_folders)
+
 METRICS: dict[str, GateMetric] = {
     **_of_tasks(),
     "per_class_drop": _drop("largest drop of a class"),
     "fidelity": _fidelity("fidelity to FP32"),
     "divergence": GateMetric(
         "divergence of probabilities", LimitUnit.FRACTION, 0.0, 5.0, tasks=frozenset({Task.CLASSIFY.value})
+    ),
+    "f1_drop": _drop("F1 drop at the deployed confidence", _BOXES),
+    "precision_drop": _drop("precision drop at the deployed confidence", _BOXES),
+    "recall_drop": _drop("recall drop at the deployed confidence", _BOXES),
+    "false_alarm_rise": GateMetric(
+        "more false alarms at the deployed confidence", LimitUnit.COUNT, 0.0, 100.0, needs_labels=True, tasks=_BOXES
     ),
     "confidence_shift": GateMetric("mean confidence shift", LimitUnit.FRACTION, 0.0, 0.5, absolute=True),
     "latency_ratio": GateMetric(

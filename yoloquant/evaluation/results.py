@@ -12,7 +12,13 @@ from typing import Any
 from ..summarized import Summarized, data_frame
 from ..types import Verdict
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+RESULTS = "results.npz"
+"""File in a report's folder that holds what every model found on every image."""
+OLD = "old"
+"""Name of the baseline's row where it is the last release and not the FP32 model."""
+OLD_RELEASE = "old release"
+"""What people read then instead of FP32."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,35 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class OperatingPoint:
+    """What a model does at one confidence, at IoU 0.5 and pooled over classes.
+
+    Attributes:
+        conf: The confidence; detections above it count.
+        detections: Detections per image.
+        precision: Right detections among all; None without labels, like everything below.
+        recall: Labels that were found among all.
+        f1: Harmonic mean of precision and recall.
+        false_alarms: Wrong detections per image.
+        precision_per_class: The same for every class that has labels.
+        recall_per_class: Likewise.
+        f1_per_class: Likewise.
+        false_alarms_per_class: Likewise.
+    """
+
+    conf: float
+    detections: Interval
+    precision: Interval | None = None
+    recall: Interval | None = None
+    f1: Interval | None = None
+    false_alarms: Interval | None = None
+    precision_per_class: dict[str, float] = field(default_factory=dict)
+    recall_per_class: dict[str, float] = field(default_factory=dict)
+    f1_per_class: dict[str, float] = field(default_factory=dict)
+    false_alarms_per_class: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class GateCheck:
     """One limit of a gate, held against one measurement.
 
@@ -119,6 +154,8 @@ class Comparison:
         intervals: Everything that has an interval, by the name of its gate limit: drops of every metric of the task,
             fidelity of masks or keypoints, divergence of a classifier's probabilities.
         latency_spread: ``latency_ratio`` with the 10th and 90th percentile of the rounds; None if not measured.
+        matched_conf: The confidence at which the artifact raises as many false alarms as the baseline at the deployed
+            one (without labels: finds as much); None where the baseline gives nothing to match.
     """
 
     map_drop: Interval | None
@@ -135,6 +172,7 @@ class Comparison:
     size_ratio: float | None = None
     intervals: dict[str, Interval] = field(default_factory=dict)
     latency_spread: Interval | None = None
+    matched_conf: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +195,8 @@ class TargetResult:
         checks: Every gate limit and its outcome.
         error: Why it could not be built or run.
         notes: Remarks, for instance points that were calibrated because training lacked them.
+        operating: What it does at the confidence that is deployed; None for a classifier or when it failed.
+        matched: What it does at the confidence that matches the baseline's; None where there is none.
     """
 
     target: str
@@ -173,6 +213,8 @@ class TargetResult:
     notes: tuple[str, ...] = ()
     sha256: str = ""
     latency_note: str = ""
+    operating: OperatingPoint | None = None
+    matched: OperatingPoint | None = None
 
 
 Lines = tuple[tuple[tuple[float, ...], ...], ...]

@@ -5,30 +5,44 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..bridge.checkpoint import load_model
+from ..bridge.foreign import ForeignArtifact
 from ..bridge.host_model import HostModel, head_note, model_info
-from ..errors import UsageError, YoloquantError
+from ..errors import OutputError, UsageError, YoloquantError
 from ..graph.traced_model import TracedModel
+from ..predictions.prediction_options import PredictionOptions
 from ..quantization.artifact import Artifact, versions
+from ..runtime.apps.running import MATCHED_CONF
 from ..runtime.device.processors import cpu_threads
-from ..targets.exports import ExportResult, content_sha256, load_exports
+from ..targets.exports import ExportResult, content_sha256, note_in_listing
 from ..types import ExportedModel, ModelInfo, Progress
+from .contenders import (
+    UNKNOWN_CALIBRATION,
+    Contenders,
+    check_classes,
+    contenders,
+    named_rows,
+    path_names,
+)
+from .keep_results import keep_results
 from .lineage import Baseline, check_calibration, check_exports, find_baseline
 from .memory import peak_memory
 from .processors import NATIVE, launch
 from .processors import parse as parse_processors
+from .recorded_files import prediction_facts, read_files
+from .stored_baseline import stored_baseline, stored_model
 from .validate_options import ValidateOptions
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..data.dataset import ValidationSet
+    from ..predictions.prediction_set import RecordedModel
     from ..runtime.core.runner import Runner
     from ..targets.base import Target
     from .evaluate import Evaluation
@@ -45,7 +59,7 @@ FloatModel = Callable[[Artifact, ExportedModel], "ExportedModel | None"]
 
 def validate(
     model: Any,
-    exports: ExportResult | Iterable[ExportedModel] | str | os.PathLike[str],
+    exports: ExportResult | Iterable[ExportedModel] | str | os.PathLike[str] | None = None,
     *,
     data: str | os.PathLike[str] | ValidationSet | None = None,
     source: str | os.PathLike[str] | None = None,
@@ -57,7 +71,9 @@ def validate(
 
     Args:
         model: The FP32 model: a checkpoint (quantized or not), a live YOLO, or an Artifact.
-        exports: What ``export`` returned, an export folder, or one artifact in it.
+        exports: What ``export`` returned; or export folders, artifacts in them, exports that Ultralytics made and other
+            checkpoints, in a list or separated by commas. May be left out where ``options.recorded`` names files of
+            predictions.
         data: Data yaml with labels, or what ``scored_images`` returned.
         source: Folder of images without labels, instead of ``data``; fidelity alone is judged.
         options: Gate, images, threads; ``report`` is left to the caller.
@@ -69,45 +85,64 @@ def validate(
         The result; a target that failed is in it as an error, never as a pass.
 
     Raises:
-        UsageError: Neither or both of data and source are given, or the gate is unknown.
-        DataError: The images or labels are not usable, or calibrated an artifact.
+        UsageError: Neither or both of data and source are given, there is nothing to judge, or the gate is unknown.
+        DataError: The images or labels are not usable, or calibrated an artifact; or predictions are about others.
         ArtifactError: An artifact is missing, has changed, or was made from another model.
     """
     from .evaluate import EvaluateOptions, evaluate
-    from .gate import load_gate
+    from .gate import load_gates
     from .verdict import ArtifactFacts, JudgeOptions, judge
 
     options = options or ValidateOptions()
     if (data is None) == (source is None):
         raise UsageError("give either data=<data yaml> (labelled) or source=<folder of images> (fidelity only)")
-    gate = load_gate(options.gate)
+    gates = load_gates(options.gate)
     processors = parse_processors(options.cpu)
-    outcome = _outcome(exports)
+    judged = _judged(exports, options.recorded)
+    outcome = judged.exports
     named = model.model if isinstance(model, Artifact) else load_model(model)
-    baseline = _baseline(named, options, outcome)
-    artifact = _float_artifact(model, baseline.model, outcome)
-    _same_task(artifact, outcome)
+    stored = stored_baseline(options.baseline)
+    baseline = _baseline(named, None if stored else options.baseline, outcome)
+    artifact = _float_artifact(model, baseline.model, judged, options.recorded.imgsz)
+    _same_task(artifact, judged)
+    for foreign in judged.foreign:
+        check_classes(foreign, artifact.info.names)
     notes = check_exports(outcome.exports, named, artifact.model, allow_stale=options.allow_stale)
-    images = _images(data, source, artifact.model, artifact.info, options)
+    everything = _images(data, source, artifact.model, artifact.info, options)
+    images = everything.take(options.limit)
+    if data is not None:
+        images = images.require_labels()
+    files = read_files(options.recorded, everything, len(images), artifact.info)
     notes += check_calibration(outcome.exports, images, allow_scored=options.allow_scored)
     threads = options.threads or cpu_threads()
+    recorded: dict[str, RecordedModel] = {name: file.model for name, file in files.items()}
     opened = _Opened(artifact, threads, options, float_model)
+    if stored is None:
+        opened.load_baseline()
+    else:
+        sha256 = opened.facts[BASELINE].sha256
+        recorded[BASELINE], told = stored_model(stored, images, artifact.info, sha256, allow_stale=options.allow_stale)
+        notes += told
     try:
         for name, exported in named_rows(outcome.exports):
             for processor in processors:
                 opened.load(name if processor == NATIVE else f"{name}@{processor}", exported, processor)
+        _load_foreign(opened, judged)
         for name, error in outcome.errors.items():
             opened.facts[name] = ArtifactFacts(error=error, target=name.partition(":")[0])
-        evaluation = evaluate(opened.runners, images, EvaluateOptions(baseline=BASELINE, warmup=0), progress=progress)
+        opened.facts.update((name, prediction_facts(file)) for name, file in files.items())
+        settings = EvaluateOptions(baseline=BASELINE, warmup=0)
+        evaluation = evaluate(opened.runners, images, settings, recorded=recorded, progress=progress)
     finally:
         opened.close()
     opened.measure(evaluation, progress)
-    return judge(
+    result = judge(
         evaluation,
-        gate,
+        gates,
         opened.facts,
         JudgeOptions(
             bootstrap=_bootstrap(options.bootstrap),
+            conf=options.conf,
             threads=threads,
             environment={
                 **_environment(named),
@@ -117,23 +152,49 @@ def validate(
             notes=tuple(note for note in (baseline.note, head_note(named)) if note) + notes,
         ),
     )
+    _note_matched(opened, result)
+    if options.report is not None:
+        keep_results(options.report, evaluation, opened.facts, artifact.info, result.environment)
+    return result
 
 
-def _same_task(artifact: Artifact, outcome: ExportResult) -> None:
+def _note_matched(opened: _Opened, result: ValidationResult) -> None:
+    """Write matched confidences beside the artifacts, where ``predict conf=matched`` finds them."""
+    notes: dict[Path, dict[str, Any]] = {}
+    for target in result.targets:
+        exported, comparison = opened.exports.get(target.target), target.comparison
+        if exported is not None and comparison is not None and comparison.matched_conf is not None:
+            notes.setdefault(exported.path, {MATCHED_CONF: round(comparison.matched_conf.value, 4)})
+    try:
+        note_in_listing(opened.exports.values(), notes)
+    except OutputError as exc:  # the verdict does not hang on a folder that is read-only
+        logger.warning("the matched confidence was not written: %s", exc)
+
+
+def _load_foreign(opened: _Opened, judged: Contenders) -> None:
+    """Load what others made; it is named by its file."""
+    names = path_names([*(f.path for f in judged.foreign), *judged.checkpoints], opened.facts)
+    for name, foreign in zip(names, judged.foreign, strict=False):
+        opened.load_foreign(name, foreign)
+    for name, path in zip(names[len(judged.foreign) :], judged.checkpoints, strict=True):
+        opened.load_checkpoint(name, path)
+
+
+def _same_task(artifact: Artifact, judged: Contenders) -> None:
     """Refuse artifacts of another task."""
     task = artifact.info.task
-    other = next((e for e in outcome.exports if e.info.task is not task), None)
+    other = next(((name, info) for name, info in judged.infos if info.task is not task), None)
     if other is not None:
         raise UsageError(
-            f"artifact '{other.path.name}' holds a {other.info.task.value} model and this one is a {task.value} model; "
+            f"artifact '{other[0]}' holds a {other[1].task.value} model and this one is a {task.value} model; "
             "export again from this model"
         )
 
 
-def _baseline(model: HostModel, options: ValidateOptions, outcome: ExportResult) -> Baseline:
-    if options.baseline is None:
+def _baseline(model: HostModel, asked: str | Path | None, outcome: ExportResult) -> Baseline:
+    if asked is None:
         return find_baseline(model, (outcome.folder,))
-    return Baseline(load_model(options.baseline), f"the baseline is '{Path(options.baseline).name}', as asked")
+    return Baseline(load_model(asked), f"the baseline is '{Path(asked).name}', as asked")
 
 
 def scored_images(
@@ -154,7 +215,9 @@ def scored_images(
     Raises:
         DataError: An image or a label is not usable, or the classes are not the model's.
     """
-    return _images(data, source, model, model_info(model, model.resolve_imgsz()), options or ValidateOptions())
+    options = options or ValidateOptions()
+    images = _images(data, source, model, model_info(model, model.resolve_imgsz()), options).take(options.limit)
+    return images if data is None else images.require_labels()
 
 
 def _images(
@@ -170,7 +233,7 @@ def _images(
     if isinstance(data, ValidationSet):
         return data.for_classes(info.names)
     if data is None:
-        return ValidationSet.from_folder(str(source), info.names).take(options.limit)
+        return ValidationSet.from_folder(str(source), info.names)
     images = ValidationSet.open(
         str(data),
         info,
@@ -178,47 +241,28 @@ def _images(
         manifest=options.manifest,
         trained=TrainedClasses.of(model.trained),
     )
-    return images.take(options.limit).require_labels().for_classes(info.names)
+    return images.for_classes(info.names)
 
 
-def _outcome(exports: ExportResult | Iterable[ExportedModel] | str | os.PathLike[str]) -> ExportResult:
-    if isinstance(exports, ExportResult):
-        return exports
-    found: tuple[ExportedModel, ...]
-    found = load_exports(exports) if isinstance(exports, (str, os.PathLike)) else tuple(exports)
-    if not found:
-        raise UsageError("there is no artifact to validate")
-    return ExportResult(found[0].path.parent, found)
+def _judged(exports: Any, recorded: PredictionOptions) -> Contenders:
+    if exports is None and not recorded.predictions:
+        raise UsageError("there is nothing to judge; give exports=<folder or artifact>, or predictions=<file>")
+    near = Path(recorded.predictions[0]).resolve().parent if recorded.predictions else None
+    return contenders(exports, near)
 
 
-def named_rows(exports: Iterable[ExportedModel]) -> list[tuple[str, ExportedModel]]:
-    """Every artifact under a name of its own: its target's, its file's behind it where several share that, or a number.
-
-    A name that two shared would hide one of them.
-
-    Args:
-        exports: The artifacts.
-    """
-    exports = tuple(exports)
-    count = Counter(export.name for export in exports)
-    names = [e.name if count[e.name] == 1 else f"{e.name}:{e.path.name}" for e in exports]
-    count, seen = Counter(names), Counter[str]()
-    for index, name in enumerate(names):
-        seen[name] += 1
-        names[index] = name if count[name] == 1 else f"{name}:{seen[name]}"
-    return list(zip(names, exports, strict=True))
-
-
-def _float_artifact(model: Any, baseline: HostModel, outcome: ExportResult) -> Artifact:
-    """The FP32 model at the artifacts' input size."""
+def _float_artifact(model: Any, baseline: HostModel, judged: Contenders, imgsz: Any = None) -> Artifact:
+    """The FP32 model at the artifacts' input size; at ``imgsz``, or its own, where predictions alone are judged."""
     if isinstance(model, Artifact) and model.model is baseline:
         return model
-    sizes = {e.info.imgsz for e in outcome.exports}
+    sizes = {info.imgsz for _, info in judged.infos}
     if len(sizes) > 1:
         raise UsageError(f"the artifacts have different input sizes ({sorted(sizes)}); validate them separately")
-    if most := max((e.info.max_det for e in outcome.exports), default=0):
+    if most := max((info.max_det for _, info in judged.infos), default=0):
         baseline.allow_detections(most)  # of an end-to-end head: as many as the artifacts return
-    return Artifact(TracedModel.of(baseline, next(iter(sizes)) if sizes else None))
+    if sizes and imgsz is not None:
+        raise UsageError(f"imgsz={imgsz} cannot be used here: artifacts are judged at their own input size")
+    return Artifact(TracedModel.of(baseline, next(iter(sizes)) if sizes else imgsz))
 
 
 class _Opened:
@@ -234,7 +278,6 @@ class _Opened:
     def __init__(
         self, artifact: Artifact, threads: int, options: ValidateOptions, float_model: FloatModel | None
     ) -> None:
-        from .torch_runner import TorchRunner
         from .verdict import ArtifactFacts
 
         self.artifact, self.threads, self.options, self.float_model = artifact, threads, options, float_model
@@ -247,8 +290,14 @@ class _Opened:
                 latency_note="not measured: targets are timed against FP32 in their own runtime",
             )
         }
-        self.runners: dict[str, Runner] = {BASELINE: TorchRunner(artifact.graph.module, artifact.info, threads)}
+        self.runners: dict[str, Runner] = {}
         self.exports: dict[str, ExportedModel] = {}
+
+    def load_baseline(self) -> None:
+        """Load the FP32 model, where its results were not recorded before."""
+        from .torch_runner import TorchRunner
+
+        self.runners[BASELINE] = TorchRunner(self.artifact.graph.module, self.artifact.info, self.threads)
 
     def load(self, name: str, exported: ExportedModel, processor: str = NATIVE) -> None:
         """Load one artifact, here or on another processor; one that cannot be is noted as an error, never a pass."""
@@ -267,18 +316,60 @@ class _Opened:
             sha256=content_sha256(exported.path),
         )
         self.exports[name], self.facts[name] = exported, facts
-        try:
+
+        def load() -> Runner:
             target.require()
-            self.runners[name] = (
-                target.load(exported, self.threads)
-                if processor == NATIVE
-                else self._elsewhere(target, exported, processor)
-            )
+            if processor == NATIVE:
+                return target.load(exported, self.threads)
+            return self._elsewhere(target, exported, processor)
+
+        self._open(name, exported.path, load)
+
+    def load_foreign(self, name: str, foreign: ForeignArtifact) -> None:
+        """Open what others made as they open it; one that cannot be is noted as an error, never a pass."""
+        from .verdict import ArtifactFacts
+
+        made = f"made by {foreign.maker}" + (f", {foreign.precision}" if foreign.precision else "")
+        self.facts[name] = ArtifactFacts(
+            path=foreign.path.name,
+            scheme="foreign",
+            size_bytes=foreign.size_bytes,
+            notes=(f"{UNKNOWN_CALIBRATION}; {made}, opened by Ultralytics' own backend",),
+            sha256=content_sha256(foreign.path),
+            latency_note="foreign artifacts are not timed",
+        )
+        self._open(name, foreign.path, lambda: foreign.open(self.threads))
+
+    def load_checkpoint(self, name: str, path: Path) -> None:
+        """Run another checkpoint's float model in PyTorch."""
+        from .torch_runner import TorchRunner
+        from .verdict import ArtifactFacts
+
+        self.facts[name] = ArtifactFacts(
+            path=path.name,
+            scheme="checkpoint",
+            size_bytes=path.stat().st_size,
+            notes=("the float model of another checkpoint",),
+            sha256=content_sha256(path),
+            latency_note="checkpoints are not timed",
+        )
+
+        def load() -> Runner:
+            traced = TracedModel.of(load_model(path), self.artifact.info.imgsz)
+            if traced.info.names != self.artifact.info.names or traced.info.task is not self.artifact.info.task:
+                raise UsageError(f"checkpoint '{path.name}' has another task or other classes than the FP32 model")
+            return TorchRunner(traced.graph.module, traced.info, self.threads)
+
+        self._open(name, path, load)
+
+    def _open(self, name: str, path: Path, load: Callable[[], Runner]) -> None:
+        try:
+            self.runners[name] = load()
         except YoloquantError as exc:
-            self.facts[name] = replace(facts, error=str(exc))
+            self.facts[name] = replace(self.facts[name], error=str(exc))
         except Exception as exc:  # a runtime may raise anything for a file that it does not like
-            logger.exception("target '%s' could not load %s", target.name, exported.path)
-            self.facts[name] = replace(facts, error=f"{type(exc).__name__}: {exc}")
+            logger.exception("%s could not be loaded", path)
+            self.facts[name] = replace(self.facts[name], error=f"{type(exc).__name__}: {exc}")
 
     def _elsewhere(self, target: Target, exported: ExportedModel, processor: str) -> Runner:
         """Start an artifact on another processor."""

@@ -6,15 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from ..options import option, option_model
+from ..predictions.prediction_options import PredictionOptions
 
 
 @option_model
 class ScoringOptions:
     """By what artifacts are judged, and what of them is measured."""
 
-    gate: Any = option(default="default", help="name of a gate, or a path to one; in Python also the limits themselves")
+    gate: Any = option(
+        default="default", help="names of gates, or paths, separated by commas; in Python also limits themselves"
+    )
     split: str = option(default="val", help="split of the data yaml that is scored")
     limit: int | None = option(default=None, ge=1, help="score only so many images")
+    conf: float = option(
+        default=0.25,
+        ge=0.001,
+        le=0.99,
+        help="confidence that is deployed: precision, recall, F1 and false alarms are measured at it",
+    )
     threads: int | None = option(default=None, ge=1, help="threads of every runtime; all cores if not given")
     latency: bool = option(default=True, help="measure latency beside a float model in the same runtime")
     memory: bool = option(default=True, help="measure peak memory of every artifact in a process of its own")
@@ -35,10 +44,14 @@ class ValidateOptions(ScoringOptions):
 
     baseline: str | Path | None = option(
         default=None,
-        help="checkpoint of the FP32 model to compare with; the one that the model was made from if not given",
+        help="checkpoint of the FP32 model to compare with, or results.npz of an earlier report, which holds its "
+        "results; the one that the model was made from if not given",
     )
     allow_stale: bool = option(default=False, help="score artifacts of other weights than the model's")
     allow_scored: bool = option(default=False, help="score artifacts even on images that calibrated them")
+    recorded: PredictionOptions = option(
+        default_factory=PredictionOptions, help="which files of predictions are judged too"
+    )
     report: Path | None = option(
         default=None, help="folder that the report is written to", flat="output", aliases=("report",), python_only=True
     )

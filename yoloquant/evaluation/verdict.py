@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..runtime.device.sensors import memory
 from ..types import Verdict
 from .bootstrap import BootstrapOptions
-from .compare import Comparer
+from .compare import CONF, Comparer
 from .evaluate import Evaluation, RunnerRecord
 from .examples import pick_examples
-from .gate import Gate, worst
+from .gate import Gate, judge_by, worst
 from .processors import EMULATED, PROCESSORS
 from .results import Example, Interval, Latency, TargetResult, ValidationResult
 
@@ -60,6 +60,7 @@ class JudgeOptions:
         bootstrap: How intervals are computed.
         threads: Threads that every runtime was given, as stated in the report.
         examples: Example images per target.
+        conf: The confidence that is deployed.
         environment: Versions, host and hashes for the report.
         notes: What holds for every target.
     """
@@ -67,13 +68,14 @@ class JudgeOptions:
     bootstrap: BootstrapOptions = field(default_factory=BootstrapOptions)
     threads: int = 0
     examples: int = 3
+    conf: float = CONF
     environment: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
 def judge(
     evaluation: Evaluation,
-    gate: Gate,
+    gate: Gate | Sequence[Gate],
     artifacts: Mapping[str, ArtifactFacts],
     options: JudgeOptions | None = None,
 ) -> ValidationResult:
@@ -81,13 +83,14 @@ def judge(
 
     Args:
         evaluation: What was measured.
-        gate: The limits.
+        gate: The limits; of several gates every one counts.
         artifacts: Every requested artifact by target name, in the order asked, also those that could not be built; the
             baseline's own facts may stand among them under its name.
         options: How to judge.
     """
     options = options or JudgeOptions()
-    comparer = Comparer(evaluation, options.bootstrap)
+    gates = (gate,) if isinstance(gate, Gate) else tuple(gate)
+    comparer = Comparer(evaluation, options.bootstrap, options.conf)
     baseline_name = evaluation.options.baseline
     baseline = _baseline(comparer, artifacts.get(baseline_name, ArtifactFacts()))
     targets: list[TargetResult] = []
@@ -95,7 +98,7 @@ def judge(
     for name, facts in artifacts.items():
         if name == baseline_name:
             continue
-        result = _target(comparer, gate, name, facts, baseline.size_bytes)
+        result = _target(comparer, gates, name, facts, baseline.size_bytes)
         targets.append(result)
         if result.verdict is not Verdict.ERROR:
             examples += pick_examples(evaluation, name, options.examples)
@@ -107,7 +110,7 @@ def judge(
         images=len(evaluation.data),
         labels=evaluation.data.boxes,
         imgsz=evaluation.imgsz,
-        gate=gate.name,
+        gate=", ".join(each.name for each in gates),
         environment={
             "data": evaluation.data.source,
             "split": evaluation.data.split,
@@ -132,6 +135,7 @@ def _baseline(comparer: Comparer, facts: ArtifactFacts) -> TargetResult:
         scheme=facts.scheme or "fp32",
         verdict=Verdict.PASS,
         accuracy=comparer.accuracy(name),
+        operating=comparer.operating(name),
         latency=facts.latency,
         size_bytes=facts.size_bytes,
         peak_memory_bytes=facts.peak_memory_bytes,
@@ -141,7 +145,9 @@ def _baseline(comparer: Comparer, facts: ArtifactFacts) -> TargetResult:
     )
 
 
-def _target(comparer: Comparer, gate: Gate, name: str, facts: ArtifactFacts, baseline_bytes: int) -> TargetResult:
+def _target(
+    comparer: Comparer, gates: Sequence[Gate], name: str, facts: ArtifactFacts, baseline_bytes: int
+) -> TargetResult:
     """Judge one artifact."""
     evaluation = comparer.evaluation
     if facts.error or name not in evaluation.records:
@@ -159,13 +165,16 @@ def _target(comparer: Comparer, gate: Gate, name: str, facts: ArtifactFacts, bas
     ratio = facts.size_bytes / baseline_bytes if baseline_bytes and facts.size_bytes else None
     reasons = {"latency_ratio": facts.latency_note} if facts.latency_note else {}
     measured = comparer.compare(name, latency_ratio=facts.latency_ratio, size_ratio=ratio, reasons=reasons)
-    checks, notes = gate.judge(facts.target or name, measured)
+    checks, notes = judge_by(gates, facts.target or name, measured)
+    matched = measured.comparison.matched_conf
     return TargetResult(
         target=name,
         path=facts.path,
         scheme=facts.scheme,
         verdict=worst(check.verdict for check in checks),
         accuracy=comparer.accuracy(name),
+        operating=comparer.operating(name),
+        matched=comparer.operating(name, matched.value) if matched else None,
         comparison=measured.comparison,
         latency=facts.latency,
         size_bytes=facts.size_bytes,

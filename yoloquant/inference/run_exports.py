@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import targets
 from ..errors import ArtifactError, UsageError
-from ..runtime.apps.running import BundleOpener, RunnableModel, Running
+from ..runtime.apps.running import MATCHED_CONF, BundleOpener, RunnableModel, Running, confidence_of
 from ..targets.exports import load_exports
 from ..types import HeadLayout
 
@@ -71,7 +71,10 @@ def _network(export: ExportedModel) -> RunnableModel | None:
     """What of an artifact runs here; None if it has to be built first."""
     target = targets.get(export.target)
     path = target.runnable(export)
-    return RunnableModel(target.device_backend(), path, export.info, export.layout is HeadLayout.RAW) if path else None
+    if path is None:
+        return None
+    matched = confidence_of(export.metadata.get(MATCHED_CONF))
+    return RunnableModel(target.device_backend(), path, export.info, export.layout is HeadLayout.RAW, matched)
 
 
 def _exports(path: str | Path) -> tuple[ExportedModel, ...]:

@@ -10,7 +10,7 @@ from html import escape
 from ..evaluation.results import Interval, TargetResult, ValidationResult
 from ..types import Verdict
 from .numbers import DASH, fixed, level, megabytes, points, points_interval, ratio
-from .sentences import EMOJI, baseline_name, check_sentence, headline, latency_text
+from .sentences import EMOJI, about_baseline, baseline_name, check_sentence, headline, latency_text, operating_rows
 from .text import clean, markdown, shorten
 from .worst_classes import drop_title, worst_classes
 
@@ -36,10 +36,11 @@ def to_markdown(result: ValidationResult) -> str:
         f"Baseline: {markdown(baseline_name(result))}",
         "\n".join(table),
         _caption(result),
+        _operating(result),
         _attention(result),
         *(_classes(target) for target in result.targets),
     ]
-    return "\n\n".join(block for block in blocks if block) + "\n"
+    return about_baseline("\n\n".join(block for block in blocks if block) + "\n", result)
 
 
 def _line(cells: tuple[str, ...]) -> str:
@@ -91,6 +92,22 @@ def _caption(result: ValidationResult) -> str:
     parts.append("fidelity 1 is identical to FP32")
     parts.append("× is the ratio to FP32 (latency: in the same runtime)")  # noqa: RUF001
     return f"<sub>{'; '.join(parts)}.</sub>"
+
+
+def _operating(result: ValidationResult) -> str:
+    """What every model does at the confidence that is deployed."""
+    rows = operating_rows(result)
+    if not rows:
+        return ""
+    head = ("Target", "Confidence", "Precision", "Recall", "F1", "False alarms", "Detections")
+    lines = ["#### At the deployed confidence", "", _line(head), _line(("---", *["---:"] * 6))]
+    for name, point, matched in rows:
+        shown = [points(value.value if value else None) for value in (point.precision, point.recall, point.f1)]
+        alarms = fixed(point.false_alarms.value if point.false_alarms else None, 2)
+        title = f"{markdown(name)} (matched)" if matched else markdown(name)
+        lines.append(_line((title, fixed(point.conf, 3), *shown, alarms, fixed(point.detections.value, 2))))
+    caption = "<sub>Pooled over classes at IoU 0.5; false alarms and detections per image.</sub>"
+    return "\n".join([*lines, "", caption])
 
 
 def _attention(result: ValidationResult) -> str:

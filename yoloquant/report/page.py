@@ -47,9 +47,10 @@ def to_html(result: ValidationResult) -> str:
         photos_left=total - len(shown),
         photo_limit=IMAGES,
         confidence=CONFIDENCE,
+        operating=verdicts.operating_rows(result),
         environment=_rows(result.environment),
     )
-    return clean(text)
+    return clean(verdicts.about_baseline(text, result))
 
 
 def _environment() -> Environment:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..evaluation.results import GateCheck, TargetResult, ValidationResult
+from ..evaluation.results import OLD, OLD_RELEASE, GateCheck, OperatingPoint, TargetResult, ValidationResult
 from ..types import Verdict
 from .numbers import DASH, fixed, fraction_interval, is_number, megabytes, milliseconds, points, points_interval, ratio
 
@@ -47,6 +47,19 @@ def baseline_name(result: ValidationResult) -> str:
     return f"{name} ({baseline.sha256[:SHORT]})" if baseline.sha256 else name
 
 
+def about_baseline(text: str, result: ValidationResult) -> str:
+    """A page's text as it is, or about the old release where that is what the new one is held against."""
+    return text if result.baseline.target != OLD else text.replace("FP32", OLD_RELEASE)
+
+
+def operating_rows(result: ValidationResult) -> list[tuple[str, OperatingPoint, bool]]:
+    """Operating points of every model: its name, the point, and whether it is at the matched confidence."""
+    rows = []
+    for target in (result.baseline, *result.targets):
+        rows += [(target.target, p, again) for p, again in ((target.operating, False), (target.matched, True)) if p]
+    return rows
+
+
 def latency_text(target: TargetResult) -> str:
     """The median latency, or that it was not measured here."""
     if target.latency is not None:
@@ -58,6 +71,7 @@ def check_value(name: str, value: float | None) -> str:
     """A measurement of a gate in the unit that its name implies; drops in points, ratios as factors."""
     if not is_number(value):
         return DASH
+    name = name.partition(" (")[0]  # a gate's, where there are several
     if name in {"min_images", "min_replicates", "min_detections"}:
         return f"{value:.0f}"
     if "ratio" in name:

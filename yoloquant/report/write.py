@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import OutputError
-from ..evaluation.results import ValidationResult
+from ..evaluation.results import RESULTS, ValidationResult
 from ..io import output_folder
 from .json_report import to_json
 from .junit import error_junit, to_junit
@@ -109,7 +109,7 @@ def clear_report(folder: Path) -> None:
         OutputError: One cannot be removed.
     """
     try:
-        for name in FILES:
+        for name in (*FILES, RESULTS):
             (folder / name).unlink(missing_ok=True)
     except OSError as exc:
         raise OutputError(f"the old report in '{folder}' cannot be removed ({exc.strerror or exc})") from exc

@@ -113,6 +113,27 @@ def save_exports(folder: Path, exports: Iterable[ExportedModel]) -> Path:
     return path
 
 
+def note_in_listing(exports: Iterable[ExportedModel], notes: Mapping[Path, Mapping[str, Any]]) -> None:
+    """Add what was measured of artifacts to their metadata in the list of their folder; the artifacts stay as they are.
+
+    Args:
+        exports: Artifacts; those that no list names are left out.
+        notes: What to add, by path of the artifact.
+
+    Raises:
+        OutputError: A list cannot be written.
+    """
+    for folder in {export.path.parent for export in exports if export.path in notes}:
+        listing = folder / FILE_NAME
+        if not listing.is_file():
+            continue
+        entries = _read(listing)
+        for entry in entries:
+            entry["metadata"] = {**entry.get("metadata", {}), **notes.get(folder / entry["path"], {})}
+        with atomic_path(listing) as temporary:
+            temporary.write_text(json.dumps({"format": FORMAT, "exports": entries}, indent=1))
+
+
 def _kept(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from yoloquant.runtime.core.rle import compress, encode, runs
+from yoloquant.runtime.core.rle import compress, decode, encode, expand, runs
+from yoloquant.runtime.errors import DataError
 
 
 def decoded(lengths: list[int], size: tuple[int, int]) -> np.ndarray:
@@ -25,6 +26,33 @@ def test_runs_give_the_mask_back(seed: int) -> None:
     full[y : y + height, x : x + width] = mask
     assert sum(lengths) == size[0] * size[1] and all(n > 0 for n in lengths[1:])
     np.testing.assert_array_equal(decoded(lengths, size), full)
+    assert expand(compress(lengths)) == lengths
+    part, (left, top) = decode(encode(mask, (x, y), size))
+    again = np.zeros(size, np.int64)
+    again[top : top + part.shape[0], left : left + part.shape[1]] = part
+    np.testing.assert_array_equal(again, full)
+
+
+def test_an_empty_mask_comes_back_empty() -> None:
+    assert decode(encode(np.zeros((2, 2), np.uint8), (1, 1), (5, 5)))[0].size == 0
+
+
+@pytest.mark.parametrize(
+    "rle",
+    [
+        None,
+        {"size": [4, 4]},
+        {"size": [4], "counts": [16]},
+        {"size": [4, 4], "counts": [20]},
+        {"size": [4, 4], "counts": [3, -1]},
+        {"size": [4, 4], "counts": "6\x7f"},
+        {"size": [4, 4], "counts": "P"},
+        {"size": [1 << 40, 4], "counts": [3]},
+    ],
+)
+def test_what_is_no_encoding_is_refused(rle: object) -> None:
+    with pytest.raises(DataError):
+        decode(rle)
 
 
 def test_text_is_pycocotools() -> None:

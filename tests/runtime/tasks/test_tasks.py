@@ -219,3 +219,33 @@ def test_top_k_counts_images() -> None:
     values = spec.scores(found, {}, truths).values(np.array([[1.0, 1, 1], [1, 2, 0]]))
     np.testing.assert_allclose(values["top1"], [2 / 3, 1 / 3])
     np.testing.assert_allclose(values["top5"], [1, 1])
+
+
+@pytest.mark.parametrize("task", [Task.DETECT, Task.POSE, Task.OBB, Task.SEGMENT])
+def test_results_come_back_from_their_records(task: Task) -> None:
+    """What ``predict`` writes in original pixels is, moved into the input again, what was selected there."""
+    spec, info = spec_of(task), info_of(task)
+    where = place((90, 120), IMGSZ)
+    found = spec.select(outputs_of(task), HeadLayout.DECODED, info, Selection(conf=0.3))
+    inside = where.to_original(found.xyxy)
+    keep = ((inside > 0) & (inside < np.array([120, 90, 120, 90]))).all(axis=1)
+    found = found.take(keep)
+    assert len(found) > 3
+    original = spec.to_original(found, where)
+    record = json.loads(json.dumps({"xyxy": original.xyxy.tolist(), **spec.record(original, (90, 120))}))
+    parts = spec.read_record(record, len(found), info)
+    again = spec.to_input(Detections(original.xyxy, found.confidence, found.class_id, parts), where)
+    np.testing.assert_allclose(again.xyxy, found.xyxy, atol=0.01)
+    for name in {"keypoints", "rotated"} & set(parts):
+        np.testing.assert_allclose(spec.to_original(again, where).parts[name], original.parts[name], atol=0.01)
+    if task is Task.SEGMENT:  # random masks are all edges, and edges are what resampling moves
+        same = np.diag(spec.similarity("mask_", spec.reference(found, 0.0, where), again))
+        assert np.median(same) > 0.7
+
+
+def test_records_of_another_task_are_refused() -> None:
+    for task in (Task.POSE, Task.OBB, Task.SEGMENT):
+        with pytest.raises(DataError, match="another task's model"):
+            spec_of(task).read_record({"xyxy": [[0, 0, 1, 1]]}, 1, info_of(task))
+    with pytest.raises(DataError, match="finite numbers"):
+        spec_of(Task.OBB).read_record({"rotated": [[1, 2, 3]]}, 1, info_of(Task.OBB))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from ...errors import UsageError
 from ...evaluation.validate_options import ValidateOptions
 from ...options import PathOrNone, Text, TextOrNone, option, option_model
 from ..parser import Call
@@ -19,10 +20,15 @@ class ValidateCall:
     """What is judged, and on what."""
 
     model: Text = option(help="checkpoint (.pt) of the FP32 model that is the baseline; a quantized one holds it")
-    exports: Text = option(help="export folder, or one artifact in it", aliases=("artifact", "folder"))
+    exports: TextOrNone = option(
+        default=None,
+        help="export folders and artifacts, separated by commas, also exports that Ultralytics made and other "
+        "checkpoints; may be left out where predictions are judged",
+        aliases=("artifact", "folder"),
+    )
     data: TextOrNone = option(default=None, help="data yaml with labels (a path, or a name such as coco128.yaml)")
     source: TextOrNone = option(default=None, help="folder of images without labels to judge on, instead of data")
-    output: PathOrNone = option(default=None, help="folder for the report; <exports>/report if not given")
+    output: PathOrNone = option(default=None, help="folder for the report; report beside what is judged if not given")
     inconclusive: int = option(default=3, ge=0, le=255, help=INCONCLUSIVE)
 
 
@@ -35,7 +41,11 @@ def run(call: Call) -> int:
     from ...evaluation.gate import exit_code
 
     own = call[ValidateCall]
-    folder = Path(own.exports)
+    options = call[ValidateOptions]
+    judged = own.exports or next(iter(options.recorded.predictions), None)
+    if judged is None:
+        raise UsageError("there is nothing to judge; give exports=<folder or artifact>, or predictions=<file>")
+    folder = Path(judged if Path(judged).exists() else judged.partition(",")[0])
     report = Path(own.output or (folder if folder.is_dir() else folder.parent) / "report")
     with bar("validating") as progress:
         result = api.validate(
@@ -43,7 +53,7 @@ def run(call: Call) -> int:
             own.exports,
             data=own.data,
             source=own.source,
-            options=replace(call[ValidateOptions], report=report),
+            options=replace(options, report=report),
             progress=progress,
         )
     print_validation(result, report)

@@ -9,7 +9,11 @@ RUNNING = (
     Key("device", "device of the runtime, for instance GPU for OpenVINO; its usual one if not given"),
     Key("hint", "what OpenVINO tunes itself for: latency (default) or throughput"),
     Key("precision", "what OpenVINO computes float operations in: f32 (default), or auto for its own choice"),
-    Key("conf", "lowest confidence of a detection (default 0.25)"),
+    Key(
+        "conf",
+        "lowest confidence of a detection (default 0.25), or matched: the one at which the export does what the FP32 "
+        "model does, where validation measured it",
+    ),
     Key("iou", "overlap above which the weaker box of one class is dropped (default 0.7)"),
     Key("max_det", "detections per image (default 300, or what the model was quantized for)"),
 )
@@ -18,7 +22,10 @@ PREDICT = (
     Key("model", "a bundle's folder, or an artifact in its export folder"),
     Key("source", "camera number, stream address (rtsp://...), video, folder or image"),
     Key("labels", "file with other class names, one on a line"),
-    Key("output", ".jsonl, a video (.mp4, .avi, .mkv), a folder of images, or - ; several with commas"),
+    Key(
+        "output",
+        ".jsonl, .json (COCO results), a video (.mp4, .avi, .mkv), a folder of images, or - ; several with commas",
+    ),
     Key("show", "open a window: true, false or auto (where there is a screen and no output)"),
     Key("overlay", "show frames per second and latency in the pictures (default true)"),
     Key("line", "line width in pixels; chosen by the picture's size if not given"),
@@ -33,6 +40,11 @@ PREDICT = (
     Key("size", "width and height asked of a camera, for instance 1280x720"),
     Key("fps", "frames per second asked of a camera"),
     *RUNNING,
+    Key(
+        "multi_label",
+        "find a box once for every class, as validation does (default false); with conf=0.001, for results that "
+        "'yoloquant validate predictions=' scores",
+    ),
 )
 
 BENCH = (

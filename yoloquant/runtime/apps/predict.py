@@ -15,6 +15,7 @@ from typing import Any
 from ..core.detector import Detector
 from ..errors import OutputError, UsageError
 from ..io.class_names import read_labels
+from ..io.coco_results import CocoResults
 from ..io.draw import Painter
 from ..io.open_source import open_source
 from ..io.sources import Source, SourceOptions
@@ -39,8 +40,8 @@ class PredictOptions:
     Attributes:
         source: See ``open_source``.
         labels: File with other class names; see ``read_labels``.
-        outputs: Paths: ``.jsonl`` for JSON lines, a video's suffix for a video, anything else for a folder of images;
-            ``-`` for JSON lines to standard output.
+        outputs: Paths: ``.jsonl`` for JSON lines, ``.json`` for COCO results, a video's suffix for a video, anything
+            else for a folder of images; ``-`` for JSON lines to standard output.
         show: Whether to open a window; None for where there is a screen and no output was asked for.
         overlay: Whether pictures show frames per second and latency.
         line: Line width in pixels; chosen by the size of the frame if 0.
@@ -184,6 +185,8 @@ def _sink(text: str, source: Source, shown: tuple[Sequence[str], TaskSpec], say:
     _check_apart(path, Path(source.name), text)
     if path.suffix.lower() == ".jsonl":
         return JsonLines(path, *shown)
+    if path.suffix.lower() == ".json":
+        return CocoResults(path, *shown)
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return VideoFile(path, source.fps, steady=source.live)
     return ImageFolder(path)
@@ -192,11 +195,11 @@ def _sink(text: str, source: Source, shown: tuple[Sequence[str], TaskSpec], say:
 def _check_kind(text: str) -> None:
     """Raise UsageError for a file of an unknown kind."""
     path = Path(text).expanduser()
-    known = {"", ".jsonl", *VIDEO_SUFFIXES}
+    known = {"", ".json", ".jsonl", *VIDEO_SUFFIXES}
     if path.suffix.lower() not in known and not path.is_dir() and not text.endswith("/"):
         raise UsageError(
-            f"output '{text}' is not supported; allowed are .jsonl, {', '.join(sorted(VIDEO_SUFFIXES))}, a folder/ "
-            "for images, and - for JSON lines"
+            f"output '{text}' is not supported; allowed are .jsonl, .json, {', '.join(sorted(VIDEO_SUFFIXES))}, a "
+            "folder/ for images, and - for JSON lines"
         )
 
 

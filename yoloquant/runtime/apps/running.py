@@ -10,6 +10,7 @@ from ..core.bundle_manifest import model_path, read
 from ..core.detections import Selection
 from ..core.detector import Detector
 from ..core.model_info import ModelInfo
+from ..errors import UsageError
 from .settings import VerbSettings
 
 
@@ -22,12 +23,21 @@ class RunnableModel:
         path: Its file or folder.
         info: What it holds.
         raw: Whether it returns raw heads.
+        matched_conf: The confidence at which it does what the FP32 model does at its deployed one; None if that was
+            not measured.
     """
 
     backend: str | type[Backend]
     path: Path
     info: ModelInfo
     raw: bool = False
+    matched_conf: float | None = None
+
+
+MATCHED_CONF = "matched_conf"
+"""Where a bundle's manifest and an artifact's metadata state it."""
+MATCHED = "matched"
+"""Word for the confidence that validation matched with the FP32 model's."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +51,20 @@ class Running:
         precision: What OpenVINO computes float operations in. ``f32`` is the default because a bundle's accuracy was
             measured with it; ``auto`` lets OpenVINO choose, as Ultralytics does, which takes some 5 % less processor
             time for an INT8 YOLO11n on a CPU with bfloat16, and may move scores across a threshold.
-        conf: Lowest score.
+        conf: Lowest score; None for the one that validation matched with the FP32 model's.
         iou: Overlap above which the weaker box of one class is dropped.
         max_det: Detections per image; if None 300, or what the model was quantized for if that is more.
+        multi_label: Whether a box may be found once for each class, as in validation, or only for its best one.
     """
 
     threads: int | None = None
     device: str = ""
     hint: str = "latency"
     precision: str = "f32"
-    conf: float = 0.25
+    conf: float | None = 0.25
     iou: float = 0.7
     max_det: int | None = None
+    multi_label: bool = False
 
     @classmethod
     def parse(cls, settings: VerbSettings) -> Running:
@@ -66,9 +78,10 @@ class Running:
             settings.text("device"),
             settings.text("hint", "latency"),
             settings.text("precision", "f32"),
-            settings.number("conf", 0.25, 0, 1),
+            None if settings.text("conf") == MATCHED else settings.number("conf", 0.25, 0, 1),
             settings.number("iou", 0.7, 0, 1),
             settings.whole("max_det", None),
+            settings.flag("multi_label", False),
         )
 
     def open(self, network: RunnableModel) -> Detector:
@@ -80,9 +93,21 @@ class Running:
         precision = "" if self.precision == "auto" else self.precision
         options = BackendOptions(self.threads, self.device, self.hint, network.raw, precision)
         selection = Selection(
-            conf=self.conf, iou=self.iou, max_det=self.max_det or max(300, network.info.max_det), multi_label=False
+            conf=_matched(network) if self.conf is None else self.conf,
+            iou=self.iou,
+            max_det=self.max_det or max(300, network.info.max_det),
+            multi_label=self.multi_label,
         )
         return Detector(open_backend(network.backend, network.path, network.info, options), selection)
+
+
+def _matched(network: RunnableModel) -> float:
+    if network.matched_conf is None:
+        raise UsageError(
+            f"conf={MATCHED} is not known for '{network.path}': 'yoloquant validate' measures it and writes it to the "
+            "export folder, and bundles that are made afterwards hold it; or give conf=<number>"
+        )
+    return network.matched_conf
 
 
 @dataclass(frozen=True)
@@ -105,7 +130,8 @@ class BundleOpener:
         """
         folder = Path(self.path)
         manifest = read(folder)
-        return RunnableModel(manifest.backend, model_path(folder, manifest), manifest.info, manifest.raw)
+        matched = confidence_of(manifest.source.get(MATCHED_CONF))
+        return RunnableModel(manifest.backend, model_path(folder, manifest), manifest.info, manifest.raw, matched)
 
     def __call__(self) -> Detector:
         """Load it.
@@ -115,6 +141,11 @@ class BundleOpener:
             YoloquantError: See ``open_backend``.
         """
         return self.running.open(self.network())
+
+
+def confidence_of(value: object) -> float | None:
+    """A matched confidence as files state it, if it is one."""
+    return float(value) if isinstance(value, (int, float)) and 0 < value < 1 else None
 
 
 def own_bundle() -> str:

@@ -36,7 +36,7 @@ def class_order(model: Sequence[str], data: Sequence[str], source: str) -> Optio
             f"the model has {len(model)} classes and data '{source}' has {len(data)}; "
             "score a model on the data set it was trained for"
         )
-    theirs, ours = [_plain(name) for name in data], [_plain(name) for name in model]
+    theirs, ours = [plain_name(name) for name in data], [plain_name(name) for name in model]
     if theirs == ours:
         return None
     if sorted(theirs) != sorted(ours):
@@ -50,7 +50,7 @@ def class_order(model: Sequence[str], data: Sequence[str], source: str) -> Optio
             + "; score a model on the data set it was trained for, or give the classes the model's names"
         )
     if len(set(ours)) != len(ours):
-        twice = next(name for name in model if ours.count(_plain(name)) > 1)
+        twice = next(name for name in model if ours.count(plain_name(name)) > 1)
         raise DataError(
             f"data '{source}' lists the model's classes in another order, and several are called '{twice}', so they "
             "cannot be told apart; give every class a name of its own, or use the model's order"
@@ -59,5 +59,6 @@ def class_order(model: Sequence[str], data: Sequence[str], source: str) -> Optio
     return tuple(place[name] for name in theirs)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A class name as names are compared: without regard to case, blanks, hyphens and underscores."""
     return "".join(c for c in name.casefold() if c not in " _-")

@@ -44,6 +44,12 @@ class Letterbox:
         corners = np.concatenate([xywh[:, :2] - half, xywh[:, :2] + half], axis=1)
         return np.asarray(corners + np.array([self.left, self.top] * 2, dtype=np.float32), dtype=np.float32)
 
+    def boxes_to_input(self, boxes: np.ndarray) -> np.ndarray:
+        """Map xyxy in original pixels (n, 4) to input pixels: the inverse of ``to_original`` inside the image."""
+        (height, width), (new_height, new_width) = self.original, self.extent
+        scale = np.array([new_width / width, new_height / height] * 2, dtype=np.float32)
+        return np.asarray(boxes * scale + np.array([self.left, self.top] * 2, dtype=np.float32), dtype=np.float32)
+
     def points_to_input(self, points: np.ndarray) -> np.ndarray:
         """Map normalised x, y (..., 2) to input pixels."""
         height, width = self.extent

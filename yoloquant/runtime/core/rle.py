@@ -6,6 +6,11 @@ from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
+from ..errors import DataError
+
+SIDE = 1 << 15
+"""Longest side of an image whose masks are decoded: a file that states more wants memory, not a mask."""
+
 
 def encode(mask: np.ndarray, corner: Tuple[int, int], size: Tuple[int, int]) -> Dict[str, Any]:
     """Encode a mask.
@@ -30,6 +35,70 @@ def runs(mask: np.ndarray, corner: Tuple[int, int], size: Tuple[int, int]) -> Li
     ends = np.concatenate([[0], changes, [size[0] * size[1]]])
     lengths = np.diff(ends)
     return [int(n) for n in (lengths[:-1] if len(lengths) > 1 and lengths[-1] == 0 else lengths)]
+
+
+def decode(rle: Any) -> Tuple[np.ndarray, Tuple[int, int]]:
+    """Decode a mask.
+
+    Args:
+        rle: ``size`` and ``counts`` as ``encode`` gives them, or counts as a list of run lengths; from any source.
+
+    Returns:
+        The part of the image that holds the mask, uint8 (height, width), and x and y of its first pixel.
+
+    Raises:
+        DataError: It is no such encoding.
+    """
+    try:
+        height, width = (int(side) for side in rle["size"])
+        counts = rle["counts"]
+        lengths = np.array(expand(counts) if isinstance(counts, (str, bytes)) else counts, dtype=np.int64)
+    except (TypeError, ValueError, KeyError, IndexError) as exc:
+        raise DataError(f"a mask is no COCO run-length encoding ({exc!r}); it holds 'size' and 'counts'") from exc
+    fits = 0 < height <= SIDE and 0 < width <= SIDE and lengths.ndim == 1 and bool((lengths >= 0).all())
+    if not fits or lengths.sum() > height * width or lengths.max(initial=0) > height * width:
+        raise DataError(f"a mask's run lengths do not fill its size {height} x {width}")
+    ends = np.cumsum(lengths)
+    starts, stops = ends[:-1:2], ends[1::2]
+    starts = starts[: len(stops)]
+    keep = stops > starts
+    starts, stops = starts[keep], stops[keep]
+    if not len(starts):
+        return np.zeros((0, 0), np.uint8), (0, 0)
+    left, right = int(starts[0] // height), int((stops[-1] - 1) // height) + 1
+    flat = np.zeros((right - left) * height, np.uint8)
+    for start, stop in zip((starts - left * height).tolist(), (stops - left * height).tolist()):
+        flat[start:stop] = 1
+    columns = flat.reshape(right - left, height)
+    rows = np.flatnonzero(columns.any(axis=0))
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    return np.ascontiguousarray(columns[:, top:bottom].T), (left, top)
+
+
+def expand(text: str | bytes) -> List[int]:
+    """Run lengths of their text: the inverse of ``compress``.
+
+    Raises:
+        ValueError: It is cut off, or a number is too large.
+    """
+    data = text.encode("ascii") if isinstance(text, str) else text
+    lengths: List[int] = []
+    value, shift = 0, 0
+    for byte in data:
+        bits = byte - 48
+        if not 0 <= bits < 64 or shift > 35:
+            raise ValueError("counts hold what is no run length")
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        if bits & 0x10:
+            value |= -1 << shift
+        lengths.append(value + lengths[-2] if len(lengths) > 2 else value)
+        value, shift = 0, 0
+    if shift:
+        raise ValueError("counts are cut off")
+    return lengths
 
 
 def compress(lengths: List[int]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Dict, List, Tuple
+from typing import TYPE_CHECKING, Any, ClassVar, Dict, List, Tuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ..core.matching import Matches, Truth, box_iou
 from ..core.metrics import ClassScores, MeanTable, Ranked, ap_table, class_scores, per_size_map
 from ..core.model_info import HeadLayout, ModelInfo
 from ..core.nms import non_max_suppression
-from ..errors import TargetError
+from ..errors import DataError, TargetError
 from ..io.labels import read_boxes
 from .base import Labels, Metric, Scores, Similarity, TaskSpec, checked
 
@@ -199,6 +199,25 @@ def ap_metrics(prefix: str, what: str) -> Tuple[Metric, Metric]:
 
 
 BOX = Similarity("", "box")
+
+
+def numbers(record: Mapping[str, Any], key: str, shape: Tuple[int, ...]) -> np.ndarray:
+    """Numbers of one image's results from plain data, float32 of a shape.
+
+    Raises:
+        DataError: They are missing, no finite numbers, or others than asked for.
+    """
+    if key not in record:
+        raise DataError(f"results have no '{key}', which this model's task needs; was it another task's model?")
+    try:
+        found = np.asarray(record[key], dtype=np.float32)
+    except (TypeError, ValueError) as exc:
+        raise DataError(f"'{key}' of the results are not numbers in the shape {shape}") from exc
+    if found.size == 0 and 0 in shape:
+        return np.zeros(shape, np.float32)
+    if found.shape != shape or not np.isfinite(found).all():
+        raise DataError(f"'{key}' of the results have the shape {found.shape}; finite numbers of {shape} are needed")
+    return found
 
 
 def plain(rows: np.ndarray, digits: int) -> List[List[float]]:

@@ -190,6 +190,28 @@ class TaskSpec(ABC):
         """What a result has besides its box, in the pixels of the original image."""
         return found.parts
 
+    def to_input(self, found: Detections, where: Letterbox) -> Detections:
+        """Move results from the pixels of the original image into the input's: the inverse of ``to_original``."""
+        parts = self.parts_to_input(found, where)
+        return Detections(where.boxes_to_input(found.xyxy), found.confidence, found.class_id, parts)
+
+    def parts_to_input(self, found: Detections, where: Letterbox) -> Mapping[str, np.ndarray]:
+        """What a result in original pixels has besides its box, in input pixels."""
+        return found.parts
+
+    def read_record(self, record: Mapping[str, Any], count: int, info: ModelInfo) -> Mapping[str, np.ndarray]:
+        """What results have besides boxes, in original pixels, from the plain data that ``record`` gives.
+
+        Args:
+            record: Plain data of one image, from a file that anybody may have written.
+            count: Its results.
+            info: The model.
+
+        Raises:
+            DataError: It is missing or of another shape.
+        """
+        return {}
+
     @abstractmethod
     def output_parts(self, outputs: Outputs, layout: HeadLayout, info: ModelInfo) -> Dict[str, np.ndarray]:
         """Drop-in outputs cut into what has one unit each: ``boxes``, ``scores`` and others.

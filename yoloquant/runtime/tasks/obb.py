@@ -16,7 +16,7 @@ from ..core.model_info import ModelInfo, Task
 from ..core.nms import MAX_WH, candidates, rows_of
 from ..errors import DataError
 from ..io.labels import arrays, first_of_each, polygon_box, read_rows
-from .anchors import AnchorTask, ap_metrics, plain
+from .anchors import AnchorTask, ap_metrics, numbers, plain
 from .base import Labels, Metric, Similarity
 
 if TYPE_CHECKING:
@@ -77,6 +77,23 @@ class RotatedBoxes(AnchorTask):
             [where.original[1] / where.extent[1], where.original[0] / where.extent[0]], dtype=np.float32
         )
         return {"rotated": rotated}
+
+    def to_input(self, found: Detections, where: Letterbox) -> Detections:
+        """Rotated boxes in input pixels, and upright boxes around them."""
+        parts = self.parts_to_input(found, where)
+        return Detections(upright(parts["rotated"]), found.confidence, found.class_id, parts)
+
+    def parts_to_input(self, found: Detections, where: Letterbox) -> Mapping[str, np.ndarray]:
+        """Rotated boxes in input pixels."""
+        rotated = np.array(found.parts["rotated"], dtype=np.float32)
+        size = np.array([where.original[1], where.original[0]], np.float32)
+        rotated[:, :2] = where.points_to_input(rotated[:, :2] / size)
+        rotated[:, 2:4] *= np.array([where.extent[1], where.extent[0]], np.float32) / size
+        return {"rotated": rotated}
+
+    def read_record(self, record: Mapping[str, Any], count: int, info: ModelInfo) -> Mapping[str, np.ndarray]:
+        """Centre, sides and angle."""
+        return {"rotated": numbers(record, "rotated", (count, 5))}
 
     # -- scoring
 

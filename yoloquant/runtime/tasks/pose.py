@@ -15,7 +15,7 @@ from ..core.matching import Truth, box_iou
 from ..core.model_info import ModelInfo, Task
 from ..errors import DataError
 from ..io.labels import arrays, first_of_each, read_rows
-from .anchors import BOX, AnchorTask, ap_metrics, plain
+from .anchors import BOX, AnchorTask, ap_metrics, numbers, plain
 from .base import Labels, Metric, Similarity
 
 if TYPE_CHECKING:
@@ -83,6 +83,17 @@ class Pose(AnchorTask):
         size = np.array([where.original[1], where.original[0]], np.float32)
         keypoints[..., :2] = np.clip(where.points_to_original(keypoints[..., :2]), 0, size)
         return {"keypoints": keypoints}
+
+    def parts_to_input(self, found: Detections, where: Letterbox) -> Mapping[str, np.ndarray]:
+        """Keypoints in input pixels."""
+        keypoints = np.array(found.parts["keypoints"], dtype=np.float32)
+        size = np.array([where.original[1], where.original[0]], np.float32)
+        keypoints[..., :2] = where.points_to_input(keypoints[..., :2] / size)
+        return {"keypoints": keypoints}
+
+    def read_record(self, record: Mapping[str, Any], count: int, info: ModelInfo) -> Mapping[str, np.ndarray]:
+        """Rows of x, y and visibility."""
+        return {"keypoints": numbers(record, "keypoints", (count, *shape_of(info)))}
 
     # -- scoring
 

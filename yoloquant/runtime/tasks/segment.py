@@ -12,7 +12,7 @@ from ..core.detections import Detections
 from ..core.letterbox import Letterbox
 from ..core.matching import Truth, box_iou
 from ..core.model_info import HeadLayout, ModelInfo, Task
-from ..core.rle import encode
+from ..core.rle import decode, encode
 from ..errors import DataError
 from ..io.labels import Row, arrays, polygon_box, read_rows
 from .anchors import BOX, AnchorTask, ap_metrics
@@ -80,6 +80,22 @@ class Segment(AnchorTask):
         logits = found.parts["logits"]
         masks = [_mask(logits[i], low[i], high[i], where) for i in range(len(found))]
         return {"masks": _objects(masks), "corners": low}
+
+    def parts_to_input(self, found: Detections, where: Letterbox) -> Mapping[str, np.ndarray]:
+        """Masks as logits of 0.5 and -0.5 at the prototypes' resolution, which is what masks are compared at."""
+        size = where.imgsz[0] // RATIO, where.imgsz[1] // RATIO
+        pairs = zip(found.parts["masks"], found.parts["corners"].tolist())
+        logits = [_shrunk(np.asarray(mask), corner, where, size) for mask, corner in pairs]
+        return {"logits": np.array(logits, np.float32).reshape(-1, *size)}
+
+    def read_record(self, record: Mapping[str, Any], count: int, info: ModelInfo) -> Mapping[str, np.ndarray]:
+        """Masks of compressed run lengths."""
+        found = record.get("masks")
+        if not isinstance(found, list) or len(found) != count:
+            raise DataError("results need 'masks', one COCO run-length encoding each; was it another task's model?")
+        pairs = [decode(rle) for rle in found]
+        corners = np.array([corner for _, corner in pairs], np.int64).reshape(-1, 2)
+        return {"masks": _objects([mask for mask, _ in pairs]), "corners": corners}
 
     # -- scoring
 
@@ -203,6 +219,22 @@ def _mask(logits: np.ndarray, low: np.ndarray, high: np.ndarray, where: Letterbo
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     values = cv2.warpAffine(logits, moved, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(values > 0, dtype=np.uint8)
+
+
+def _shrunk(mask: np.ndarray, corner: Sequence[int], where: Letterbox, size: Tuple[int, int]) -> np.ndarray:
+    """A mask in original pixels from ``corner`` on, sampled at the prototypes' pixels, (height, width), less 0.5."""
+    import cv2
+
+    if not mask.size:
+        return np.full(size, -0.5, np.float32)
+    # A prototype's pixel's centre, then in the input, then in the original, then in the mask.
+    scale = np.array([where.original[1] / where.extent[1], where.original[0] / where.extent[0]])
+    step = np.array([where.imgsz[1] / size[1], where.imgsz[0] / size[0]])
+    offset = (0.5 * step - np.array([where.left, where.top])) * scale - 0.5 - np.asarray(corner)
+    moved = np.array([[scale[0] * step[0], 0, offset[0]], [0, scale[1] * step[1], offset[1]]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    values = cv2.warpAffine(mask.astype(np.float32), moved, size[::-1], flags=flags, borderMode=cv2.BORDER_CONSTANT)
+    return np.asarray(values - 0.5, dtype=np.float32)
 
 
 def _check_polygon(row: Row) -> None:

@@ -1,0 +1,120 @@
+"""What a model does at the deployed confidence, against counting by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from validation_fakes import FakeRunner, label_rows, write_dataset
+
+from yoloquant.data.dataset import ValidationSet
+from yoloquant.evaluation.bootstrap import BootstrapOptions
+from yoloquant.evaluation.compare import Comparer
+from yoloquant.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
+from yoloquant.evaluation.gate import load_gate
+from yoloquant.evaluation.operating import LOWEST
+from yoloquant.evaluation.verdict import ArtifactFacts, JudgeOptions, judge
+from yoloquant.runtime.core.letterbox import place
+from yoloquant.types import Verdict
+
+OPTIONS = BootstrapOptions(replicates=200)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> ValidationSet:
+    return ValidationSet.from_yaml(write_dataset(tmp_path_factory.mktemp("set"), count=12))
+
+
+def rows(data: ValidationSet) -> list[np.ndarray]:
+    """Every label found with a score of 0.42 to 0.9, and two false alarms an image of 0.1 to 0.6."""
+    where, rng = place((48, 64), (64, 64)), np.random.default_rng(3)
+    found = []
+    for each in label_rows([(i.classes, where.to_input(i.boxes)) for i in data.images]):
+        each[:, 4] = rng.uniform(0.42, 0.9, len(each))
+        wrong = [[1, 57 + 3 * k, 4, 59 + 3 * k, rng.uniform(0.1, 0.6), k] for k in range(2)]
+        found.append(np.concatenate([each, wrong]))
+    return found
+
+
+def scaled(found: list[np.ndarray], factor: float) -> list[np.ndarray]:
+    return [each * np.array([1, 1, 1, 1, factor, 1]) for each in found]
+
+
+def run(data: ValidationSet, **found: list[np.ndarray]) -> Evaluation:
+    return evaluate({n: FakeRunner(each) for n, each in found.items()}, data, EvaluateOptions(warmup=0))
+
+
+def test_rates_are_those_that_one_counts(data: ValidationSet) -> None:
+    found = rows(data)
+    point = Comparer(run(data, fp32=found), OPTIONS, conf=0.5).operating("fp32")
+    assert point is not None and point.precision and point.recall and point.f1 and point.false_alarms
+    right = sum(int((each[:-2, 4] > 0.5).sum()) for each in found)
+    wrong = sum(int((each[-2:, 4] > 0.5).sum()) for each in found)
+    assert 0 < wrong < 24 and 0 < right < data.boxes
+    assert point.precision.value == pytest.approx(right / (right + wrong))
+    assert point.recall.value == pytest.approx(right / data.boxes)
+    assert point.f1.value == pytest.approx(2 * right / (right + wrong + data.boxes))
+    assert point.false_alarms.value == pytest.approx(wrong / 12)
+    assert point.detections.value == pytest.approx((right + wrong) / 12)
+    assert point.f1.low < point.f1.value < point.f1.high
+    cats = [(each[:-2][:, 5] == 0, each[:-2, 4] > 0.5) for each in found]
+    expected = sum(int((c & s).sum()) for c, s in cats) / sum(int(c.sum()) for c, _ in cats)
+    assert point.recall_per_class["cat"] == pytest.approx(expected)
+    assert set(point.f1_per_class) == {"cat", "dog", "bird"}
+
+
+def test_shrunk_scores_are_seen_and_matched(data: ValidationSet) -> None:
+    """Scores that shrink alike leave mAP as it is; the matched confidence shrinks with them and gives F1 back."""
+    found = rows(data)
+    comparer = Comparer(run(data, fp32=found, low=scaled(found, 0.6)), OPTIONS, conf=0.4)
+    comparison = comparer.compare("low").comparison
+    assert comparison.map_drop is not None and comparison.map_drop.value == pytest.approx(0, abs=1e-9)
+    assert comparison.intervals["f1_drop"].low > 0.05
+    matched = comparison.matched_conf
+    assert matched is not None and matched.low <= 0.24 <= matched.high and abs(matched.value - 0.24) < 0.02
+    base, again = comparer.operating("fp32"), comparer.operating("low", matched.value)
+    assert base is not None and again is not None and base.f1 and again.f1 and base.false_alarms and again.false_alarms
+    assert again.false_alarms.value == base.false_alarms.value
+    assert again.f1.value == pytest.approx(base.f1.value, abs=0.03)
+    same = Comparer(run(data, fp32=found, same=found), OPTIONS, conf=0.4).compare("same").comparison
+    assert same.intervals["f1_drop"].low == same.intervals["f1_drop"].high == 0
+    assert same.matched_conf is not None and abs(same.matched_conf.value - 0.4) < 0.05
+
+
+def test_without_labels_detections_are_matched(data: ValidationSet, tmp_path: Path) -> None:
+    folder = data.images[0].path.parent
+    bare = ValidationSet.from_folder(folder, data.names)
+    found = rows(data)
+    comparer = Comparer(run(bare, fp32=found, low=scaled(found, 0.6)), OPTIONS, conf=0.4)
+    comparison = comparer.compare("low").comparison
+    assert "f1_drop" not in comparison.intervals
+    assert comparison.matched_conf is not None and comparison.matched_conf.value == pytest.approx(0.24, abs=0.02)
+    point = comparer.operating("low")
+    assert point is not None and point.f1 is None and point.detections.value > 0
+
+
+def test_nothing_to_match(data: ValidationSet) -> None:
+    empty = [np.zeros((0, 6)) for _ in data.images]
+    comparer = Comparer(run(data, fp32=rows(data), none=empty), OPTIONS)
+    assert comparer.matched_conf("none") is None
+    point = comparer.operating("none")
+    assert point is not None and point.f1 is not None and point.f1.value == 0
+    assert LOWEST < 0.05
+
+
+def test_a_gate_can_limit_it(data: ValidationSet) -> None:
+    found = rows(data)
+    limits = {"f1_drop": {"limit": 0.02, "rule": "veto"}, "false_alarm_rise": {"limit": 0.2, "rule": "veto"}}
+    gate = load_gate({"name": "g", "limits": limits, "min_images": 1, "baseline_map": 0})
+    evaluation = run(data, fp32=found, low=scaled(found, 0.6), more=scaled(found, 1.6))
+    facts = {name: ArtifactFacts() for name in ("low", "more")}
+    low, more = judge(evaluation, gate, facts, JudgeOptions(bootstrap=OPTIONS, conf=0.4)).targets
+    assert [(c.name, c.verdict) for c in low.checks] == [
+        ("f1_drop", Verdict.FAIL),
+        ("false_alarm_rise", Verdict.PASS),
+    ]
+    assert (
+        more.checks[1].verdict is Verdict.FAIL and "false alarms at the deployed confidence" in more.checks[1].message
+    )
+    assert low.matched is not None and low.matched.conf < 0.4 < (more.matched.conf if more.matched else 0)

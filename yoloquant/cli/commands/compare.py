@@ -1,0 +1,38 @@
+"""``yoloquant compare``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from ...evaluation.release_options import ReleaseOptions
+from ...options import PathOrNone, option, option_model
+from ..parser import Call
+from ..progress import bar
+from ..show import print_validation
+from .validate import INCONCLUSIVE
+
+
+@option_model
+class CompareCall:
+    """Where the report goes, and what a script is told."""
+
+    output: PathOrNone = option(default=None, help="folder for the report; compare if not given")
+    inconclusive: int = option(default=3, ge=0, le=255, help=INCONCLUSIVE)
+
+
+PARTS = (CompareCall, ReleaseOptions)
+
+
+def run(call: Call) -> int:
+    """Compare, judge, and print a table for every pair; the exit code is the worst one's."""
+    from ... import api
+    from ...evaluation.gate import exit_code_of, worst
+
+    own = call[CompareCall]
+    folder = Path(own.output or "compare")
+    with bar("comparing") as progress:
+        found = api.compare(options=replace(call[ReleaseOptions], report=folder), progress=progress)
+    for each in found:
+        print_validation(each.result, each.folder or folder)
+    return exit_code_of(worst(each.result.verdict for each in found), own.inconclusive)

@@ -1,0 +1,199 @@
+"""What a model does at the confidence that is deployed: precision, recall, F1 and false alarms.
+
+mAP integrates over every confidence, so scores that shrink under INT8 leave it as it is; a fixed threshold then loses
+detections. Counts are pooled over classes, at IoU 0.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..runtime.core.detections import Detections
+from ..runtime.core.matching import RIGHT, Matches, Truth
+from .bootstrap import interval
+from .results import Interval, OperatingPoint
+
+LOWEST = 0.01
+"""Lowest confidence that is offered as a match: below it a threshold selects noise."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Detections of one model over all images, by falling confidence.
+
+    Attributes:
+        images: Index of the image of each, (n,).
+        confidence: float32 (n,).
+        classes: int64 (n,).
+        right: Whether each hits a label at IoU 0.5, (n,).
+        truths: Labels in each image, (images,).
+        truth_classes: For every class that has labels, labels in each image, (images,).
+    """
+
+    images: np.ndarray
+    confidence: np.ndarray
+    classes: np.ndarray
+    right: np.ndarray
+    truths: np.ndarray
+    truth_classes: Mapping[int, np.ndarray]
+
+
+def count(found: Sequence[Detections], matches: Sequence[Matches], truths: Sequence[Truth]) -> Counted:
+    """Pool detections of every image.
+
+    Args:
+        found: Detections per image.
+        matches: Their matches with the labels; with none, no detection is right.
+        truths: Labels per image.
+    """
+    lengths = [len(each) for each in found]
+    confidence = np.concatenate([each.confidence for each in found]) if found else np.zeros(0, np.float32)
+    classes = np.concatenate([each.class_id for each in found]) if found else np.zeros(0, np.int64)
+    right = np.zeros(len(confidence), bool)
+    if matches and len(confidence):
+        right = np.concatenate([m.status[:, 0, 0] == RIGHT for m in matches])
+    order = np.argsort(-confidence, kind="stable")
+    kinds = np.unique(np.concatenate([t.classes for t in truths])) if truths else np.zeros(0, np.int64)
+    by_class = {k: np.array([(t.classes == k).sum() for t in truths], np.float64) for k in kinds.tolist()}
+    return Counted(
+        np.repeat(np.arange(len(found)), lengths)[order],
+        confidence[order],
+        classes[order],
+        right[order],
+        np.array([len(t.classes) for t in truths], np.float64),
+        by_class,
+    )
+
+
+@dataclass(frozen=True)
+class Rates:
+    """One row for each row of image weights.
+
+    Attributes:
+        precision: Right detections among all; 1 where there are none.
+        recall: Labels that were found among all.
+        f1: Harmonic mean of both.
+        false_alarms: Wrong detections per image.
+        detections: Detections per image.
+    """
+
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+    false_alarms: np.ndarray
+    detections: np.ndarray
+
+
+def rates(counted: Counted, conf: float, weights: np.ndarray, only: int | None = None) -> Rates:
+    """Rates at one confidence.
+
+    Args:
+        counted: The model's detections.
+        conf: Detections with a higher confidence count, as in ``predict``.
+        weights: float64 (replicates, images).
+        only: Index of the one class that counts; all of them if None.
+    """
+    chosen = counted.confidence > conf
+    if only is not None:
+        chosen &= counted.classes == only
+    shape = weights.shape[1]
+    hits = np.bincount(counted.images[chosen & counted.right], minlength=shape).astype(np.float64)
+    every = np.bincount(counted.images[chosen], minlength=shape).astype(np.float64)
+    truths = counted.truths if only is None else counted.truth_classes.get(only, np.zeros(shape))
+    right, total, labels, images = weights @ hits, weights @ every, weights @ truths, weights.sum(axis=1)
+    ones = np.ones(len(weights))
+    return Rates(
+        np.divide(right, total, out=ones.copy(), where=total > 0),
+        np.divide(right, labels, out=np.zeros(len(weights)), where=labels > 0),
+        np.divide(2 * right, total + labels, out=np.zeros(len(weights)), where=total + labels > 0),
+        (total - right) / images,
+        total / images,
+    )
+
+
+def operating_point(
+    counted: Counted, conf: float, weights: np.ndarray, level: float, labels: Sequence[str], *, labelled: bool
+) -> OperatingPoint:
+    """The rates at a confidence with their intervals, and F1 of every class that has labels.
+
+    Args:
+        counted: The model's detections.
+        conf: The confidence.
+        weights: float64 (1 + replicates, images); row 0 is the sample.
+        level: Confidence level of intervals.
+        labels: A label for every class.
+        labelled: Whether there are labels; without them only detections are counted.
+    """
+    found = rates(counted, conf, weights)
+    if not labelled:
+        return OperatingPoint(conf, interval(found.detections, level))
+    one = weights[:1]
+    per_class = {
+        labels[k] if k < len(labels) else f"class_{k}": rates(counted, conf, one, k) for k in counted.truth_classes
+    }
+    return OperatingPoint(
+        conf,
+        interval(found.detections, level),
+        interval(found.precision, level),
+        interval(found.recall, level),
+        interval(found.f1, level),
+        interval(found.false_alarms, level),
+        {name: float(r.precision[0]) for name, r in per_class.items()},
+        {name: float(r.recall[0]) for name, r in per_class.items()},
+        {name: float(r.f1[0]) for name, r in per_class.items()},
+        {name: float(r.false_alarms[0]) for name, r in per_class.items()},
+    )
+
+
+def operating_drops(
+    before: Counted, after: Counted, conf: float, weights: np.ndarray, level: float
+) -> dict[str, Interval]:
+    """Paired intervals of what an artifact loses at a confidence, by the name of the gate limit."""
+    old, new = rates(before, conf, weights), rates(after, conf, weights)
+    return {
+        "f1_drop": interval(old.f1 - new.f1, level),
+        "precision_drop": interval(old.precision - new.precision, level),
+        "recall_drop": interval(old.recall - new.recall, level),
+        "false_alarm_rise": interval(new.false_alarms - old.false_alarms, level),
+    }
+
+
+def matched_conf(
+    before: Counted, after: Counted, conf: float, weights: np.ndarray, level: float, *, labelled: bool
+) -> Interval | None:
+    """The confidence at which an artifact raises as many false alarms as the FP32 model does at ``conf``.
+
+    Without labels, at which it finds as much. False alarms fall with every step of the threshold, which F1 does not,
+    so there is exactly one such confidence.
+
+    Args:
+        before: The FP32 model's detections.
+        after: The artifact's.
+        conf: The confidence that is deployed.
+        weights: float64 (1 + replicates, images).
+        level: Confidence level of the interval.
+        labelled: Whether there are labels.
+
+    Returns:
+        The confidence; None where the FP32 model gives nothing to match.
+    """
+    wrong = (lambda c: ~c.right) if labelled else (lambda c: np.ones(len(c.right), bool))
+    mine = (before.confidence > conf) & wrong(before)
+    wanted = weights @ np.bincount(before.images[mine], minlength=weights.shape[1]).astype(np.float64)
+    chosen = wrong(after) & (after.confidence > LOWEST)
+    images, scores = after.images[chosen], after.confidence[chosen].astype(np.float64)
+    if wanted[0] <= 0 or not len(scores):
+        return None
+    bounds = np.concatenate([scores, [LOWEST]])
+    cuts = (bounds[:-1] + bounds[1:]) / 2  # between a detection and the next one
+    values = np.empty(len(weights))
+    for start in range(0, len(weights), 100):
+        part = weights[start : start + 100]
+        total = np.cumsum(part[:, images], axis=1)
+        values[start : start + 100] = [
+            cuts[np.abs(row - target).argmin()] for row, target in zip(total, wanted[start : start + 100], strict=True)
+        ]
+    return interval(values, level)

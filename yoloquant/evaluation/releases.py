@@ -1,0 +1,240 @@
+"""Release against release: the old one takes the FP32 model's place, so every figure is a paired one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..data.dataset import ValidationSet, class_names_of, load_yaml
+from ..errors import UsageError
+from ..options.kinds import ImageSize
+from ..predictions.prediction_set import RecordedModel
+from ..runtime.core.class_order import class_labels
+from ..runtime.core.runner import Runner
+from ..runtime.device.processors import cpu_threads
+from ..runtime.tasks import spec_of
+from ..types import ModelInfo, Progress, Task
+from .bootstrap import BootstrapOptions
+from .entrants import Entrant, Images, entrants, pairs
+from .evaluate import EvaluateOptions, Evaluation, evaluate
+from .gate import Gate, load_gates
+from .keep_results import keep_results
+from .latency import measure_latency, unmeasured
+from .release_options import ReleaseOptions
+from .results import OLD, OLD_RELEASE, ValidationResult
+from .verdict import ArtifactFacts, JudgeOptions, judge
+
+NEW = "new"
+PICTURES = 4
+SHOWN = 8
+"""Classes that are named among what appeared and vanished."""
+
+
+@dataclass(frozen=True)
+class ReleaseComparison:
+    """The outcome for one pair.
+
+    Attributes:
+        name: What both are called.
+        result: The verdict; its baseline is the old release and its only target the new one.
+        folder: Where its report goes; None if none is written.
+    """
+
+    name: str
+    result: ValidationResult
+    folder: Path | None
+
+
+def compare_releases(options: ReleaseOptions, *, progress: Progress | None = None) -> Iterator[ReleaseComparison]:
+    """Compare two releases on the same images, pair by pair.
+
+    Args:
+        options: The releases, the images and the gate.
+        progress: Called after every image.
+
+    Yields:
+        One comparison for each pair.
+
+    Raises:
+        UsageError: Neither or both of data and source are given; the releases have other tasks or classes; or nothing
+            is called alike.
+        YoloquantError: Something is missing or damaged, or was recorded on other images.
+    """
+    if options.data is not None and options.source is not None:
+        raise UsageError("give either data=<data yaml> (labelled) or source=<folder of images> (agreement only)")
+    gates = load_gates(options.gate)
+    threads = options.threads or cpu_threads()
+    old = entrants(options.old, options.reading, threads)
+    new = entrants(options.new, options.reading, threads)
+    found = pairs(old, new, options.only)
+    for name, before, after in found:
+        folder = options.report
+        if folder is not None and len(found) > 1:
+            folder = folder / "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+        images = _images(_on_data(options, before, after), before, after)
+        result = _compare(options, gates, images, (before, after), threads, folder, progress)
+        yield ReleaseComparison(name, result, folder)
+
+
+def _on_data(options: ReleaseOptions, before: Entrant, after: Entrant) -> ReleaseOptions:
+    """The options with the images that recorded results name, where nobody named others.
+
+    Raises:
+        UsageError: Nothing names any.
+    """
+    if options.data is not None or options.source is not None:
+        return options
+    made = next((e.made for e in (after, before) if e.made.get("data")), None)
+    if made is None:
+        raise UsageError("give data=<data yaml> (labelled) or source=<folder of images> (agreement only)")
+    if not made.get("split"):
+        return replace(options, source=str(made["data"]))
+    return replace(options, data=str(made["data"]), split=str(made["split"]))
+
+
+def _images(options: ReleaseOptions, before: Entrant, after: Entrant) -> Images:
+    info = _common(options, before, after)
+    if options.data is None:
+        everything = ValidationSet.from_folder(str(options.source), info.names)
+        return Images(everything, everything.take(options.limit), info)
+    everything = ValidationSet.open(options.data, info, split=options.split).for_classes(info.names)
+    return Images(everything, everything.take(options.limit).require_labels(), info)
+
+
+def _common(options: ReleaseOptions, before: Entrant, after: Entrant) -> ModelInfo:
+    """Task, classes and input size of both."""
+    known = [e.info for e in (before, after) if e.info is not None]
+    if len(known) == 2 and (known[0].names, known[0].task) != (known[1].names, known[1].task):
+        raise UsageError(
+            f"the old release is {_described(known[0])}, the new one {_described(known[1])}; compare releases of one "
+            "model"
+        )
+    sized = [info for info in known if info.imgsz != (0, 0)]
+    if sized:
+        return sized[0]
+    info = known[0] if known else ModelInfo(Task.DETECT, _names(options), (0, 0))
+    return replace(info, imgsz=_size(options.reading.imgsz, spec_of(info.task).imgsz))
+
+
+def _described(info: ModelInfo) -> str:
+    more = " ..." if len(info.names) > 3 else ""
+    return f"a {info.task.value} model of {len(info.names)} classes ({', '.join(info.names[:3])}{more})"
+
+
+def _size(imgsz: ImageSize, usual: int) -> tuple[int, int]:
+    if imgsz is None:
+        return usual, usual
+    return (imgsz, imgsz) if isinstance(imgsz, int) else (imgsz[0], imgsz[1])
+
+
+def _names(options: ReleaseOptions) -> tuple[str, ...]:
+    """Class names of predictions that nothing else names: the data's."""
+    if options.data is None:
+        raise UsageError("predictions alone do not name their classes; give data=<data yaml>, which does")
+    file, content = load_yaml(options.data)
+    return class_names_of(content, file)
+
+
+def _compare(
+    options: ReleaseOptions,
+    gates: Sequence[Gate],
+    images: Images,
+    sides: tuple[Entrant, Entrant],
+    threads: int,
+    folder: Path | None,
+    progress: Progress | None,
+) -> ValidationResult:
+    runners: dict[str, Runner] = {}
+    recorded: dict[str, RecordedModel] = {}
+    facts: dict[str, ArtifactFacts] = {}
+    try:
+        for name, entrant in zip((OLD, NEW), sides, strict=True):
+            opened, facts[name] = entrant.open(images)
+            if isinstance(opened, RecordedModel):
+                recorded[name] = opened
+            else:
+                runners[name] = opened
+        settings = EvaluateOptions(baseline=OLD, warmup=0)
+        evaluation = evaluate(runners, images.scored, settings, recorded=recorded, progress=progress)
+    finally:
+        for runner in runners.values():
+            runner.close()
+    facts[NEW] = _timed(facts[NEW], sides, evaluation, threads, options)
+    environment = {"task": images.info.task.value, "old": options.old, "new": options.new}
+    result = judge(
+        evaluation,
+        gates,
+        facts,
+        JudgeOptions(
+            bootstrap=BootstrapOptions(replicates=options.bootstrap),
+            conf=options.conf,
+            threads=threads,
+            environment=environment,
+            notes=changes(evaluation),
+        ),
+    )
+    if folder is not None:
+        keep_results(folder, evaluation, facts, images.info, result.environment)
+    return _worded(result)
+
+
+def _worded(result: ValidationResult) -> ValidationResult:
+    """The same with sentences that speak of the old release, which takes the FP32 model's place in them."""
+    targets = tuple(
+        replace(
+            target,
+            checks=tuple(
+                replace(c, message=c.message.replace("FP32 model", OLD_RELEASE).replace("FP32", OLD_RELEASE))
+                for c in target.checks
+            ),
+        )
+        for target in result.targets
+    )
+    return replace(result, targets=targets)
+
+
+def _timed(
+    facts: ArtifactFacts, sides: tuple[Entrant, Entrant], evaluation: Evaluation, threads: int, options: ReleaseOptions
+) -> ArtifactFacts:
+    """Time two artifacts that run here in turn."""
+    from .. import targets
+
+    old, new = (side.exported for side in sides)
+    if old is None or new is None or not options.latency or NEW not in evaluation.records:
+        note = facts.latency_note or "latency is measured where both are artifacts of yoloquant, and latency=true"
+        return replace(facts, latency_note=note)
+    note = unmeasured(targets.get(old.target)) or unmeasured(targets.get(new.target))
+    if note:
+        return replace(facts, latency_note=note)
+    pictures = [evaluation.data.read(i) for i in range(min(PICTURES, len(evaluation.data)))]
+    timing = measure_latency(new, old, pictures, threads)
+    return replace(facts, latency=timing.latency, latency_ratio=timing.ratio, latency_note=timing.note)
+
+
+def changes(evaluation: Evaluation) -> tuple[str, ...]:
+    """What the new release finds that the old one did not, and the reverse, above the confidence of references."""
+    if NEW not in evaluation.records or evaluation.task.class_folders:
+        return ()
+    record, labels = evaluation.records[NEW], class_labels(evaluation.names)
+    appeared: Counter[str] = Counter()
+    vanished: Counter[str] = Counter()
+    sure = evaluation.options.reference_conf
+    for found, matches, reference in zip(
+        record.detections, record.reference_matches, evaluation.references, strict=True
+    ):
+        confident = found.confidence > sure
+        appeared.update(labels[k] for k in found.class_id[confident & (matches.partner < 0)].tolist())
+        kept = set(matches.partner[confident & (matches.partner >= 0)].tolist())
+        vanished.update(labels[k] for i, k in enumerate(reference.classes.tolist()) if i not in kept)
+    return tuple(
+        f"{total} detections above {sure:g} {word}: {_listed(count)}"
+        for word, count in (("appeared", appeared), ("vanished", vanished))
+        if (total := sum(count.values()))
+    )
+
+
+def _listed(count: Counter[str]) -> str:
+    shown = ", ".join(f"{name} {n}" for name, n in count.most_common(SHOWN))
+    return shown + (f" and {len(count) - SHOWN} more classes" if len(count) > SHOWN else "")
