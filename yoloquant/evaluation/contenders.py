@@ -42,7 +42,7 @@ class Contenders:
 
 
 @dataclass
-class _Found:
+class _Collected:
     exports: list[ExportedModel] = field(default_factory=list)
     foreign: list[ForeignArtifact] = field(default_factory=list)
     checkpoints: list[Path] = field(default_factory=list)
@@ -64,7 +64,7 @@ def contenders(exports: Any, near: Path | None = None) -> Contenders:
         return Contenders(exports)
     if exports is None:
         return Contenders(ExportResult(near or Path.cwd(), ()))
-    found = _Found()
+    found = _Collected()
     for item in _items(exports):
         if isinstance(item, ExportedModel):
             found.exports.append(item)
@@ -86,7 +86,7 @@ def _items(exports: Any) -> Sequence[Any]:
     return tuple(exports)
 
 
-def _find(path: Path, found: _Found) -> None:
+def _find(path: Path, found: _Collected) -> None:
     if path.suffix == CHECKPOINT and path.is_file():
         found.checkpoints.append(path)
         return

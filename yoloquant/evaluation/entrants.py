@@ -26,7 +26,7 @@ from .verdict import ArtifactFacts
 
 
 @dataclass(frozen=True)
-class Images:
+class ComparedImages:
     """What is compared on.
 
     Attributes:
@@ -54,7 +54,7 @@ class Entrant:
     """
 
     name: str
-    open: Callable[[Images], tuple[Runner | RecordedModel, ArtifactFacts]]
+    open: Callable[[ComparedImages], tuple[Runner | RecordedModel, ArtifactFacts]]
     facts: ArtifactFacts
     info: ModelInfo | None = None
     exported: ExportedModel | None = None
@@ -111,7 +111,7 @@ def _predicted(path: Path, choices: ReadingChoices) -> Entrant:
     if not path.is_file():
         raise DataError(f"predictions '{path}' do not exist")
 
-    def read(images: Images) -> tuple[RecordedModel, ArtifactFacts]:
+    def read(images: ComparedImages) -> tuple[RecordedModel, ArtifactFacts]:
         file = read_predictions(path, images.everything, len(images.scored), images.info, reading_options(choices))
         return file.model, prediction_facts(file)
 
@@ -149,7 +149,7 @@ def _exported(name: str, exported: ExportedModel, threads: int) -> Entrant:
         sha256=content_sha256(exported.path),
     )
 
-    def load(images: Images) -> tuple[Runner, ArtifactFacts]:
+    def load(images: ComparedImages) -> tuple[Runner, ArtifactFacts]:
         target.require()
         return target.load(exported, threads), facts
 
@@ -161,7 +161,7 @@ def _checkpoint(name: str, path: Path, threads: int) -> Entrant:
     model = load_model(path)
     traced = TracedModel.of(model)
 
-    def load(images: Images) -> tuple[Runner, ArtifactFacts]:
+    def load(images: ComparedImages) -> tuple[Runner, ArtifactFacts]:
         from .torch_runner import TorchRunner
 
         sized = TracedModel.of(model, images.info.imgsz)

@@ -17,7 +17,7 @@ from ..runtime.device.processors import cpu_threads
 from ..runtime.tasks import spec_of
 from ..types import ModelInfo, Progress, Task
 from .bootstrap import BootstrapOptions
-from .entrants import Entrant, Images, entrants, pairs
+from .entrants import ComparedImages, Entrant, entrants, pairs
 from .evaluate import EvaluateOptions, Evaluation, evaluate
 from .gate import Gate, load_gates
 from .keep_results import keep_results
@@ -94,13 +94,13 @@ def _on_data(options: ReleaseOptions, before: Entrant, after: Entrant) -> Releas
     return replace(options, data=str(made["data"]), split=str(made["split"]))
 
 
-def _images(options: ReleaseOptions, before: Entrant, after: Entrant) -> Images:
+def _images(options: ReleaseOptions, before: Entrant, after: Entrant) -> ComparedImages:
     info = _common(options, before, after)
     if options.data is None:
         everything = ValidationSet.from_folder(str(options.source), info.names)
-        return Images(everything, everything.take(options.limit), info)
+        return ComparedImages(everything, everything.take(options.limit), info)
     everything = ValidationSet.open(options.data, info, split=options.split).for_classes(info.names)
-    return Images(everything, everything.take(options.limit).require_labels(), info)
+    return ComparedImages(everything, everything.take(options.limit).require_labels(), info)
 
 
 def _common(options: ReleaseOptions, before: Entrant, after: Entrant) -> ModelInfo:
@@ -140,7 +140,7 @@ def _names(options: ReleaseOptions) -> tuple[str, ...]:
 def _compare(
     options: ReleaseOptions,
     gates: Sequence[Gate],
-    images: Images,
+    images: ComparedImages,
     sides: tuple[Entrant, Entrant],
     threads: int,
     folder: Path | None,
