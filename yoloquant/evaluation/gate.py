@@ -304,10 +304,11 @@ def judge_by(
 
     With several gates every check says which one it is of.
     """
-    checks, notes = [], []
+    checks: list[GateCheck] = []
+    notes: list[str] = []
+    several = len(gates) > 1
     for gate in gates:
         own, told = gate.judge(target, measured)
-        several = len(gates) > 1
         checks += [replace(check, name=f"{check.name} ({gate.name})") for check in own] if several else own
         notes += [f"{note} ({gate.name})" for note in told] if several else told
     return tuple(checks), tuple(notes)
