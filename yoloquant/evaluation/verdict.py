@@ -89,7 +89,7 @@ def judge(
         options: How to judge.
     """
     options = options or JudgeOptions()
-    gates = (gate,) if isinstance(gate, Gate) else tuple(gate)
+    gates: tuple[Gate, ...] = (gate,) if isinstance(gate, Gate) else tuple(gate)
     comparer = Comparer(evaluation, options.bootstrap, options.conf)
     baseline_name = evaluation.options.baseline
     baseline = _baseline(comparer, artifacts.get(baseline_name, ArtifactFacts()))
