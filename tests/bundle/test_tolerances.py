@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from yoloquant.bundle.tolerances import FACTOR, LEAST, MOST, TOLERANCES, derive_tolerances
+from yoloquant.bundle.tolerances import FACTOR, LEAST, MOST, TOLERANCES, derive_tolerances, limited_as
 
 WRONG = {"boxes": 0.042, "scores": 0.30}  # red and blue exchanged, at the least
 
@@ -31,3 +31,10 @@ def test_the_factor_counts_between_the_bounds() -> None:
 
 def test_outputs_without_boxes_keep_a_limit_for_them() -> None:
     assert derive_tolerances({"scores": 0.06}).boxes == LEAST["boxes"]
+
+
+def test_what_else_a_task_predicts_is_held_to_the_limit_of_scores() -> None:
+    """Mask coefficients, keypoints, angles: the noisiest of them decides, or a bundle would refuse itself."""
+    noise = {"boxes": 0.001, "scores": 0.01, "angles": 0.08}
+    assert derive_tolerances(noise).scores == pytest.approx(FACTOR * 0.08)
+    assert [limited_as(part) for part in noise] == ["boxes", "scores", "scores"]

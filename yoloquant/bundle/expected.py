@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ArtifactError, DataError, OutputError, UsageError
-from ..runtime.apps.accuracy import measure
+from ..runtime.apps.accuracy import find_images, measure
 from ..runtime.apps.data_fingerprint import fingerprint
 from ..runtime.apps.golden import (
     SELECTION,
@@ -34,7 +34,7 @@ from ..types import ExportedModel, HeadLayout, Verdict
 from .bundle_options import BundleOptions
 from .devices import BundleDevice
 from .images import candidates, data_set
-from .tolerances import FACTOR, MOST, derive_tolerances
+from .tolerances import FACTOR, MOST, derive_tolerances, limited_as
 
 if TYPE_CHECKING:
     from ..evaluation.results import TargetResult, ValidationResult
@@ -170,7 +170,7 @@ def _tensors(backend: Backend, outcome: GoldenOutcome) -> tuple[Tensor, ...]:
 def _notes(chosen: list[tuple[str, np.ndarray, GoldenOutcome]], golden: Golden) -> tuple[str, ...]:
     notes = []
     noise = golden.made_with.get("noise") or {}
-    apart = [f"{part} by {value:.3f}" for part, value in noise.items() if FACTOR * value > MOST[part]]
+    apart = [f"{part} by {value:.3f}" for part, value in noise.items() if FACTOR * value > MOST[limited_as(part)]]
     if apart:
         notes.append(
             f"kernels of this runtime differ here in {' and '.join(apart)} of their spread, so other processors may "
@@ -243,8 +243,10 @@ def _measured(detector: Detector, options: BundleOptions) -> ExportAccuracy | No
     assert options.data is not None
     with tempfile.TemporaryDirectory(prefix="yoloquant-") as scratch:
         source = _listed(Path(options.data), Path(scratch))
-        data = fingerprint(source, detector.info, options.limit)
-        if not data.labels:
+        # a classifier's labels are the names of folders: images that lie in none have no labels, and no wrong ones
+        flat = detector.task.class_folders and any(i.parent == source for i in find_images(source, detector.info.task))
+        data = None if flat else fingerprint(source, detector.info, options.limit)
+        if data is None or not data.labels:
             logger.warning("'%s' has no labels, so no accuracy goes into the bundle", options.data)
             return None
         found = measure(detector, source, limit=options.limit)

@@ -40,10 +40,15 @@ def derive_tolerances(noise: Mapping[str, float] | None) -> Tolerances:
     """Limits of a bundle.
 
     Args:
-        noise: How far other correct kernels are off on the golden inputs, by part (boxes, scores) and relative to its
-            spread; None, or nothing but zeros, if there are none.
+        noise: How far other correct kernels are off on the golden inputs, by part (boxes, scores, and what else the
+            task predicts) and relative to its spread; None, or nothing but zeros, if there are none.
     """
     if noise is None or not any(noise.values()):
         return TOLERANCES
-    limits = {part: round(min(max(FACTOR * noise.get(part, 0.0), LEAST[part]), MOST[part]), 4) for part in LEAST}
-    return replace(TOLERANCES, **limits)
+    worst = {kind: max((v for part, v in noise.items() if limited_as(part) == kind), default=0.0) for kind in LEAST}
+    return replace(TOLERANCES, **{k: round(min(max(FACTOR * worst[k], LEAST[k]), MOST[k]), 4) for k in LEAST})
+
+
+def limited_as(part: str) -> str:
+    """Which limit holds a part of the outputs: boxes have their own, everything else that of scores."""
+    return "boxes" if part == "boxes" else "scores"

@@ -178,6 +178,17 @@ def test_labels_of_another_task_are_refused_in_one_sentence(
         spec_of(task).read_labels(path, info_of(task))
 
 
+@pytest.mark.parametrize("task", [task for task in Task if task is not Task.CLASSIFY])
+def test_an_image_without_objects_is_a_background(tmp_path: Path, task: Task) -> None:
+    spec, info = spec_of(task), info_of(task)
+    (tmp_path / "empty.txt").write_text("", encoding="utf-8")
+    for name in ("empty.txt", "absent.txt"):
+        labels = spec.read_labels(tmp_path / name, info)
+        truth = spec.truth(labels, place((48, 64), IMGSZ), info)
+        assert len(labels.classes) == len(truth.classes) == 0
+        assert all(len(part) == 0 for part in (*labels.parts.values(), *truth.parts.values()))
+
+
 def test_a_pose_model_needs_the_keypoints_of_its_data() -> None:
     spec, info = spec_of(Task.POSE), info_of(Task.POSE)
     spec.check_data({"kpt_shape": [17, 3]}, "x.yaml", info)
