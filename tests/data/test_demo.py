@@ -283,10 +283,10 @@ def test_an_interrupted_run_leaves_the_old_set_and_no_rubbish(
     sound = _content(folder)
     draw = scene_module.draw_scene
 
-    def stop_at_the_second(seed: int, split: str, index: int, imgsz: int):
+    def stop_at_the_second(seed: int, split: str, index: int, imgsz: int, **options: bool):
         if index == 1:
             raise interrupt
-        return draw(seed, split, index, imgsz)
+        return draw(seed, split, index, imgsz, **options)
 
     monkeypatch.setattr(demo, "draw_scene", stop_at_the_second)
     with pytest.raises((KeyboardInterrupt, OSError)):

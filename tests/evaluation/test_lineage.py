@@ -125,4 +125,6 @@ def test_no_artifact_hides_behind_the_name_of_another() -> None:
     twice = [replace(one, path=Path(folder) / "a.onnx") for folder in ("x", "y")]
     assert [name for name, _ in named_rows([one, half])] == ["onnxruntime", half.name]
     assert [name for name, _ in named_rows([one, *vela])] == ["onnxruntime", "ethosu:u55.tflite", "ethosu:u65.tflite"]
-    assert named_rows(twice) == [("onnxruntime:a.onnx:1", twice[0]), ("onnxruntime:a.onnx:2", twice[1])]
+    assert named_rows(twice) == [("x/onnxruntime", twice[0]), ("y/onnxruntime", twice[1])]
+    same = [replace(one, path=Path(f"{n}/x/a.onnx")) for n in (1, 2)]
+    assert named_rows(same) == [("onnxruntime:a.onnx:1", same[0]), ("onnxruntime:a.onnx:2", same[1])]

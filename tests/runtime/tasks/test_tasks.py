@@ -51,6 +51,20 @@ class TestEveryTask:
         lines = spec.outlines(spec.compact(found, 0.3), where)
         assert len(lines) == len(found) and json.dumps(lines)
 
+    def test_an_image_without_anything_is_an_image(self, task: Task, tmp_path: Path) -> None:
+        spec, info, where = spec_of(task), info_of(task), place((100, 120), IMGSZ)
+        if task is Task.CLASSIFY:
+            pytest.skip("a classifier always says something, and every image has a class")
+        nothing = spec.select(outputs_of(task), HeadLayout.DECODED, info, Selection(conf=1.0))
+        labels = spec.read_labels(tmp_path / "background.txt", info)
+        assert len(nothing) == len(labels.classes) == 0
+        truth = spec.truth(labels, where, info)
+        some = spec.select(outputs_of(task), HeadLayout.DECODED, info, Selection(conf=0.3))
+        for found, against in ((nothing, truth), (some, truth), (nothing, spec.reference(some, 0.3, where))):
+            spec.match(found, against, where.area_scale)
+        shown = spec.to_original(nothing, where)
+        assert all(not rows for rows in spec.record(shown, (100, 120)).values())
+
     @pytest.mark.parametrize("value", [np.nan, np.inf])
     def test_broken_outputs_are_refused(self, task: Task, value: float) -> None:
         spec, info = spec_of(task), info_of(task)

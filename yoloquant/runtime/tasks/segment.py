@@ -172,7 +172,8 @@ class Segment(AnchorTask):
 
 def mask_iou(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
     """Pairwise IoU of masks: (m, height, width) and (n, height, width) give float32 (m, n)."""
-    a, b = (masks.reshape(len(masks), -1).astype(np.float32) for masks in (truth, found))
+    pixels = truth.shape[1] * truth.shape[2]  # not -1: either side may hold no mask
+    a, b = (masks.reshape(len(masks), pixels).astype(np.float32) for masks in (truth, found))
     inner = a @ b.T
     union = a.sum(axis=1)[:, None] + b.sum(axis=1)[None] - inner
     return np.asarray(inner / (union + np.float32(1e-7)), dtype=np.float32)
