@@ -65,7 +65,7 @@ class Pose(AnchorTask):
         points, steps = anchors.points[:, None], anchors.steps[:, None, None]
         near = raw[..., :2] + points if info.direct else raw[..., :2] * np.float32(2) + (points - np.float32(0.5))
         parts = [near * steps] if values == 2 else [near * steps, sigmoid(raw[..., 2:])]
-        return np.concatenate(parts, axis=2).reshape(len(raw), -1)
+        return np.concatenate(parts, axis=2).reshape(len(raw), count * values)
 
     def further_to_pixels(self, values: np.ndarray, info: ModelInfo) -> None:
         """X and y times the input's width and height."""
