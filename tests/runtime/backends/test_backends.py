@@ -136,7 +136,7 @@ def test_names_are_those_of_modules() -> None:
     assert set(backend_names()) >= {*BACKEND.values(), "tensorrt"}
     for name in backend_names():
         assert backend_class(name).name == name
-    with pytest.raises(UsageError, match="no backend 'abacus'; there are litert, onnxruntime"):
+    with pytest.raises(UsageError, match="no backend 'abacus'; there are executorch, litert, onnxruntime"):
         open_backend("abacus", Path("x"), tiny_artifact().info)
 
 

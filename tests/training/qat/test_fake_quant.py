@@ -487,9 +487,9 @@ def test_without_numba_training_still_works() -> None:
     code = (
         "import sys; sys.modules['numba'] = None\n"
         "import torch\n"
-        "from yoloquant.training.qat.fake_quant import FakeQuantize, Grid\n"
+        "from yoloquant.training.qat.fake_quant import FakeQuantize, IntegerGrid\n"
         "one, zero = torch.tensor(1.0), torch.tensor(0.0)\n"
-        "print(FakeQuantize.apply(torch.tensor([0.4, 300.0]), one, zero, Grid(-128, 127)).tolist())\n"
+        "print(FakeQuantize.apply(torch.tensor([0.4, 300.0]), one, zero, IntegerGrid(-128, 127)).tolist())\n"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[0.0, 127.0]"
