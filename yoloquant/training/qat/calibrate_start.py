@@ -21,8 +21,8 @@ from ...quantization.ptq import quantize
 from ...quantization.qparams import QuantSpec
 from ...quantization.quantize_options import QuantizeOptions
 from ...quantization.range_options import CalibrationRecipe
-from ...quantization.scheme import weight_point_name
-from ...targets.schemes import resolve_schemes
+from ...quantization.scheme import PORTABLE, weight_point_name
+from ...targets.schemes import AUTO, resolve_schemes
 from .. import distributed as ranks
 from . import checkpoint
 from .prepare import current_plan
@@ -52,7 +52,9 @@ def calibrated(source: HostModel, options: QATOptions, data: str, imgsz: Any) ->
     Raises:
         UsageError: ``scheme`` names several schemes, or a checkpoint's plan is of another input size.
     """
-    if options.scheme == "auto" or "," in options.scheme:
+    if options.scheme == AUTO:  # targets are known to ``run`` alone, and it has chosen by them
+        options = replace(options, scheme=PORTABLE.name)
+    if "," in options.scheme:
         raise UsageError(
             f"scheme={options.scheme} is not one scheme; training learns one, portable serves every runtime"
         )
