@@ -27,7 +27,7 @@ from .targets.export import complete, export
 from .targets.exports import ExportResult
 from .targets.float_models import float_model
 from .targets.schemes import AUTO, resolve_schemes
-from .training.qat.qat_options import QATOptions
+from .training.qat.qat_options import QATOptions, parse
 from .types import AfterEpoch, Listener, Progress, Verdict
 
 WriteReport = Callable[[ValidationResult], ReportPaths]
@@ -233,8 +233,14 @@ def _trained(
         return complete(result.artifact, targets, data=recipe.data, options=recipe.quantize_options, progress=progress)
 
 
-def _with_scheme(options: QATOptions, targets: Sequence[Target]) -> QATOptions:
-    """Options that train the targets' own plan where all have the same: it fits them better than a plan for all."""
+def _with_scheme(qat: Any, targets: Sequence[Target]) -> QATOptions:
+    """Options that train the targets' own plan where all have the same: it fits them better than a plan for all.
+
+    Args:
+        qat: What a recipe may say: a preset's name, fields of ``QATOptions``, or options.
+        targets: What is exported after training.
+    """
+    options = parse(qat)
     own = {target.scheme.name for target in targets}
     return replace(options, scheme=own.pop()) if options.scheme == AUTO and len(own) == 1 else options
 

@@ -17,7 +17,7 @@ from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.plan import Plan, Role
 from yoloquant.targets import get
 from yoloquant.targets.export import complete
-from yoloquant.training.qat.qat_options import QATOptions
+from yoloquant.training.qat.qat_options import Preset, QATOptions
 
 QUICK = {"epochs": 1, "imgsz": 64, "batch": 4, "device": "cpu", "plots": False, "workers": 0}
 
@@ -140,7 +140,8 @@ def test_a_recipe_trains_before_it_exports(
                      f"output={tmp_path / 'out'}"])  # fmt: skip
     assert code == 2 and seen["validated"] == str(model)
     arguments = seen["train"]
-    assert isinstance(arguments, dict) and arguments["qat"] == "fast" and arguments["imgsz"] == 64
+    assert isinstance(arguments, dict) and arguments["imgsz"] == 64
+    assert (arguments["qat"].preset, arguments["qat"].scheme) == (Preset.FAST, "tensorrt")
     assert list((tmp_path / "out").glob("*tensorrt*.onnx"))
 
 
