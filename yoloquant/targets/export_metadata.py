@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..errors import ArtifactError
 
 if TYPE_CHECKING:
     from ..quantization.artifact import Artifact
     from ..quantization.plan import Plan
+
+METADATA = "metadata.yaml"
+"""Where Ultralytics looks for it in an artifact that is a folder."""
 
 
 def ultralytics_metadata(artifact: Artifact) -> dict[str, Any]:
@@ -37,3 +42,19 @@ def ultralytics_metadata(artifact: Artifact) -> dict[str, Any]:
 def provenance_json(artifact: Artifact, plan: Plan | None) -> str:
     """Plan, versions and hashes as one JSON text."""
     return json.dumps({**artifact.metadata(), "plan": plan.to_dict() if plan else None}, default=str)
+
+
+def read_folder_metadata(folder: Path) -> dict[str, Any]:
+    """What this project wrote beside the model of an artifact that is a folder: provenance and plan.
+
+    Raises:
+        ArtifactError: It is missing or damaged.
+    """
+    import yaml
+
+    try:
+        data = yaml.safe_load((folder / METADATA).read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(data["yoloquant"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as exc:
+        raise ArtifactError(f"'{folder}' has no readable {METADATA} of yoloquant ({exc!r}); export it again") from exc
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ from ..quantization.scheme import Placement, Scheme, body_weighted, operands
 from ..runtime.backends.openvino import find_xml, import_openvino, shared_core, unreported
 from ..types import ExportedModel, ModelInfo, Task
 from .base import FLOAT, FP16, FP32, INT8, WEIGHTS, Capabilities, Device, Requirement, Target, tag
-from .export_metadata import provenance_json, ultralytics_metadata
+from .export_metadata import METADATA, provenance_json, read_folder_metadata, ultralytics_metadata
 from .layer_times import openvino_times
 from .onnx.emission import Emission, Weights
 from .onnx.emit import emit
@@ -33,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 EMISSION = Emission(unsigned=True, weights=Weights.INT8)
 _INTEGER = WEIGHTED | {OpKind.MATMUL, OpKind.ADD, OpKind.CONCAT}
-METADATA = "metadata.yaml"
 NOTES = {
     FP16: ("stored in float16; a CPU computes in float32 (measured here), a GPU or NPU in float16",),
     WEIGHTS: ("OpenVINO multiplies the weights out when it loads them: a smaller file, no faster",),
@@ -225,22 +223,6 @@ def _save_metadata(artifact: Artifact, plan: Plan | None, path: Path) -> None:
     path.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
-    """What this project wrote beside the IR: provenance and plan.
-
-    Raises:
-        ArtifactError: It is missing or damaged.
-    """
-    import yaml
-
-    try:
-        data = yaml.safe_load((path / METADATA).read_text(encoding="utf-8"))
-        found: dict[str, Any] = json.loads(data["yoloquant"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as exc:
-        raise ArtifactError(f"'{path}' has no readable {METADATA} of yoloquant ({exc!r}); export it again") from exc
-    return found
-
-
 def read_ir(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Scale and zero_point that an IR really uses, in the int8 convention, by point name.
 
@@ -256,7 +238,7 @@ def read_ir(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         ArtifactError: The folder is damaged.
     """
     core = shared_core()
-    recorded = read_metadata(path).get("plan")
+    recorded = read_folder_metadata(path).get("plan")
     if not recorded:
         return {}
     plan = Plan.from_dict(recorded)

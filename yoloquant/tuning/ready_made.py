@@ -1,4 +1,4 @@
-"""Spaces that need no thought. What is in them moved results when it was varied; what never did is left out."""
+"""Spaces that need no thought: what a person would vary first, by judgement; no study has ranked the values yet."""
 
 from __future__ import annotations
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ...errors import ArtifactError, TargetError
+from ...errors import TargetError
 from ...io import atomic_path
 from ...runtime.backends.executorch import find_program
 from ...types import ExportedModel, Task
 from ..base import FP32, Capabilities, Device, Requirement, Target, tag
+from ..export_metadata import METADATA, provenance_json, read_folder_metadata, ultralytics_metadata
 from .scheme import SCHEME
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from ...quantization.scheme import Scheme
     from .pte import Program
 
-METADATA = "metadata.yaml"
 KEY = "executorch"
 """Where the delegate's share is in ``ExportedModel.metadata``."""
 _GUIDE = Path(__file__).with_name("executorch.md.j2")
@@ -93,7 +93,6 @@ class ExecuTorchTarget(Target):
         return self._write(artifact, FP32, folder, stem)
 
     def _write(self, artifact: Artifact, precision: str, folder: Path, stem: str) -> ExportedModel:
-        from ..export_metadata import provenance_json, ultralytics_metadata
         from ..litert.build import check_scales
         from .locate import locate, read_points
         from .lower import lower
@@ -137,7 +136,7 @@ class ExecuTorchTarget(Target):
         from .locate import read_points
         from .pte import Program
 
-        own = read_metadata(exported.path)
+        own = read_folder_metadata(exported.path)
         if not own.get("plan"):
             return {}
         plan: Plan = Plan.from_dict(own["plan"])
@@ -163,22 +162,6 @@ def summary(program: Program) -> str:
         return text
     few = ", ".join(f"{count} {name}" for name, count in outside.most_common(_SHOWN))
     return f"{text}; portable kernels run {few}{', ...' if len(outside) > _SHOWN else ''}"
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """What this project wrote beside the program: provenance, plan, and where its points are.
-
-    Raises:
-        ArtifactError: It is missing or damaged.
-    """
-    import yaml
-
-    try:
-        data = yaml.safe_load((path / METADATA).read_text(encoding="utf-8"))
-        found: dict[str, Any] = json.loads(data["yoloquant"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as exc:
-        raise ArtifactError(f"'{path}' has no readable {METADATA} of yoloquant ({exc!r}); export it again") from exc
-    return found
 
 
 def _save_yaml(data: Mapping[str, Any], path: Path) -> None:
