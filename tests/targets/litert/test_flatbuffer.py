@@ -155,6 +155,30 @@ def test_every_input_type_computes_the_same() -> None:
     np.testing.assert_array_equal(results["uint8"], results["int8"])
 
 
+def test_an_integer_output_of_a_drop_in_becomes_float_and_stays_an_integer_otherwise() -> None:
+    """Prototypes of masks end the body: no operator of the tail makes them float."""
+    a = Assembly()
+    image = a.tensor("INT8", IMAGE)
+    quantized = a.op("LOGISTIC", [image], a.tensor("INT8", (1 / 256, -128)))
+    real = a.op("DEQUANTIZE", [image], a.tensor("FLOAT32"))
+    signature, entry = schema.SignatureDefT(), schema.TensorMapT()
+    entry.name, entry.tensorIndex = b"output_0", quantized
+    signature.inputs, signature.outputs, signature.signatureKey = [], [entry], b"serving_default"
+    a.model.signatureDefs = [signature]
+    content = a.finish([image], [quantized, a.op("RELU", [real], a.tensor("FLOAT32"))])
+
+    def ends(input_type: str) -> list[str]:
+        file = Flatbuffer(finish(content, input_type=input_type))
+        assert parse(file.content).signatureDefs[0].outputs[0].tensorIndex == file.outputs[0]
+        return [file.tensors[i].dtype for i in file.outputs]
+
+    assert (ends("float32"), ends("int8"), ends("uint8")) == (["FLOAT32"] * 2, *[["INT8", "FLOAT32"]] * 2)
+    pixels = np.arange(12).reshape(SHAPE) * 23
+    got = _run(finish(content, input_type="float32"), (pixels / 255).astype(np.float32))
+    stored = _run(finish(content, input_type="int8"), (pixels - 128).astype(np.int8))
+    np.testing.assert_array_equal(got, (stored.astype(np.float32) + 128) / 256)
+
+
 def test_input_types_are_validated() -> None:
     with pytest.raises(TargetError, match="allowed are float32, int8, uint8"):
         finish(drop_in(), input_type="int16")

@@ -84,3 +84,14 @@ def test_fractions_of_the_image_become_pixels_again(task: Task) -> None:
     with torch.no_grad():
         pixels, fractions = (DecodeTail(info, spec.branches, normalize=n)(raw).numpy() for n in (False, True))
     np.testing.assert_allclose(spec.to_pixels((fractions,), info)[0], pixels, rtol=1e-4, atol=1e-3)
+
+
+def test_no_branch_reaches_a_concatenation_as_it_came() -> None:
+    """A product with 1 would be folded, and levels with scales of their own would meet as integers."""
+    for task, direct in ((Task.SEGMENT, False), (Task.OBB, True)):
+        info = ModelInfo(task, ("a", "b"), IMGSZ, strides=STRIDES, direct=direct)
+        maps = [(1, FURTHER[task], IMGSZ[0] // s, IMGSZ[1] // s) for s in STRIDES]
+        raw = [torch.from_numpy(x).permute(0, 3, 1, 2) for kind in levels(info, seed=3) for x in kind]
+        further = [torch.ones(m) for m in maps]
+        got = DecodeTail(info, spec_of(task).branches, normalize=False)([*raw, *further])[:, 6:]
+        assert (got > 1).all() and np.float32(np.nextafter(np.float32(1), np.float32(2))) == got.max()

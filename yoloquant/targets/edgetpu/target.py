@@ -45,7 +45,7 @@ class EdgeTPUTarget(LiteRTTarget):
             "yoloquant.targets.edgetpu.fit_attention:fit_attention",
         ),
     )
-    capabilities: ClassVar[Capabilities] = Capabilities(tasks=(Task.DETECT,), timed_here=False, float_layers=False)
+    capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task), timed_here=False, float_layers=False)
     box_unit: ClassVar[str] = "pixels of the input"
     raw: ClassVar[bool] = True
 

@@ -19,12 +19,13 @@ INPUT_TYPES = ("float32", "int8", "uint8")
 
 
 def finish(content: bytes, *, input_type: str, transposed: Sequence[TransposedWeight] = ()) -> bytes:
-    """Give a converted model its final input, integer operators throughout, and versions that every runtime accepts.
+    """Give a converted model its final ends, integer operators throughout, and versions that every runtime accepts.
 
     Args:
         content: The flatbuffer as converted, with an int8 input.
         transposed: Its transposed convolutions, which the converter leaves in float.
-        input_type: ``float32`` or ``uint8`` put a quantize operator in front; ``int8`` leaves the input as it is.
+        input_type: ``float32`` or ``uint8`` put a quantize operator in front; ``int8`` leaves the input as it is. With
+            ``float32`` the outputs are float too.
 
     Returns:
         The edited flatbuffer.
@@ -37,6 +38,8 @@ def finish(content: bytes, *, input_type: str, transposed: Sequence[TransposedWe
     model = parse(content)
     make_integer(model, transposed)
     _resize_without_half_pixels(model)
+    if input_type == "float32":
+        _append_dequantize(model)
     if input_type != "int8":
         _prepend_quantize(model, input_type)
     return lower(serialize(model))
@@ -78,26 +81,59 @@ def _prepend_quantize(model: Any, input_type: str) -> None:
     outer.buffer = len(model.buffers) - 1
     graph.tensors.append(outer)
     index = len(graph.tensors) - 1
-    graph.operators.insert(0, _quantize_op(model, index, inner))
+    graph.operators.insert(0, _cast(model, "QUANTIZE", index, inner))
     graph.inputs = np.array([index], np.int32)
     for signature in model.signatureDefs or []:
         for entry in signature.inputs:
             entry.tensorIndex = index if entry.tensorIndex == inner else entry.tensorIndex
 
 
-def _quantize_op(model: Any, source: int, result: int) -> Any:
+def _append_dequantize(model: Any) -> None:
+    """Make outputs float that the converter left as integers, as it does where nothing computes behind the body.
+
+    A drop-in's reader would look for float values, as it finds them in the other outputs.
+    """
     from ai_edge_litert import schema_py_generated as schema
 
-    quantize = schema.BuiltinOperator.QUANTIZE
+    graph = model.subgraphs[0]
+    outputs = [int(i) for i in graph.outputs]
+    for place, inner in enumerate(outputs):
+        source = graph.tensors[inner]
+        if source.type != schema.TensorType.INT8:
+            continue
+        outer = schema.TensorT()
+        outer.name, outer.shape, outer.hasRank = source.name, source.shape, source.hasRank
+        source.name = source.name + b"_quantized"
+        outer.quantization, outer.type = schema.QuantizationParametersT(), schema.TensorType.FLOAT32
+        model.buffers.append(schema.BufferT())
+        outer.buffer = len(model.buffers) - 1
+        graph.tensors.append(outer)
+        index = len(graph.tensors) - 1
+        graph.operators.append(_cast(model, "DEQUANTIZE", inner, index))
+        outputs[place] = index
+        for signature in model.signatureDefs or []:
+            for entry in signature.outputs:
+                entry.tensorIndex = index if entry.tensorIndex == inner else entry.tensorIndex
+    graph.outputs = np.array(outputs, np.int32)
+
+
+def _cast(model: Any, kind: str, source: int, result: int) -> Any:
+    """A quantize or dequantize operator from one tensor to another."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    version, options, kinds = {
+        "QUANTIZE": (1, schema.QuantizeOptionsT, schema.BuiltinOptions.QuantizeOptions),
+        "DEQUANTIZE": (2, schema.DequantizeOptionsT, schema.BuiltinOptions.DequantizeOptions),
+    }[kind]
+    number = getattr(schema.BuiltinOperator, kind)
     codes = [int(code.builtinCode) for code in model.operatorCodes]
-    if quantize not in codes:
+    if number not in codes:
         code = schema.OperatorCodeT()
-        code.builtinCode, code.deprecatedBuiltinCode, code.version = quantize, quantize, 1
+        code.builtinCode, code.deprecatedBuiltinCode, code.version = number, number, version
         model.operatorCodes.append(code)
-        codes.append(quantize)
+        codes.append(number)
     op = schema.OperatorT()
-    op.opcodeIndex = codes.index(quantize)
+    op.opcodeIndex = codes.index(number)
     op.inputs, op.outputs = np.array([source], np.int32), np.array([result], np.int32)
-    op.builtinOptionsType = schema.BuiltinOptions.QuantizeOptions
-    op.builtinOptions = schema.QuantizeOptionsT()
+    op.builtinOptionsType, op.builtinOptions = kinds, options()
     return op

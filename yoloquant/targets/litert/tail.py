@@ -19,6 +19,9 @@ from ...runtime.core.decode import anchor_points
 from ...runtime.tasks import spec_of
 from ...types import ModelInfo
 
+NEAR_ONE = 1.0 + 2.0**-23
+"""The float32 next to 1. The converter drops a product with 1, and with it what keeps levels' scales apart."""
+
 
 def decode_tail(info: ModelInfo) -> nn.Module:
     """The tail of a model, which maps its raw outputs to the drop-in's."""
@@ -108,10 +111,10 @@ class DecodeTail(nn.Module):
     def _further(self, level: int, by_branch: dict[str, Sequence[Tensor]]) -> Tensor | None:
         """What a level predicts besides boxes and scores, (1, values, cells)."""
         if "mask" in by_branch:
-            return by_branch["mask"][level].flatten(2) * 1.0  # a real operation, see the head of this file
+            return by_branch["mask"][level].flatten(2) * NEAR_ONE  # a real operation, see the head of this file
         if "angle" in by_branch:
             angle = by_branch["angle"][level].flatten(2)
-            return angle * 1.0 if self.info.direct else (angle.sigmoid() - 0.25) * math.pi
+            return angle * NEAR_ONE if self.info.direct else (angle.sigmoid() - 0.25) * math.pi
         return self._keypoints(level, by_branch["keypoint"][level]) if "keypoint" in by_branch else None
 
     def _keypoints(self, level: int, raw: Tensor) -> Tensor:

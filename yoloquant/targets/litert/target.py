@@ -58,11 +58,7 @@ class LiteRTTarget(Target):
         WEIGHTS: "int8 weights, computed in float32",
     }
     box_unit: ClassVar[str] = "fractions of the input"
-    # not segment: its transposed convolution becomes an integer one (see ``transposed``), but in a whole model the
-    # converter still leaves operators in float
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        tasks=tuple(t for t in Task if t is not Task.SEGMENT), float_layers=False
-    )
+    capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task), float_layers=False)
     raw: ClassVar[bool] = False
     input_type: ClassVar[str] = "float32"
 
