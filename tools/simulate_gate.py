@@ -29,6 +29,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, fx, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -43,6 +45,8 @@ from yoloquant.evaluation.evaluate import EvaluateOptions, Evaluation, RunnerRec
 from yoloquant.evaluation.gate import Gate, load_gate, worst
 from yoloquant.evaluation.results import Comparison
 from yoloquant.evaluation.torch_runner import TorchRunner
+from yoloquant.graph.ops import OpKind
+from yoloquant.graph.trace import Graph
 from yoloquant.graph.traced_model import TracedModel
 from yoloquant.io import atomic_path
 from yoloquant.quantization.artifact import Artifact
@@ -70,8 +74,10 @@ DEFAULTS = {
     "out": "",
 }
 SCHEMES = ("openvino", "tensorrt", "litert")
+TWIN = ", bfloat16"
+"""Ends the name of what differs from an artifact by the precision of what is float alone."""
 QUANTIZED = ("weights rounded", *(f"{name} plan" for name in SCHEMES))
-"""What any quantization does; everything else that is simulated is a mistake."""
+"""What any quantization does; everything else that is simulated is a mistake, or a twin."""
 WRONG = ("two classes swapped", "another checkpoint")
 """Mistakes that no figure excuses."""
 CHUNK = 8
@@ -107,11 +113,17 @@ class Changed(Runner):
         return (self.output(first.copy()) if self.output else first, *rest)
 
 
+def twin(artifact: str) -> str:
+    """Name of the same artifact where what is float is computed in bfloat16."""
+    return artifact + TWIN
+
+
 def kind_of(artifact: str, drop: float, shift: float) -> str:
     """What users would call an artifact that has lost this much: harmless, harmful, or something between."""
     if artifact in WRONG or drop >= 2 * MAX_DROP or abs(shift) >= 2 * MAX_SHIFT:
         return "harmful"
-    return "harmless" if artifact in QUANTIZED and drop <= MAX_DROP and abs(shift) <= MAX_SHIFT else "between"
+    quantization = artifact.removesuffix(TWIN) in ("fp32", *QUANTIZED)
+    return "harmless" if quantization and drop <= MAX_DROP and abs(shift) <= MAX_SHIFT else "between"
 
 
 def quantized(model: str, data: str, options: Mapping[str, str], kept: Path | None) -> Artifact:
@@ -146,18 +158,16 @@ def artifacts(artifact: Artifact, other: str | None, data: str) -> dict[str, Run
     graph, info = artifact.graph, artifact.info
     plain = TorchRunner(graph.module, info)
     images = list(calibration_set(data, CalibrationOptions(images=8)).tensors(info.imgsz))
+    plans = {n: simulate(graph, artifact.plans[n], bias=dict(artifact.bias.get(n, {}))) for n in SCHEMES}
     found: dict[str, Runner] = {
         "fp32": plain,
-        "weights rounded": TorchRunner(_rounded(graph.module, 1.0), info),
-        **{
-            f"{name} plan": TorchRunner(
-                simulate(graph, artifact.plans[name], bias=dict(artifact.bias.get(name, {}))), info
-            )
-            for name in SCHEMES
-        },
-        "wrong range of one layer": TorchRunner(_clipped(graph.module, images, 0.25, only=3), info),
-        "stale calibration (dark images)": TorchRunner(_clipped(graph.module, [0.25 * i for i in images], 1.0), info),
-        "saturating weights": TorchRunner(_rounded(graph.module, 0.5), info),
+        "weights rounded": TorchRunner(_rounded(graph, 1.0), info),
+        **{f"{name} plan": TorchRunner(module, info) for name, module in plans.items()},
+        **{twin(f"{n} plan"): TorchRunner(_behind(graph, module, Bfloat16), info) for n, module in plans.items()},
+        twin("fp32"): TorchRunner(_behind(graph, graph.module, Bfloat16), info),
+        "wrong range of one layer": TorchRunner(_clipped(graph, images, 0.25, only=3), info),
+        "stale calibration (dark images)": TorchRunner(_clipped(graph, [0.25 * i for i in images], 1.0), info),
+        "saturating weights": TorchRunner(_rounded(graph, 0.5), info),
         "letterbox shifted by 4 pixels": Changed(plain, image=lambda x: np.roll(x, 4, axis=3)),
         "BGR for RGB": Changed(plain, image=lambda x: x[:, ::-1]),
         "division by 255 missing": Changed(plain, image=lambda x: x * 255),
@@ -174,47 +184,91 @@ def _float(model: str, imgsz: tuple[int, int]) -> Artifact:
     return Artifact(TracedModel.of(load_model(model), imgsz))
 
 
-def _convolutions(module: Any) -> list[Any]:
-    import torch
+def _convolutions(graph: Graph, module: fx.GraphModule) -> list[fx.Node]:
+    """Nodes of the convolutions in a copy of a graph's module."""
+    nodes = {node.name: node for node in module.graph.nodes}
+    found = [nodes[graph.fx_name(op.name)] for op in graph.ops.values() if op.kind is OpKind.CONV and op.weight]
+    if not found:
+        raise RuntimeError("no convolution was found: nothing would be changed")
+    return found
 
-    return [m for m in module.modules() if isinstance(m, torch.nn.Conv2d)]
 
-
-def _rounded(module: Any, share: float) -> Any:
+def _rounded(graph: Graph, share: float) -> fx.GraphModule:
     """A copy with the convolutions' weights on a grid of 127 steps, which reaches to a share of each channel's peak."""
-    result = copy.deepcopy(module)
-    for layer in _convolutions(result):
-        weight = layer.weight.data
-        peak = weight.abs().flatten(1).amax(1).view(-1, 1, 1, 1).clamp(min=1e-9) * share
-        layer.weight.data = (weight / peak * 127).round().clamp(-127, 127) * peak / 127
+    result = copy.deepcopy(graph.module)
+    with torch.no_grad():
+        for node in _convolutions(graph, result):
+            weight = result.get_parameter(str(node.args[1].target))  # type: ignore[union-attr]
+            peak = weight.abs().flatten(1).amax(1).view(-1, 1, 1, 1).clamp(min=1e-9) * share
+            weight.copy_((weight / peak * 127).round().clamp(-127, 127) * peak / 127)
     return result
 
 
-def _clipped(module: Any, images: Sequence[np.ndarray], share: float, only: int | None = None) -> Any:
+def _behind(
+    graph: Graph, module: fx.GraphModule, make: Callable[[], nn.Module], only: int | None = None
+) -> fx.GraphModule:
+    """A copy of a graph's module in which results of convolutions are changed.
+
+    Args:
+        graph: The graph.
+        module: Its module, or a simulation of a plan.
+        make: Makes what changes the result of one convolution.
+        only: Index of the one convolution that is changed; all of them if None.
+    """
+    result = copy.deepcopy(module)
+    nodes = _convolutions(graph, result)
+    for index, node in enumerate(nodes if only is None else nodes[only : only + 1]):
+        readers = list(node.users)
+        result.add_submodule(f"changed_{index}", make())
+        with result.graph.inserting_after(node):
+            changed = result.graph.call_module(f"changed_{index}", (node,))
+        for reader in readers:
+            reader.replace_input_with(node, changed)
+    result.graph.lint()
+    result.recompile()
+    return result
+
+
+class Clip(nn.Module):
+    """Notes the largest value that it sees, and ends values at a share of it once that is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0.0
+        self.share: float | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Observe or clip."""
+        if self.share is None:
+            self.peak = max(self.peak, float(x.abs().max()))
+            return x
+        return x.clamp(-self.peak * self.share, self.peak * self.share)
+
+
+class Bfloat16(nn.Module):
+    """Keeps values as a processor does that computes what is float in bfloat16, OpenVINO's default on such CPUs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Round."""
+        return x.bfloat16().float()
+
+
+def _clipped(graph: Graph, images: Sequence[np.ndarray], share: float, only: int | None = None) -> fx.GraphModule:
     """A copy in which outputs of convolutions end at a share of the largest value that some images gave.
 
     Args:
-        module: The float graph.
+        graph: The float graph.
         images: float32 (1, 3, height, width) each.
         share: Share of the observed range that is kept.
         only: Index of the one convolution that is clipped; all of them if None.
     """
-    import torch
-
-    result = copy.deepcopy(module)
-    layers = _convolutions(result) if only is None else _convolutions(result)[only : only + 1]
-    peaks = [0.0] * len(layers)
-    hooks = [
-        layer.register_forward_hook(lambda m, i, out, k=k: peaks.__setitem__(k, max(peaks[k], float(out.abs().max()))))
-        for k, layer in enumerate(layers)
-    ]
+    result = _behind(graph, graph.module, Clip, only)
     with torch.inference_mode():
         for image in images:
             result(torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)))
-    for hook in hooks:
-        hook.remove()
-    for layer, peak in zip(layers, peaks, strict=True):
-        layer.register_forward_hook(lambda m, i, out, p=peak * share: out.clamp(-p, p))
+    for module in result.modules():
+        if isinstance(module, Clip):
+            module.share = share
     return result
 
 
@@ -326,6 +380,27 @@ def summary(rows: Sequence[Mapping[str, Any]], trials: int) -> list[str]:
     return lines
 
 
+def noise(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What computing in bfloat16 alone moves, which no resampling of images shows: root mean square and largest."""
+    found = {(row["model"], row["artifact"]): row for row in rows}
+    pairs = [
+        (found[model, name], row)
+        for (model, each), row in found.items()
+        if each.endswith(TWIN) and (model, name := each.removesuffix(TWIN)) in found
+    ]
+    if not pairs:
+        return []
+    parts = []
+    for key, title, factor in (
+        ("drop", "mAP50-95 by {} points", 100),
+        ("fidelity", "fidelity by {}", 1),
+        ("shift", "confidences by {}", 1),
+    ):
+        gaps = np.array([before[key] - after[key] for before, after in pairs]) * factor
+        parts.append(title.format(f"{np.sqrt((gaps**2).mean()):.3f} (at most {np.abs(gaps).max():.3f})"))
+    return [f"- noise: the same plan with what is float in bfloat16 moves {', '.join(parts)}, over {len(pairs)} pairs"]
+
+
 def detections(model: str, other: str | None, data: str, options: Mapping[str, str]) -> Evaluation:
     """What every artifact of a model finds, a few images at a time; those in the cache are not run again."""
     name = Path(model).stem
@@ -409,7 +484,7 @@ def main(arguments: Sequence[str]) -> int:
         f"Gate `{gate.name}`, {trials} samples of {options['size'] or 'as many images as the set has'} at "
         f"{options['imgsz']} px: pass / fail / inconclusive in percent."
     )
-    text = "\n".join([head, "", *table(rows, trials), "", *summary(rows, trials)])
+    text = "\n".join([head, "", *table(rows, trials), "", *summary(rows, trials), *noise(rows)])
     print(text)
     if options["out"]:
         Path(options["out"]).write_text(text + "\n", encoding="utf-8")

@@ -6,9 +6,11 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.evaluation.bootstrap import BootstrapOptions
@@ -21,6 +23,7 @@ from yoloquant.types import Verdict
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from tiny_models import tiny_export_artifact, tiny_images  # noqa: E402
 from validation_fakes import FakeRunner, label_rows, write_dataset  # noqa: E402
 
 from yoloquant.runtime.core.letterbox import place  # noqa: E402
@@ -101,3 +104,38 @@ def test_the_simulation_passes_good_and_fails_bad(tmp_path: Path) -> None:
     assert (
         "false pass 0.0 % of 1 harmful artifacts' samples, false fail 0.0 % of 1 harmless" in tool.summary(named, 4)[0]
     )
+
+
+def test_every_simulated_mistake_of_a_network_changes_it() -> None:
+    """They once changed nothing: convolutions of a traced graph are calls, not modules."""
+    tool = _tool("simulate_gate")
+    graph = tiny_export_artifact().graph
+    images = tiny_images(2)
+
+    def run(module: Any) -> np.ndarray:
+        return module(torch.from_numpy(images[0])).numpy()
+
+    with torch.inference_mode():
+        plain = run(graph.module)
+        changed = {
+            "rounded": tool._rounded(graph, 1.0),
+            "saturating": tool._rounded(graph, 0.5),
+            "one range": tool._clipped(graph, images, 0.25, only=3),
+            "stale": tool._clipped(graph, [0.25 * image for image in images], 1.0),
+            "bfloat16": tool._behind(graph, graph.module, tool.Bfloat16),
+        }
+        moved = {name: float(np.abs(run(module) - plain).max()) for name, module in changed.items()}
+        assert np.array_equal(run(tool._clipped(graph, images, 1.0)), plain)  # the whole range cuts nothing
+        assert np.array_equal(run(graph.module), plain)  # all are copies
+    assert min(moved.values()) > 0, moved
+    assert moved["saturating"] > moved["rounded"]
+
+
+def test_the_noise_is_what_a_twin_differs_by() -> None:
+    tool = _tool("simulate_gate")
+    values = {"model": "m", "drop": 0.01, "fidelity": 0.95, "shift": 0.0}
+    rows = [{**values, "artifact": "a plan"}, {**values, "artifact": tool.twin("a plan"), "drop": 0.013}]
+    (line,) = tool.noise(rows)
+    assert "moves mAP50-95 by 0.300 (at most 0.300) points" in line and "over 1 pairs" in line
+    assert tool.noise(rows[:1]) == []
+    assert tool.kind_of(tool.twin("litert plan"), 0.0, 0.0) == "harmless"
