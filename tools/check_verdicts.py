@@ -7,7 +7,7 @@ Artifacts are of ONNX Runtime, which is always installed; images are drawn. Noth
 
 Options (``key=value`` or ``--key value``): part (judging, models, inputs, machines, held; all by default), only (cases
 whose name contains this), work (folder that keeps the model's exports and the rows that were right, so that a run that
-was ended goes on), out (a Markdown file).
+was ended goes on), out (a page of the documentation).
 """
 
 from __future__ import annotations
@@ -28,6 +28,14 @@ from tools.verdicts.bench import Bench, Case, Outcome
 
 DEFAULTS = {"part": "", "only": "", "work": "", "out": ""}
 PARTS = {"judging": judging.CASES, "models": models.CASES, "inputs": inputs.CASES, "machines": machines.CASES}
+PAGE = """\
+# Ways to a wrong verdict
+
+Every way to a wrong verdict that is known, tried by the command on the embedded demo model: what it ends in, and what it
+says. Written by `python tools/check_verdicts.py out=docs/benchmarks/verdicts.md`, which fails if a row is not right. The
+numbers in front are those of the first report. "Held by" names a test: what it needs is not on every machine.
+
+"""
 HEAD = ("| case | exit code | sentence | right? |", "|---|---:|---|---|")
 
 
@@ -93,7 +101,7 @@ def main(arguments: Sequence[str]) -> int:
             print(line if right else f"{line}\n{text[-3000:]}", flush=True)
     print(f"{len(table) - len(HEAD)} cases, {wrong} wrong")
     if options["out"]:
-        Path(options["out"]).write_text("\n".join(table) + "\n", encoding="utf-8")
+        Path(options["out"]).write_text(PAGE + "\n".join(table) + "\n", encoding="utf-8")
     return 1 if wrong else 0
 
 

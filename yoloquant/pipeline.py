@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .bridge.checkpoint import load_model
 from .bridge.input_size import square_size
-from .errors import UsageError
+from .errors import UsageError, YoloquantError
 from .evaluation.gate import load_gates
 from .evaluation.results import ValidationResult
 from .evaluation.validate import scored_images, validate
@@ -29,6 +29,9 @@ from .targets.float_models import float_model
 from .targets.schemes import AUTO, resolve_schemes
 from .training.qat.qat_options import QATOptions, parse
 from .types import AfterEpoch, Listener, Progress, Verdict
+
+if TYPE_CHECKING:
+    from .training.train import TrainResult
 
 WriteReport = Callable[[ValidationResult], ReportPaths]
 
@@ -228,9 +231,32 @@ def _trained(
     qat = _with_scheme(recipe.train.qat, targets)
     result = train(recipe.model, data=recipe.data, qat=qat, after_epoch=after_epoch, **arguments)
     word = "trained" if result.improved else "training did not help; kept the calibrated ranges in"
-    listener.note(f"{word} {result.best}" + (f"; {result.advice}" if result.advice else ""))
+    advice = result.advice
+    if advice and after_epoch is None and not qat.missing_bits:  # trials of a search are compared with each other
+        advice = _advice(recipe, result, targets, listener)
+    listener.note(f"{word} {result.best}" + (f"; {advice}" if advice else ""))
     with listener.stage("calibrating what targets need and training left open") as progress:
         return complete(result.artifact, targets, data=recipe.data, options=recipe.quantize_options, progress=progress)
+
+
+def _advice(recipe: Recipe, result: TrainResult, targets: Sequence[Target], listener: Listener) -> str:
+    """Which targets' own plans do better by calibration alone than the portable plan that was trained."""
+    from .training.own_plans import compare_own_plans
+    from .training.unlabelled import data_of_run
+
+    own = {target.scheme.name: target.scheme for target in targets}
+    try:
+        with listener.stage("calibrating the targets' own plans to compare with") as progress:
+            return compare_own_plans(
+                result.artifact,
+                recipe.model,
+                data=data_of_run(result.folder, str(recipe.data)),
+                schemes=tuple(own.values()),
+                options=recipe.quantize_options,
+                progress=progress,
+            ).advice
+    except YoloquantError as exc:
+        return f"{result.advice} (not measured: {exc})"
 
 
 def _with_scheme(qat: Any, targets: Sequence[Target]) -> QATOptions:

@@ -33,7 +33,7 @@ def test_labels_are_those_of_ultralytics(tmp_path: Path, given: dict[str, Any]) 
 
     data = write_images(tmp_path / "set")
     single = bool(given.get("single_cls"))
-    names = ("thing",) if single else ("a", "b", "c")
+    names = ("thing",) if single else ("cat", "dog", "bird")
     ours = ValidationSet.open(data, ModelInfo(Task.DETECT, names, (64, 64)), trained=TrainedClasses.of(given))
     classes = given.get("classes")
     theirs = YOLODataset(
@@ -45,6 +45,17 @@ def test_labels_are_those_of_ultralytics(tmp_path: Path, given: dict[str, Any]) 
     for image, label in zip(ours.images, sorted(theirs.labels, key=lambda e: e["im_file"]), strict=True):
         np.testing.assert_array_equal(image.classes, label["cls"].ravel().astype(np.int64))
         np.testing.assert_array_equal(image.boxes, label["bboxes"])
+
+
+def test_classes_are_the_models_whatever_order_the_data_have(tmp_path: Path) -> None:
+    data = write_images(tmp_path / "set")
+    ours = ValidationSet.open(
+        data, ModelInfo(Task.DETECT, ("bird", "dog", "cat"), (64, 64)), trained=TrainedClasses.of({"classes": [2]})
+    )
+    theirs = ValidationSet.open(data, ModelInfo(Task.DETECT, ("cat", "dog", "bird"), (64, 64)))
+    wanted = [int((image.classes == 0).sum()) for image in theirs.images]  # the model's class 2 is the data's "cat"
+    assert [image.classes.tolist() for image in ours.images] == [[2] * count for count in wanted] and sum(wanted)
+    assert ours.names == ("bird", "dog", "cat") and any("mapped by name" in note for note in ours.notes)
 
 
 @pytest.mark.parametrize(

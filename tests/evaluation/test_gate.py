@@ -142,6 +142,16 @@ def test_devices_stand_for_their_targets() -> None:
     assert gate.limits_for("tensorrt")["fidelity"].limit == 0.95 and gate.limits_for("litert")["fidelity"].limit == 0.9
 
 
+def test_a_precision_can_have_limits_of_its_own() -> None:
+    """Lifting a limit for float files once lifted it for the INT8 ones too."""
+    lifted = {"openvino:fp16": {"fidelity": None}, "onnx:int8": {"fidelity": 0.8}, "litert": {"fidelity": 0.7}}
+    gate = load_gate({"name": "g", "limits": {"fidelity": 0.9}, "targets": lifted})
+    assert not gate.limits_for("openvino:fp16")
+    found = {name: gate.limits_for(name)["fidelity"].limit for name in ("openvino", "onnxruntime", "onnxruntime:fp32")}
+    assert found == {"openvino": 0.9, "onnxruntime": 0.8, "onnxruntime:fp32": 0.9}
+    assert gate.limits_for("litert")["fidelity"].limit == 0.7 == gate.limits_for("litert:fp16")["fidelity"].limit
+
+
 WIDE = Interval(0.02, -0.01, 0.05)
 BAD = Interval(0.5, 0.5, 0.5)
 
@@ -152,6 +162,7 @@ BAD = Interval(0.5, 0.5, 0.5)
         ({"images": 1}, "min_images", r"1 different images prove nothing and fail nothing; at least 30 are needed"),
         ({"replicates": 1}, "min_replicates", r"1 replicates make no interval; bootstrap=100"),
         ({"baseline_map": 0.0047}, "baseline_map", r"the FP32 model itself scores 0\.5 points.*of 5 that are needed"),
+        ({"class_boxes": {"cat": 3}}, "min_boxes", r"3 labelled objects prove nothing and fail nothing; at least 10"),
         ({"references": 0}, "min_detections", r"the FP32 model itself finds 0 objects.*of 10 that are needed"),
     ],
 )
@@ -228,6 +239,7 @@ def test_worst_and_exit_codes() -> None:
         ({"name": "g", "limits": [1]}, r"limits must be limits by name"),
         ({"name": "g", "limits": {}, "targets": {"litret": {}}}, r"'litret' is unknown \(did you mean 'litert'\?\)"),
         ({"name": "g", "limits": {}, "targets": {"onnx": {}, "onnxruntime": {}}}, r"'onnxruntime' is given twice"),
+        ({"name": "g", "limits": {}, "targets": {"coral:uint8": {}}}, r"not by 'uint8'; write edgetpu"),
         ({"name": "g", "limits": {"map_drop": 2}}, r"2 would be 200 points.*did you mean 0\.02\?"),
         ({"name": "g", "limits": {"map_drop": 0.5}}, r"would be 50 points.*did you mean 0\.005\?"),
         ({"name": "g", "limits": {"fidelity": 92}}, r"92 is out of range.*between 0\.5 and 1; did you mean 0\.92\?"),

@@ -99,14 +99,14 @@ class Bench:
 
     @cached_property
     def pruned(self) -> Path:
-        """A checkpoint that was made from the demo model, with a tenth of every weight gone; exported beside it."""
+        """A checkpoint that was made from the demo model, with three in a hundred weights gone; exported beside it."""
         host = load_model(self.model)
         module = copy.deepcopy(host.module)
         rng = np.random.default_rng(0)
         with torch.no_grad():
             for parameter in module.parameters():
                 if parameter.ndim == 4:
-                    parameter.masked_fill_(torch.from_numpy(rng.random(tuple(parameter.shape)) < 0.1), 0.0)
+                    parameter.masked_fill_(torch.from_numpy(rng.random(tuple(parameter.shape)) < 0.03), 0.0)
         path = self.base / "runs" / "pruned" / "pruned.pt"
         if not (path.parent / "exports").is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)

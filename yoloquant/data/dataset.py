@@ -191,7 +191,9 @@ class ValidationSet:
         if not single and not trained.only:
             return self
         trained = replace(trained, single=single)
-        changed = [trained.labels(image.labels) for image in self.images]
+        # classes are named by the model's indices, which the data may count otherwise
+        ordered = self if single else self.for_classes(names)
+        changed = [trained.labels(image.labels) for image in ordered.images]
         images = tuple(
             LabelledImage(i.path, n.classes, n.boxes, n.parts) for i, n in zip(self.images, changed, strict=True)
         )
@@ -200,8 +202,8 @@ class ValidationSet:
         )
         note = f"the model was trained on {what}, and labels of '{self.source}' are read like that"
         logger.warning(note)
-        known = tuple(names) if single else self.names
-        return replace(self, images=images, names=known, notes=(*self.notes, note))
+        known = tuple(names) if single else ordered.names
+        return replace(self, images=images, names=known, notes=(*ordered.notes, note))
 
     @classmethod
     def from_class_folders(cls, data: str | Path, info: ModelInfo, *, split: str = "val") -> ValidationSet:

@@ -145,7 +145,7 @@ def _exported(name: str, exported: ExportedModel, threads: int) -> Entrant:
         size_bytes=exported.size_bytes,
         notes=exported.notes,
         simulated=not target.capabilities.runs_here,
-        target=exported.target,
+        target=exported.name,
         sha256=content_sha256(exported.path),
     )
 

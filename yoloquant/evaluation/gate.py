@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..errors import UsageError
+from ..targets.base import INT8, PRECISIONS
 from ..types import Verdict
 from .checks import Limit, LimitRule, check_limit, decide, images_to_settle
 from .compare import Measurements
@@ -64,11 +65,13 @@ class Gate(BaseModel):
         name: Name of the gate.
         description: What it is for.
         limits: Limits by name (``gate_metrics.METRICS``), for every target; null means that it is not checked.
-        targets: Limits by target or device; a limit given there replaces the general one, null removes it.
+        targets: Limits by target or device; a limit given there replaces the general one, null removes it. A name
+            such as ``openvino:fp16`` is that precision of the target alone.
         require: ``proof`` demands the whole interval of every limit, whatever its rule.
         min_images: With fewer images nothing is proven and nothing fails: intervals by resampling are too narrow.
         min_replicates: The same for replicates of the bootstrap.
         min_detections: The same for the FP32 model's own detections, which fidelity is held against.
+        min_boxes: The same for labelled objects, which drops are measured on.
         baseline_map: Least mAP50-95 of the FP32 model on the labels, a fraction of 1. Below it the labels or the model
             are wrong, and no drop from it means anything.
         per_class_min_boxes: Classes with fewer labelled boxes are left out of ``per_class_drop``.
@@ -87,6 +90,7 @@ class Gate(BaseModel):
     min_images: int = Field(default=30, ge=1)
     min_replicates: int = Field(default=100, ge=1)
     min_detections: int = Field(default=10, ge=1)
+    min_boxes: int = Field(default=10, ge=1)
     baseline_map: float = Field(default=0.05, ge=0.0, le=0.95, allow_inf_nan=False)
     per_class_min_boxes: int = Field(default=20, ge=1)
     without_labels: Unmeasured = Unmeasured.INCONCLUSIVE
@@ -107,12 +111,10 @@ class Gate(BaseModel):
     @model_validator(mode="after")
     def _known_targets(self) -> Gate:
         """Device names become targets; a name that is neither is refused, since nothing would ever be held to it."""
-        from .. import targets
-
         resolved: dict[str, Limits] = {}
         for name, limits in self.targets.items():
             try:
-                target = targets.get(str(name)).name
+                target = _target_key(str(name))
             except UsageError as exc:
                 raise ValueError(f"targets.{name}: {exc}") from exc
             if target in resolved:
@@ -122,8 +124,14 @@ class Gate(BaseModel):
         return self
 
     def limits_for(self, target: str) -> dict[str, Limit]:
-        """The limits that hold for one target, by name, in the order of the table of metrics."""
-        chosen = {**self.limits, **self.targets.get(target, {})}
+        """The limits that hold for one target, by name, in the order of the table of metrics.
+
+        Args:
+            target: Its name, with a precision behind a colon unless that is int8.
+        """
+        plain, _, precision = target.partition(":")
+        own = self.targets.get(f"{plain}:{precision or INT8}", {})
+        chosen = {**self.limits, **self.targets.get(plain, {}), **own}
         found = {name: limit for name in METRICS if (limit := chosen.get(name)) is not None}
         if self.require is Require.PROOF:
             found = {name: limit.model_copy(update={"rule": LimitRule.PROVE}) for name, limit in found.items()}
@@ -193,6 +201,11 @@ class Gate(BaseModel):
                 "that it was trained for?"
             )
             doubt("baseline_map", measured.baseline_map, self.baseline_map, labelled, text)
+        boxes = sum(measured.class_boxes.values())
+        if measured.labelled and measured.class_boxes and boxes < self.min_boxes:
+            few = f"{boxes} labelled objects prove nothing and fail nothing"
+            text = f"{few}; at least {self.min_boxes} are needed (min_boxes)"
+            doubt("min_boxes", boxes, self.min_boxes, labelled, text)
         if measured.references is not None and measured.references < self.min_detections:
             text = (
                 f"the FP32 model itself finds {measured.references} objects on these images, of {self.min_detections} "
@@ -200,6 +213,23 @@ class Gate(BaseModel):
             )
             doubt("min_detections", measured.references, self.min_detections, sampled - labelled, text)
         return found
+
+
+def _target_key(name: str) -> str:
+    """What a target or a device is called among a gate's targets: with its precision where the name says one.
+
+    Raises:
+        UsageError: There is no such target, or what stands behind the colon is no precision.
+    """
+    from .. import targets
+
+    target, variant = targets.get(name), name.partition(":")[2].strip().lower()
+    if variant and variant not in PRECISIONS:
+        raise UsageError(
+            f"limits can differ by target and precision ({', '.join(sorted(PRECISIONS))}), not by '{variant}'; write "
+            f"{target.name}"
+        )
+    return f"{target.name}:{variant}" if variant else target.name
 
 
 def _doubted(check: GateCheck, doubts: Iterable[tuple[GateCheck, frozenset[str]]]) -> GateCheck:

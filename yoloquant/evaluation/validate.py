@@ -129,7 +129,7 @@ def validate(
                 opened.load(name if processor == NATIVE else f"{name}@{processor}", exported, processor)
         _load_foreign(opened, judged)
         for name, error in outcome.errors.items():
-            opened.facts[name] = ArtifactFacts(error=error, target=name.partition(":")[0])
+            opened.facts[name] = ArtifactFacts(error=error, target=name)
         opened.facts.update((name, prediction_facts(file)) for name, file in files.items())
         settings = EvaluateOptions(baseline=BASELINE, warmup=0)
         evaluation = evaluate(opened.runners, images, settings, recorded=recorded, progress=progress)
@@ -312,7 +312,7 @@ class _Opened:
             notes=exported.notes,
             simulated=not target.capabilities.runs_here,
             elsewhere="" if processor == NATIVE else processor,
-            target=exported.target,
+            target=exported.name,
             sha256=content_sha256(exported.path),
         )
         self.exports[name], self.facts[name] = exported, facts

@@ -33,6 +33,7 @@ __all__ = ["Capabilities", "Device", "Preparation", "Requirement", "Runner", "Ta
 INT8, FP32, FP16, DYNAMIC, WEIGHTS = "int8", "fp32", "fp16", "dynamic", "weights"
 """Precisions by name: integers throughout; float32; float16; int8 weights with activations that are quantized while the
 network runs; int8 weights that are multiplied out again."""
+PRECISIONS = frozenset({INT8, FP32, FP16, DYNAMIC, WEIGHTS})
 FLOAT = frozenset({FP32, FP16})
 WEIGHTS_ALONE = frozenset({DYNAMIC, WEIGHTS})
 

@@ -26,6 +26,12 @@ def is_written(path: Path) -> bool:
     return path.name == _NAME and (path.parent / "unlabelled_train.txt").is_file()
 
 
+def data_of_run(folder: Path, data: str) -> str:
+    """What a run in a folder was trained on: the yaml that ``write_data`` wrote there, else what the user named."""
+    written = folder / _NAME
+    return str(written) if is_written(written) else data
+
+
 def write_data(folder: Path, names: Sequence[str], out: Path, *, seed: int = 0) -> Path:
     """Split a folder's images by their names' hashes and write a data yaml for them.
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ...options import Text, TextOrNone, option, option_model
 from ...training.arguments import PREFIX
 from ...training.qat.qat_options import QATOptions
 from ..parser import Call
+
+if TYPE_CHECKING:
+    from ...training.train import TrainResult
 
 
 @option_model
@@ -20,6 +25,10 @@ class TrainCall:
         lt=1,
         help="share of the multiplications to remove first, fine-tuned for epochs=",
     )
+    own_plans: bool = option(
+        default=True,
+        help="calibrate each runtime's own plan too, and say which does better than a portable plan that was trained",
+    )
 
 
 PARTS = (TrainCall, QATOptions)
@@ -31,7 +40,7 @@ def run(call: Call) -> int:
 
     own = call[TrainCall]
     prunes = own.prune is not None or any(key.startswith(PREFIX) for key in call.extra)
-    quantizes = not prunes or bool(set(call.given) - {"model", "data", "prune"})
+    quantizes = not prunes or bool(set(call.given) - {"model", "data", "prune", "own_plans"})
     result = api.train(
         own.model, data=own.data, qat=call[QATOptions] if quantizes else None, prune=own.prune, **call.extra
     )
@@ -43,7 +52,31 @@ def run(call: Call) -> int:
     print(f"{'trained' if result.improved else 'training did not help; kept the calibrated ranges:'} {result.best}")
     print(f"score on held-back images: {result.score:.4f}, calibrated {result.score_calibrated:.4f}")
     if result.advice:
-        print(f"note: {result.advice}")
+        # of another start, or of fewer bits, there is nothing to compare with
+        alike = own.own_plans and not prunes and "resume" not in call.extra and not call[QATOptions].missing_bits
+        print(f"note: {_advice(own, call[QATOptions], result) if alike else result.advice}")
     print(f"plots and results: {result.folder}")
     print(f"next: yoloquant export {result.best} targets=all")
     return 0
+
+
+def _advice(own: TrainCall, options: QATOptions, result: TrainResult) -> str:
+    """Which runtimes' own plans do better by calibration alone; the general advice if that cannot be measured."""
+    from ...data.calibration import CalibrationOptions
+    from ...errors import YoloquantError
+    from ...quantization.quantize_options import QuantizeOptions
+    from ...targets.schemes import AUTO, resolve_schemes
+    from ...training.own_plans import compare_own_plans
+    from ...training.unlabelled import data_of_run
+
+    chosen = QuantizeOptions(calibration=CalibrationOptions(images=options.images), allow_unsafe=options.allow_unsafe)
+    try:
+        return compare_own_plans(
+            result.artifact,
+            own.model,
+            data=data_of_run(result.folder, str(own.data)),
+            schemes=resolve_schemes(AUTO),
+            options=chosen,
+        ).advice
+    except YoloquantError as exc:
+        return f"{result.advice} (not measured: {exc})"
