@@ -31,9 +31,9 @@ PARTS = {"judging": judging.CASES, "models": models.CASES, "inputs": inputs.CASE
 PAGE = """\
 # Ways to a wrong verdict
 
-Every way to a wrong verdict that is known, tried by the command on the embedded demo model: what it ends in, and what it
-says. Written by `python tools/check_verdicts.py out=docs/benchmarks/verdicts.md`, which fails if a row is not right. The
-numbers in front are those of the first report. "Held by" names a test: what it needs is not on every machine.
+Every way to a wrong verdict that is known, tried by the command on the embedded demo model: what it ends in, and what
+it says. Written by `python tools/check_verdicts.py out=docs/benchmarks/verdicts.md`, which fails if a row is not right.
+"Held by" names a test: what it needs is not on every machine.
 
 """
 HEAD = ("| case | exit code | sentence | right? |", "|---|---:|---|---|")
