@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 
 from ...errors import TargetError
 from ...types import ModelInfo
+from .decompose import nodewise_decompositions
 from .tail import decode_tail
 
 logger = logging.getLogger(__name__)
@@ -106,7 +107,8 @@ def convert(body: fx.GraphModule, info: ModelInfo, *, raw: bool = False, quantiz
         static = pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False)
         config = QuantConfig(pt2e_quantizer=pt2e_quantizer.PT2EQuantizer().set_global(static)) if quantized else None
         try:
-            model = litert_torch.convert(_Exportable(body, tail).eval(), (torch.zeros(shape),), quant_config=config)
+            with nodewise_decompositions():
+                model = litert_torch.convert(_Exportable(body, tail).eval(), (torch.zeros(shape),), quant_config=config)
             return bytes(model.model_content())
         except Exception as exc:  # the converter raises whatever its layers raise
             detail = printed.getvalue().strip()[-500:]

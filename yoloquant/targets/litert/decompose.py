@@ -1,0 +1,213 @@
+"""Decompose an exported program node by node, as litert-torch asks for four times in a conversion.
+
+``ExportedProgram.run_decompositions`` traces the whole program anew, through functionalization, although most nodes
+stay what they are; that took two thirds of a conversion's time. Here only nodes that have a decomposition are traced,
+each by itself. The file that comes out is the same but for the names of tensors inside. Where a program cannot be taken
+apart this way (operations that write into their operands), litert-torch's own function does it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+logger = logging.getLogger(__name__)
+aten = torch.ops.aten
+Decompositions = Mapping[Any, Callable[..., Any]]
+
+_SEEN = "yoloquant_seen"  # in a node's meta: for which operation and operands its fake value was computed
+
+
+@contextlib.contextmanager
+def nodewise_decompositions() -> Iterator[None]:
+    """Let litert-torch decompose node by node while the context is open."""
+    from litert_torch import fx_infra
+    from litert_torch.fx_infra import _safe_run_decompositions as module
+
+    original = module.safe_run_decompositions
+
+    def run(program: ExportedProgram, decomp_table: Decompositions | None = None, can_skip: bool = True) -> Any:
+        if not decomp_table and decomp_table is not None:
+            table: Decompositions | None = module._DUMMY_DECOMP_TABLE
+        else:
+            table = decomp_table
+        if table is None or (can_skip and not module._require_decomp(program, table)):
+            return original(program, decomp_table, can_skip)
+        try:
+            decompose(program, table, forced=module._FORCE_DECOMP_ATTR)
+        except Exception as exc:  # every replacement is whole, so the other function can go on from any of them
+            logger.debug("decomposing the whole program at once: %s", exc)
+            return original(program, decomp_table, can_skip)
+        return program
+
+    for place in (module, fx_infra):
+        place.safe_run_decompositions = run
+    try:
+        yield
+    finally:
+        for place in (module, fx_infra):
+            place.safe_run_decompositions = original
+
+
+def decompose(program: ExportedProgram, table: Decompositions, *, forced: str) -> None:
+    """Replace every node of a program that has a decomposition, in place.
+
+    Args:
+        program: The program; its nodes carry fake values.
+        table: What to replace an operation by.
+        forced: Name of the attribute that marks decompositions which are to be called themselves.
+
+    Raises:
+        ValueError: A node cannot be decomposed by itself.
+    """
+    from torch._dispatch.python import enable_python_dispatcher
+    from torch.export.exported_program import (
+        _override_composite_implicit_decomp,
+        _split_decomp_table_to_cia_and_python_decomp,
+    )
+
+    composite, rest = _split_decomp_table_to_cia_and_python_decomp(dict(table))
+    graph = program.graph
+    # straight from torch.export every value is right; passes that ran since then left stale ones behind
+    fresh = all(_SEEN not in node.meta for node in graph.nodes)
+    values = (node.meta.get("val") for node in graph.nodes if node.op == "placeholder")
+    modes = [value.fake_mode for value in values if hasattr(value, "fake_mode")]
+    with modes[0], enable_python_dispatcher(), _override_composite_implicit_decomp(composite):
+        for node in list(graph.nodes):
+            if node.op != "call_function":
+                continue
+            target = node.target
+            if target is aten.view.default:
+                target = _reshape
+            elif hasattr(table.get(target), forced):
+                target = table[target]
+            if _decomposes(target, rest, composite):
+                _replace(program, node, _inlined(node, _traced(node, target, rest)))
+            else:
+                _refresh(node, fresh=fresh)
+    for node in list(graph.nodes):
+        if node.target is aten._assert_tensor_metadata.default and not node.users:
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+    program.graph_module.recompile()
+
+
+def _reshape(tensor: torch.Tensor, size: list[int]) -> torch.Tensor:
+    # passes move channels without a look at the views behind them
+    return torch.reshape(tensor.contiguous(), size)
+
+
+def _decomposes(target: Any, table: Decompositions, composite: Decompositions) -> bool:
+    from torch._export.utils import _is_cia_op, _special_op_to_preserve_cia
+
+    if not isinstance(target, torch._ops.OperatorBase):
+        return target is not operator.getitem  # a Python function that a pass left
+    if target in table:
+        return True
+    if not isinstance(target, torch._ops.OpOverload):
+        return False
+    if target._schema.is_mutable:
+        raise ValueError(f"{target} writes into its operands")
+    return _is_cia_op(target) and composite.get(target) is not _special_op_to_preserve_cia
+
+
+def _operands(node: fx.Node) -> list[fx.Node]:
+    """Every node that is read, once, in the order of reading."""
+    leaves = pytree.tree_leaves((node.args, node.kwargs))
+    return list(dict.fromkeys(leaf for leaf in leaves if isinstance(leaf, fx.Node)))
+
+
+def _traced(node: fx.Node, target: Any, table: Decompositions) -> fx.GraphModule:
+    """What the operation is made of, as a graph of its operands."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    operands = _operands(node)
+    leaves, spec = pytree.tree_flatten((node.args, node.kwargs))
+    places = [operands.index(leaf) if isinstance(leaf, fx.Node) else None for leaf in leaves]
+
+    def call(*tensors: Any) -> Any:
+        flat = [leaf if place is None else tensors[place] for leaf, place in zip(leaves, places, strict=True)]
+        args, kwargs = pytree.tree_unflatten(flat, spec)
+        return target(*args, **kwargs)
+
+    def trace(function: Callable[..., Any]) -> fx.GraphModule:
+        module = make_fx(function, decomposition_table=dict(table), _allow_non_fake_inputs=True)(
+            *(operand.meta["val"] for operand in operands)
+        )
+        module.graph.eliminate_dead_code()
+        return module
+
+    module = trace(call)
+    if any(_mutates(inner) for inner in module.graph.nodes):
+        module = trace(torch.func.functionalize(call, remove="mutations"))
+    if any(inner.op in ("get_attr", "call_module") or _mutates(inner) for inner in module.graph.nodes):
+        raise ValueError(f"{target} makes constants or writes into its operands")
+    return module
+
+
+def _mutates(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _inlined(node: fx.Node, module: fx.GraphModule) -> Any:
+    """Copy a traced graph in front of the node and return what it returns: a node, or a list of nodes."""
+    inputs = iter(_operands(node))
+    shared = {key: value for key, value in node.meta.items() if key not in ("val", "tensor_meta", _SEEN)}
+    copied: dict[fx.Node, fx.Node] = {}
+    with node.graph.inserting_before(node):
+        for inner in module.graph.nodes:
+            if inner.op == "placeholder":
+                copied[inner] = next(inputs)
+            elif inner.op == "call_function":
+                copied[inner] = node.graph.node_copy(inner, copied.__getitem__)
+                values = {key: inner.meta[key] for key in ("val", "tensor_meta") if key in inner.meta}
+                copied[inner].meta = shared | values
+    (result,) = module.graph.output_node().args
+    return pytree.tree_map_only(fx.Node, copied.__getitem__, result)
+
+
+def _replace(program: ExportedProgram, node: fx.Node, result: Any) -> None:
+    if isinstance(result, fx.Node):
+        pairs = {node: result}
+    else:
+        if any(user.target is not operator.getitem for user in node.users):
+            raise ValueError(f"something reads the whole list of {node.target}")
+        pairs = {user: result[user.args[1]] for user in node.users}
+    for old, new in pairs.items():
+        old.replace_all_uses_with(new)
+        program.graph_signature.replace_all_uses(old.name, new.name)
+        node.graph.erase_node(old)
+    if node not in pairs:
+        node.graph.erase_node(node)
+
+
+def _refresh(node: fx.Node, *, fresh: bool) -> None:
+    """Compute a node's fake value again where its operation or an operand is not what it was computed for."""
+    from torch.fx.passes.shape_prop import _extract_tensor_metadata
+
+    node.meta = dict(node.meta)  # passes let several nodes share one
+    leaves, spec = pytree.tree_flatten((node.args, node.kwargs))
+    values = [leaf.meta["val"] if isinstance(leaf, fx.Node) else leaf for leaf in leaves]
+    seen = (node.target, tuple(_described(value) for value in values))
+    if "val" not in node.meta or (not fresh and node.meta.get(_SEEN) != seen):
+        args, kwargs = pytree.tree_unflatten(values, spec)
+        node.meta["val"] = node.target(*args, **kwargs)  # type: ignore[operator]
+        metadata = pytree.tree_map_only(torch.Tensor, _extract_tensor_metadata, node.meta["val"])
+        node.meta["tensor_meta"] = metadata
+    node.meta[_SEEN] = seen
+
+
+def _described(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return tuple(value.shape), value.dtype, value.stride()
+    if isinstance(value, list | tuple):  # several results
+        return tuple(_described(part) for part in value)
+    return type(value).__name__, repr(value)
