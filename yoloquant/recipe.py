@@ -15,20 +15,16 @@ from pydantic_core import PydanticCustomError
 from .data.calibration_options import CalibrationOptions, SampleOptions
 from .errors import UsageError
 from .evaluation.validate_options import ScoringOptions, ValidateOptions
-from .options import (
-    IMGSZ,
-    UNSAFE,
-    ImageSize,
-    Names,
-    PathOrNone,
-    Text,
-    TextOrNone,
-    canonical,
-    flatten,
-    nest,
-    option,
-    option_model,
-    sentences,
+from .options import Text, TextOrNone, canonical, flatten, nest, option, option_model, sentences
+from .options.shared import (
+    AllowUnsafe,
+    FloatLayers,
+    InputSize,
+    ResultsFolder,
+    Schemes,
+    Targets,
+    TrainedCheckpoint,
+    UnlabelledImages,
 )
 from .pruning.prune_options import parse as parse_prune
 from .quantization.quantize_options import QuantizeOptions
@@ -56,7 +52,7 @@ class ValidationPart(ScoringOptions):
     data: TextOrNone = option(
         default=None, help="data yaml to score on, where it is another than data", flat="validation_data"
     )
-    source: TextOrNone = option(default=None, help="folder of images without labels to judge on, instead of data")
+    source: UnlabelledImages = None
 
 
 @option_model
@@ -87,29 +83,20 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: Text = option(help="trained checkpoint (.pt)")
+    model: TrainedCheckpoint
     data: Text = option(help="data yaml (a path, or a name like coco128.yaml): train calibrates, val scores")
-    targets: Names = option(
-        default=("all",),
-        help="targets or devices, separated by commas; all for every installed one",
-        aliases=("target",),
-    )
-    scheme: Names = option(
-        default=("auto",), help="quantization schemes; auto gives every target its own, portable serves all alike"
-    )
-    imgsz: ImageSize = option(default=None, help=IMGSZ)
+    targets: Targets = ("all",)
+    scheme: Schemes = ("auto",)
+    imgsz: InputSize = None
     attention: Literal["keep", "fitted"] = option(
         default="keep",
         help="keep, or fitted: replace self-attention, which an Edge TPU cannot run, by convolutions fitted to "
         "training images; the original model stays what results are compared with",
     )
-    output: PathOrNone = option(default=None, help="folder for the results; one beside the checkpoint if not given")
+    output: ResultsFolder = None
     calibration: SampleOptions = option(default_factory=SampleOptions, help="which images calibrate")
     ranges: CalibrationRecipe = option(default_factory=CalibrationRecipe, help="which algorithm finds which range")
-    float_layers: Names = option(
-        default=(),
-        help="layers that stay in float where the runtime can mix, separated by commas; patterns with * are allowed",
-    )
+    float_layers: FloatLayers = ()
     prune: PrunePart | None = option(
         default=None, help="prune and fine-tune first: the share of the multiplications to remove", flat="prune"
     )
@@ -117,7 +104,7 @@ class Recipe(BaseModel):
         default=None, help="train before exporting, with this preset: fast, standard or long", flat="train"
     )
     validation: ValidationPart = option(default_factory=ValidationPart, help="how artifacts are judged")
-    allow_unsafe: bool = option(default=False, help=UNSAFE)
+    allow_unsafe: AllowUnsafe = False
 
     @field_validator("train", mode="before")
     @classmethod

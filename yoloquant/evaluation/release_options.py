@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from ..options import Names, Text, TextOrNone, option, option_model
+from ..options.shared import ReportFolder
 from ..predictions.prediction_options import ReadingChoices
+from .validate_options import GateNames, MeasuringOptions
 
 WHAT = (
     "an artifact, an export folder, a checkpoint, a report's folder or its results.npz, or predictions (.json, .jsonl, "
@@ -15,8 +14,8 @@ WHAT = (
 
 
 @option_model
-class ReleaseOptions:
-    """Two releases, the images that they are compared on, and the gate."""
+class ReleasePair:
+    """Two releases, and the images that they are compared on."""
 
     old: Text = option(help=f"the last release: {WHAT}")
     new: Text = option(help="the new one, likewise")
@@ -26,21 +25,13 @@ class ReleaseOptions:
     )
     source: TextOrNone = option(default=None, help="folder of images without labels, instead of data")
     only: Names = option(default=(), help="rows to compare, where both hold several; all that both have if not given")
-    gate: Any = option(
-        default="release", help="names of gates, or paths, separated by commas; in Python also limits themselves"
-    )
-    split: str = option(default="val", help="split of the data yaml that is scored")
-    limit: int | None = option(default=None, ge=1, help="score only so many images")
-    conf: float = option(
-        default=0.25,
-        ge=0.001,
-        le=0.99,
-        help="confidence that is deployed: precision, recall, F1 and false alarms are measured at it",
-    )
-    threads: int | None = option(default=None, ge=1, help="threads of every runtime; all cores if not given")
+
+
+@option_model
+class ReleaseOptions(MeasuringOptions, ReleasePair):  # fields come in the order of the bases from right to left
+    """Two releases, the images that they are compared on, and the gate."""
+
+    gate: GateNames = "release"
     latency: bool = option(default=True, help="measure the latency of two artifacts in turn")
-    bootstrap: int = option(default=1000, ge=100, help="replicates of the paired bootstrap")
     reading: ReadingChoices = option(default_factory=ReadingChoices, help="how files of predictions are read")
-    report: Path | None = option(
-        default=None, help="folder that the report is written to", flat="output", aliases=("report",), python_only=True
-    )
+    report: ReportFolder = None

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from ..options import option, option_model
+from ..options import Text, option, option_model, shared_option
+from ..options.shared import ReportFolder
 from ..predictions.prediction_options import PredictionOptions
+
+GateNames = Annotated[
+    Any, shared_option(help="names of gates, or paths, separated by commas; in Python also limits themselves")
+]
+ScoredImages = Annotated[int | None, shared_option(help="score only so many images", ge=1)]
+Processors = Annotated[
+    Text,
+    shared_option(
+        help="processors to judge on, separated by commas: native (this one), avx2 (x86 without VNNI), aarch64"
+    ),
+]
+DeviceRoot = Annotated[
+    str | Path | None,
+    shared_option(help="root of aarch64's Python and runtimes, as tools/make_device_root.py makes it"),
+]
 
 
 @option_model
-class ScoringOptions:
-    """By what artifacts are judged, and what of them is measured."""
+class MeasuringOptions:
+    """What is measured on scored images, and which gate decides on it, whatever is compared."""
 
-    gate: Any = option(
-        default="default", help="names of gates, or paths, separated by commas; in Python also limits themselves"
-    )
+    gate: GateNames = "default"
     split: str = option(default="val", help="split of the data yaml that is scored")
-    limit: int | None = option(default=None, ge=1, help="score only so many images")
+    limit: ScoredImages = None
     conf: float = option(
         default=0.25,
         ge=0.001,
@@ -25,17 +39,18 @@ class ScoringOptions:
         help="confidence that is deployed: precision, recall, F1 and false alarms are measured at it",
     )
     threads: int | None = option(default=None, ge=1, help="threads of every runtime; all cores if not given")
+    bootstrap: int = option(default=1000, ge=100, help="replicates of the paired bootstrap")
+
+
+@option_model
+class ScoringOptions(MeasuringOptions):
+    """By what artifacts are judged, and what of them is measured."""
+
     latency: bool = option(default=True, help="measure latency beside a float model in the same runtime")
     memory: bool = option(default=True, help="measure peak memory of every artifact in a process of its own")
-    bootstrap: int = option(default=1000, ge=100, help="replicates of the paired bootstrap")
     manifest: str | Path | None = option(default=None, help="manifest (json) that the images are held against")
-    cpu: str = option(
-        default="native",
-        help="processors to judge on, separated by commas: native (this one), avx2 (x86 without VNNI), aarch64",
-    )
-    cpu_root: str | Path | None = option(
-        default=None, help="root of aarch64's Python and runtimes, as tools/make_device_root.py makes it"
-    )
+    cpu: Processors = "native"
+    cpu_root: DeviceRoot = None
 
 
 @option_model
@@ -52,6 +67,4 @@ class ValidateOptions(ScoringOptions):
     recorded: PredictionOptions = option(
         default_factory=PredictionOptions, help="which files of predictions are judged too"
     )
-    report: Path | None = option(
-        default=None, help="folder that the report is written to", flat="output", aliases=("report",), python_only=True
-    )
+    report: ReportFolder = None

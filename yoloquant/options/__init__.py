@@ -8,15 +8,10 @@ from __future__ import annotations
 
 from .flat import FlatOption, build, canonical, flatten, gather, nest
 from .kinds import ImageSize, Names, PathOrNone, Text, TextOrNone
-from .model import option, option_model
+from .model import option, option_model, shared_option
 from .sentences import sentences
 
-IMGSZ = "input size in pixels: 640 or height,width; the checkpoint's own if not given"
-UNSAFE = "read a checkpoint that can run code; only for files you trust"
-
 __all__ = [
-    "IMGSZ",
-    "UNSAFE",
     "FlatOption",
     "ImageSize",
     "Names",
@@ -31,4 +26,5 @@ __all__ = [
     "option",
     "option_model",
     "sentences",
+    "shared_option",
 ]

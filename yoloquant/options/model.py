@@ -42,9 +42,29 @@ def option(
     Returns:
         What a dataclass takes for a default.
     """
-    extra: Any = {"flat": flat, "aliases": aliases, "allowed": allowed, "python_only": python_only}
     source = {"default": default} if default_factory is None else {"default_factory": default_factory}
-    return Field(**source, description=help, json_schema_extra=extra, **limits)
+    return Field(**source, **_described(help, flat, aliases, allowed, python_only), **limits)
+
+
+def shared_option(
+    *,
+    help: str,
+    flat: str = "",
+    aliases: tuple[str, ...] = (),
+    allowed: str = "",
+    python_only: bool = False,
+    **limits: Any,
+) -> Any:
+    """Define an option for several models, as metadata of ``Annotated``; each model adds its own default.
+
+    Args are those of ``option``. pydantic merges the metadata of an annotation with what the field itself says.
+    """
+    return Field(**_described(help, flat, aliases, allowed, python_only), **limits)
+
+
+def _described(help: str, flat: str, aliases: tuple[str, ...], allowed: str, python_only: bool) -> dict[str, Any]:
+    extra = {"flat": flat, "aliases": aliases, "allowed": allowed, "python_only": python_only}
+    return {"description": help, "json_schema_extra": extra}
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(option, field, Field))

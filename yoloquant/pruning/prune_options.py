@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ..errors import UsageError
-from ..options import UNSAFE, Names, TextOrNone, build, option, option_model
+from ..options import Names, TextOrNone, build, option, option_model
+from ..options.shared import AllowUnsafe, DetectWeight, DistillWeight
 from .criteria import FineTune, ImportanceCriterion, Limits, Measure, Permutation, PruningKind, PruningScope
 
 FINE_TUNING = ("steps", "loss", "teacher", "distill_weight", "detect_weight", "feature_weight", "freeze_bn")
@@ -74,8 +75,8 @@ class PruneOptions:
         help="what the pruned model is fine-tuned on: both (labels and the unpruned model), distill or detect",
     )
     teacher: TextOrNone = option(default=None, help="checkpoint to distil from; the unpruned model if not given")
-    distill_weight: float = option(default=1.0, ge=0, help="weight of the distillation loss")
-    detect_weight: float = option(default=1.0, ge=0, help="weight of the model's own loss")
+    distill_weight: DistillWeight = 1.0
+    detect_weight: DetectWeight = 1.0
     feature_weight: float = option(
         default=4.0,
         ge=0,
@@ -86,7 +87,7 @@ class PruneOptions:
         default=False,
         help="fine-tune with the BatchNorm statistics measured after pruning: a small set's own batches mislead",
     )
-    allow_unsafe: bool = option(default=False, help=UNSAFE)
+    allow_unsafe: AllowUnsafe = False
 
     def __post_init__(self) -> None:
         if self.kind is not PruningKind.STRUCTURED and (self.target is not Measure.FLOPS or self.blocks):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..data.calibration_options import CalibrationOptions
-from ..options import IMGSZ, UNSAFE, ImageSize, Names, option, option_model
+from ..options import option, option_model
+from ..options.shared import AllowUnsafe, FloatLayers, InputSize
 from .range_options import CalibrationRecipe
 
 
@@ -13,10 +14,10 @@ from .range_options import CalibrationRecipe
 class QuantizeOptions:
     """How a model is quantized."""
 
-    imgsz: ImageSize = option(default=None, help=IMGSZ)
+    imgsz: InputSize = None
     calibration: CalibrationOptions = option(default_factory=CalibrationOptions, help="which images calibrate")
     ranges: CalibrationRecipe = option(default_factory=CalibrationRecipe, help="which algorithm finds which range")
-    allow_unsafe: bool = option(default=False, help=UNSAFE)
+    allow_unsafe: AllowUnsafe = False
     max_det: int | None = option(
         default=None,
         ge=1,
@@ -27,11 +28,7 @@ class QuantizeOptions:
         default=True,
         help="take over the ranges of a checkpoint that Ultralytics' own QAT made; without this it is calibrated anew",
     )
-    float_layers: Names = option(
-        default=(),
-        help="layers that stay in float, separated by commas; patterns with * are allowed, for instance "
-        "model.23.cv3*. Names are those of 'yoloquant analyze kind=quant'",
-    )
+    float_layers: FloatLayers = ()
     points: Any = option(
         default=None,
         help="function of graph and point that gives the representation of a point where it is to differ from the "

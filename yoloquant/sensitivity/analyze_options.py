@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import PlainValidator
 
-from ..options import IMGSZ, UNSAFE, ImageSize, Names, PathOrNone, option, option_model
+from ..options import Names, PathOrNone, option, option_model
+from ..options.shared import AllowUnsafe, InputSize, MeasuredSplit
 from ..pruning.criteria import ImportanceCriterion
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ class AnalyzeOptions:
         help="shares of every group that are pruned, separated by commas; each is rounded to what the group allows",
     )
     images: int = option(default=16, ge=1, help="images that are measured on; their float outputs are held in memory")
-    split: str = option(default="val", help="split of the data yaml that they come from")
-    imgsz: ImageSize = option(default=None, help=IMGSZ)
+    split: MeasuredSplit = "val"
+    imgsz: InputSize = None
     only: Names = option(default=("*",), help="layers to analyse, separated by commas; patterns with * are allowed")
     criterion: ImportanceCriterion = option(
         default=ImportanceCriterion.L2, help="which channels of a group go first: l1, l2, bn, lamp, taylor or random"
@@ -99,7 +100,7 @@ class AnalyzeOptions:
         aliases=("folder",),
         python_only=True,
     )
-    allow_unsafe: bool = option(default=False, help=UNSAFE)
+    allow_unsafe: AllowUnsafe = False
 
     @property
     def recalibrates(self) -> bool:

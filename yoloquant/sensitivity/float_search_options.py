@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..options import IMGSZ, UNSAFE, ImageSize, option, option_model
+from ..options import option, option_model
+from ..options.shared import AllowUnsafe, InputSize, MeasuredSplit
 from .analyze_options import AnalysisKind, AnalysisMetric, AnalyzeOptions
 
 
@@ -23,11 +24,11 @@ class FloatSearchOptions:
     share: float = option(default=0.1, gt=0, le=1, help="largest share of the multiplications that may be in float")
     images: int = option(default=64, ge=2, help="images that the budget is measured on")
     ranking_images: int = option(default=8, ge=2, help="so many of them rank the layers")
-    split: str = option(default="val", help="split of the data yaml that they come from")
-    imgsz: ImageSize = option(default=None, help=IMGSZ)
+    split: MeasuredSplit = "val"
+    imgsz: InputSize = None
     training_images: int = option(default=64, ge=8, help="training images that calibrate a plain checkpoint")
     seed: int = option(default=0, help="chooses training images")
-    allow_unsafe: bool = option(default=False, help=UNSAFE)
+    allow_unsafe: AllowUnsafe = False
 
     def analysis(self, metric: AnalysisMetric) -> AnalyzeOptions:
         """The same for what an analysis shares with it."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...io import output_folder
 from ...options import PathOrNone, Text, option, option_model
+from ...options.shared import TrainedCheckpoint
 from ...sensitivity.analyze_options import AnalysisKind, AnalyzeOptions
 from ..parser import Call
 from ..progress import bar
@@ -16,7 +17,7 @@ from ..progress import bar
 class AnalyzeCall:
     """What is analysed, on what."""
 
-    model: Text = option(help="trained checkpoint (.pt)")
+    model: TrainedCheckpoint
     data: Text = option(help="data yaml, or a folder of images unless metric=map")
     limit: float = option(default=0.05, ge=0, help="say how much may go of each layer at this drop")
     output: PathOrNone = option(

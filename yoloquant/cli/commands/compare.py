@@ -10,7 +10,7 @@ from ...options import PathOrNone, option, option_model
 from ..parser import Call
 from ..progress import bar
 from ..show import print_validation
-from .validate import INCONCLUSIVE
+from ..verdict_code import VerdictCode
 
 
 @option_model
@@ -18,10 +18,9 @@ class CompareCall:
     """Where the report goes, and what a script is told."""
 
     output: PathOrNone = option(default=None, help="folder for the report; compare if not given")
-    inconclusive: int = option(default=3, ge=0, le=255, help=INCONCLUSIVE)
 
 
-PARTS = (CompareCall, ReleaseOptions)
+PARTS = (CompareCall, VerdictCode, ReleaseOptions)
 
 
 def run(call: Call) -> int:
@@ -35,4 +34,4 @@ def run(call: Call) -> int:
         found = api.compare(options=replace(call[ReleaseOptions], report=folder), progress=progress)
     for each in found:
         print_validation(each.result, each.folder or folder)
-    return exit_code_of(worst(each.result.verdict for each in found), own.inconclusive)
+    return exit_code_of(worst(each.result.verdict for each in found), call[VerdictCode].inconclusive)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...options import Names, Text, option, option_model
+from ...options import Text, option, option_model
+from ...options.shared import Targets
 from ..parser import Call
 from ..progress import bar
 from .run import whole_job
@@ -14,11 +15,7 @@ from .run import whole_job
 class DemoCall:
     """What the demonstration exports to, and where."""
 
-    targets: Names = option(
-        default=("all",),
-        help="targets or devices, separated by commas; all for every installed one",
-        aliases=("target",),
-    )
+    targets: Targets = ("all",)
     output: Text = option(default="runs/yoloquant/demo", help="folder for the results")
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from ...bundle.bundle_options import BundleOptions
 from ...io import output_folder
-from ...options import Names, PathOrNone, Text, TextOrNone, flatten, option, option_model
+from ...options import TextOrNone, flatten, option, option_model
+from ...options.shared import AnyCheckpoint, ResultsFolder, Schemes, Targets
 from ...quantization.quantize_options import QuantizeOptions
 from ..checking import Without
 from ..parser import Call
 from ..progress import bar
 from ..show import Console, print_exports
-from .quantize import SCHEME
 
 if TYPE_CHECKING:
     from ...quantization.artifact import Artifact
@@ -23,18 +23,14 @@ if TYPE_CHECKING:
 class ExportCall:
     """What is exported, and where to."""
 
-    model: Text = option(help="checkpoint (.pt), quantized or plain")
-    targets: Names = option(
-        default=("all",),
-        help="targets or devices, separated by commas; all for every installed one",
-        aliases=("target",),
-    )
+    model: AnyCheckpoint
+    targets: Targets = ("all",)
     data: TextOrNone = option(
         default=None, help="data yaml or folder of images that calibrate a plain checkpoint, or what a target lacks"
     )
-    scheme: Names = option(default=("auto",), help=SCHEME)
+    scheme: Schemes = ("auto",)
     bundle: bool = option(default=False, help="write a folder per device that builds, runs and proves itself there")
-    output: PathOrNone = option(default=None, help="folder for the results; one beside the checkpoint if not given")
+    output: ResultsFolder = None
 
 
 PARTS = (ExportCall, QuantizeOptions, Without(BundleOptions, ("data",)))

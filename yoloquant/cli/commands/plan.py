@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...io import atomic_path
-from ...options import IMGSZ, ImageSize, PathOrNone, Text, option, option_model
+from ...options import PathOrNone, option, option_model
+from ...options.shared import AnyCheckpoint, InputSize
 from ..parser import Call
 from ..progress import bar
 
@@ -14,9 +15,9 @@ from ..progress import bar
 class PlanCall:
     """Whose plan, and where it goes."""
 
-    model: Text = option(help="checkpoint (.pt), quantized or plain")
+    model: AnyCheckpoint
     scheme: str = option(default="portable", help="the scheme")
-    imgsz: ImageSize = option(default=None, help=IMGSZ)
+    imgsz: InputSize = None
     output: PathOrNone = option(default=None, help="JSON file to write; printed if not given")
 
 

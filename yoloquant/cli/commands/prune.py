@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...options import IMGSZ, ImageSize, PathOrNone, Text, TextOrNone, option, option_model
+from ...options import PathOrNone, TextOrNone, option, option_model
+from ...options.shared import InputSize, TrainedCheckpoint
 from ...pruning.criteria import PruningKind
 from ...pruning.prune_options import FINE_TUNING, PruneOptions
 from ..checking import Without
@@ -16,11 +17,11 @@ from ..progress import bar
 class PruneCall:
     """What is pruned, and what comes of it."""
 
-    model: Text = option(help="trained checkpoint (.pt)")
+    model: TrainedCheckpoint
     data: TextOrNone = option(
         default=None, help="data yaml or folder; BatchNorm and taylor are measured on its training images"
     )
-    imgsz: ImageSize = option(default=None, help=IMGSZ)
+    imgsz: InputSize = None
     dry_run: bool = option(default=False, help="only print what would go")
     latency: bool = option(default=False, help="measure the latency of the plan in the runtime")
     save_plan: PathOrNone = option(

@@ -5,22 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...io import output_folder
-from ...options import Names, PathOrNone, Text, option, option_model
+from ...options import Text, option, option_model
+from ...options.shared import CheckpointFolder, Schemes, TrainedCheckpoint
 from ...quantization.quantize_options import QuantizeOptions
 from ..parser import Call
 from ..progress import bar
-
-SCHEME = "quantization schemes; auto gives every target its own, portable serves all alike"
 
 
 @option_model
 class QuantizeCall:
     """What is quantized, and where to."""
 
-    model: Text = option(help="trained checkpoint (.pt)")
+    model: TrainedCheckpoint
     data: Text = option(help="data yaml (a path, or a name such as coco128.yaml), or a folder of images")
-    scheme: Names = option(default=("auto",), help=SCHEME)
-    output: PathOrNone = option(default=None, help="folder for the result; the checkpoint's own if not given")
+    scheme: Schemes = ("auto",)
+    output: CheckpointFolder = None
 
 
 PARTS = (QuantizeCall, QuantizeOptions)

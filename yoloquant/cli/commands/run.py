@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ...errors import UsageError
-from ...options import TextOrNone, option, option_model
+from ...options import TextOrNone, flatten, option, option_model
 from ...recipe import Recipe, as_recipe
 from ..checking import Listed
 from ..parser import Call
 from ..show import Console, print_validation
-from .validate import INCONCLUSIVE
+from ..verdict_code import VerdictCode
 
 
 @option_model
@@ -16,10 +16,9 @@ class RunCall:
     """The recipe, and what a script is told."""
 
     recipe: TextOrNone = option(default=None, help="recipe (yaml); arguments override what it says")
-    inconclusive: int = option(default=3, ge=0, le=255, help=INCONCLUSIVE)
 
 
-PARTS = (RunCall, Listed(Recipe))
+PARTS = (RunCall, VerdictCode, Listed(Recipe))
 
 
 def run(call: Call) -> int:
@@ -27,12 +26,12 @@ def run(call: Call) -> int:
     own = call[RunCall]
     if own.recipe is None and not (call.given.get("model") and call.given.get("data")):
         raise UsageError("a run needs model=<checkpoint> and data=<data yaml>, or a recipe that names them")
-    recipe = as_recipe(own.recipe, {k: v for k, v in call.given.items() if k not in ("recipe", "inconclusive")})
+    recipe = as_recipe(own.recipe, {k: v for k, v in call.given.items() if k not in {"recipe", *flatten(VerdictCode)}})
     if recipe.train is not None:
         call.refuse(
             ("scheme",), "with train= the scheme that is trained counts: train: {qat: {scheme: ...}} in a recipe"
         )
-    return whole_job(recipe, own.inconclusive)
+    return whole_job(recipe, call[VerdictCode].inconclusive)
 
 
 def whole_job(recipe: Recipe, inconclusive: int) -> int:

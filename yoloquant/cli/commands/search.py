@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from ...io import atomic_path, output_folder
-from ...options import PathOrNone, Text, option, option_model
+from ...options import Text, option, option_model
+from ...options.shared import CheckpointFolder
 from ...sensitivity.float_search_options import FloatSearchOptions
 from ..parser import Call
 from ..progress import bar
@@ -18,7 +19,7 @@ class SearchCall:
 
     model: Text = option(help="trained checkpoint (.pt), plain or quantized")
     data: Text = option(help="data yaml, or a folder of images unless map_drop is given")
-    output: PathOrNone = option(default=None, help="folder for the result; the checkpoint's own if not given")
+    output: CheckpointFolder = None
 
 
 PARTS = (SearchCall, FloatSearchOptions)

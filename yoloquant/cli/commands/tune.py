@@ -11,7 +11,7 @@ from ...tuning.tune_options import TuneOptions
 from ..checking import Listed
 from ..parser import Call
 from ..show import Console, print_validation
-from .validate import INCONCLUSIVE
+from ..verdict_code import VerdictCode
 
 
 @option_model
@@ -21,10 +21,9 @@ class TuneCall:
     recipe: TextOrNone = option(
         default=None, help="recipe (yaml), whose values may be ranges and choices; arguments override what it says"
     )
-    inconclusive: int = option(default=3, ge=0, le=255, help=INCONCLUSIVE)
 
 
-PARTS = (TuneCall, TuneOptions, Listed(Recipe))
+PARTS = (TuneCall, VerdictCode, TuneOptions, Listed(Recipe))
 
 
 def _with_recipe(call: Call, own: TuneCall) -> tuple[Call, TuneCall]:
@@ -46,7 +45,7 @@ def run(call: Call) -> int:
     call, own = _with_recipe(call, own)
     if own.recipe is None and not (call.given.get("model") and call.given.get("data")):
         raise UsageError("a study needs model=<checkpoint> and data=<data yaml>, or a recipe that names them")
-    theirs = {*flatten(TuneCall), *flatten(TuneOptions)}
+    theirs = {*flatten(TuneCall), *flatten(VerdictCode), *flatten(TuneOptions)}
     given = {key: text for key, text in call.given.items() if key not in theirs}
     result = api.tune(own.recipe, options=options, listener=Console(), **given, **call.extra)
     print(result.summary())
@@ -56,4 +55,4 @@ def run(call: Call) -> int:
         print(f"next: yoloquant run {result.recipe}")
         return 0
     print_validation(result.run.validation, result.run.folder / "report")
-    return exit_code(result.run.validation, own.inconclusive)
+    return exit_code(result.run.validation, call[VerdictCode].inconclusive)

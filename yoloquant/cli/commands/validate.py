@@ -8,11 +8,11 @@ from pathlib import Path
 from ...errors import UsageError
 from ...evaluation.validate_options import ValidateOptions
 from ...options import PathOrNone, Text, TextOrNone, option, option_model
+from ...options.shared import UnlabelledImages
 from ..parser import Call
 from ..progress import bar
 from ..show import print_validation
-
-INCONCLUSIVE = "exit code of an inconclusive verdict"
+from ..verdict_code import VerdictCode
 
 
 @option_model
@@ -27,12 +27,11 @@ class ValidateCall:
         aliases=("artifact", "folder"),
     )
     data: TextOrNone = option(default=None, help="data yaml with labels (a path, or a name such as coco128.yaml)")
-    source: TextOrNone = option(default=None, help="folder of images without labels to judge on, instead of data")
+    source: UnlabelledImages = None
     output: PathOrNone = option(default=None, help="folder for the report; report beside what is judged if not given")
-    inconclusive: int = option(default=3, ge=0, le=255, help=INCONCLUSIVE)
 
 
-PARTS = (ValidateCall, ValidateOptions)
+PARTS = (ValidateCall, VerdictCode, ValidateOptions)
 
 
 def run(call: Call) -> int:
@@ -57,4 +56,4 @@ def run(call: Call) -> int:
             progress=progress,
         )
     print_validation(result, report)
-    return exit_code(result, own.inconclusive)
+    return exit_code(result, call[VerdictCode].inconclusive)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ...options import PathOrNone, Text, TextOrNone, option, option_model
+from ...evaluation.validate_options import DeviceRoot, Processors, ScoredImages
+from ...options import Text, TextOrNone, option, option_model
 from ..parser import Call
 from ..show import say
 
@@ -14,14 +15,10 @@ class VerifyCall:
     """Which bundle, on which processors, on what."""
 
     bundle: Text = option(help="the bundle's folder")
-    cpu: Text = option(
-        default="native", help="processors to judge on, by commas: native, avx2 (x86 without VNNI), aarch64"
-    )
-    cpu_root: PathOrNone = option(
-        default=None, help="root of aarch64's Python and runtimes, as tools/make_device_root.py makes it"
-    )
+    cpu: Processors = "native"
+    cpu_root: DeviceRoot = None
     data: TextOrNone = option(default=None, help="folder or data yaml to measure accuracy on too")
-    limit: int | None = option(default=None, ge=1, help="score only so many images")
+    limit: ScoredImages = None
     threads: int | None = option(default=None, ge=1, help="threads of the runtime; all cores if not given")
     expect: TextOrNone = option(default=None, help="the bundle's id, as the export printed it")
 

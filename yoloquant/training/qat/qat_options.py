@@ -9,7 +9,8 @@ from types import MappingProxyType
 from typing import Any
 
 from ...errors import UsageError
-from ...options import UNSAFE, TextOrNone, build, option, option_model
+from ...options import TextOrNone, build, option, option_model
+from ...options.shared import AllowUnsafe, DetectWeight, DistillWeight
 
 
 class Loss(str, Enum):
@@ -56,8 +57,8 @@ class QATOptions:
         default=Loss.DISTILL, help="distill (from the float model, needs no labels), detect (the model's own) or both"
     )
     teacher: TextOrNone = option(default=None, help="checkpoint to distil from; the float model itself if not given")
-    distill_weight: float = option(default=1.0, ge=0, help="weight of the distillation loss")
-    detect_weight: float = option(default=1.0, ge=0, help="weight of the model's own loss")
+    distill_weight: DistillWeight = 1.0
+    detect_weight: DetectWeight = 1.0
     feature_weight: float | None = option(
         default=None,
         ge=0,
@@ -92,7 +93,7 @@ class QATOptions:
         "where a detector is distilled from itself",
     )
     float_val: bool = option(default=True, help="score the float weights too after every epoch")
-    allow_unsafe: bool = option(default=False, help=UNSAFE)
+    allow_unsafe: AllowUnsafe = False
 
     def __post_init__(self) -> None:
         if self.feature_weight is None:

@@ -1,0 +1,12 @@
+"""The exit code of verdicts, as commands that judge share it."""
+
+from __future__ import annotations
+
+from ..options import option, option_model
+
+
+@option_model
+class VerdictCode:
+    """What a script is told of a verdict."""
+
+    inconclusive: int = option(default=3, ge=0, le=255, help="exit code of an inconclusive verdict")
