@@ -50,7 +50,7 @@ from yoloquant.evaluation.compare import Comparer
 from yoloquant.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
 from yoloquant.graph.traced_model import TracedModel
 from yoloquant.io import atomic_path
-from yoloquant.quantization.bias_overflow import with_bias_room
+from yoloquant.quantization.bias_overflow import without_bias_overflow
 from yoloquant.quantization.calibrate import Solver, observe, solve_plan
 from yoloquant.quantization.plan import Plan
 from yoloquant.quantization.range_options import CalibrationRecipe
@@ -189,7 +189,7 @@ def calibrated(
 
     def safe(plan: Plan) -> Plan:
         clamps = scheme_named(plan.scheme).sums_in_16_bits
-        return with_bias_room(graph, with_safe_weights(graph, plan, few(SAFE_IMAGES)) if clamps else plan)
+        return without_bias_overflow(graph, with_safe_weights(graph, plan, few(SAFE_IMAGES)) if clamps else plan)
 
     tensors = sample.tensors(traced.info.imgsz, traced.info.task)
     plans: dict[str, Plan] = {}
@@ -295,8 +295,8 @@ def f1(evaluation: Evaluation, name: str, weights: np.ndarray) -> np.ndarray:
     record = evaluation.records[name]
     counts = np.zeros((3, len(evaluation.data)))
     for i, (found, matches) in enumerate(zip(record.detections, record.label_matches, strict=True)):
-        sure = found.confidence > CONFIDENCE
-        counts[:, i] = (sure & (matches.partner >= 0)).sum(), sure.sum(), len(evaluation.labels[i].classes)
+        confident = found.confidence > CONFIDENCE
+        counts[:, i] = (confident & (matches.partner >= 0)).sum(), confident.sum(), len(evaluation.labels[i].classes)
     right, said, there = weights @ counts.T[:, 0], weights @ counts.T[:, 1], weights @ counts.T[:, 2]
     return 200 * right / np.maximum(said + there, 1e-9)
 

@@ -26,7 +26,7 @@ from yoloquant.evaluation.results import TargetResult, ValidationResult
 from yoloquant.evaluation.torch_runner import TorchRunner
 from yoloquant.evaluation.validate import BASELINE
 from yoloquant.evaluation.validate_options import ValidateOptions
-from yoloquant.evaluation.verdict import ArtifactFacts, JudgeOptions, judge
+from yoloquant.evaluation.verdict import ArtifactInfo, VerdictOptions, reach_verdict
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.quantize_options import QuantizeOptions
 from yoloquant.quantization.simulate import simulate
@@ -103,8 +103,8 @@ def simulated(artifact: Artifact, names: Sequence[str], data: str, options: Vali
         name: TorchRunner(module, artifact.info, options.threads) for name, module in modules.items()
     }
     evaluation = evaluate(runners, images, EvaluateOptions(baseline=BASELINE, warmup=0))
-    facts = {name: ArtifactFacts(simulated=name != BASELINE, target=name.partition(":")[0]) for name in modules}
-    return judge(evaluation, load_gate(options.gate), facts, JudgeOptions(threads=options.threads or 0))
+    facts = {name: ArtifactInfo(simulated=name != BASELINE, target=name.partition(":")[0]) for name in modules}
+    return reach_verdict(evaluation, load_gate(options.gate), facts, VerdictOptions(threads=options.threads or 0))
 
 
 def table(result: ValidationResult, task: TaskSpec) -> list[str]:

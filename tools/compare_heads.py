@@ -36,8 +36,8 @@ from yoloquant.data.calibration import CalibrationOptions, calibration_set
 from yoloquant.errors import UsageError
 from yoloquant.evaluation.bootstrap import BootstrapOptions, interval
 from yoloquant.evaluation.compare import Comparer
-from yoloquant.graph.trace import PASSING, Graph
-from yoloquant.quantization.bias_overflow import with_bias_room
+from yoloquant.graph.trace import QUANTIZATION_AGNOSTIC, Graph
+from yoloquant.quantization.bias_overflow import without_bias_overflow
 from yoloquant.quantization.calibrate import Solver, observe, solve_plan
 from yoloquant.quantization.plan import Plan, Site
 from yoloquant.quantization.scheme import Placement, Scheme, derive
@@ -68,7 +68,7 @@ def without(graph: Graph, placement: Placement, ops: frozenset[str]) -> Placemen
     only = set(ops)  # and what merely moves values to them alone
     for op in reversed(list(graph.ops.values())):
         users = graph.users[op.name]
-        if op.kind in PASSING and users and only.issuperset(users):
+        if op.kind in QUANTIZATION_AGNOSTIC and users and only.issuperset(users):
             only.add(op.name)
     sites = []
     for site, reason in placement.sites:
@@ -176,7 +176,7 @@ def solve_all(subject: Subject, open_plans: Mapping[tuple[str, str], Plan]) -> d
     solver = Solver(seen)
     found = {}
     for index, ((scheme, name), plan) in enumerate(open_plans.items(), start=1):
-        found[f"{scheme}: {name}"] = Variant(with_bias_room(graph, solve_plan(graph, plan, seen, solver=solver)))
+        found[f"{scheme}: {name}"] = Variant(without_bias_overflow(graph, solve_plan(graph, plan, seen, solver=solver)))
         progress(index, len(open_plans), f"solved {scheme}: {name}")
     return found
 

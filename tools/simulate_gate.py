@@ -42,7 +42,7 @@ from yoloquant.data.dataset import ValidationSet
 from yoloquant.evaluation.bootstrap import BootstrapOptions
 from yoloquant.evaluation.compare import Comparer, Measurements, Resampled
 from yoloquant.evaluation.evaluate import EvaluateOptions, Evaluation, RunnerRecord, evaluate
-from yoloquant.evaluation.gate import Gate, load_gate, worst
+from yoloquant.evaluation.gate import Gate, load_gate, overall_verdict
 from yoloquant.evaluation.results import Comparison
 from yoloquant.evaluation.torch_runner import TorchRunner
 from yoloquant.graph.ops import OpKind
@@ -290,9 +290,9 @@ def sample_weights(images: int, size: int, replicates: int, rng: np.random.Gener
 
 def verdict_of(gate: Gate, measured: Measurements) -> tuple[Verdict, list[str]]:
     """Verdict on one sample, and the checks that did not pass; latency and size are not simulated."""
-    checks = [check for check in gate.judge("simulated", measured)[0] if check.value is not None]
+    checks = [check for check in gate.check("simulated", measured)[0] if check.value is not None]
     bad = [f"{check.name} {check.verdict.value}" for check in checks if check.verdict is not Verdict.PASS]
-    return worst(check.verdict for check in checks), bad
+    return overall_verdict(check.verdict for check in checks), bad
 
 
 def without_labels(measured: Measurements) -> Measurements:

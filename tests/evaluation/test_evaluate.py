@@ -17,7 +17,7 @@ from yoloquant.evaluation.compare import Comparer
 from yoloquant.evaluation.evaluate import EvaluateOptions, evaluate
 from yoloquant.evaluation.gate import exit_code, load_gate
 from yoloquant.evaluation.results import Interval, Latency
-from yoloquant.evaluation.verdict import ArtifactFacts, JudgeOptions, judge
+from yoloquant.evaluation.verdict import ArtifactInfo, VerdictOptions, reach_verdict
 from yoloquant.runtime.core.class_order import class_labels, class_order
 from yoloquant.runtime.core.letterbox import place
 from yoloquant.types import HeadLayout, Verdict
@@ -27,7 +27,7 @@ GATE = {
     "limits": {"fidelity": 0.9, "map_drop": 0.05, "confidence_shift": 0.2},
     "min_images": 12,  # the tests' own set
 }
-QUICK = JudgeOptions(bootstrap=BootstrapOptions(replicates=200))
+QUICK = VerdictOptions(bootstrap=BootstrapOptions(replicates=200))
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def run(data: ValidationSet, **runners: FakeRunner):  # type: ignore[no-untyped-
 def test_perfect_model_reaches_the_ceiling(data: ValidationSet, layout: HeadLayout) -> None:
     rows = perfect(data)
     evaluation = run(data, fp32=FakeRunner(rows, layout=layout), same=FakeRunner(rows, layout=layout))
-    result = judge(evaluation, load_gate(GATE), {"same": ArtifactFacts("a.onnx")}, QUICK)
+    result = reach_verdict(evaluation, load_gate(GATE), {"same": ArtifactInfo("a.onnx")}, QUICK)
     accuracy, target = result.baseline.accuracy, result.targets[0]
     assert accuracy is not None and accuracy.map50_95 == pytest.approx(0.995) == accuracy.map50
     assert set(accuracy.per_class) == set(NAMES)
@@ -79,7 +79,7 @@ def test_every_runner_sees_the_same_pixels_once(data: ValidationSet) -> None:
 def test_a_known_bad_artifact_fails(data: ValidationSet) -> None:
     rows = perfect(data)
     evaluation = run(data, fp32=FakeRunner(rows), bad=FakeRunner(shifted(rows, 4)))
-    result = judge(evaluation, load_gate(GATE), {"bad": ArtifactFacts()}, QUICK)
+    result = reach_verdict(evaluation, load_gate(GATE), {"bad": ArtifactInfo()}, QUICK)
     checks = {check.name: check for check in result.targets[0].checks}
     assert checks["map_drop"].verdict is Verdict.FAIL and checks["map_drop"].value > 0.2
     assert checks["fidelity"].verdict is Verdict.FAIL
@@ -118,9 +118,9 @@ def test_a_failing_runner_is_an_error_and_the_others_go_on(data: ValidationSet) 
     }
     evaluation = evaluate(runners, data, EvaluateOptions(warmup=0))
     assert set(evaluation.records) == {"fp32", "good"}
-    wanted = {name: ArtifactFacts() for name in runners} | {"unbuilt": ArtifactFacts(error="no compiler")}
-    wanted |= {"forgotten": ArtifactFacts()}
-    result = judge(evaluation, load_gate(GATE), wanted, QUICK)
+    wanted = {name: ArtifactInfo() for name in runners} | {"unbuilt": ArtifactInfo(error="no compiler")}
+    wanted |= {"forgotten": ArtifactInfo()}
+    result = reach_verdict(evaluation, load_gate(GATE), wanted, QUICK)
     errors = {target.target: target.error for target in result.targets if target.verdict is Verdict.ERROR}
     assert "RuntimeError: device lost (on image 005.png)" in errors["lost"]
     assert "NaN" in errors["nan"] and "(1, 7, anchors)" in errors["shape"] and "(32, 32)" in errors["size"]
@@ -147,7 +147,7 @@ def test_classes_in_another_order_are_mapped_by_name(tmp_path: Path, data: Valid
     other = ValidationSet.from_yaml(yaml)
     rows = perfect(data)
     evaluation = run(other, fp32=FakeRunner(rows), same=FakeRunner(rows))
-    result = judge(evaluation, load_gate(GATE), {"same": ArtifactFacts()}, QUICK)
+    result = reach_verdict(evaluation, load_gate(GATE), {"same": ArtifactInfo()}, QUICK)
     assert result.baseline.accuracy is not None
     assert result.baseline.accuracy.map50_95 == pytest.approx(0.995)
     assert set(result.baseline.accuracy.per_class) == set(NAMES)
@@ -161,7 +161,7 @@ def test_a_baseline_that_scores_nothing_is_inconclusive(data: ValidationSet) -> 
     wrong = [np.concatenate([r[:, :5], (r[:, 5:] + 1) % 3], axis=1) for r in perfect(data)]  # labels shifted by one
     evaluation = run(data, fp32=FakeRunner(wrong), same=FakeRunner(wrong))
     gate = load_gate({**GATE, "min_detections": 5})
-    result = judge(evaluation, gate, {"same": ArtifactFacts()}, QUICK)
+    result = reach_verdict(evaluation, gate, {"same": ArtifactInfo()}, QUICK)
     assert result.verdict is Verdict.INCONCLUSIVE and exit_code(result) == 3
     assert "the FP32 model itself scores 0.0 points" in result.targets[0].checks[0].message
 
@@ -192,20 +192,20 @@ def test_without_labels_fidelity_decides(data: ValidationSet) -> None:
     folder = ValidationSet.from_folder(data.images[0].path.parent, NAMES)
     rows = perfect(data)
     evaluation = run(folder, fp32=FakeRunner(rows), good=FakeRunner(rows), bad=FakeRunner(shifted(rows, 4)))
-    wanted = {"good": ArtifactFacts(), "bad": ArtifactFacts()}
-    result = judge(evaluation, load_gate({**GATE, "without_labels": "skip"}), wanted, QUICK)
+    wanted = {"good": ArtifactInfo(), "bad": ArtifactInfo()}
+    result = reach_verdict(evaluation, load_gate({**GATE, "without_labels": "skip"}), wanted, QUICK)
     good, bad = result.targets
     assert result.labels == 0 and good.accuracy is None and good.comparison.map_drop is None
     assert good.verdict is Verdict.PASS and bad.verdict is Verdict.FAIL
     assert any("map_drop was not checked" in note for note in good.notes)
-    strict = judge(evaluation, load_gate(GATE), {"good": ArtifactFacts()}, QUICK)
+    strict = reach_verdict(evaluation, load_gate(GATE), {"good": ArtifactInfo()}, QUICK)
     assert strict.verdict is Verdict.INCONCLUSIVE and exit_code(strict) == 3 and exit_code(strict, 0) == 0
 
 
 def test_a_model_that_finds_nothing(data: ValidationSet) -> None:
     nothing = [np.zeros((0, 6))] * len(data)
     evaluation = run(data, fp32=FakeRunner(perfect(data)), none=FakeRunner(nothing))
-    target = judge(evaluation, load_gate(GATE), {"none": ArtifactFacts()}, QUICK).targets[0]
+    target = reach_verdict(evaluation, load_gate(GATE), {"none": ArtifactInfo()}, QUICK).targets[0]
     assert target.verdict is Verdict.FAIL and target.comparison.fidelity.value == 0
     assert target.comparison.matched == 0 and "it detected nothing on any image" in target.notes
 
@@ -215,7 +215,7 @@ def test_a_baseline_that_finds_nothing_proves_nothing(data: ValidationSet) -> No
     folder = ValidationSet.from_folder(data.images[0].path.parent, NAMES)
     evaluation = run(folder, fp32=FakeRunner(nothing), same=FakeRunner(nothing))
     gate = load_gate({"name": "g", "limits": {"fidelity": 0.9}})
-    result = judge(evaluation, gate, {"same": ArtifactFacts()}, QUICK)
+    result = reach_verdict(evaluation, gate, {"same": ArtifactInfo()}, QUICK)
     assert result.verdict is not Verdict.PASS
 
 
@@ -223,13 +223,13 @@ def test_what_is_known_besides_goes_into_the_result(data: ValidationSet) -> None
     rows = perfect(data)
     evaluation = run(data, fp32=FakeRunner(rows), int8=FakeRunner(rows))
     facts = {
-        "int8": ArtifactFacts(
+        "int8": ArtifactInfo(
             size_bytes=50, latency=Latency(2.0, 3.0, 80, 1), latency_ratio=Interval(0.5, 0.4, 0.7), sha256="b" * 64
         ),
-        "fp32": ArtifactFacts(size_bytes=200, sha256="a" * 64),
+        "fp32": ArtifactInfo(size_bytes=200, sha256="a" * 64),
     }
     gate = load_gate({**GATE, "limits": {"latency_ratio": 0.6}})
-    result = judge(evaluation, gate, facts, replace(QUICK, notes=("said",)))
+    result = reach_verdict(evaluation, gate, facts, replace(QUICK, notes=("said",)))
     target = result.targets[0]
     assert target.comparison.latency_ratio == 0.5 and target.comparison.size_ratio == 0.25
     assert target.latency == Latency(2.0, 3.0, 80, 1) and result.notes == ("said",)
@@ -238,8 +238,8 @@ def test_what_is_known_besides_goes_into_the_result(data: ValidationSet) -> None
     assert "(spread 0.4000 to 0.7000); it scatters across the limit" in target.checks[0].message
     assert result.environment["peak_memory_bytes"] > 2**20 and result.environment["data_sha256"] == data.data_hash
     assert len(result.targets) == 1 and result.baseline.size_bytes == 200
-    off = {"int8": ArtifactFacts(simulated=True, latency_note="not measured here: it is for jetson")}
-    other = judge(evaluation, gate, off, QUICK).targets[0]
+    off = {"int8": ArtifactInfo(simulated=True, latency_note="not measured here: it is for jetson")}
+    other = reach_verdict(evaluation, gate, off, QUICK).targets[0]
     assert other.latency is None and other.comparison.latency_ratio is None and "simulated" in other.notes[0]
     assert "not measured here: it is for jetson" in other.checks[0].message
 
@@ -249,8 +249,8 @@ def test_results_are_repeatable(data: ValidationSet) -> None:
     rng = np.random.default_rng(0)
     noisy = [r + np.concatenate([rng.normal(0, 1.5, (len(r), 4)), np.zeros((len(r), 2))], axis=1) for r in rows]
     evaluation = run(data, fp32=FakeRunner(rows), noisy=FakeRunner(noisy))
-    first = judge(evaluation, load_gate(GATE), {"noisy": ArtifactFacts()}, QUICK).targets[0]
-    again = judge(evaluation, load_gate(GATE), {"noisy": ArtifactFacts()}, QUICK).targets[0]
+    first = reach_verdict(evaluation, load_gate(GATE), {"noisy": ArtifactInfo()}, QUICK).targets[0]
+    again = reach_verdict(evaluation, load_gate(GATE), {"noisy": ArtifactInfo()}, QUICK).targets[0]
     assert first.comparison == again.comparison and first.checks == again.checks
     drop = first.comparison.map_drop
     assert drop.low < drop.value < drop.high and drop.std > 0

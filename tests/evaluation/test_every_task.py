@@ -13,7 +13,7 @@ from yoloquant.data.dataset import ValidationSet
 from yoloquant.evaluation.bootstrap import BootstrapOptions
 from yoloquant.evaluation.evaluate import EvaluateOptions, evaluate
 from yoloquant.evaluation.gate import exit_code, load_gate
-from yoloquant.evaluation.verdict import ArtifactFacts, JudgeOptions, judge
+from yoloquant.evaluation.verdict import ArtifactInfo, VerdictOptions, reach_verdict
 from yoloquant.report.page import to_html
 from yoloquant.runtime.core.runner import Runner
 from yoloquant.types import HeadLayout, Task, Verdict
@@ -56,8 +56,10 @@ def test_the_same_agrees_another_does_not_and_a_broken_one_is_an_error(task: Tas
     }
     evaluation = evaluate(runners, data, EvaluateOptions(warmup=0))
     assert set(evaluation.errors) == {"broken"} and "NaN" in evaluation.errors["broken"]
-    facts = {name: ArtifactFacts() for name in ("same", "other", "broken")}
-    result = judge(evaluation, load_gate(GATE), facts, JudgeOptions(bootstrap=BootstrapOptions(replicates=50)))
+    facts = {name: ArtifactInfo() for name in ("same", "other", "broken")}
+    result = reach_verdict(
+        evaluation, load_gate(GATE), facts, VerdictOptions(bootstrap=BootstrapOptions(replicates=50))
+    )
     verdicts = {target.target: target.verdict for target in result.targets}
     assert verdicts["broken"] is Verdict.ERROR and exit_code(result) not in {0, 1}
     same, other, _ = result.targets

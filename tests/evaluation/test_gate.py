@@ -16,13 +16,13 @@ from yoloquant.evaluation.gate import (
     GATES_FOLDER,
     Limit,
     LimitRule,
+    check_gates,
     decide,
     exit_code,
     images_to_settle,
-    judge_by,
     load_gate,
     load_gates,
-    worst,
+    overall_verdict,
 )
 from yoloquant.evaluation.results import Comparison, Interval, TargetResult, ValidationResult
 from yoloquant.types import Verdict
@@ -98,19 +98,19 @@ def test_overrides_numbers_and_null() -> None:
 
 def test_unmeasured_limits_are_never_silent() -> None:
     content = {"name": "g", "limits": {"fidelity": 0.9, "latency_ratio": 1.0, "map_drop": 0.01}}
-    checks, notes = load_gate(content).judge("x", measured(None, SURE))
+    checks, notes = load_gate(content).check("x", measured(None, SURE))
     assert {c.name: c.verdict for c in checks} == {
         "map_drop": Verdict.INCONCLUSIVE,
         "fidelity": Verdict.PASS,
         "latency_ratio": Verdict.INCONCLUSIVE,
     }
     assert not notes
-    checks, notes = load_gate({**content, "without_labels": "skip", "unmeasured": "skip"}).judge(
+    checks, notes = load_gate({**content, "without_labels": "skip", "unmeasured": "skip"}).check(
         "x", measured(None, SURE)
     )
     assert [c.name for c in checks] == ["fidelity"] and len(notes) == 2
     empty = load_gate({"name": "g", "limits": {"map_drop": 0.01}, "without_labels": "skip"})
-    checks, _ = empty.judge("x", measured(None, SURE))
+    checks, _ = empty.check("x", measured(None, SURE))
     assert [c.verdict for c in checks] == [Verdict.INCONCLUSIVE] and "no limit" in checks[0].message
 
 
@@ -125,7 +125,7 @@ def test_checks_and_messages() -> None:
             "size_ratio": 0.3,
         },
     }
-    checks, _ = load_gate(content).judge("x", measured(GOOD, SURE, size_ratio=0.5))
+    checks, _ = load_gate(content).check("x", measured(GOOD, SURE, size_ratio=0.5))
     by_name = {c.name: c for c in checks}
     assert (
         by_name["map_drop"].verdict is Verdict.INCONCLUSIVE and "about 300 more images" in by_name["map_drop"].message
@@ -174,21 +174,21 @@ def test_worthless_measurements_decide_nothing(
     sound = replace(measured(artifact, fidelity), images=100, replicates=1000, baseline_map=0.4, references=500)
     known = replace(sound, **change)
     touched = "fidelity" if name == "min_detections" else "map_drop"
-    checks, _ = load_gate({"name": "g", "limits": {touched: 0.9 if touched == "fidelity" else 0.1}}).judge("x", known)
-    assert worst(c.verdict for c in checks) is Verdict.INCONCLUSIVE
+    checks, _ = load_gate({"name": "g", "limits": {touched: 0.9 if touched == "fidelity" else 0.1}}).check("x", known)
+    assert overall_verdict(c.verdict for c in checks) is Verdict.INCONCLUSIVE
     by_name = {c.name: c for c in checks}
     assert re.search(message, by_name[name].message)
     assert by_name[touched].message.endswith(f"not decided ({name})")
     gate = load_gate({"name": "g", "limits": {touched: 0.9 if touched == "fidelity" else 0.1}})
     wanted = Verdict.FAIL if artifact is BAD else Verdict.PASS
-    assert worst(c.verdict for c in gate.judge("x", sound)[0]) is wanted
+    assert overall_verdict(c.verdict for c in gate.check("x", sound)[0]) is wanted
 
 
 def test_a_gate_can_require_proof_and_says_how_many_images_that_takes() -> None:
     content = {"name": "g", "limits": {"map_drop": {"limit": 0.03, "rule": "veto"}}}
-    (check,), _ = load_gate(content).judge("x", measured(WIDE, SURE))
+    (check,), _ = load_gate(content).check("x", measured(WIDE, SURE))
     assert check.verdict is Verdict.PASS and check.message.endswith("not proven: about 801 more images would prove it")
-    (check,), _ = load_gate({**content, "require": "proof"}).judge("x", measured(WIDE, SURE))
+    (check,), _ = load_gate({**content, "require": "proof"}).check("x", measured(WIDE, SURE))
     assert check.verdict is Verdict.INCONCLUSIVE and "about 801 more images would settle it" in check.message
     assert "at most 0.03 (3 points)" in check.message
 
@@ -197,7 +197,7 @@ def test_noise_widens_an_interval() -> None:
     limit = {"limit": 0.005, "rule": "prove"}
     for noise, verdict in ((0.0, Verdict.PASS), (0.004, Verdict.INCONCLUSIVE)):
         gate = load_gate({"name": "g", "limits": {"map_drop": {**limit, "noise": noise}}})
-        (check,), _ = gate.judge("x", measured(GOOD, SURE))
+        (check,), _ = gate.check("x", measured(GOOD, SURE))
         assert check.verdict is verdict
     assert check.interval is not None
     assert check.interval.high == pytest.approx(0.004 * 2**0.5) and check.interval.value == GOOD.value
@@ -206,14 +206,14 @@ def test_noise_widens_an_interval() -> None:
 def test_why_a_limit_was_not_measured() -> None:
     content = {"name": "g", "limits": {"fidelity": 0.9, "latency_ratio": 1.0}}
     off = replace(measured(None, SURE), reasons={"latency_ratio": "it was switched off (latency=false)"})
-    checks, _ = load_gate(content).judge("x", off)
+    checks, _ = load_gate(content).check("x", off)
     assert "was not measured: it was switched off (latency=false)" in checks[-1].message
 
 
 def test_worst_and_exit_codes() -> None:
-    assert worst([Verdict.PASS, Verdict.INCONCLUSIVE]) is Verdict.INCONCLUSIVE
-    assert worst([Verdict.FAIL, Verdict.ERROR, Verdict.PASS]) is Verdict.ERROR
-    assert worst([]) is Verdict.INCONCLUSIVE
+    assert overall_verdict([Verdict.PASS, Verdict.INCONCLUSIVE]) is Verdict.INCONCLUSIVE
+    assert overall_verdict([Verdict.FAIL, Verdict.ERROR, Verdict.PASS]) is Verdict.ERROR
+    assert overall_verdict([]) is Verdict.INCONCLUSIVE
     base = TargetResult("fp32", "", "", Verdict.PASS)
     for verdict, code in zip(Verdict, (0, 1, 3, 4), strict=True):
         assert exit_code(ValidationResult(verdict, base, (), (), 1, 1, (64, 64), "g")) == code
@@ -280,12 +280,12 @@ def test_several_gates_in_one_run() -> None:
     hard = {"name": "hard", "limits": {"fidelity": 0.95}}
     gates = load_gates([soft, hard])
     found = measured(None, Interval(0.8, 0.79, 0.81))
-    checks, _ = judge_by(gates, "openvino", found)
+    checks, _ = check_gates(gates, "openvino", found)
     assert [(c.name, c.verdict) for c in checks] == [
         ("fidelity (soft)", Verdict.PASS),
         ("fidelity (hard)", Verdict.FAIL),
     ]
-    assert judge_by(gates[:1], "openvino", found)[0][0].name == "fidelity"
+    assert check_gates(gates[:1], "openvino", found)[0][0].name == "fidelity"
     assert [gate.name for gate in load_gates("default, strict")] == ["default", "strict"]
     with pytest.raises(UsageError, match="two gates are called 'default'"):
         load_gates("default,default")

@@ -14,7 +14,7 @@ from yoloquant.evaluation.compare import Comparer
 from yoloquant.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
 from yoloquant.evaluation.gate import load_gate
 from yoloquant.evaluation.operating import LOWEST
-from yoloquant.evaluation.verdict import ArtifactFacts, JudgeOptions, judge
+from yoloquant.evaluation.verdict import ArtifactInfo, VerdictOptions, reach_verdict
 from yoloquant.runtime.core.letterbox import place
 from yoloquant.types import Verdict
 
@@ -108,8 +108,8 @@ def test_a_gate_can_limit_it(data: ValidationSet) -> None:
     limits = {"f1_drop": {"limit": 0.02, "rule": "veto"}, "false_alarm_rise": {"limit": 0.2, "rule": "veto"}}
     gate = load_gate({"name": "g", "limits": limits, "min_images": 1, "baseline_map": 0})
     evaluation = run(data, fp32=found, low=scaled(found, 0.6), more=scaled(found, 1.6))
-    facts = {name: ArtifactFacts() for name in ("low", "more")}
-    low, more = judge(evaluation, gate, facts, JudgeOptions(bootstrap=OPTIONS, conf=0.4)).targets
+    facts = {name: ArtifactInfo() for name in ("low", "more")}
+    low, more = reach_verdict(evaluation, gate, facts, VerdictOptions(bootstrap=OPTIONS, conf=0.4)).targets
     assert [(c.name, c.verdict) for c in low.checks] == [
         ("f1_drop", Verdict.FAIL),
         ("false_alarm_rise", Verdict.PASS),

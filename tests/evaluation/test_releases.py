@@ -19,7 +19,7 @@ from yoloquant.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
 from yoloquant.evaluation.keep_results import keep_results
 from yoloquant.evaluation.results import RESULTS
 from yoloquant.evaluation.stored_baseline import stored_baseline, stored_model
-from yoloquant.evaluation.verdict import ArtifactFacts
+from yoloquant.evaluation.verdict import ArtifactInfo
 from yoloquant.predictions.results_file import ResultsFile, is_results_file
 from yoloquant.runtime.core.letterbox import place
 from yoloquant.types import ModelInfo, Task, Verdict
@@ -54,7 +54,7 @@ def run(data: ValidationSet, **found: list[np.ndarray]) -> Evaluation:
 
 def kept(folder: Path, data: ValidationSet, **found: list[np.ndarray]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    facts = {name: ArtifactFacts(path=f"{name}.onnx", size_bytes=100, sha256="ab") for name in found}
+    facts = {name: ArtifactInfo(path=f"{name}.onnx", size_bytes=100, sha256="ab") for name in found}
     made = {"model": "a.pt", "data": data.source, "split": data.split}
     path = keep_results(folder, run(data, **found), facts, INFO, made)
     assert path is not None

@@ -14,7 +14,7 @@ from yoloquant.bridge.checkpoint import load_model
 from yoloquant.bridge.exportable import exportable
 from yoloquant.bridge.host_model import model_info
 from yoloquant.errors import ModelError
-from yoloquant.graph.trace import PASSING, WEIGHTED, Graph, OpKind, trace
+from yoloquant.graph.trace import QUANTIZATION_AGNOSTIC, WEIGHTED, Graph, OpKind, trace
 from yoloquant.types import ModelInfo, Task
 
 CASES = [
@@ -116,7 +116,7 @@ def test_roots_users_and_ancestors_agree() -> None:
         assert all(op.name in graph.users[i] for i in op.inputs)
         assert all(i in graph.ancestors(op.name) for i in op.inputs)
         root = graph.ops[graph.root(op.name)]
-        assert root.kind not in PASSING and (op.kind in PASSING or root is op)
+        assert root.kind not in QUANTIZATION_AGNOSTIC and (op.kind in QUANTIZATION_AGNOSTIC or root is op)
     convs = [o for o in graph.body() if o.kind is OpKind.CONV]
     assert all("images" in graph.ancestors(o.name) for o in convs)
 

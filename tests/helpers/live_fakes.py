@@ -79,7 +79,7 @@ class ListSource(Source):
     """
 
     def __init__(self, items: Iterable[np.ndarray | Exception], *, live: bool = False, pause: float = 0.0) -> None:
-        self.name, self.live, self.closed, self.patience = "list", live, False, 30.0
+        self.name, self.live, self.closed, self.stall_timeout = "list", live, False, 30.0
         self._items, self._index, self._pause = iter(items), 0, pause
 
     def read(self) -> Frame | None:
@@ -101,9 +101,9 @@ class ListSource(Source):
 class StuckSource(ListSource):
     """Pictures, and then silence until it is freed."""
 
-    def __init__(self, items: Sequence[np.ndarray], patience: float) -> None:
+    def __init__(self, items: Sequence[np.ndarray], stall_timeout: float) -> None:
         super().__init__(items, live=True)
-        self.patience, self.freed = patience, threading.Event()
+        self.stall_timeout, self.freed = stall_timeout, threading.Event()
 
     def read(self) -> Frame | None:
         """See ``Source``."""

@@ -28,8 +28,8 @@ def uniform(analysis: Analysis, share: float) -> dict[str, int]:
     return {g.name: max(1, round(g.count * share)) for g in analysis.groups.groups}
 
 
-def made_up(analysis: Analysis, left: dict[str, int], fixed: float, by_macs: float) -> dict[str, float]:
-    return {c.weight: fixed + by_macs * c.macs[1] for c in analysis.costs.layers(left)}
+def made_up(analysis: Analysis, kept: dict[str, int], fixed: float, by_macs: float) -> dict[str, float]:
+    return {c.weight: fixed + by_macs * c.macs[1] for c in analysis.costs.layers(kept)}
 
 
 @given(fixed=st.floats(0, 1), by_macs=st.floats(1e-9, 1e-6))
@@ -60,11 +60,11 @@ def test_units_of_slow_layers_rank_lower(analysis: Analysis) -> None:
     names = list(analysis.groups.by_name)
     slow = names[-1]
 
-    def even(left: dict[str, int]) -> float:
-        return float(sum(left.values()))
+    def even(kept: dict[str, int]) -> float:
+        return float(sum(kept.values()))
 
-    def uneven(left: dict[str, int]) -> float:
-        return even(left) + 99 * left[slow]
+    def uneven(kept: dict[str, int]) -> float:
+        return even(kept) + 99 * kept[slow]
 
     before = {u.group: u.score for u in ranked(taylor, even)}  # type: ignore[arg-type]
     after = {u.group: u.score for u in ranked(taylor, uneven)}  # type: ignore[arg-type]

@@ -59,7 +59,7 @@ def test_a_saved_plan_can_be_edited_and_applied(source: tuple[Path, Path], tmp_p
     before, after = (f'"group": "{entry.group}", "before": {entry.before}, "after": {n}' for n in (entry.after, 1))
     path.write_text(path.read_text().replace(before, after))
     applied = prune(source[0], options={"plan": str(path)}, imgsz=64, output=tmp_path / "edited.pt")
-    assert applied.plan is not None and applied.plan.left[entry.group] == 1
+    assert applied.plan is not None and applied.plan.kept[entry.group] == 1
     assert applied.plan.after.macs < PrunePlan.load(path).after.macs
 
 

@@ -32,7 +32,7 @@ def ladder(
 @pytest.mark.parametrize("round_to", [1, 8])
 def test_no_step_gives_a_channel_back(scope: PruningScope, round_to: int) -> None:
     steps = ladder(Limits(round_to, 0.9), scope)
-    rungs = [steps.left(i) for i in range(0, len(steps), 9)]
+    rungs = [steps.kept(i) for i in range(0, len(steps), 9)]
     assert rungs[0] == case(FAMILY).groups.full()
     for more, less in pairwise(rungs):
         assert all(less[name] <= more[name] for name in more)
@@ -46,11 +46,11 @@ def test_a_target_is_met_by_the_mildest_step(
 ) -> None:
     steps = ladder(Limits(round_to, 0.95), scope)
     cost = measure_of(case(FAMILY).costs, measure)
-    left = solve(steps, cost, share, measure.value)
-    goal = cost(steps.left(0)) * (1 - share)
-    assert cost(left) <= goal
-    step = next(i for i in range(len(steps)) if steps.left(i) == left)
-    assert cost(steps.left(step - 1)) > goal
+    kept = solve(steps, cost, share, measure.value)
+    goal = cost(steps.kept(0)) * (1 - share)
+    assert cost(kept) <= goal
+    step = next(i for i in range(len(steps)) if steps.kept(i) == kept)
+    assert cost(steps.kept(step - 1)) > goal
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -63,8 +63,8 @@ def test_what_is_out_of_reach_names_the_nearest(measure: Measure, max_ratio: flo
     found = re.search(r"leave is ([\d.]+)%; ask for that", str(caught.value))
     assert found is not None
     nearest = float(found.group(1)) / 100
-    left = solve(steps, cost, nearest, measure.value)  # asking for exactly that works
-    assert cost(left) <= cost(steps.left(0)) * (1 - nearest)
+    kept = solve(steps, cost, nearest, measure.value)  # asking for exactly that works
+    assert cost(kept) <= cost(steps.kept(0)) * (1 - nearest)
     with pytest.raises(PruneError):
         solve(steps, cost, nearest + 0.0011, measure.value)
 
@@ -83,33 +83,33 @@ def test_shares_lie_between_nothing_and_all(share: float) -> None:
 def test_a_uniform_scope_takes_the_same_share_of_every_group() -> None:
     steps = ladder(Limits(1, 0.9), PruningScope.UNIFORM)
     full = case(FAMILY).groups.full()
-    left = solve(steps, measure_of(case(FAMILY).costs, Measure.CHANNELS), 0.5, "channels")
-    assert all(abs(n / full[name] - 0.5) < 1 / full[name] + 0.05 for name, n in left.items())
+    kept = solve(steps, measure_of(case(FAMILY).costs, Measure.CHANNELS), 0.5, "channels")
+    assert all(abs(n / full[name] - 0.5) < 1 / full[name] + 0.05 for name, n in kept.items())
 
 
 @given(st.sampled_from([1, 2, 3, 4, 8]), st.floats(0.1, 0.9), st.sampled_from(PruningScope))
 @some
 def test_limits_hold_at_the_last_step(round_to: int, max_ratio: float, scope: PruningScope) -> None:
     steps = ladder(Limits(round_to, max_ratio), scope)
-    left = steps.left(len(steps) - 1)
+    kept = steps.kept(len(steps) - 1)
     for group in case(FAMILY).groups.groups:
-        assert group.count * (1 - max_ratio) - 1e-6 <= left[group.name] <= group.count
-        assert left[group.name] >= 1
-        if left[group.name] < group.count:
-            assert all(left[group.name] * a.step % round_to == 0 for a in group.atoms)
+        assert group.count * (1 - max_ratio) - 1e-6 <= kept[group.name] <= group.count
+        assert kept[group.name] >= 1
+        if kept[group.name] < group.count:
+            assert all(kept[group.name] * a.step % round_to == 0 for a in group.atoms)
 
 
 def test_ignored_and_protected_layers() -> None:
     full = case(FAMILY).groups.full()
     limits = Limits(1, 0.9, ignored=("model.0", "model.2.*"), protected={"model.4.*": 0.25, "model.1": 0.0})
     steps = ladder(limits)
-    left = steps.left(len(steps) - 1)
-    for name, n in left.items():
+    kept = steps.kept(len(steps) - 1)
+    for name, n in kept.items():
         if name in {"model.0", "model.1"} or name.startswith("model.2."):
             assert n == full[name]
         elif name.startswith("model.4."):
             assert full[name] * 0.75 <= n < full[name]
-    assert left["model.3"] < full["model.3"] * 0.75
+    assert kept["model.3"] < full["model.3"] * 0.75
 
 
 @pytest.mark.parametrize("limits", [Limits(ignored=("model.99",)), Limits(protected={"nothing*": 0.5})])

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from yoloquant.graph.trace import Graph, trace  # noqa: E402
-from yoloquant.quantization.bias_overflow import LIMIT, with_bias_room  # noqa: E402
+from yoloquant.quantization.bias_overflow import LIMIT, without_bias_overflow  # noqa: E402
 from yoloquant.quantization.calibrate import observe, solve_plan  # noqa: E402
 from yoloquant.quantization.plan import Plan  # noqa: E402
 from yoloquant.quantization.scheme import PORTABLE, derive  # noqa: E402
@@ -40,7 +40,7 @@ def _steps(graph: Graph, plan: Plan, bias: np.ndarray) -> np.ndarray:
 def test_dead_channel_gets_room_and_others_stay(dead_channel: tuple[Graph, Plan]) -> None:
     graph, plan = dead_channel
     bias = dict(graph.module.named_parameters())["0.bias"].detach().numpy()
-    roomy = with_bias_room(graph, plan)
+    roomy = without_bias_overflow(graph, plan)
     assert (_steps(graph, roomy, bias) <= LIMIT * (1 + 1e-6)).all()
     before, after = plan.weights[0].params, roomy.weights[0].params
     assert before is not None
@@ -55,10 +55,10 @@ def test_corrections_count(dead_channel: tuple[Graph, Plan]) -> None:
     graph, plan = dead_channel
     corrections = {"0": np.array([0, -1e6, 0, 0], np.float32)}
     bias = dict(graph.module.named_parameters())["0.bias"].detach().numpy() + corrections["0"]
-    assert (_steps(graph, with_bias_room(graph, plan, corrections), bias) <= LIMIT * (1 + 1e-6)).all()
+    assert (_steps(graph, without_bias_overflow(graph, plan, corrections), bias) <= LIMIT * (1 + 1e-6)).all()
 
 
 def test_a_plan_with_room_stays_equal(dead_channel: tuple[Graph, Plan]) -> None:
     graph, plan = dead_channel
-    roomy = with_bias_room(graph, plan)
-    assert with_bias_room(graph, roomy) == roomy
+    roomy = without_bias_overflow(graph, plan)
+    assert without_bias_overflow(graph, roomy) == roomy

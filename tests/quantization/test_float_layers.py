@@ -8,7 +8,7 @@ import torch
 from core_models import sample_images, tiny_graph
 
 from yoloquant.errors import PlanError
-from yoloquant.graph.ops import PASSING, WEIGHTED
+from yoloquant.graph.ops import QUANTIZATION_AGNOSTIC, WEIGHTED
 from yoloquant.quantization.float_layers import layer_of, layers_of, leave_float, matched
 from yoloquant.quantization.insert import insert
 from yoloquant.quantization.plan import Plan, PointKind
@@ -48,7 +48,7 @@ def test_a_layer_in_float_has_no_weight_point_and_no_operand_of_its_own(scheme: 
     assert left.float_layers == (layer,)
     gone = set(plan.by_name) - set(left.by_name)
     assert any(plan.by_name[name].kind is PointKind.WEIGHT for name in gone)
-    floats = {op.name for op in graph.body() if layer_of(op.name) == layer and op.kind not in PASSING}
+    floats = {op.name for op in graph.body() if layer_of(op.name) == layer and op.kind not in QUANTIZATION_AGNOSTIC}
     for point in left.activations:
         for site in point.sites:
             readers = set(site.consumers or graph.users[site.tensor])
@@ -64,7 +64,7 @@ def test_all_layers_but_one_leave_points_of_that_one_alone(scheme: str) -> None:
     left = leave_float(graph, derive(graph, schemes()[scheme]), others)
     assert {layer_of(p.name) for p in left.weights} == {layer}
     readers = {r for p in left.activations for s in p.sites for r in (s.consumers or graph.users[s.tensor])}
-    computing = {layer_of(r) for r in readers if graph.ops[r].kind not in PASSING}
+    computing = {layer_of(r) for r in readers if graph.ops[r].kind not in QUANTIZATION_AGNOSTIC}
     assert computing <= {layer}
     conv = next(op for op in graph.body() if op.kind in WEIGHTED and layer_of(op.name) == layer)
     roots = {graph.root(s.tensor) for p in left.activations for s in p.sites}

@@ -10,7 +10,7 @@ from core_models import tiny_artifact, tiny_graph
 from torch import nn
 
 from yoloquant.errors import PlanError
-from yoloquant.graph.trace import PASSING, WEIGHTED, OpKind, trace
+from yoloquant.graph.trace import QUANTIZATION_AGNOSTIC, WEIGHTED, OpKind, trace
 from yoloquant.quantization.plan import PointKind, Role
 from yoloquant.quantization.qparams import UNIT_QPARAMS, QParams
 from yoloquant.quantization.scheme import PORTABLE, Placement, Scheme, adapt, complete, derive
@@ -35,7 +35,7 @@ def test_what_holds_for_every_scheme(scheme: str) -> None:
     assert len(by_tensor) == sum(len(p.sites) for p in plan.activations), "no tensor is quantized twice"
     for point in plan.activations:
         op = graph.ops[point.name]
-        assert op.kind not in PASSING, "what only moves values has no point of its own"
+        assert op.kind not in QUANTIZATION_AGNOSTIC, "what only moves values has no point of its own"
         assert point.reason and point.sites and not op.tail
         assert {graph.root(s.tensor) for s in point.sites} == {point.name}
         for site in point.sites:

@@ -101,7 +101,7 @@ def test_where_closing_is_not_exact_channels_are_cut(artifact: Artifact, images:
 
 def test_parts_keep_to_what_a_group_allows() -> None:
     group = Group("a", (Atom(tuple(range(1, 33)), 1),), 32)
-    assert [(p.left, p.asked) for p in parts_of(group, (0.25, 0.5, 0.75), 8)] == [
+    assert [(p.kept, p.asked) for p in parts_of(group, (0.25, 0.5, 0.75), 8)] == [
         (24, (0.25,)),
         (16, (0.5,)),
         (8, (0.75,)),
@@ -115,11 +115,11 @@ def labelled(images: Images, model: TorchRunner) -> Images:
     found = Scorer(images, AnalysisMetric.FIDELITY, model).detections(model)
     items = []
     for item, seen, (_, where) in zip(images.data.images, found, images.inputs, strict=True):
-        sure = seen.above(0.25)
-        corners = (sure.xyxy - np.array([where.left, where.top] * 2)) / np.array([*where.extent[::-1]] * 2)
+        confident = seen.above(0.25)
+        corners = (confident.xyxy - np.array([where.left, where.top] * 2)) / np.array([*where.extent[::-1]] * 2)
         low, high = corners[:, :2], corners[:, 2:]
         boxes = np.concatenate([(low + high) / 2, high - low], axis=1).astype(np.float32)
-        items.append(LabelledImage(item.path, sure.class_id, boxes))
+        items.append(LabelledImage(item.path, confident.class_id, boxes))
     data = images.data
     return Images(ValidationSet(tuple(items), data.names, data.source), images.info)
 

@@ -61,8 +61,8 @@ def made_up(images: int, classes: int, artifacts: int, found: int, seed: int) ->
         detections, matches = _detect(draw, truth, found, frequency)
         records[BASELINE].detections.append(detections)
         records[BASELINE].label_matches.append(matches)
-        sure = detections.above(EvaluateOptions().reference_conf)
-        references.append(Truth(sure.xyxy, sure.class_id, _sizes(sure.xyxy)))
+        confident = detections.above(EvaluateOptions().reference_conf)
+        references.append(Truth(confident.xyxy, confident.class_id, _sizes(confident.xyxy)))
     for index in range(artifacts):
         record = records[f"artifact{index}"] = RunnerRecord()
         for truth, reference in zip(labels, references, strict=True):

@@ -11,7 +11,7 @@ from yoloquant.data.dataset import ValidationSet
 from yoloquant.evaluation.bootstrap import BootstrapOptions
 from yoloquant.evaluation.evaluate import EvaluateOptions, evaluate
 from yoloquant.evaluation.gate import load_gate
-from yoloquant.evaluation.verdict import ArtifactFacts, JudgeOptions, judge
+from yoloquant.evaluation.verdict import ArtifactInfo, VerdictOptions, reach_verdict
 from yoloquant.runtime.core.letterbox import place
 from yoloquant.runtime.core.runner import Runner
 from yoloquant.types import HeadLayout, ModelInfo, Task
@@ -66,9 +66,9 @@ def verdicts_of_many_classes(folder: Path, classes: int, images: int) -> dict[st
     wrong = [np.column_stack([r[:, :5], (r[:, 5] + 1) % classes]) for r in rows]
     runners = {name: Known(data.names, found) for name, found in (("fp32", rows), ("same", rows), ("swapped", wrong))}
     evaluation = evaluate(runners, data, EvaluateOptions(warmup=0))
-    facts = {name: ArtifactFacts(target="onnxruntime") for name in runners}
-    options = JudgeOptions(bootstrap=BootstrapOptions(replicates=100), examples=0)
-    result = judge(
+    facts = {name: ArtifactInfo(target="onnxruntime") for name in runners}
+    options = VerdictOptions(bootstrap=BootstrapOptions(replicates=100), examples=0)
+    result = reach_verdict(
         evaluation, load_gate({"name": "many", "limits": {"fidelity": 0.9, "map_drop": 0.02}}), facts, options
     )
     return {target.target: target.verdict.value for target in result.targets}

@@ -20,9 +20,9 @@ from ..runtime.core.runner import Runner
 from ..targets.exports import content_sha256
 from ..types import ExportedModel, ModelInfo
 from .contenders import contenders, named_rows, path_names
-from .recorded_files import prediction_facts, reading_options
+from .recorded_files import prediction_info, reading_options
 from .results import RESULTS
-from .verdict import ArtifactFacts
+from .verdict import ArtifactInfo
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Entrant:
     """
 
     name: str
-    open: Callable[[ComparedImages], tuple[Runner | RecordedModel, ArtifactFacts]]
-    facts: ArtifactFacts
+    open: Callable[[ComparedImages], tuple[Runner | RecordedModel, ArtifactInfo]]
+    facts: ArtifactInfo
     info: ModelInfo | None = None
     exported: ExportedModel | None = None
     made: Mapping[str, Any] = field(default_factory=dict)
@@ -91,7 +91,7 @@ def _stored(path: Path) -> tuple[Entrant, ...]:
 
     def entrant(name: str) -> Entrant:
         row = file.row(name)
-        facts = ArtifactFacts(
+        facts = ArtifactInfo(
             path=row.path or path.name,
             scheme=row.scheme,
             size_bytes=row.size_bytes,
@@ -111,11 +111,11 @@ def _predicted(path: Path, choices: ReadingChoices) -> Entrant:
     if not path.is_file():
         raise DataError(f"predictions '{path}' do not exist")
 
-    def read(images: ComparedImages) -> tuple[RecordedModel, ArtifactFacts]:
+    def read(images: ComparedImages) -> tuple[RecordedModel, ArtifactInfo]:
         file = read_predictions(path, images.everything, len(images.scored), images.info, reading_options(choices))
-        return file.model, prediction_facts(file)
+        return file.model, prediction_info(file)
 
-    return Entrant(path.stem, read, ArtifactFacts(path=path.name, sha256=file_sha256(path)))
+    return Entrant(path.stem, read, ArtifactInfo(path=path.name, sha256=file_sha256(path)))
 
 
 def _models(text: str, threads: int) -> tuple[Entrant, ...]:
@@ -123,7 +123,7 @@ def _models(text: str, threads: int) -> tuple[Entrant, ...]:
     made = [_exported(name, exported, threads) for name, exported in named_rows(found.exports.exports)]
     names = path_names([*(f.path for f in found.foreign), *found.checkpoints], (e.name for e in made))
     for name, foreign in zip(names, found.foreign, strict=False):
-        facts = ArtifactFacts(
+        facts = ArtifactInfo(
             path=foreign.path.name,
             scheme="foreign",
             size_bytes=foreign.size_bytes,
@@ -139,7 +139,7 @@ def _exported(name: str, exported: ExportedModel, threads: int) -> Entrant:
     from .. import targets
 
     target = targets.get(exported.target)
-    facts = ArtifactFacts(
+    facts = ArtifactInfo(
         path=exported.path.name,
         scheme=exported.scheme,
         size_bytes=exported.size_bytes,
@@ -149,7 +149,7 @@ def _exported(name: str, exported: ExportedModel, threads: int) -> Entrant:
         sha256=content_sha256(exported.path),
     )
 
-    def load(images: ComparedImages) -> tuple[Runner, ArtifactFacts]:
+    def load(images: ComparedImages) -> tuple[Runner, ArtifactInfo]:
         target.require()
         return target.load(exported, threads), facts
 
@@ -157,11 +157,11 @@ def _exported(name: str, exported: ExportedModel, threads: int) -> Entrant:
 
 
 def _checkpoint(name: str, path: Path, threads: int) -> Entrant:
-    facts = ArtifactFacts(path=path.name, scheme="checkpoint", sha256=file_sha256(path), size_bytes=path.stat().st_size)
+    facts = ArtifactInfo(path=path.name, scheme="checkpoint", sha256=file_sha256(path), size_bytes=path.stat().st_size)
     model = load_model(path)
     traced = TracedModel.of(model)
 
-    def load(images: ComparedImages) -> tuple[Runner, ArtifactFacts]:
+    def load(images: ComparedImages) -> tuple[Runner, ArtifactInfo]:
         from .torch_runner import TorchRunner
 
         sized = TracedModel.of(model, images.info.imgsz)

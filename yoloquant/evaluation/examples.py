@@ -20,10 +20,10 @@ def disagreement(evaluation: Evaluation, name: str) -> np.ndarray:
         float64 (images,).
     """
     record, baseline = evaluation.records[name], evaluation.baseline
-    sure = evaluation.options.reference_conf
+    threshold = evaluation.options.reference_conf
     result = np.zeros(len(evaluation.data))
     for i, (found, matches) in enumerate(zip(record.detections, record.reference_matches, strict=True)):
-        confident = found.confidence > sure
+        confident = found.confidence > threshold
         both = confident & (matches.partner >= 0)
         lost = len(evaluation.references[i].classes) - both.sum()
         new = confident.sum() - both.sum()
@@ -52,8 +52,8 @@ def pick_examples(evaluation: Evaluation, name: str, count: int) -> list[Example
 
 
 def _example(evaluation: Evaluation, name: str, index: int) -> Example:
-    sure, where = evaluation.options.reference_conf, evaluation.letterboxes[index]
-    fp32, quantized = (r.detections[index].above(sure) for r in (evaluation.baseline, evaluation.records[name]))
+    threshold, where = evaluation.options.reference_conf, evaluation.letterboxes[index]
+    fp32, quantized = (r.detections[index].above(threshold) for r in (evaluation.baseline, evaluation.records[name]))
     return Example(
         image=str(evaluation.data.images[index].path),
         target=name,

@@ -27,13 +27,13 @@ __all__ = [
     "LimitRule",
     "Require",
     "Unmeasured",
+    "check_gates",
     "decide",
     "exit_code",
     "images_to_settle",
-    "judge_by",
     "load_gate",
     "load_gates",
-    "worst",
+    "overall_verdict",
 ]
 
 _ROOTS = Path(__file__).resolve().parents[1:3]  # inside an installed package; the top of a checkout
@@ -137,7 +137,7 @@ class Gate(BaseModel):
             found = {name: limit.model_copy(update={"rule": LimitRule.PROVE}) for name, limit in found.items()}
         return found
 
-    def judge(self, target: str, measured: Measurements) -> tuple[tuple[GateCheck, ...], tuple[str, ...]]:
+    def check(self, target: str, measured: Measurements) -> tuple[tuple[GateCheck, ...], tuple[str, ...]]:
         """Hold an artifact's measurements against the limits.
 
         Args:
@@ -268,7 +268,7 @@ def _checked_limits(value: Any, where: str) -> dict[str, Any]:
     return found
 
 
-def worst(verdicts: Iterable[Verdict]) -> Verdict:
+def overall_verdict(verdicts: Iterable[Verdict]) -> Verdict:
     """The worst verdict: error, fail, inconclusive, pass; inconclusive if there is none."""
     order = (Verdict.ERROR, Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS)
     return min(verdicts, key=order.index, default=Verdict.INCONCLUSIVE)
@@ -327,10 +327,10 @@ def load_gates(gates: Any) -> tuple[Gate, ...]:
     return found
 
 
-def judge_by(
+def check_gates(
     gates: Sequence[Gate], target: str, measured: Measurements
 ) -> tuple[tuple[GateCheck, ...], tuple[str, ...]]:
-    """Hold an artifact's measurements against every gate; see ``Gate.judge``.
+    """Hold an artifact's measurements against every gate; see ``Gate.check``.
 
     With several gates every check says which one it is of.
     """
@@ -338,7 +338,7 @@ def judge_by(
     notes: list[str] = []
     several = len(gates) > 1
     for gate in gates:
-        own, told = gate.judge(target, measured)
+        own, told = gate.check(target, measured)
         checks += [replace(check, name=f"{check.name} ({gate.name})") for check in own] if several else own
         notes += [f"{note} ({gate.name})" for note in told] if several else told
     return tuple(checks), tuple(notes)

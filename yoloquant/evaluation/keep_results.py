@@ -11,13 +11,13 @@ from ..predictions.results_file import ResultRow, ResultsHeader, storable, write
 from ..runtime.core.model_info import ModelInfo
 from .evaluate import Evaluation
 from .results import RESULTS
-from .verdict import ArtifactFacts
+from .verdict import ArtifactInfo
 
 logger = logging.getLogger(__name__)
 
 
 def keep_results(
-    folder: Path, evaluation: Evaluation, facts: Mapping[str, ArtifactFacts], info: ModelInfo, made: Mapping[str, Any]
+    folder: Path, evaluation: Evaluation, facts: Mapping[str, ArtifactInfo], info: ModelInfo, made: Mapping[str, Any]
 ) -> Path | None:
     """Write the results of the baseline and of every artifact that got through.
 
@@ -39,13 +39,13 @@ def keep_results(
         logger.info("results with masks are not kept")
         return None
     names = [evaluation.options.baseline, *(name for name in found if name != evaluation.options.baseline)]
-    rows = tuple(_row(name, facts.get(name, ArtifactFacts())) for name in names)
+    rows = tuple(_row(name, facts.get(name, ArtifactInfo())) for name in names)
     images = tuple((image.path.name, image.sha256) for image in evaluation.data.images)
     header = ResultsHeader(info, images, rows, evaluation.data.data_hash, made)
     write_results(folder / RESULTS, header, found)
     return folder / RESULTS
 
 
-def _row(name: str, facts: ArtifactFacts) -> ResultRow:
+def _row(name: str, facts: ArtifactInfo) -> ResultRow:
     latency = facts.latency.median_ms if facts.latency else None
     return ResultRow(name, facts.path, facts.sha256, facts.scheme, facts.size_bytes, latency)

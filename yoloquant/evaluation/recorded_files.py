@@ -13,7 +13,7 @@ from ..predictions.prediction_options import PredictionOptions, ReadingChoices
 from ..predictions.prediction_set import PredictionFile
 from ..predictions.read import ReadingOptions, read_predictions
 from ..types import ModelInfo
-from .verdict import ArtifactFacts
+from .verdict import ArtifactInfo
 
 PREDICTIONS = "predictions"
 """What limits of a gate may call a contender of which only its results are known."""
@@ -52,9 +52,9 @@ def read_files(
     return found
 
 
-def prediction_facts(file: PredictionFile) -> ArtifactFacts:
+def prediction_info(file: PredictionFile) -> ArtifactInfo:
     """What the report says of a file of predictions."""
-    return ArtifactFacts(
+    return ArtifactInfo(
         path=file.path.name,
         scheme="",
         notes=(f"judged by its results alone, {file.form} made elsewhere", *file.notes),

@@ -24,7 +24,7 @@ from .keep_results import keep_results
 from .latency import measure_latency, unmeasured
 from .release_options import ReleaseOptions
 from .results import OLD, OLD_RELEASE, ValidationResult
-from .verdict import ArtifactFacts, JudgeOptions, judge
+from .verdict import ArtifactInfo, VerdictOptions, reach_verdict
 
 NEW = "new"
 PICTURES = 4
@@ -148,7 +148,7 @@ def _compare(
 ) -> ValidationResult:
     runners: dict[str, Runner] = {}
     recorded: dict[str, RecordedModel] = {}
-    facts: dict[str, ArtifactFacts] = {}
+    facts: dict[str, ArtifactInfo] = {}
     try:
         for name, entrant in zip((OLD, NEW), sides, strict=True):
             opened, facts[name] = entrant.open(images)
@@ -163,11 +163,11 @@ def _compare(
             runner.close()
     facts[NEW] = _timed(facts[NEW], sides, evaluation, threads, options)
     environment = {"task": images.info.task.value, "old": options.old, "new": options.new}
-    result = judge(
+    result = reach_verdict(
         evaluation,
         gates,
         facts,
-        JudgeOptions(
+        VerdictOptions(
             bootstrap=BootstrapOptions(replicates=options.bootstrap),
             conf=options.conf,
             threads=threads,
@@ -196,8 +196,8 @@ def _worded(result: ValidationResult) -> ValidationResult:
 
 
 def _timed(
-    facts: ArtifactFacts, sides: tuple[Entrant, Entrant], evaluation: Evaluation, threads: int, options: ReleaseOptions
-) -> ArtifactFacts:
+    facts: ArtifactInfo, sides: tuple[Entrant, Entrant], evaluation: Evaluation, threads: int, options: ReleaseOptions
+) -> ArtifactInfo:
     """Time two artifacts that run here in turn."""
     from .. import targets
 
@@ -220,16 +220,16 @@ def changes(evaluation: Evaluation) -> tuple[str, ...]:
     record, labels = evaluation.records[NEW], class_labels(evaluation.names)
     appeared: Counter[str] = Counter()
     vanished: Counter[str] = Counter()
-    sure = evaluation.options.reference_conf
+    threshold = evaluation.options.reference_conf
     for found, matches, reference in zip(
         record.detections, record.reference_matches, evaluation.references, strict=True
     ):
-        confident = found.confidence > sure
+        confident = found.confidence > threshold
         appeared.update(labels[k] for k in found.class_id[confident & (matches.partner < 0)].tolist())
         kept = set(matches.partner[confident & (matches.partner >= 0)].tolist())
         vanished.update(labels[k] for i, k in enumerate(reference.classes.tolist()) if i not in kept)
     return tuple(
-        f"{total} detections above {sure:g} {word}: {_listed(count)}"
+        f"{total} detections above {threshold:g} {word}: {_listed(count)}"
         for word, count in (("appeared", appeared), ("vanished", vanished))
         if (total := sum(count.values()))
     )

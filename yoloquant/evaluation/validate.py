@@ -34,7 +34,7 @@ from .lineage import Baseline, check_calibration, check_exports, find_baseline
 from .memory import peak_memory
 from .processors import NATIVE, launch
 from .processors import parse as parse_processors
-from .recorded_files import prediction_facts, read_files
+from .recorded_files import prediction_info, read_files
 from .stored_baseline import stored_baseline, stored_model
 from .validate_options import ValidateOptions
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from ..targets.base import Target
     from .evaluate import Evaluation
     from .results import ValidationResult
-    from .verdict import ArtifactFacts
+    from .verdict import ArtifactInfo
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def validate(
     """
     from .evaluate import EvaluateOptions, evaluate
     from .gate import load_gates
-    from .verdict import ArtifactFacts, JudgeOptions, judge
+    from .verdict import ArtifactInfo, VerdictOptions, reach_verdict
 
     options = options or ValidateOptions()
     if (data is None) == (source is None):
@@ -129,18 +129,18 @@ def validate(
                 opened.load(name if processor == NATIVE else f"{name}@{processor}", exported, processor)
         _load_foreign(opened, judged)
         for name, error in outcome.errors.items():
-            opened.facts[name] = ArtifactFacts(error=error, target=name)
-        opened.facts.update((name, prediction_facts(file)) for name, file in files.items())
+            opened.facts[name] = ArtifactInfo(error=error, target=name)
+        opened.facts.update((name, prediction_info(file)) for name, file in files.items())
         settings = EvaluateOptions(baseline=BASELINE, warmup=0)
         evaluation = evaluate(opened.runners, images, settings, recorded=recorded, progress=progress)
     finally:
         opened.close()
     opened.measure(evaluation, progress)
-    result = judge(
+    result = reach_verdict(
         evaluation,
         gates,
         opened.facts,
-        JudgeOptions(
+        VerdictOptions(
             bootstrap=_bootstrap(options.bootstrap),
             conf=options.conf,
             threads=threads,
@@ -278,12 +278,12 @@ class _Opened:
     def __init__(
         self, artifact: Artifact, threads: int, options: ValidateOptions, float_model: FloatModel | None
     ) -> None:
-        from .verdict import ArtifactFacts
+        from .verdict import ArtifactInfo
 
         self.artifact, self.threads, self.options, self.float_model = artifact, threads, options, float_model
         host = artifact.model
-        self.facts: dict[str, ArtifactFacts] = {
-            BASELINE: ArtifactFacts(
+        self.facts: dict[str, ArtifactInfo] = {
+            BASELINE: ArtifactInfo(
                 path=Path(host.source).name if host.derived else host.origin.name,
                 sha256=host.sha256 if host.derived else host.origin.sha256,
                 size_bytes=_float_bytes(artifact),
@@ -302,10 +302,10 @@ class _Opened:
     def load(self, name: str, exported: ExportedModel, processor: str = NATIVE) -> None:
         """Load one artifact, here or on another processor; one that cannot be is noted as an error, never a pass."""
         from .. import targets
-        from .verdict import ArtifactFacts
+        from .verdict import ArtifactInfo
 
         target = targets.get(exported.target)
-        facts = ArtifactFacts(
+        facts = ArtifactInfo(
             path=exported.path.name,
             scheme=exported.scheme,
             size_bytes=exported.size_bytes,
@@ -327,10 +327,10 @@ class _Opened:
 
     def load_foreign(self, name: str, foreign: ForeignArtifact) -> None:
         """Open what others made as they open it; one that cannot be is noted as an error, never a pass."""
-        from .verdict import ArtifactFacts
+        from .verdict import ArtifactInfo
 
         made = f"made by {foreign.maker}" + (f", {foreign.precision}" if foreign.precision else "")
-        self.facts[name] = ArtifactFacts(
+        self.facts[name] = ArtifactInfo(
             path=foreign.path.name,
             scheme="foreign",
             size_bytes=foreign.size_bytes,
@@ -343,9 +343,9 @@ class _Opened:
     def load_checkpoint(self, name: str, path: Path) -> None:
         """Run another checkpoint's float model in PyTorch."""
         from .torch_runner import TorchRunner
-        from .verdict import ArtifactFacts
+        from .verdict import ArtifactInfo
 
-        self.facts[name] = ArtifactFacts(
+        self.facts[name] = ArtifactInfo(
             path=path.name,
             scheme="checkpoint",
             size_bytes=path.stat().st_size,
@@ -393,7 +393,7 @@ class _Opened:
                 progress(index, len(measured), f"timing {name}")
             self.facts[name] = self._measured(self.facts[name], self.exports[name], pictures)
 
-    def _measured(self, facts: ArtifactFacts, exported: ExportedModel, pictures: list[np.ndarray]) -> ArtifactFacts:
+    def _measured(self, facts: ArtifactInfo, exported: ExportedModel, pictures: list[np.ndarray]) -> ArtifactInfo:
         from .. import targets
         from .latency import measure_latency, unmeasured
 

@@ -12,13 +12,13 @@ from .bootstrap import BootstrapOptions
 from .compare import CONF, Comparer
 from .evaluate import Evaluation, RunnerRecord
 from .examples import pick_examples
-from .gate import Gate, judge_by, worst
+from .gate import Gate, check_gates, overall_verdict
 from .processors import EMULATED, PROCESSORS
 from .results import Example, Interval, Latency, TargetResult, ValidationResult
 
 
 @dataclass(frozen=True)
-class ArtifactFacts:
+class ArtifactInfo:
     """What is known of an artifact besides how it runs.
 
     Attributes:
@@ -53,7 +53,7 @@ class ArtifactFacts:
 
 
 @dataclass(frozen=True)
-class JudgeOptions:
+class VerdictOptions:
     """How the verdict is reached.
 
     Attributes:
@@ -73,11 +73,11 @@ class JudgeOptions:
     notes: tuple[str, ...] = ()
 
 
-def judge(
+def reach_verdict(
     evaluation: Evaluation,
     gate: Gate | Sequence[Gate],
-    artifacts: Mapping[str, ArtifactFacts],
-    options: JudgeOptions | None = None,
+    artifacts: Mapping[str, ArtifactInfo],
+    options: VerdictOptions | None = None,
 ) -> ValidationResult:
     """Judge every requested artifact.
 
@@ -88,11 +88,11 @@ def judge(
             baseline's own facts may stand among them under its name.
         options: How to judge.
     """
-    options = options or JudgeOptions()
+    options = options or VerdictOptions()
     gates: tuple[Gate, ...] = (gate,) if isinstance(gate, Gate) else tuple(gate)
     comparer = Comparer(evaluation, options.bootstrap, options.conf)
     baseline_name = evaluation.options.baseline
-    baseline = _baseline(comparer, artifacts.get(baseline_name, ArtifactFacts()))
+    baseline = _baseline(comparer, artifacts.get(baseline_name, ArtifactInfo()))
     targets: list[TargetResult] = []
     examples: list[Example] = []
     for name, facts in artifacts.items():
@@ -103,7 +103,7 @@ def judge(
         if result.verdict is not Verdict.ERROR:
             examples += pick_examples(evaluation, name, options.examples)
     return ValidationResult(
-        verdict=worst(target.verdict for target in targets),
+        verdict=overall_verdict(target.verdict for target in targets),
         baseline=baseline,
         targets=tuple(targets),
         names=evaluation.names,
@@ -127,7 +127,7 @@ def judge(
     )
 
 
-def _baseline(comparer: Comparer, facts: ArtifactFacts) -> TargetResult:
+def _baseline(comparer: Comparer, facts: ArtifactInfo) -> TargetResult:
     name = comparer.evaluation.options.baseline
     return TargetResult(
         target=name,
@@ -146,7 +146,7 @@ def _baseline(comparer: Comparer, facts: ArtifactFacts) -> TargetResult:
 
 
 def _target(
-    comparer: Comparer, gates: Sequence[Gate], name: str, facts: ArtifactFacts, baseline_bytes: int
+    comparer: Comparer, gates: Sequence[Gate], name: str, facts: ArtifactInfo, baseline_bytes: int
 ) -> TargetResult:
     """Judge one artifact."""
     evaluation = comparer.evaluation
@@ -165,13 +165,13 @@ def _target(
     ratio = facts.size_bytes / baseline_bytes if baseline_bytes and facts.size_bytes else None
     reasons = {"latency_ratio": facts.latency_note} if facts.latency_note else {}
     measured = comparer.compare(name, latency_ratio=facts.latency_ratio, size_ratio=ratio, reasons=reasons)
-    checks, notes = judge_by(gates, facts.target or name, measured)
+    checks, notes = check_gates(gates, facts.target or name, measured)
     matched = measured.comparison.matched_conf
     return TargetResult(
         target=name,
         path=facts.path,
         scheme=facts.scheme,
-        verdict=worst(check.verdict for check in checks),
+        verdict=overall_verdict(check.verdict for check in checks),
         accuracy=comparer.accuracy(name),
         operating=comparer.operating(name),
         matched=comparer.operating(name, matched.value) if matched else None,
@@ -186,7 +186,7 @@ def _target(
     )
 
 
-def _remarks(facts: ArtifactFacts, record: RunnerRecord) -> tuple[str, ...]:
+def _remarks(facts: ArtifactInfo, record: RunnerRecord) -> tuple[str, ...]:
     """Notes on what a reader of the numbers must know."""
     remarks = []
     if facts.simulated:

@@ -12,7 +12,7 @@ from enum import Enum
 from torch import fx
 
 from .export_program import operation_name
-from .ops import PASSING, OpKind, OpNode
+from .ops import QUANTIZATION_AGNOSTIC, OpKind, OpNode
 from .trace import Graph
 
 _WITH_VISIBILITY = 3
@@ -90,7 +90,7 @@ def _followed(graph: Graph, start: _Stretch) -> list[tuple[str, bool]]:
         here = open_ends.pop()
         for name in graph.users[here.name]:
             op = graph.ops[name]
-            if op.kind is not OpKind.CONCAT and op.kind not in PASSING:
+            if op.kind is not OpKind.CONCAT and op.kind not in QUANTIZATION_AGNOSTIC:
                 found.append((name, here.length == start.length))
                 continue
             moved = _moved(graph.node(name), graph.node(here.name), here)
@@ -132,7 +132,7 @@ def _is_computed_with(graph: Graph, unit: OpNode) -> bool:
         for name in graph.users[open_ends.pop()]:
             if graph.ops[name].kind in _ARITHMETIC:
                 return True
-            if graph.ops[name].kind in PASSING:
+            if graph.ops[name].kind in QUANTIZATION_AGNOSTIC:
                 open_ends.append(name)
     return False
 

@@ -30,7 +30,7 @@ class OpKind(str, Enum):
 
 
 WEIGHTED = frozenset({OpKind.CONV, OpKind.LINEAR, OpKind.CONV_TRANSPOSE})
-PASSING = frozenset({OpKind.PASS, OpKind.POOL_MAX})
+QUANTIZATION_AGNOSTIC = frozenset({OpKind.PASS, OpKind.POOL_MAX})
 
 
 @dataclass(frozen=True)

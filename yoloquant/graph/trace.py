@@ -22,9 +22,9 @@ from ..errors import ModelError
 from ..runtime.tasks import spec_of
 from ..types import ModelInfo
 from .export_program import export_program, operation_name
-from .ops import INPUT, PASSING, WEIGHTED, OpKind, OpNode
+from .ops import INPUT, QUANTIZATION_AGNOSTIC, WEIGHTED, OpKind, OpNode
 
-__all__ = ["INPUT", "PASSING", "WEIGHTED", "Graph", "OpKind", "OpNode", "trace"]
+__all__ = ["INPUT", "QUANTIZATION_AGNOSTIC", "WEIGHTED", "Graph", "OpKind", "OpNode", "trace"]
 
 logger = logging.getLogger(__name__)
 aten = torch.ops.aten
@@ -116,7 +116,7 @@ class Graph:
     def root(self, name: str) -> str:
         """The operation that computed the values which an operation merely passes on."""
         op = self.ops[name]
-        while op.kind in PASSING:
+        while op.kind in QUANTIZATION_AGNOSTIC:
             op = self.ops[op.inputs[0]]
         return op.name
 

@@ -111,20 +111,20 @@ def without_blocks(
         raise PruneError(
             f"blocks={count} cannot be taken out: the model has {len(ranked)} residual blocks; ask for those"
         )
-    gone = ranked[:count]
+    removed = ranked[:count]
     result = copy.deepcopy(module)
-    for path in sorted((b.path for b in gone), key=_position, reverse=True):  # the last first: indices stay valid
+    for path in sorted((b.path for b in removed), key=_position, reverse=True):  # the last first: indices stay valid
         _take_out(result, path)
     before, after = (CostModel(find_groups(trace_channels(m, imgsz, channels))) for m in (module, result))
     costs = before(before.groups.full()), after(after.groups.full())
     record = {
-        "blocks": [b.path for b in gone],
+        "blocks": [b.path for b in removed],
         "macs": [c.macs for c in costs],
         "parameters": [c.parameters for c in costs],
     }
     setattr(result, RECORD, [*getattr(module, RECORD, []), record])
     mark_yaml(result)
-    return result, gone
+    return result, removed
 
 
 def _position(path: str) -> list[int]:

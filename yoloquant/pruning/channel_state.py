@@ -34,7 +34,7 @@ class Channels:
         self.values: dict[fx.Node, Any] = {}
         self.stream: dict[str, tuple[int, ...]] = {}  # what the first layer of each block reads
         # parameters of layers that run twice come twice, and must get the same labels
-        self.seen: dict[tuple[str, int], Labels] = {}
+        self.parameter_labels: dict[tuple[str, int], Labels] = {}
         layers: Any = getattr(module, "model", ())
         self.head = f"model.{len(layers) - 1}."  # what it reshapes are results, which stay anyway
         signature = program.graph_signature
@@ -115,7 +115,7 @@ class Channels:
 
     def add_dim(self, name: str, axis: int, labels: Labels) -> None:
         """Note what channels an axis of a parameter holds."""
-        known = self.seen.setdefault((name, axis), labels)
+        known = self.parameter_labels.setdefault((name, axis), labels)
         if known is not labels:  # a layer that runs twice: what it reads and makes is the same both times
             self.tie(known, labels)
             self.mark_unprunable(np.where(known == 0, labels, np.where(labels == 0, known, 0)))

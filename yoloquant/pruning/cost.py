@@ -29,8 +29,8 @@ class _Width:
     fixed: int
     shares: tuple[tuple[str, int], ...]
 
-    def __call__(self, left: Mapping[str, int]) -> int:
-        return self.fixed + sum(share * left[name] for name, share in self.shares)
+    def __call__(self, kept: Mapping[str, int]) -> int:
+        return self.fixed + sum(share * kept[name] for name, share in self.shares)
 
 
 @dataclass(frozen=True)
@@ -92,33 +92,33 @@ class CostModel:
         trained = {n: a for n, a in axes.items() if not n.endswith(("running_mean", "running_var"))}
         return [(kernels.get(name, 1), tuple(widths.values())) for name, widths in trained.items()]
 
-    def __call__(self, left: Mapping[str, int]) -> Cost:
+    def __call__(self, kept: Mapping[str, int]) -> Cost:
         """The cost with these numbers of units left in each group."""
-        macs = sum(self._conv(c, i, o, left) for c, i, o in self._convs)
-        macs += sum(factor * width(left) for factor, width in self._matmuls)
+        macs = sum(self._conv(c, i, o, kept) for c, i, o in self._convs)
+        macs += sum(factor * width(kept) for factor, width in self._matmuls)
         parameters = self._extra
         for kernel, widths in self._tensors:
             size = kernel
             for width in widths:
-                size *= width(left)
+                size *= width(kept)
             parameters += size
         return Cost(macs, parameters)
 
-    def layers(self, left: Mapping[str, int]) -> tuple[LayerCost, ...]:
+    def layers(self, kept: Mapping[str, int]) -> tuple[LayerCost, ...]:
         """Every layer before and after, in the order of execution."""
         full = self.groups.full()
         return tuple(
             LayerCost(
                 c.parameter.removesuffix(".weight").removesuffix(".conv"),
-                (i(full), i(left)),
-                (o(full), o(left)),
-                (self._conv(c, i, o, full), self._conv(c, i, o, left)),
-                (self._conv(c, i, o, full) // c.positions, self._conv(c, i, o, left) // c.positions),
+                (i(full), i(kept)),
+                (o(full), o(kept)),
+                (self._conv(c, i, o, full), self._conv(c, i, o, kept)),
+                (self._conv(c, i, o, full) // c.positions, self._conv(c, i, o, kept) // c.positions),
                 c.parameter,
             )
             for c, i, o in self._convs
         )
 
     @staticmethod
-    def _conv(conv, inputs: _Width, outputs: _Width, left: Mapping[str, int]) -> int:  # type: ignore[no-untyped-def]
-        return int(conv.positions * conv.kernel * outputs(left) * (1 if conv.depthwise else inputs(left)))
+    def _conv(conv, inputs: _Width, outputs: _Width, kept: Mapping[str, int]) -> int:  # type: ignore[no-untyped-def]
+        return int(conv.positions * conv.kernel * outputs(kept) * (1 if conv.depthwise else inputs(kept)))

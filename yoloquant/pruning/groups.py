@@ -117,12 +117,12 @@ def find_groups(network: ChannelGraph) -> Groups:
 
 def _kinds(network: ChannelGraph) -> dict[int, frozenset[tuple[str, int, int]]]:
     """For every label the parameter axes that it appears on, and how often."""
-    seen: dict[int, Counter[tuple[str, int]]] = defaultdict(Counter)
+    counts_of: dict[int, Counter[tuple[str, int]]] = defaultdict(Counter)
     for member in network.dims:
         for label in member.labels:
             if label:
-                seen[label][member.parameter, member.axis] += 1
-    return {label: frozenset((*where, n) for where, n in counts.items()) for label, counts in seen.items()}
+                counts_of[label][member.parameter, member.axis] += 1
+    return {label: frozenset((*where, n) for where, n in counts.items()) for label, counts in counts_of.items()}
 
 
 def _join(kinds: Mapping[int, object], equal: Iterable[Equal]) -> list[set[int]]:

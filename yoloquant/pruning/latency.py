@@ -138,13 +138,13 @@ def plan_for_latency(
     measured: dict[int, tuple[float, float]] = {}
 
     def built(step: int) -> tuple[PrunePlan, nn.Module]:
-        plan = plan_of(analysis, ladder.left(step), options, imgsz)
+        plan = plan_of(analysis, ladder.kept(step), options, imgsz)
         return plan, pruned(source.module, plan, channels=source.channels)
 
     def share(step: int) -> float:
         plan, module = built(step)
         before, after = measured[step] = watch(module)
-        logger.info("%.1f %% of the multiplications gone: %.2f of %.2f ms", _gone(plan), after, before)
+        logger.info("%.1f %% of the multiplications gone: %.2f of %.2f ms", _pruned_fraction(plan), after, before)
         return 1 - after / before
 
     try:
@@ -174,12 +174,12 @@ def _predicted(analysis: Analysis, source: HostModel, watch: Stopwatch, round_to
     """Latency by layer from the profiles of a few uniform widths; None where the runtime has no profiler."""
     samples = []
     for share in WIDTHS:
-        left = {g.name: _nearest(g, g.count * share, round_to) for g in analysis.groups.groups}
-        plan = plan_of(analysis, left, PruneOptions(), (32, 32))
+        kept = {g.name: _nearest(g, g.count * share, round_to) for g in analysis.groups.groups}
+        plan = plan_of(analysis, kept, PruneOptions(), (32, 32))
         ms = watch.layers(pruned(source.module, plan, channels=source.channels))
         if not ms:
             return None
-        samples.append(Sample(left, ms))
+        samples.append(Sample(kept, ms))
     return LayerLatency(analysis.costs, samples)
 
 
@@ -189,8 +189,8 @@ def _nearest(group: Group, wanted: float, round_to: int) -> int:
 
 def _first(ladder: Ladder, cost: Callable[[Mapping[str, int]], float], amount: float) -> int:
     """The step that is predicted to be fast enough."""
-    goal = cost(ladder.left(0)) * (1 - amount)
-    found = bisect.bisect_left(range(len(ladder)), True, key=lambda step: cost(ladder.left(step)) <= goal)
+    goal = cost(ladder.kept(0)) * (1 - amount)
+    found = bisect.bisect_left(range(len(ladder)), True, key=lambda step: cost(ladder.kept(step)) <= goal)
     return min(max(found, 1), len(ladder) - 2)
 
 
@@ -204,5 +204,5 @@ def with_latency(plan: PrunePlan, source: HostModel, runtime: str) -> PrunePlan:
         watch.close()
 
 
-def _gone(plan: PrunePlan) -> float:
+def _pruned_fraction(plan: PrunePlan) -> float:
     return 100 * (1 - plan.after.macs / plan.before.macs)

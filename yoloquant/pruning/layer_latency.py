@@ -22,11 +22,11 @@ class Sample:
     """One profiled model.
 
     Attributes:
-        left: Units left of every group.
+        kept: Units left of every group.
         ms: Milliseconds by the name of the layer's weight.
     """
 
-    left: Mapping[str, int]
+    kept: Mapping[str, int]
     ms: Mapping[str, float]
 
 
@@ -40,7 +40,7 @@ class LayerLatency:
 
     def __init__(self, costs: CostModel, samples: Sequence[Sample]) -> None:
         self._costs = costs
-        sizes = [{c.weight: c for c in costs.layers(s.left)} for s in samples]
+        sizes = [{c.weight: c for c in costs.layers(s.kept)} for s in samples]
         self._fits = {
             name: _fit([size[name] for size in sizes], [s.ms[name] for s in samples])
             for name in sizes[0]
@@ -49,16 +49,16 @@ class LayerLatency:
         known = set(self._fits)
         self._rest = float(np.median([sum(ms for name, ms in s.ms.items() if name not in known) for s in samples]))
 
-    def layers(self, left: Mapping[str, int]) -> tuple[LayerCost, ...]:
+    def layers(self, kept: Mapping[str, int]) -> tuple[LayerCost, ...]:
         """Every layer with its predicted milliseconds before and after; None where the runtime did not tell."""
         return tuple(
             replace(c, ms=(self._of(c, 0), self._of(c, 1))) if c.weight in self._fits else c
-            for c in self._costs.layers(left)
+            for c in self._costs.layers(kept)
         )
 
-    def __call__(self, left: Mapping[str, int]) -> float:
+    def __call__(self, kept: Mapping[str, int]) -> float:
         """Milliseconds of the whole network."""
-        return self._rest + sum(self._of(c, 1) for c in self._costs.layers(left) if c.weight in self._fits)
+        return self._rest + sum(self._of(c, 1) for c in self._costs.layers(kept) if c.weight in self._fits)
 
     def _of(self, layer: LayerCost, when: int) -> float:
         return float(_features(layer, when) @ self._fits[layer.weight])

@@ -57,7 +57,7 @@ class PrunePlan:
     latency: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
-    def left(self) -> dict[str, int]:
+    def kept(self) -> dict[str, int]:
         """Units left in every group."""
         return {e.group: e.after for e in self.entries}
 
@@ -193,7 +193,9 @@ def _dropped(entry: GroupDecision, group: Group) -> set[int]:
             f"the plan leaves {entry.after} of {group.count} units in '{group.name}'; allowed are 1 to {group.count}: "
             "a layer cannot be emptied"
         )
-    gone = group.count - entry.after
+    pruned = group.count - entry.after
     return {
-        atom.labels[i] for atom, order in zip(group.atoms, entry.order, strict=True) for i in order[: gone * atom.step]
+        atom.labels[i]
+        for atom, order in zip(group.atoms, entry.order, strict=True)
+        for i in order[: pruned * atom.step]
     }

@@ -86,7 +86,7 @@ def ranked(analysis: Analysis, measure: Callable[[Mapping[str, int]], float] | N
     full = groups.full()
     whole = measure(full)
     channels = {g.name: sum(a.step for a in g.atoms) for g in groups.groups}
-    saved = {name: (whole - measure({**full, name: left - 1})) / whole for name, left in full.items()}
+    saved = {name: (whole - measure({**full, name: kept - 1})) / whole for name, kept in full.items()}
     # a unit that saves more may go earlier; the root keeps cheap layers from being spared altogether
     weights = {name: channels[name] / max(saved[name], 1e-12) ** 0.5 for name in full}
     return tuple(replace(u, score=u.score * weights[u.group]) for u in analysis.units)
@@ -129,16 +129,16 @@ def make_plan(
                 f"the model is pruned already: {1 - now / whole:.1%} of its {options.target.value} are gone, and "
                 f"{options.amount:.0%} were asked for. Shares count from the unpruned model: ask for more, or train it"
             )
-    left = solve(ladder, measure, share, options.target.value)
-    return plan_of(analysis, left, options, imgsz)
+    kept = solve(ladder, measure, share, options.target.value)
+    return plan_of(analysis, kept, options, imgsz)
 
 
-def plan_of(analysis: Analysis, left: Mapping[str, int], options: PruneOptions, imgsz: tuple[int, int]) -> PrunePlan:
+def plan_of(analysis: Analysis, kept: Mapping[str, int], options: PruneOptions, imgsz: tuple[int, int]) -> PrunePlan:
     """The plan that leaves so many units of every group."""
     groups, costs = analysis.groups, analysis.costs
-    entries = tuple(GroupDecision(g.name, g.count, left[g.name], tuple(analysis.order[g.name])) for g in groups.groups)
+    entries = tuple(GroupDecision(g.name, g.count, kept[g.name], tuple(analysis.order[g.name])) for g in groups.groups)
     return PrunePlan(
-        entries, imgsz, costs(groups.full()), costs(left), settings=options.to_dict(), layers=costs.layers(left)
+        entries, imgsz, costs(groups.full()), costs(kept), settings=options.to_dict(), layers=costs.layers(kept)
     )
 
 
@@ -146,4 +146,4 @@ def refreshed(plan: PrunePlan, analysis: Analysis) -> PrunePlan:
     """A plan that was read from a file, with the costs of what it says now."""
     plan.dropped(analysis.groups)  # a clear error if it does not fit
     costs = analysis.costs
-    return replace(plan, before=costs(analysis.groups.full()), after=costs(plan.left), layers=costs.layers(plan.left))
+    return replace(plan, before=costs(analysis.groups.full()), after=costs(plan.kept), layers=costs.layers(plan.kept))

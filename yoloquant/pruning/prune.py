@@ -99,8 +99,8 @@ def prune(
     if chosen.blocks:
         if images is None:
             raise PruneError("blocks need data=<data yaml or folder>: which ones change least is measured on images")
-        module, gone = without_blocks(module, chosen.blocks, images, size, source.channels)
-        lines = [f"took out {b.path}, which changes its input by {b.change:.0%}" for b in gone]
+        module, removed = without_blocks(module, chosen.blocks, images, size, source.channels)
+        lines = [f"took out {b.path}, which changes its input by {b.change:.0%}" for b in removed]
         source = replace(source, module=module)
     products = None
     if chosen.plan is None and chosen.measured_by(_labelled(data)) is ImportanceCriterion.TAYLOR:

@@ -65,8 +65,8 @@ def remove_channels(module: Any, network: ChannelGraph, dropped: frozenset[int])
     for path, name, axes in _bare(module, network, dropped):
         owner = module.get_submodule(path)
         old = getattr(owner, name)
-        for axis, gone in axes.items():
-            keep = _keep(old.shape[axis], gone)
+        for axis, positions in axes.items():
+            keep = _keep(old.shape[axis], positions)
             old = _selected(old, axis, keep)
         setattr(owner, name, old)
     for constraint in network.equal:
@@ -82,10 +82,10 @@ def _by_module(network: ChannelGraph, dropped: frozenset[int]) -> dict[str, dict
     """Positions that go, by module and axis of its weight."""
     found: dict[str, dict[int, list[int]]] = defaultdict(dict)
     for member in network.dims:
-        gone = [i for i, label in enumerate(member.labels) if label in dropped]
+        positions = [i for i, label in enumerate(member.labels) if label in dropped]
         path, _, name = member.parameter.rpartition(".")
-        if gone and name == "weight":
-            found[path][member.axis] = gone
+        if positions and name == "weight":
+            found[path][member.axis] = positions
     return found
 
 
@@ -94,11 +94,11 @@ def _bare(
 ) -> Iterable[tuple[str, str, dict[int, list[int]]]]:
     """Parameters that belong to no layer, such as the gain of an attention block."""
     for member in network.dims:
-        gone = [i for i, label in enumerate(member.labels) if label in dropped]
+        positions = [i for i, label in enumerate(member.labels) if label in dropped]
         path, _, name = member.parameter.rpartition(".")
         owner = module.get_submodule(path)
-        if gone and not isinstance(owner, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.BatchNorm2d)):
-            yield path, name, {member.axis: gone}
+        if positions and not isinstance(owner, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.BatchNorm2d)):
+            yield path, name, {member.axis: positions}
 
 
 def _cut_module(layer: nn.Module, path: str, axes: dict[int, list[int]]) -> None:
@@ -130,20 +130,20 @@ def _cut_convolution(layer: nn.Conv2d | nn.ConvTranspose2d, axes: dict[int, list
         layer.in_channels = _slice(layer, ("weight",), axes[inner], axis=inner)
 
 
-def _slice(layer: nn.Module, names: tuple[str, ...], gone: list[int], axis: int = 0) -> int:
+def _slice(layer: nn.Module, names: tuple[str, ...], positions: list[int], axis: int = 0) -> int:
     """Remove positions from tensors of a layer where it has them, and return how many are left."""
     left = 0
     for name in names:
         old = getattr(layer, name)
         if old is not None:
-            keep = _keep(old.shape[axis], gone)
+            keep = _keep(old.shape[axis], positions)
             setattr(layer, name, _selected(old, axis, keep))
             left = len(keep)
     return left
 
 
-def _keep(size: int, gone: list[int]) -> list[int]:
-    away = set(gone)
+def _keep(size: int, positions: list[int]) -> list[int]:
+    away = set(positions)
     return [i for i in range(size) if i not in away]
 
 

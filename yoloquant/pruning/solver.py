@@ -50,7 +50,7 @@ class Ladder:
     def __len__(self) -> int:
         return len(self._thresholds) + 1
 
-    def left(self, step: int) -> dict[str, int]:
+    def kept(self, step: int) -> dict[str, int]:
         """Units left of every group at a step; 0 prunes nothing."""
         if step == 0:
             return self.groups.full()
@@ -84,9 +84,9 @@ def solve(ladder: Ladder, cost: Callable[[Mapping[str, int]], float], share: flo
     """
     if not 0 < share < 1:
         raise UsageError(f"a target of {share:g} is not supported; the share of {what} to remove lies between 0 and 1")
-    full = cost(ladder.left(0))
+    full = cost(ladder.kept(0))
     goal = full * (1 - share)
-    last = ladder.left(len(ladder) - 1)
+    last = ladder.kept(len(ladder) - 1)
     most = 1 - cost(last) / full
     if most < share:
         nearest = math.floor(most * 1000) / 10  # rounded down, so that asking for it works
@@ -98,19 +98,19 @@ def solve(ladder: Ladder, cost: Callable[[Mapping[str, int]], float], share: flo
     low, high = 0, len(ladder) - 1  # low misses the goal, high meets it
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if cost(ladder.left(middle)) <= goal else (middle, high)
-    return ladder.left(high)
+        low, high = (low, middle) if cost(ladder.kept(middle)) <= goal else (middle, high)
+    return ladder.kept(high)
 
 
 def measure_of(model: CostModel, measure: Measure) -> Callable[[Mapping[str, int]], float]:
     """The cost that a measure names; latency is measured elsewhere."""
     if measure is Measure.FLOPS:
-        return lambda left: _cost(model, left).macs
+        return lambda kept: _cost(model, kept).macs
     if measure is Measure.PARAMETERS:
-        return lambda left: _cost(model, left).parameters
+        return lambda kept: _cost(model, kept).parameters
     sizes = {g.name: sum(a.step for a in g.atoms) for g in model.groups.groups}
-    return lambda left: float(sum(sizes[name] * n for name, n in left.items()))
+    return lambda kept: float(sum(sizes[name] * n for name, n in kept.items()))
 
 
-def _cost(model: CostModel, left: Mapping[str, int]) -> Cost:
-    return model(left)
+def _cost(model: CostModel, kept: Mapping[str, int]) -> Cost:
+    return model(kept)

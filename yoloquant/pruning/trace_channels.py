@@ -57,17 +57,17 @@ def trace_channels(module: nn.Module, imgsz: tuple[int, int], channels: int = 3)
         ModelError: The model cannot be traced.
     """
     program = export_program(raw_twin(module), channels, imgsz)
-    seen = Channels(module, program)
+    state = Channels(module, program)
     for node in program.graph.nodes:
         if node.op == "placeholder":
-            seen.values[node] = seen.zeros(node)
+            state.values[node] = state.zeros(node)
         elif node.op == "call_function":
-            seen.values[node] = _call(seen, node)
+            state.values[node] = _call(state, node)
         elif node.op == "output":
             for value in leaves(node.args):  # a feature map that layers read besides is no result of its own
                 if not isinstance(value, fx.Node) or all(user.op == "output" for user in value.users):
-                    seen.mark_unprunable(seen.value(value))
-    return seen.graph()
+                    state.mark_unprunable(state.value(value))
+    return state.graph()
 
 
 def raw_twin(module: nn.Module) -> nn.Module:

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 LIMIT = 2**30  # half of what int32 holds: bias corrections and the products added to it need room too
 
 
-def with_bias_room(graph: Graph, plan: Plan, bias: dict[str, np.ndarray] | None = None) -> Plan:
+def without_bias_overflow(graph: Graph, plan: Plan, bias: dict[str, np.ndarray] | None = None) -> Plan:
     """Raise weight scales where a bias would not fit into int32.
 
     Args:

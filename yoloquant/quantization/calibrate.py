@@ -171,13 +171,13 @@ def observe(
 class Solver:
     """Solves ranges and remembers them, since the plans of several schemes mostly ask for the same."""
 
-    def __init__(self, seen: Observations, recipe: CalibrationRecipe | None = None) -> None:
-        self.seen, self.recipe = seen, recipe or CalibrationRecipe()
+    def __init__(self, observations: Observations, recipe: CalibrationRecipe | None = None) -> None:
+        self.observations, self.recipe = observations, recipe or CalibrationRecipe()
         self._known: dict[object, tuple[QParams, str]] = {}
 
     def group(self, members: tuple[Point, ...]) -> tuple[QParams, str]:
         """Range of points that share one, and the algorithm that found it."""
-        missing = [p.name for p in members if p.name not in self.seen.histograms]
+        missing = [p.name for p in members if p.name not in self.observations.histograms]
         if missing:
             raise CalibrationError(f"{missing[0]} was not observed; observe with the plan that is to be solved")
         # tensors that share a range may have different roles: none of their algorithms fits them all
@@ -190,19 +190,19 @@ class Solver:
 
     def _solved(self, members: tuple[Point, ...], algorithm: Algorithm) -> tuple[QParams, str]:
         names, spec = [p.name for p in members], members[0].spec
-        hist = _merged([self.seen.histograms[name] for name in names])
+        hist = _merged([self.observations.histograms[name] for name in names])
         if self.recipe.output_aware and algorithm in OUTPUT_AWARE:
             behind = self._behind_heads(members, hist)
             if behind is not None:
                 return behind, READOUT
-            known = [self.seen.importance[name] for name in names if name in self.seen.importance]
+            known = [self.observations.importance[name] for name in names if name in self.observations.importance]
             hist = weighted(hist, _merged(known) if len(known) == len(names) else None, UNIFORM)
         return compute_qparams(hist, spec, algorithm, percentile=self.recipe.percentile), algorithm.value
 
     def _behind_heads(self, members: tuple[Point, ...], hist: Histogram) -> QParams | None:
-        if len(members) > 1 or self.seen.heads is None or hist.low == hist.high:
+        if len(members) > 1 or self.observations.heads is None or hist.low == hist.high:
             return None
-        return self.seen.heads.params(members[0].name, hist, members[0].spec)
+        return self.observations.heads.params(members[0].name, hist, members[0].spec)
 
     def weight(self, graph: Graph, point: Point) -> tuple[QParams, str]:
         """Range of a weight, and the algorithm that found it."""
@@ -220,7 +220,7 @@ def _merged(histograms: Sequence[Histogram]) -> Histogram:
 def solve_plan(
     graph: Graph,
     plan: Plan,
-    seen: Observations,
+    observations: Observations,
     recipe: CalibrationRecipe | None = None,
     *,
     keep: bool = True,
@@ -231,15 +231,15 @@ def solve_plan(
     Args:
         graph: The canonical graph, for the weights.
         plan: The plan.
-        seen: What ``observe`` returned for it.
+        observations: What ``observe`` returned for it.
         recipe: Algorithms per kind of point.
         keep: Leave points that already have a range (fixed or learned ones) as they are.
-        solver: Shared between the plans of one observation; made from ``seen`` and ``recipe`` if None.
+        solver: Shared between the plans of one observation; made from ``observations`` and ``recipe`` if None.
 
     Returns:
         The plan with every range filled in; constant activations are noted.
     """
-    solver = solver or Solver(seen, recipe)
+    solver = solver or Solver(observations, recipe)
     params: dict[str, QParams] = {}
     algorithms: dict[str, str] = {}
     constant: list[str] = []
@@ -258,7 +258,7 @@ def solve_plan(
         for p in open_points:
             params[p.name], algorithms[p.name] = found, algorithm
             # nothing to measure an error on: the range is the value itself, and another image may exceed it
-            if seen.histograms[p.name].low == seen.histograms[p.name].high:
+            if observations.histograms[p.name].low == observations.histograms[p.name].high:
                 constant.append(p.name)
     if constant:
         logger.warning("%d activations are constant on every calibration image, first %s", len(constant), constant[0])

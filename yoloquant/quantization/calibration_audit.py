@@ -88,10 +88,12 @@ class Fingerprint:
     spread: tuple[float, ...]
 
     @classmethod
-    def of(cls, seen: ImageStatistics) -> Fingerprint:
+    def of(cls, statistics: ImageStatistics) -> Fingerprint:
         """The fingerprint of some images."""
-        features = seen.features
-        return cls(seen.points, *(tuple(float(f"{v:.6g}") for v in f) for f in (features.mean(0), features.std(0))))
+        features = statistics.features
+        return cls(
+            statistics.points, *(tuple(float(f"{v:.6g}") for v in f) for f in (features.mean(0), features.std(0)))
+        )
 
     @property
     def sha256(self) -> str:
@@ -156,25 +158,25 @@ class CalibrationAudit:
         return data
 
 
-def audit(seen: ImageStatistics, names: Sequence[str], scored: ImageStatistics | None = None) -> CalibrationAudit:
+def audit(statistics: ImageStatistics, names: Sequence[str], scored: ImageStatistics | None = None) -> CalibrationAudit:
     """Judge calibration images.
 
     Args:
-        seen: What they did inside the network.
+        statistics: What they did inside the network.
         names: Classes of the model.
         scored: The same of some images that the exports will be scored on; None if there are none.
 
     Raises:
         CalibrationError: There are fewer than two images.
     """
-    if len(seen) < 2:
-        raise CalibrationError(f"an audit needs at least 2 images, got {len(seen)}")
-    growth, settled = _growth(np.stack(seen.low), np.stack(seen.high))
-    fingerprint = Fingerprint.of(seen)
-    best = np.stack(seen.classes)
+    if len(statistics) < 2:
+        raise CalibrationError(f"an audit needs at least 2 images, got {len(statistics)}")
+    growth, settled = _growth(np.stack(statistics.low), np.stack(statistics.high))
+    fingerprint = Fingerprint.of(statistics)
+    best = np.stack(statistics.classes)
     has_scores = best.shape[1] > 0
     found = CalibrationAudit(
-        images=len(seen),
+        images=len(statistics),
         growth=growth,
         settled_at=settled,
         seeing=float((best.max(1) > CONFIDENCE).mean()) if has_scores else None,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from ..errors import PlanError
-from ..graph.trace import PASSING, Graph
+from ..graph.trace import QUANTIZATION_AGNOSTIC, Graph
 from ..runtime.core.nearest import closest
 from .plan import Plan, Point, PointKind, Site
 
@@ -64,7 +64,7 @@ def leave_float(graph: Graph, plan: Plan, patterns: Sequence[str]) -> Plan:
         return plan
     chosen = matched(graph, patterns)
     layers = set(chosen) | set(plan.float_layers)
-    floats = {op.name for op in graph.body() if layer_of(op.name) in layers and op.kind not in PASSING}
+    floats = {op.name for op in graph.body() if layer_of(op.name) in layers and op.kind not in QUANTIZATION_AGNOSTIC}
     points = tuple(kept for point in plan.points if (kept := _without(graph, point, layers, floats)) is not None)
     if not any(p.kind is PointKind.WEIGHT for p in points):
         raise PlanError(
@@ -95,6 +95,6 @@ def _left(graph: Graph, site: Site, floats: set[str]) -> Site | None:
 def _wants_integers(graph: Graph, reader: str, floats: set[str]) -> bool:
     """Whether a reader computes in integers; one that only moves values does if one behind it does."""
     op = graph.ops[reader]
-    if op.kind in PASSING and not op.tail:
+    if op.kind in QUANTIZATION_AGNOSTIC and not op.tail:
         return any(_wants_integers(graph, r, floats) for r in graph.users[reader])
     return reader not in floats

@@ -81,20 +81,20 @@ class Importance:
         return hook
 
 
-def weighted(seen: Histogram, importance: Histogram | None, uniform: float) -> Histogram:
+def weighted(values: Histogram, importance: Histogram | None, uniform: float) -> Histogram:
     """A histogram for a search: values by importance, some of the weight spread over all values alike.
 
     Args:
-        seen: Every value, each counted once.
+        values: Every value, each counted once.
         importance: The same tensor's values by importance, of some of the images; None if unknown.
         uniform: Share of the weight that does not ask for importance, 0 to 1; a guard against values that few images
             show to matter.
     """
     total = float(importance.counts.sum()) if importance is not None else 0.0
     if importance is None or not 0 < total < np.inf:
-        return seen
-    every = Histogram(seen.counts * (uniform * total / seen.counts.sum()), seen.exponent, seen.low, seen.high)
-    return Histogram(importance.counts * (1 - uniform), importance.exponent, seen.low, seen.high).merged(every)
+        return values
+    every = Histogram(values.counts * (uniform * total / values.counts.sum()), values.exponent, values.low, values.high)
+    return Histogram(importance.counts * (1 - uniform), importance.exponent, values.low, values.high).merged(every)
 
 
 def _bytes(graph: Graph) -> int:

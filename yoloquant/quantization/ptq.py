@@ -20,7 +20,7 @@ from ..graph.trace import Graph
 from ..graph.traced_model import TracedModel
 from ..types import Progress
 from .artifact import Artifact, versions
-from .bias_overflow import with_bias_room
+from .bias_overflow import without_bias_overflow
 from .calibrate import GRADIENT_IMAGES, Observations, Solver, observe, solve_plan
 from .calibration_audit import CalibrationAudit, ImageStatistics, audit
 from .calibration_memory import CalibrationMemory
@@ -78,7 +78,7 @@ def quantize(
         if scheme.sums_in_16_bits:
             few = islice(images.tensors(imgsz, traced.info.task), IMAGES)
             calibrated[scheme.name] = with_safe_weights(traced.graph, calibrated[scheme.name], few)
-    calibrated = {name: with_bias_room(traced.graph, plan) for name, plan in calibrated.items()}
+    calibrated = {name: without_bias_overflow(traced.graph, plan) for name, plan in calibrated.items()}
     shifts = _shifts(traced.graph, calibrated, images, options, progress, memory)
     calibrated = {name: with_note(plan, shifts.get(name, {})) for name, plan in calibrated.items()}
     provenance = {**_provenance(data, images, options), **known, "calibration_audit": audited.to_dict()}
@@ -163,15 +163,15 @@ def _calibrated(
         tensors = images.tensors(graph.info.imgsz, graph.info.task)
         return graph, observe(graph, plans, tensors, gradients=gradients, progress=tick)
 
-    _, seen = memory.once(("seen", id(graph), images.sha256, points, gradients), look)
-    solver = Solver(seen, options.ranges)
-    solved = {p.scheme: solve_plan(graph, p, seen, solver=solver) for p in plans}
-    assert seen.statistics is not None
+    _, observations = memory.once(("seen", id(graph), images.sha256, points, gradients), look)
+    solver = Solver(observations, options.ranges)
+    solved = {p.scheme: solve_plan(graph, p, observations, solver=solver) for p in plans}
+    assert observations.statistics is not None
     split = options.calibration.scored_split
     _, scored = memory.once(
         ("scored", id(graph), str(data), split, points), lambda: (graph, _scored(graph, plans, data, options))
     )
-    found = audit(seen.statistics, graph.info.names, scored)
+    found = audit(observations.statistics, graph.info.names, scored)
     for sentence in filter(memory.is_news, found.warnings):
         logger.warning("%s", sentence)
     return solved, found

@@ -77,12 +77,12 @@ def with_safe_weights(graph: Graph, plan: Plan, images: Iterable[np.ndarray]) ->
     Returns:
         The plan with wider ranges of these weights, and a note that names them.
     """
-    seen = measure(graph, plan, images)
-    chosen = [name for name, found in seen.items() if found.matters]
+    saturations = measure(graph, plan, images)
+    chosen = [name for name, found in saturations.items() if found.matters]
     points = tuple(_safe(graph, p) if p.name in chosen else p for p in plan.points)
     for name in chosen:
-        logger.debug("%s: %.2g of its results clamp without VNNI", name, seen[name].share)
-    return replace(plan, points=points, notes=(*plan.notes, *_notes(plan, seen, chosen)))
+        logger.debug("%s: %.2g of its results clamp without VNNI", name, saturations[name].share)
+    return replace(plan, points=points, notes=(*plan.notes, *_notes(plan, saturations, chosen)))
 
 
 def _safe(graph: Graph, point: Point) -> Point:
@@ -97,15 +97,15 @@ def safe_params(weight: Tensor, point: Point) -> QParams:
     return QParams(np.maximum(point.params.scale, least), point.params.zero_point)
 
 
-def _notes(plan: Plan, seen: dict[str, Saturation], chosen: Sequence[str]) -> tuple[str, ...]:
+def _notes(plan: Plan, saturations: dict[str, Saturation], chosen: Sequence[str]) -> tuple[str, ...]:
     half = [p.name for p in plan.weights if p.spec.half_range]
     if not half and not chosen:
         return ()
-    names = ", ".join(n.removesuffix(":weight") for n in sorted(chosen, key=lambda n: -seen[n].share)[:3])
+    names = ", ".join(n.removesuffix(":weight") for n in sorted(chosen, key=lambda n: -saturations[n].share)[:3])
     more = " ..." if len(chosen) > 3 else ""
     return (
         f"x86 without VNNI adds pairs of products in 16 bits: the first convolution has weights of half range, and "
-        f"{len(chosen)} of {len(seen)} others have scales with which no pair can overflow"
+        f"{len(chosen)} of {len(saturations)} others have scales with which no pair can overflow"
         + (f" ({names}{more})" if chosen else ""),
     )
 
@@ -150,11 +150,11 @@ class _Measure(fx.Interpreter):
         layer = self.layers.get(n.name)
         if layer is not None:
             args: Any = self.map_nodes_to_values(n.args, n)
-            seen = self.found[layer.point.name]
-            before = seen.error
-            layer.add_to(seen, args[0], args[3:])
-            if seen.error > before:
-                seen.rounding += layer.added_rounding(lambda w: n.target(args[0], w, None, *args[3:]))  # type: ignore[operator]
+            saturation = self.found[layer.point.name]
+            before = saturation.error
+            layer.add_to(saturation, args[0], args[3:])
+            if saturation.error > before:
+                saturation.rounding += layer.added_rounding(lambda w: n.target(args[0], w, None, *args[3:]))  # type: ignore[operator]
         return super().run_node(n)
 
 
@@ -185,7 +185,7 @@ class _Layer:
         self.rows = np.rint(rows.numpy() / self.steps[:, None]).astype(np.int32)
         self.orders = pairs(self.rows.shape[1] // self.taps, self.taps)
 
-    def add_to(self, seen: Saturation, image: Tensor, options: Sequence[Any]) -> None:
+    def add_to(self, saturation: Saturation, image: Tensor, options: Sequence[Any]) -> None:
         """Count the results that clamped pairs change on one image; of several orders the worst counts."""
         columns = self._columns(image, options)
         groups = len(columns)
@@ -194,9 +194,9 @@ class _Layer:
             part = slice(group * len(self.rows) // groups, (group + 1) * len(self.rows) // groups)
             found = [clamped_difference(codes, self.rows[part], order, real[part]) for order in self.orders]
             changed, error = max(found, key=lambda pair: pair[1])
-            seen.results += (part.stop - part.start) * codes.shape[1]
-            seen.clamped += changed
-            seen.error += error
+            saturation.results += (part.stop - part.start) * codes.shape[1]
+            saturation.clamped += changed
+            saturation.error += error
 
     def _columns(self, image: Tensor, options: Sequence[Any]) -> list[npt.NDArray[np.int32]]:
         """The operands of every result as uint8 codes, per group (operands, positions), in the order of ``pairs``."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import PlanError
-from ..graph.ops import INPUT, PASSING, WEIGHTED, OpKind, OpNode
+from ..graph.ops import INPUT, QUANTIZATION_AGNOSTIC, WEIGHTED, OpKind, OpNode
 from .plan import Plan, Point, PointKind, Role, Site, ties
 from .qparams import UNIT_QPARAMS, QuantSpec
 
@@ -233,9 +233,9 @@ def complete(graph: Graph, *, repeat: bool = False) -> Placement:
     sites = []
     for op in graph.body():
         readers = [graph.ops[u] for u in graph.users[op.name]]
-        if op.kind in PASSING:
+        if op.kind in QUANTIZATION_AGNOSTIC:
             # in a chain of moves only the last result is read by an operation that looks for a pair
-            last = op.shape is not None and not all(r.kind in PASSING and not r.tail for r in readers)
+            last = op.shape is not None and not all(r.kind in QUANTIZATION_AGNOSTIC and not r.tail for r in readers)
             if repeat and last:
                 sites.append((Site(op.name), "moves values only: keeps their range"))
             continue

@@ -18,13 +18,13 @@ class Part:
         name: Of the pruning group, layer or point.
         ratio: Share of the group that goes; None for quantization.
         asked: Requested ratios that come to this.
-        left: Units of the group that stay.
+        kept: Units of the group that stay.
     """
 
     name: str
     ratio: float | None = None
     asked: tuple[float, ...] = ()
-    left: int = 0
+    kept: int = 0
 
     @property
     def label(self) -> str:

@@ -92,16 +92,16 @@ class PruneSubject:
     def dropped(self, part: Part) -> frozenset[int]:
         """Labels of the channels that go."""
         group = self._groups[part.name]
-        gone = group.count - part.left
+        pruned = group.count - part.kept
         return frozenset(
             atom.labels[i]
             for atom, order in zip(group.atoms, self._order[part.name], strict=True)
-            for i in order[: gone * atom.step]
+            for i in order[: pruned * atom.step]
         )
 
     def _way(self, name: str) -> str:
         """Closing where that is exact; the sharpest cut of a group holds the channels of all the others."""
-        sharpest = min((p for p in self.parts if p.name == name), key=lambda p: p.left)
+        sharpest = min((p for p in self.parts if p.name == name), key=lambda p: p.kept)
         dropped = self.dropped(sharpest)
         with closed(self._module, self._network, dropped):
             return MASK if exact(self._module, self._network, dropped, self._images.batches[0][:1]) else CUT

@@ -10,7 +10,7 @@ import torch
 
 from ..evaluation.torch_runner import TorchRunner
 from ..quantization.artifact import Artifact
-from ..quantization.bias_overflow import with_bias_room
+from ..quantization.bias_overflow import without_bias_overflow
 from ..quantization.calibrate import observe, solve_plan
 from ..quantization.float_layers import layer_of
 from ..quantization.plan import Plan, Point, PointKind
@@ -82,4 +82,4 @@ def calibrated(artifact: Artifact, scheme: Scheme, images: Iterable[np.ndarray],
 
     graph = artifact.graph
     plan = derive(graph, scheme).with_specs(spec)
-    return with_bias_room(graph, solve_plan(graph, plan, observe(graph, [plan], images)))
+    return without_bias_overflow(graph, solve_plan(graph, plan, observe(graph, [plan], images)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ..errors import ArtifactError, PlanError, TargetError
-from ..graph.ops import PASSING, WEIGHTED, OpKind
+from ..graph.ops import QUANTIZATION_AGNOSTIC, WEIGHTED, OpKind
 from ..io import atomic_path
 from ..quantization.plan import Plan
 from ..quantization.qparams import QParams, QuantSpec
@@ -55,9 +55,9 @@ def place(graph: Graph) -> Placement:
 
 def _wanted(graph: Graph, reader: OpNode, tensor: str) -> str:
     op = graph.ops[tensor]
-    if op.kind in PASSING or op.kind is OpKind.CONCAT:
+    if op.kind in QUANTIZATION_AGNOSTIC or op.kind is OpKind.CONCAT:
         return ""  # already on the grid of what they move
-    if reader.kind in PASSING:
+    if reader.kind in QUANTIZATION_AGNOSTIC:
         onward = (_wanted(graph, r, tensor) for r in _readers(graph, reader))
         return next((why for why in onward if why), "")
     return f"operand of an integer {reader.kind.value}" if reader.kind in _INTEGER else ""

@@ -119,7 +119,7 @@ def test_a_failing_source_ends_the_run_after_what_was_read(make: Maker) -> None:
 
 
 def test_a_stalled_source_is_noticed(make: Maker) -> None:
-    source = StuckSource(pictures([3, 4]), patience=0.3)
+    source = StuckSource(pictures([3, 4]), stall_timeout=0.3)
     outcome = make(source, lambda r: None).run()
     assert outcome.ending is Ending.LOST and "stalled: no frame for 0." in outcome.error
     assert source.closed
@@ -252,7 +252,7 @@ def test_an_error_of_the_network_on_the_way_ends_every_worker(make: Maker) -> No
 
 def test_a_live_source_ends_at_its_limit(make: Maker) -> None:
     results: list[FrameResult] = []
-    source = StuckSource(pictures([1 + i for i in range(6)]), patience=30)
+    source = StuckSource(pictures([1 + i for i in range(6)]), stall_timeout=30)
     source._pause = 0.01
     outcome = make(source, results.append, limit=3).run()
     assert (outcome.ending, outcome.frames, len(results)) == (Ending.LIMIT, 3, 3) and source.closed
@@ -270,5 +270,5 @@ def test_the_age_of_a_live_frame_includes_the_wait_for_its_turn() -> None:
 
 def test_a_slow_consumer_is_no_stalled_source(make: Maker) -> None:
     source = ListSource(pictures([3] * 12))
-    source.patience = 0.05
+    source.stall_timeout = 0.05
     assert make(source, lambda r: time.sleep(0.1)).run().ending is Ending.END

@@ -95,7 +95,7 @@ def test_ctrl_c_finishes_the_outputs(tmp_path: Path, number: int, workers: int) 
 
 
 def test_a_stalled_source_keeps_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, StuckSource([grey_picture(9)] * 5, patience=0.3))
+    use(monkeypatch, StuckSource([grey_picture(9)] * 5, stall_timeout=0.3))
     summary = predict(grey_detector(), parsed(source="x", output=f"{tmp_path}/a.jsonl"))
     assert summary.outcome.ending is Ending.LOST and "stalled" in summary.outcome.error
     assert len(lines(tmp_path / "a.jsonl")) == summary.outcome.frames

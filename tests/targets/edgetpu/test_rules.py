@@ -11,7 +11,7 @@ pytest.importorskip("ai_edge_litert", reason="the litert extra is not installed"
 from edgetpu_graphs import Op, T, single
 
 from yoloquant.targets.edgetpu.report import Status
-from yoloquant.targets.edgetpu.rules import _RULES, judge, refused
+from yoloquant.targets.edgetpu.rules import _RULES, check_operator, refused
 from yoloquant.targets.litert.flatbuffer import Flatbuffer
 
 MAP = T((1, 8, 8, 4))
@@ -124,7 +124,7 @@ UNDECIDED = {
 @pytest.mark.parametrize("name", MAPPED)
 def test_mapped(name: str) -> None:
     file = MAPPED[name]
-    found = judge(file, file.ops[0])
+    found = check_operator(file, file.ops[0])
     assert (found.status, found.reason) == (Status.MAPPED, "")
     assert not refused(file)
 
@@ -132,14 +132,14 @@ def test_mapped(name: str) -> None:
 @pytest.mark.parametrize("name", REFUSED)
 def test_on_the_host(name: str) -> None:
     file, reason = REFUSED[name]
-    found = judge(file, file.ops[0])
+    found = check_operator(file, file.ops[0])
     assert found.status is Status.FALLBACK and reason in found.reason
 
 
 @pytest.mark.parametrize("name", UNDECIDED)
 def test_undecided(name: str) -> None:
     file, reason = UNDECIDED[name]
-    found = judge(file, file.ops[0])
+    found = check_operator(file, file.ops[0])
     assert found.status is Status.UNKNOWN and reason in found.reason
 
 

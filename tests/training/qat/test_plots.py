@@ -37,7 +37,7 @@ from yoloquant.training.qat.plot_data import (
     score_curves,
     trajectories,
     weight_changes,
-    worst,
+    worst_points,
 )
 
 NAMES = {"qat_scores.png", "qat_ranges.png", "qat_sqnr.png", "qat_weights.png", "qat_sqnr.json"}
@@ -149,7 +149,7 @@ def test_movers_of_both_directions_are_named() -> None:
 
 def test_the_worst_points_by_either_end() -> None:
     noise = {"a": (30.0, 10.0), "b": (20.0, 25.0), "c": (40.0, 41.0), "d": (15.0, 35.0)}
-    assert worst(noise, 3) == [("d", 15.0, 35.0), ("b", 20.0, 25.0), ("a", 30.0, 10.0)]
+    assert worst_points(noise, 3) == [("d", 15.0, 35.0), ("b", 20.0, 25.0), ("a", 30.0, 10.0)]
 
 
 def test_an_unchanged_model_has_the_same_noise_at_both_ends(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ PARTS = (CompareCall, VerdictCode, ReleaseOptions)
 def run(call: Call) -> int:
     """Compare, judge, and print a table for every pair; the exit code is the worst one's."""
     from ... import api
-    from ...evaluation.gate import exit_code_of, worst
+    from ...evaluation.gate import exit_code_of, overall_verdict
 
     own = call[CompareCall]
     folder = Path(own.output or "compare")
@@ -34,4 +34,4 @@ def run(call: Call) -> int:
         found = api.compare(options=replace(call[ReleaseOptions], report=folder), progress=progress)
     for each in found:
         print_validation(each.result, each.folder or folder)
-    return exit_code_of(worst(each.result.verdict for each in found), call[VerdictCode].inconclusive)
+    return exit_code_of(overall_verdict(each.result.verdict for each in found), call[VerdictCode].inconclusive)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...graph.ops import PASSING, OpKind, OpNode
+from ...graph.ops import QUANTIZATION_AGNOSTIC, OpKind, OpNode
 
 if TYPE_CHECKING:
     from ...graph.trace import Graph
@@ -96,4 +96,4 @@ def _layer(op: OpNode) -> str:
 
 
 def _passes(op: OpNode) -> bool:
-    return not op.tail and (op.kind in PASSING or op.kind is OpKind.CONCAT)
+    return not op.tail and (op.kind in QUANTIZATION_AGNOSTIC or op.kind is OpKind.CONCAT)

@@ -82,11 +82,11 @@ class Worker:
         """
         return self._ask(runs, TURN_S)  # type: ignore[no-any-return]
 
-    def _ask(self, count: int, patience: float) -> Any:
+    def _ask(self, count: int, timeout: float) -> Any:
         try:
             self._connection.send(count)
-            if not self._connection.poll(patience):
-                raise TargetError(f"no answer for {patience:.0f} s; the runtime hangs")
+            if not self._connection.poll(timeout):
+                raise TargetError(f"no answer for {timeout:.0f} s; the runtime hangs")
             good, answer = self._connection.recv()
         except (EOFError, OSError) as exc:
             self._process.join(END_S)

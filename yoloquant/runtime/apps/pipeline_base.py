@@ -218,7 +218,7 @@ class PipelineBase(ABC):
 
     def _stalled(self) -> bool:
         silent = time.perf_counter() - self._asked
-        if silent <= self._source.patience:
+        if silent <= self._source.stall_timeout:
             return False
         self._lost = SourceError(
             f"source '{self._source.name}' stalled: no frame for {silent:.1f} s; check it, or wait longer with timeout="

@@ -20,7 +20,7 @@ from ..io.draw import Painter
 from ..io.open_source import open_source
 from ..io.sources import Source, SourceOptions
 from ..io.window import Window, has_display
-from ..io.writers import VIDEO_SUFFIXES, ImageFolder, JsonLines, SaidLines, Sink, VideoFile
+from ..io.writers import VIDEO_SUFFIXES, ImageFolder, JsonLines, SaidLines, VideoFile, Writer
 from ..tasks import TaskSpec
 from .keys import PREDICT as KEYS
 from .predict_summary import STANDARD_OUTPUT, Consumer, Summary, report, summarize
@@ -127,17 +127,17 @@ def predict(
     for text in outputs:
         _check_kind(text)
     source = open_source(options.source, options.reading)
-    sinks: list[Sink] = []
+    writers: list[Writer] = []
     try:
         for text in outputs:
-            sinks.append(_sink(text, source, (names, task), say or logger.info))
+            writers.append(_writer(text, source, (names, task), say or logger.info))
     except BaseException:
         source.close()
-        _close(sinks, failing=True)
+        _close(writers, failing=True)
         raise
     screen = Window(f"yoloquant {source.name}", _STILL_MS if source.still else 1) if window else None
-    painter = Painter(names, options.line) if screen or any(s.pictures for s in sinks) else None
-    consumer = Consumer(sinks, painter, options.overlay, task)
+    painter = Painter(names, options.line) if screen or any(s.pictures for s in writers) else None
+    consumer = Consumer(writers, painter, options.overlay, task)
     pipeline = pipeline_of(source, detectors, consumer, show=screen.show if screen else None, limit=options.limit)
     failing = True
     try:
@@ -147,7 +147,7 @@ def predict(
     finally:
         if screen:
             screen.close()
-        _close(sinks, failing=failing)
+        _close(writers, failing=failing)
     return summarize(outcome, consumer, names, source, outputs)
 
 
@@ -178,7 +178,7 @@ def _wants_window(options: PredictOptions) -> bool:
     return options.show
 
 
-def _sink(text: str, source: Source, shown: tuple[Sequence[str], TaskSpec], say: Callable[[str], None]) -> Sink:
+def _writer(text: str, source: Source, shown: tuple[Sequence[str], TaskSpec], say: Callable[[str], None]) -> Writer:
     path = Path(text).expanduser()
     if text == STANDARD_OUTPUT:
         return SaidLines(say, *shown)
@@ -210,12 +210,12 @@ def _check_apart(output: Path, source: Path, text: str) -> None:
         raise UsageError(f"output '{text}' would replace the source; choose another place")
 
 
-def _close(sinks: Sequence[Sink], *, failing: bool) -> None:
+def _close(writers: Sequence[Writer], *, failing: bool) -> None:
     """Close every output; the first error is raised, unless there is one already, and further ones are logged."""
     first: OutputError | None = None
-    for sink in sinks:
+    for writer in writers:
         try:
-            sink.close()
+            writer.close()
         except OutputError as exc:
             if failing or first is not None:
                 logger.warning("%s", exc)

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import SourceError
 from ..io.draw import Painter, Rate
 from ..io.sources import ImageSource, LiveSource, Source
-from ..io.writers import Sink
+from ..io.writers import Writer
 from ..tasks import TaskSpec
 from .pipeline import Ending, FrameResult, RunOutcome, Times
 
@@ -95,9 +95,9 @@ class Summary:
 class Consumer:
     """Draws, writes and counts; called by the pipeline's last thread."""
 
-    def __init__(self, sinks: Sequence[Sink], painter: Painter | None, overlay: bool, task: TaskSpec) -> None:
+    def __init__(self, writers: Sequence[Writer], painter: Painter | None, overlay: bool, task: TaskSpec) -> None:
         self._task = task
-        self._sinks, self._painter, self._overlay, self._rate = sinks, painter, overlay, Rate()
+        self._writers, self._painter, self._overlay, self._rate = writers, painter, overlay, Rate()
         self.found: Counter[int] = Counter()
         self.ages: deque[float] = deque(maxlen=REMEMBERED)
         self.steps: deque[Times] = deque(maxlen=REMEMBERED)
@@ -114,8 +114,8 @@ class Consumer:
         self.found.update(self._task.counted(result.detections).tolist())
         self.ages.append(result.age)
         self.steps.append(times)
-        for sink in self._sinks:
-            sink.write(result)
+        for writer in self._writers:
+            writer.write(result)
 
 
 def summarize(

@@ -12,7 +12,7 @@ from typing import IO, Any
 from ..apps.pipeline import FrameResult
 from ..errors import OutputError, UsageError
 from ..tasks import TaskSpec
-from .writers import Sink
+from .writers import Writer
 
 FURTHER: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "masks": ("segmentation", lambda mask: mask),
@@ -23,7 +23,7 @@ FURTHER: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
 """What a task's record holds besides boxes, under COCO's name and in its form (as Ultralytics' ``save_json``)."""
 
 
-class CocoResults(Sink):
+class CocoResults(Writer):
     """A JSON list of results. It gets its name when it is finished, so that nobody scores half of it.
 
     A result's ``image_id`` is the image's name without its suffix, a number where it is one, and ``category_id`` counts

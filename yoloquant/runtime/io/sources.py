@@ -69,14 +69,14 @@ class Source(ABC):
         name: What people call it.
         live: Whether frames are lost if nobody reads them in time.
         fps: Frames per second; None if it does not tell.
-        patience: Seconds without a frame after which it counts as stalled.
+        stall_timeout: Seconds without a frame after which it counts as stalled.
         still: Whether its frames are unrelated images.
     """
 
     name: str = ""
     live: bool = False
     fps: float | None = None
-    patience: float = 10.0
+    stall_timeout: float = 10.0
     still: bool = False
 
     @abstractmethod
@@ -106,7 +106,7 @@ class ImageSource(Source):
 
     def __init__(self, paths: Sequence[Path], timeout: float = 10.0) -> None:
         self.name = str(paths[0]) if len(paths) == 1 else str(paths[0].parent)
-        self.patience = timeout
+        self.stall_timeout = timeout
         self.unreadable: list[str] = []
         self._paths, self._next, self._given = list(paths), 0, 0
 
@@ -146,7 +146,7 @@ class VideoSource(Source):
     """
 
     def __init__(self, name: str, capture: Any, timeout: float = 10.0) -> None:
-        self.name, self.patience, self._capture = name, timeout, capture
+        self.name, self.stall_timeout, self._capture = name, timeout, capture
         self.fps = _rate(capture)
         count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self._promised = int(count) if Path(name).suffix.lower() in _COUNTED and 0 < count < 1e9 else 0
@@ -202,7 +202,7 @@ class LiveSource(Source):
         self._opener, self._options = opener, options
         self._cancelled = threading.Event()
         pauses = sum(_pause(attempt) for attempt in range(options.reconnect))
-        self.patience = options.timeout * (1 + 2 * options.reconnect) + pauses + _GRACE_S
+        self.stall_timeout = options.timeout * (1 + 2 * options.reconnect) + pauses + _GRACE_S
         self._capture = opener()
         self.fps = _rate(self._capture)
         self._start, self._index = time.perf_counter(), 0

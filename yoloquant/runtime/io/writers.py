@@ -29,7 +29,7 @@ _CHECK_EVERY = 8
 _NO_FPS = 30.0
 
 
-class Sink(ABC):
+class Writer(ABC):
     """Takes results, in order.
 
     Attributes:
@@ -79,7 +79,7 @@ def record(result: FrameResult, names: Sequence[str], task: TaskSpec) -> dict[st
     return data
 
 
-class SaidLines(Sink):
+class SaidLines(Writer):
     """JSON lines handed to a function, for instance one that prints them."""
 
     def __init__(self, say: Callable[[str], None], names: Sequence[str], task: TaskSpec) -> None:
@@ -90,7 +90,7 @@ class SaidLines(Sink):
         self._say(json.dumps(record(result, self._names, self._task), ensure_ascii=False))
 
 
-class JsonLines(Sink):
+class JsonLines(Writer):
     """A file with one JSON object per line. It can be followed while it grows, and only ever holds whole lines.
 
     Args:
@@ -138,7 +138,7 @@ class JsonLines(Sink):
         self._stream.close()
 
 
-class ImageFolder(Sink):
+class ImageFolder(Writer):
     """One picture per frame, named like the image that it came from.
 
     Args:
@@ -179,7 +179,7 @@ class ImageFolder(Sink):
             raise OutputError(f"'{path}' cannot be written ({exc.strerror or exc})") from exc
 
 
-class VideoFile(Sink):
+class VideoFile(Writer):
     """A video. It gets its name when it is finished and proven readable.
 
     Args:

@@ -274,9 +274,9 @@ class TaskSpec(ABC):
 
     def reference(self, found: Detections, conf: float, where: Letterbox) -> Truth:
         """A model's results above a confidence as ground truth for another one."""
-        sure = found.above(conf)
-        sizes = size_index(sure.xyxy, where.area_scale)
-        return Truth(sure.xyxy, sure.class_id, sizes, self.reference_parts(sure, where))
+        confident = found.above(conf)
+        sizes = size_index(confident.xyxy, where.area_scale)
+        return Truth(confident.xyxy, confident.class_id, sizes, self.reference_parts(confident, where))
 
     def reference_parts(self, found: Detections, where: Letterbox) -> Mapping[str, np.ndarray]:
         """What another model's results are compared with besides boxes."""

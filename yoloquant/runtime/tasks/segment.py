@@ -147,8 +147,8 @@ class Segment(AnchorTask):
 
     def compact(self, found: Detections, conf: float) -> Detections:
         """Outlines of the confident results instead of masks."""
-        sure = found.confidence > conf
-        outlines = [_outlines(found, i) if sure[i] else [] for i in range(len(found))]
+        confident = found.confidence > conf
+        outlines = [_outlines(found, i) if confident[i] else [] for i in range(len(found))]
         return found.with_parts(outlines=_objects(outlines))
 
     # -- for people

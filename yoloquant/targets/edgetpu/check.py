@@ -13,7 +13,7 @@ from pathlib import Path
 from ..litert.flatbuffer import Flatbuffer, OpInfo
 from .cost import macs, memory
 from .report import EdgeTPUReport, OperatorFinding, OperatorVerdict, Place, Status
-from .rules import judge, refused
+from .rules import check_operator, refused
 
 BEHIND = "behind the end of the partition"
 
@@ -30,7 +30,7 @@ def check(source: bytes | Path | Flatbuffer) -> EdgeTPUReport:
     if isinstance(source, bytes):
         source = Flatbuffer(source)
     file = source if isinstance(source, Flatbuffer) else Flatbuffer.read(source)
-    findings = [judge(file, op) for op in file.ops]
+    findings = [check_operator(file, op) for op in file.ops]
     places = _places(file, findings)
     operators = tuple(_verdict(file, op, findings[op.index], places[op.index]) for op in file.ops)
     rejected = refused(file)

@@ -28,7 +28,7 @@ EIGHT_BIT = frozenset({"INT8", "UINT8"})
 SOFTMAX_ELEMENTS = 16_000
 
 
-def judge(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
+def check_operator(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """What the documentation says about an operator by itself."""
     rule = _RULES.get(op.kind)
     if rule is None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ...errors import TargetError
-from ...graph.trace import PASSING, Graph
+from ...graph.trace import QUANTIZATION_AGNOSTIC, Graph
 from ...quantization.insert import copy_module, insert
 from ...quantization.plan import Plan
 from ...runtime.tasks import spec_of
@@ -99,7 +99,7 @@ def carry(module: fx.GraphModule, graph: Graph, plan: Plan) -> None:
     points = {site.tensor: point for point in plan.activations for site in point.sites}
     for op in graph.body():
         point = points.get(graph.root(op.name))
-        if op.kind not in PASSING or op.shape is None or op.name in points or point is None:
+        if op.kind not in QUANTIZATION_AGNOSTIC or op.shape is None or op.name in points or point is None:
             continue
         source = nodes[graph.fx_name(op.name)]
         if source.all_input_nodes[0].target not in DEQUANTIZE:

@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor, fx
 
 from ...errors import TargetError
-from ...graph.trace import PASSING, WEIGHTED, Graph, OpKind, OpNode
+from ...graph.trace import QUANTIZATION_AGNOSTIC, WEIGHTED, Graph, OpKind, OpNode
 from .flatbuffer import Flatbuffer, OpInfo
 from .qdq import DEQUANTIZE, QUANTIZE
 
@@ -105,7 +105,7 @@ def locate(body: fx.GraphModule, graph: Graph, file: Flatbuffer) -> Located:
                 roots[node] = roots[node.all_input_nodes[0]]
         elif op.kind is OpKind.INPUT:
             roots[node] = found.activations[op.name] = index.input
-        elif op.kind in PASSING:
+        elif op.kind in QUANTIZATION_AGNOSTIC:
             roots[node] = roots[node.all_input_nodes[0]]
         else:
             _match(node, op, index, roots, found, body)

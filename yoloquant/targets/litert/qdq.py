@@ -10,7 +10,7 @@ import torch.ao.quantization.fx._decomposed  # registers torch.ops.quantized_dec
 from torch import fx
 
 from ...errors import TargetError
-from ...graph.trace import PASSING, Graph
+from ...graph.trace import QUANTIZATION_AGNOSTIC, Graph
 from ...quantization.plan import Plan, Point, PointKind
 from ...quantization.qparams import fake_quantize
 
@@ -74,7 +74,7 @@ def carry(module: fx.GraphModule, graph: Graph, plan: Plan) -> int:
     points = {site.tensor: point for point in plan.activations for site in point.sites}
     added = 0
     for op in graph.body():
-        if op.kind not in PASSING or op.shape is None or op.name in points:
+        if op.kind not in QUANTIZATION_AGNOSTIC or op.shape is None or op.name in points:
             continue
         point = points.get(graph.root(op.name))
         if point is None:

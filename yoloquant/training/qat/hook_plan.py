@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ...errors import PlanError
-from ...graph.ops import PASSING, OpKind
+from ...graph.ops import QUANTIZATION_AGNOSTIC, OpKind
 from ...graph.trace import Graph
 from ...quantization.plan import Plan
 from ...quantization.scheme import weight_point_name
@@ -95,11 +95,11 @@ def _places(graph: Graph, covered: set[tuple[str, str]]) -> tuple[dict[str, str]
     """
     wanted: dict[str, list[tuple[str, int, bool]]] = {}
     for op in graph.ops.values():
-        if op.kind in PASSING and not op.tail:
+        if op.kind in QUANTIZATION_AGNOSTIC and not op.tail:
             continue
         for index, source in enumerate(op.inputs):
             root, found, reader = source, (source, op.name) in covered, source
-            while graph.ops[reader].kind in PASSING and not graph.ops[reader].tail:
+            while graph.ops[reader].kind in QUANTIZATION_AGNOSTIC and not graph.ops[reader].tail:
                 before = graph.ops[reader].inputs[0]
                 found = found or (before, reader) in covered
                 root = reader = before

@@ -173,7 +173,7 @@ def _both(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, 
     return {name: (value, after[name]) for name, value in before.items() if name in after}
 
 
-def worst(noise: Mapping[str, tuple[float, float]], count: int) -> list[tuple[str, float, float]]:
+def worst_points(noise: Mapping[str, tuple[float, float]], count: int) -> list[tuple[str, float, float]]:
     """The points with the lowest SQNR at either end: name, before and after; the lowest before first."""
     chosen = sorted(noise.items(), key=lambda item: min(item[1]))[:count]
     return [(name, *values) for name, values in sorted(chosen, key=lambda item: item[1][0])]

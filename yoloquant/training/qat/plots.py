@@ -28,7 +28,7 @@ from .plot_data import (
     score_curves,
     trajectories,
     weight_changes,
-    worst,
+    worst_points,
 )
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def draw_noise(noise: Noise) -> Figure:
         ("weight", noise.weights, "noise: rounding and clipping of the weight, BatchNorm folded in"),
         ("activation", noise.activations, f"noise: distance from the float start on {noise.images} held-back images"),
     ]
-    rows = [worst(values, _ROWS) for _, values, _ in parts]
+    rows = [worst_points(values, _ROWS) for _, values, _ in parts]
     figure = _figure(13.0, 1.6 + 0.2 * max(5, *map(len, rows)))
     for axes, (what, values, noise_is), chosen in zip(figure.subplots(1, 2), parts, rows, strict=True):
         for y, (_, before, after) in enumerate(chosen):

@@ -129,8 +129,8 @@ def agreement(found: Sequence[Detections], reference: Sequence[Detections], task
         truths.append(task.kept(truth))
         partner = next(iter(matched.values())).partner
         pairs = partner >= 0
-        sure = theirs.confidence[: len(truth.classes)]  # the truth are the first ones
-        changes.append(mine.confidence[pairs] - sure[partner[pairs]])
+        confidence = theirs.confidence[: len(truth.classes)]  # the truth are the first ones
+        changes.append(mine.confidence[pairs] - confidence[partner[pairs]])
     every = np.concatenate(changes)
     shift = float(every.mean(dtype=np.float64)) if len(every) else 0.0
     if not any(len(truth.classes) for truth in truths):
