@@ -86,10 +86,10 @@ def plan_for(found: Case, choice: Choice = Choice()) -> PrunePlan:
     order, ranked = units(found.groups, channel_scores(found.module, found.groups, choice.criterion))
     ladder = Ladder(found.groups, ranked, Limits(choice.round_to, choice.max_ratio), choice.scope)
     try:
-        left = solve(ladder, measure_of(found.costs, choice.measure), choice.share, choice.measure.value)
+        kept = solve(ladder, measure_of(found.costs, choice.measure), choice.share, choice.measure.value)
     except PruneError:
-        left = ladder.left(len(ladder) - 1)
-    return plan_with(found, left, order)
+        kept = ladder.kept(len(ladder) - 1)
+    return plan_with(found, kept, order)
 
 
 def orders(plan: PrunePlan) -> dict[str, tuple[tuple[int, ...], ...]]:
