@@ -313,13 +313,13 @@ def compare(
 
     named = {key: value for key, value in (("old", old), ("new", new)) if value is not None}
     options = gather(ReleaseOptions, options, {**named, **keywords}, "compare", ("old", "new", "options", "progress"))
-    found = []
+    comparisons = []
     with report_or_error(options.report) if options.report is not None else nullcontext(None):
         for each in compare_releases(options, progress=progress):
             if each.folder is not None:
                 written(each.result, each.folder)
-            found.append(each)
-    return tuple(found)
+            comparisons.append(each)
+    return tuple(comparisons)
 
 
 def write_report(result: ValidationResult, folder: PathLike) -> ReportPaths:

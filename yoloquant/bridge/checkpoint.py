@@ -60,8 +60,8 @@ def load_model(model: Any, *, allow_unsafe: bool = False) -> HostModel:
     source = str(getattr(model, "ckpt_path", "") or getattr(module, "pt_path", "") or "live model")
     module, native = _without_quantizers(copy.deepcopy(module))
     args = getattr(module, "args", None)
-    given = args if isinstance(args, dict) else vars(args) if hasattr(args, "__dict__") else {}
-    trained = {k: given[k] for k in CLASS_ARGUMENTS if given.get(k)}
+    arguments = args if isinstance(args, dict) else vars(args) if hasattr(args, "__dict__") else {}
+    trained = {k: arguments[k] for k in CLASS_ARGUMENTS if arguments.get(k)}
     return replace(_describe(module, source=source, sha256=weights_sha256(module)), native=native, trained=trained)
 
 

@@ -66,13 +66,13 @@ def inspect_file(path: Path) -> CheckpointFile:
     if not head:
         raise ModelError(f"'{path}' is empty; copy the checkpoint again")
     if zipfile.is_zipfile(path):
-        found = CheckpointFile(_names_in_archive(path))
+        file = CheckpointFile(_names_in_archive(path))
     elif head[:2] == b"\x80\x02":
-        found = CheckpointFile(_names_in_legacy(path), legacy=True)
+        file = CheckpointFile(_names_in_legacy(path), legacy=True)
     else:
         raise ModelError(f"'{path}' is no PyTorch checkpoint: {_what(head)}; allowed is a .pt that Ultralytics wrote")
-    refuse_other_projects(found.names, str(path))
-    return found
+    refuse_other_projects(file.names, str(path))
+    return file
 
 
 def _what(head: bytes) -> str:
@@ -119,21 +119,21 @@ def _names_in_legacy(path: Path) -> frozenset[str]:
 
 def _names(stream: bytes | IO[bytes], pickles: int) -> set[str]:
     """Names in so many pickles that follow each other; strings are remembered as protocol 4 needs it."""
-    found: set[str] = set()
+    names: set[str] = set()
     strings: list[str] = []
     for index in range(pickles):
         for opcode, argument, _ in pickletools.genops(stream):
             if opcode.name in {"GLOBAL", "INST"}:
-                found.add(str(argument).replace(" ", "."))
+                names.add(str(argument).replace(" ", "."))
             elif opcode.name == "STACK_GLOBAL" and len(strings) >= 2:
-                found.add(".".join(strings[-2:]))
+                names.add(".".join(strings[-2:]))
             elif isinstance(argument, str) and "UNICODE" in opcode.name:
                 strings = [*strings[-3:], argument]
-            if len(found) > _MOST_NAMES:
+            if len(names) > _MOST_NAMES:
                 raise ValueError("it names too many classes")
         if isinstance(stream, bytes) and index + 1 < pickles:
             break
-    return found
+    return names
 
 
 def refuse_other_projects(names: frozenset[str], source: str) -> None:

@@ -101,14 +101,14 @@ def describe_foreign(path: Path) -> ForeignArtifact:
 def _metadata(path: Path) -> dict[str, Any]:
     read = attribute("ultralytics.nn.backends.base:BaseBackend").read_metadata
     data = read(path)
-    found = dict(data) if isinstance(data, dict) else {}
+    metadata = dict(data) if isinstance(data, dict) else {}
     for key in _LITERALS:
-        if isinstance(found.get(key), str):
+        if isinstance(metadata.get(key), str):
             try:
-                found[key] = ast.literal_eval(found[key])
+                metadata[key] = ast.literal_eval(metadata[key])
             except (ValueError, SyntaxError, RecursionError, MemoryError):
-                found.pop(key)
-    return found
+                metadata.pop(key)
+    return metadata
 
 
 def _precision(data: Mapping[str, Any], args: Mapping[str, Any]) -> str:

@@ -205,11 +205,11 @@ def _layer(name: str) -> Any:
         places += ["ultralytics.nn.modules", *(f"ultralytics.nn.modules.{part}" for part in _LAYER_FILES)]
     for place in places:
         try:
-            found = getattr(importlib.import_module(place), attribute, None)
+            layer = getattr(importlib.import_module(place), attribute, None)
         except ImportError:
             continue
-        if isinstance(found, type) and issubclass(found, nn.Module):
-            return found
+        if isinstance(layer, type) and issubclass(layer, nn.Module):
+            return layer
     return None
 
 
@@ -219,13 +219,13 @@ def _transforms() -> dict[str, type]:
 
     None of them does more than remember its options when it is filled.
     """
-    found = {}
+    transforms = {}
     for place, current in _TRANSFORM_FILES.items():
         module = importlib.import_module(current)
         for name in _TRANSFORMS:
             if isinstance(kind := getattr(module, name, None), type):
-                found[f"{place}.{name}"] = kind
-    return found
+                transforms[f"{place}.{name}"] = kind
+    return transforms
 
 
 def _value(name: str) -> Any:
@@ -262,7 +262,7 @@ def _functions() -> dict[str, Callable[..., Any]]:
 
     scalar = np.float64(0).__reduce__()[0]
     array = np.zeros(1).__reduce__()[0]
-    found: dict[str, Any] = {
+    functions: dict[str, Any] = {
         "collections.OrderedDict": collections.OrderedDict,
         "collections.Counter": collections.Counter,
         "collections.defaultdict": _default_dict,
@@ -284,13 +284,13 @@ def _functions() -> dict[str, Callable[..., Any]]:
                                                       rebuild._rebuild_tensor_v3, rebuild._rebuild_parameter)},
     }  # fmt: skip
     for core in ("numpy.core", "numpy._core"):
-        found[f"{core}.multiarray.scalar"] = scalar
-        found[f"{core}.multiarray._reconstruct"] = array
+        functions[f"{core}.multiarray.scalar"] = scalar
+        functions[f"{core}.multiarray._reconstruct"] = array
     for module in ("pathlib", "pathlib._local"):
-        found |= {
+        functions |= {
             f"{module}.{kind}": _path for kind in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
         }
-    return found
+    return functions
 
 
 def _path(*parts: str) -> str:

@@ -36,18 +36,18 @@ class BundleDevice:
     @property
     def backend(self) -> str:
         """The backend's name in the device runtime."""
-        found = self.target.device_backend()
-        return found if isinstance(found, str) else found.name
+        backend = self.target.device_backend()
+        return backend if isinstance(backend, str) else backend.name
 
 
 def all_devices() -> dict[str, BundleDevice]:
     """Every device of every target, by name; of a device that several targets serve, the first target's."""
-    found: dict[str, BundleDevice] = {}
+    devices: dict[str, BundleDevice] = {}
     for name in targets.names():
         target = targets.get(name)
         for device in target.devices:
-            found.setdefault(device.name, BundleDevice(device, target))
-    return found
+            devices.setdefault(device.name, BundleDevice(device, target))
+    return devices
 
 
 def resolve(names: str | Iterable[str]) -> tuple[BundleDevice, ...]:
@@ -59,14 +59,14 @@ def resolve(names: str | Iterable[str]) -> tuple[BundleDevice, ...]:
     Raises:
         UsageError: A name is unknown, or none is given.
     """
-    wanted = [n.strip().lower() for n in (names.split(",") if isinstance(names, str) else names) if n.strip()]
-    if not wanted:
+    requested = [n.strip().lower() for n in (names.split(",") if isinstance(names, str) else names) if n.strip()]
+    if not requested:
         raise UsageError(f"name at least one device: {', '.join(all_devices())}, or all")
-    found: dict[str, BundleDevice] = {}
-    for name in wanted:
+    chosen: dict[str, BundleDevice] = {}
+    for name in requested:
         for device in _installed() if name == "all" else (device_named(name),):
-            found.setdefault(device.name, device)
-    return tuple(found.values())
+            chosen.setdefault(device.name, device)
+    return tuple(chosen.values())
 
 
 def _installed() -> tuple[BundleDevice, ...]:

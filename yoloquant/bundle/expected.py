@@ -126,9 +126,9 @@ def kernel_noise(
     with Detector(device.target.open(exported, choice), SELECTION) as other:
         backend = other.backend
         for _, image, outcome in chosen:
-            wanted = [np.array(o) for o in backend.decode(outcome.outputs)]  # copies: decoding may reuse memory
+            expected = [np.array(o) for o in backend.decode(outcome.outputs)]  # copies: decoding may reuse memory
             got = backend.decode(run(other, image).outputs)
-            parts = (other.task.output_parts(tuple(o), backend.layout, other.info) for o in (wanted, got))
+            parts = (other.task.output_parts(tuple(o), backend.layout, other.info) for o in (expected, got))
             errors.append(output_errors(*parts))
     return pooled(errors)
 
@@ -249,8 +249,8 @@ def _measured(detector: Detector, options: BundleOptions) -> ExportAccuracy | No
         if data is None or not data.labels:
             logger.warning("'%s' has no labels, so no accuracy goes into the bundle", options.data)
             return None
-        found = measure(detector, source, limit=options.limit)
-    return ExportAccuracy(found.metrics, found.images, data.labels, data.sha256)
+        accuracy = measure(detector, source, limit=options.limit)
+    return ExportAccuracy(accuracy.metrics, accuracy.images, data.labels, data.sha256)
 
 
 def _listed(data: Path, scratch: Path) -> Path:

@@ -69,10 +69,10 @@ def verify_on(
         UsageError: A processor is unknown.
         BundleError: A file of the bundle is missing or changed.
     """
-    wanted = parse(processors)
+    processor_names = parse(processors)
     folder = Path(bundle).resolve()
     manifest = read(folder)
-    return (_one(folder, manifest, name, root, tuple(arguments), emulate) for name in wanted)
+    return (_one(folder, manifest, name, root, tuple(arguments), emulate) for name in processor_names)
 
 
 def _one(

@@ -48,19 +48,19 @@ def model_of(part: Part) -> type[Any]:
 
 def _flat(part: Part) -> dict[str, FlatOption]:
     left_out = part.names if isinstance(part, Without) else ()
-    found = {k: o for k, o in flatten(model_of(part), command=True).items() if k not in left_out}
+    flat = {k: o for k, o in flatten(model_of(part), command=True).items() if k not in left_out}
     if isinstance(part, Listed):  # what is required may come from elsewhere, for instance from a recipe
-        return {k: replace(o, required=False) for k, o in found.items()}
-    return found
+        return {k: replace(o, required=False) for k, o in flat.items()}
+    return flat
 
 
 def options_of(parts: Sequence[Part]) -> dict[str, FlatOption]:
     """Every option of a verb; one that several models have is one, and goes to each."""
-    found: dict[str, FlatOption] = {}
+    options: dict[str, FlatOption] = {}
     for part in parts:
         for name, option in _flat(part).items():
-            found.setdefault(name, option)
-    return found
+            options.setdefault(name, option)
+    return options
 
 
 def checked(verb: Verb, parts: Sequence[Part], texts: Mapping[str, str]) -> Call:
@@ -78,19 +78,19 @@ def checked(verb: Verb, parts: Sequence[Part], texts: Mapping[str, str]) -> Call
         raise UsageError(
             f"'{verb.name}' needs {', '.join(f'{o.name}=<{o.help}>' for o in missing)}; for example: {verb.example}"
         )
-    made: dict[type[Any], Any] = {}
+    models: dict[type[Any], Any] = {}
     wrong: list[str] = []
     for part in parts:
         if isinstance(part, Listed):
             continue
         try:
-            made[model_of(part)] = _made(part, given)
+            models[model_of(part)] = _made(part, given)
         except ValidationError as exc:
             own = {o.path: o.name for o in _flat(part).values()}
             wrong.append(sentences(exc, model_of(part), lambda path, own=own: own.get(path, ".".join(path))))  # type: ignore[misc]
     if wrong:
         raise UsageError("; ".join(dict.fromkeys(wrong)))
-    return Call(verb, given, made, values_of(extra))
+    return Call(verb, given, models, values_of(extra))
 
 
 def _made(part: Part, given: Mapping[str, str]) -> Any:

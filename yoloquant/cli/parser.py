@@ -96,13 +96,13 @@ def read(words: Sequence[str]) -> Call:
 def values_of(texts: Mapping[str, str]) -> dict[str, Any]:
     """Handed-on arguments with the values that YAML reads in them, as the ``yolo`` command does."""
     words = {"none": None, "true": True, "false": False}
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, text in texts.items():
         try:
-            found[key] = words[text.lower()] if text.lower() in words else ast.literal_eval(text)
+            values[key] = words[text.lower()] if text.lower() in words else ast.literal_eval(text)
         except (ValueError, SyntaxError):
-            found[key] = text
-    return found
+            values[key] = text
+    return values
 
 
 def help_text() -> str:

@@ -64,17 +64,17 @@ def contenders(exports: Any, near: Path | None = None) -> Contenders:
         return Contenders(exports)
     if exports is None:
         return Contenders(ExportResult(near or Path.cwd(), ()))
-    found = _Collected()
+    collected = _Collected()
     for item in _items(exports):
         if isinstance(item, ExportedModel):
-            found.exports.append(item)
+            collected.exports.append(item)
         else:
-            _find(Path(item), found)
-    if not (found.exports or found.foreign or found.checkpoints):
+            _find(Path(item), collected)
+    if not (collected.exports or collected.foreign or collected.checkpoints):
         raise UsageError("there is no artifact to validate")
-    paths = [e.path for e in found.exports] + [f.path for f in found.foreign] + found.checkpoints
+    paths = [e.path for e in collected.exports] + [f.path for f in collected.foreign] + collected.checkpoints
     return Contenders(
-        ExportResult(paths[0].parent, tuple(found.exports)), tuple(found.foreign), tuple(found.checkpoints)
+        ExportResult(paths[0].parent, tuple(collected.exports)), tuple(collected.foreign), tuple(collected.checkpoints)
     )
 
 
@@ -136,11 +136,11 @@ def named_rows(exports: Iterable[ExportedModel]) -> list[tuple[str, ExportedMode
 
 def _numbered(names: Sequence[str]) -> list[str]:
     count, seen = Counter(names), Counter[str]()
-    found = []
+    numbered = []
     for name in names:
         seen[name] += 1
-        found.append(name if count[name] == 1 else f"{name}:{seen[name]}")
-    return found
+        numbered.append(name if count[name] == 1 else f"{name}:{seen[name]}")
+    return numbered
 
 
 def path_names(paths: Iterable[Path], taken: Iterable[str]) -> list[str]:

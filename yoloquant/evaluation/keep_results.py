@@ -34,15 +34,15 @@ def keep_results(
     Raises:
         OutputError: It cannot be written.
     """
-    found = {name: record.detections for name, record in evaluation.records.items()}
-    if not all(storable(results) for results in found.values()):
+    detections = {name: record.detections for name, record in evaluation.records.items()}
+    if not all(storable(results) for results in detections.values()):
         logger.info("results with masks are not kept")
         return None
-    names = [evaluation.options.baseline, *(name for name in found if name != evaluation.options.baseline)]
+    names = [evaluation.options.baseline, *(name for name in detections if name != evaluation.options.baseline)]
     rows = tuple(_row(name, facts.get(name, ArtifactInfo())) for name in names)
     images = tuple((image.path.name, image.sha256) for image in evaluation.data.images)
     header = ResultsHeader(info, images, rows, evaluation.data.data_hash, made)
-    write_results(folder / RESULTS, header, found)
+    write_results(folder / RESULTS, header, detections)
     return folder / RESULTS
 
 

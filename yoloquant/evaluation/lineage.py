@@ -165,11 +165,11 @@ def _calibrated(metadata: dict[str, Any]) -> frozenset[str]:
 
 
 def _folders(starts: Iterable[Path]) -> list[Path]:
-    found: dict[Path, None] = {}
+    folders: dict[Path, None] = {}
     for start in starts:
         start = start.resolve()
-        found.update(dict.fromkeys((start, *list(start.parents)[:_PARENTS])))
-    return list(found)
+        folders.update(dict.fromkeys((start, *list(start.parents)[:_PARENTS])))
+    return list(folders)
 
 
 def _name(model: HostModel) -> str:

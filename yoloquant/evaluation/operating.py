@@ -127,20 +127,20 @@ def operating_point(
         labels: A label for every class.
         labelled: Whether there are labels; without them only detections are counted.
     """
-    found = rates(counted, conf, weights)
+    point = rates(counted, conf, weights)
     if not labelled:
-        return OperatingPoint(conf, interval(found.detections, level))
+        return OperatingPoint(conf, interval(point.detections, level))
     one = weights[:1]
     per_class = {
         labels[k] if k < len(labels) else f"class_{k}": rates(counted, conf, one, k) for k in counted.truth_classes
     }
     return OperatingPoint(
         conf,
-        interval(found.detections, level),
-        interval(found.precision, level),
-        interval(found.recall, level),
-        interval(found.f1, level),
-        interval(found.false_alarms, level),
+        interval(point.detections, level),
+        interval(point.precision, level),
+        interval(point.recall, level),
+        interval(point.f1, level),
+        interval(point.false_alarms, level),
         {name: float(r.precision[0]) for name, r in per_class.items()},
         {name: float(r.recall[0]) for name, r in per_class.items()},
         {name: float(r.f1[0]) for name, r in per_class.items()},

@@ -41,15 +41,15 @@ def read_files(
         YoloquantError: See ``read_predictions``.
     """
     reading = reading_options(options)
-    found: dict[str, PredictionFile] = {}
+    files: dict[str, PredictionFile] = {}
     for text in options.predictions:
         name = f"{PREDICTIONS}:{Path(text).stem}"
-        if name in found:
+        if name in files:
             name = f"{PREDICTIONS}:{text}"
-        if name in found:
+        if name in files:
             raise UsageError(f"predictions '{text}' are given twice")
-        found[name] = read_predictions(Path(text), everything, scored, info, reading)
-    return found
+        files[name] = read_predictions(Path(text), everything, scored, info, reading)
+    return files
 
 
 def prediction_info(file: PredictionFile) -> ArtifactInfo:

@@ -68,10 +68,10 @@ def compare_releases(options: ReleaseOptions, *, progress: Progress | None = Non
     threads = options.threads or cpu_threads()
     old = entrants(options.old, options.reading, threads)
     new = entrants(options.new, options.reading, threads)
-    found = pairs(old, new, options.only)
-    for name, before, after in found:
+    compared = pairs(old, new, options.only)
+    for name, before, after in compared:
         folder = options.report
-        if folder is not None and len(found) > 1:
+        if folder is not None and len(compared) > 1:
             folder = folder / "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
         images = _images(_on_data(options, before, after), before, after)
         result = _compare(options, gates, images, (before, after), threads, folder, progress)

@@ -66,10 +66,10 @@ class Sensitivity(Summarized):
     @cached_property
     def parts(self) -> dict[str, tuple[SensitivityMeasurement, ...]]:
         """Measurements by part, milder ratios first."""
-        found: dict[str, list[SensitivityMeasurement]] = {}
+        measurements: dict[str, list[SensitivityMeasurement]] = {}
         for point in self.points:
-            found.setdefault(point.name, []).append(point)
-        return {name: tuple(sorted(p, key=lambda m: m.ratio or 0.0)) for name, p in found.items()}
+            measurements.setdefault(point.name, []).append(point)
+        return {name: tuple(sorted(p, key=lambda m: m.ratio or 0.0)) for name, p in measurements.items()}
 
     @property
     def ratios(self) -> tuple[float, ...]:

@@ -84,19 +84,19 @@ def _describe(graph: Graph, op: OpNode) -> HeadOutput:
 
 def _followed(graph: Graph, start: _Stretch) -> list[tuple[str, bool]]:
     """Operations that compute with a head's values, and whether they take all channels; moving ones are passed."""
-    found: list[tuple[str, bool]] = []
+    followed: list[tuple[str, bool]] = []
     open_ends = [start]
     while open_ends:
         here = open_ends.pop()
         for name in graph.users[here.name]:
             op = graph.ops[name]
             if op.kind is not OpKind.CONCAT and op.kind not in QUANTIZATION_AGNOSTIC:
-                found.append((name, here.length == start.length))
+                followed.append((name, here.length == start.length))
                 continue
             moved = _moved(graph.node(name), graph.node(here.name), here)
             if moved is not None:
                 open_ends.append(_Stretch(name, *moved))
-    return found
+    return followed
 
 
 def _moved(node: fx.Node, source: fx.Node, here: _Stretch) -> tuple[int, int] | None:

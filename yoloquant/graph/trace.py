@@ -130,10 +130,12 @@ class Graph:
 
     @cached_property
     def _ancestors(self) -> dict[str, frozenset[str]]:
-        found: dict[str, frozenset[str]] = {}
+        ancestors: dict[str, frozenset[str]] = {}
         for op in self.ops.values():
-            found[op.name] = frozenset().union(*(found[i] | {i} for i in op.inputs)) if op.inputs else frozenset()
-        return found
+            ancestors[op.name] = (
+                frozenset().union(*(ancestors[i] | {i} for i in op.inputs)) if op.inputs else frozenset()
+            )
+        return ancestors
 
 
 def trace(module: nn.Module, info: ModelInfo) -> Graph:
@@ -223,10 +225,10 @@ def padded_averages(graph: Graph) -> list[str]:
 def _counts_padding(node: fx.Node) -> bool:
     if operation_name(node) != "avg_pool2d":
         return False
-    given = dict(zip(("input", "kernel", "stride", "padding", "ceil", "counts"), node.args, strict=False))
-    padding = given.get("padding", node.kwargs.get("padding", 0))
+    arguments = dict(zip(("input", "kernel", "stride", "padding", "ceil", "counts"), node.args, strict=False))
+    padding = arguments.get("padding", node.kwargs.get("padding", 0))
     sides = padding if isinstance(padding, (list, tuple)) else [padding]
-    return any(sides) and bool(given.get("counts", node.kwargs.get("count_include_pad", True)))
+    return any(sides) and bool(arguments.get("counts", node.kwargs.get("count_include_pad", True)))
 
 
 def _pools_globally(node: fx.Node) -> bool:
@@ -319,15 +321,15 @@ def _mark_tail(ops: dict[str, OpNode], names: dict[str, str], gm: fx.GraphModule
 
 def _last_activations(ops: dict[str, OpNode], tail: set[str]) -> set[str]:
     """The SiLU behind a convolution that nothing weighted follows, as behind mask prototypes: no part of the decode."""
-    found: set[str] = set()
+    activations: set[str] = set()
     for op in ops.values():
         gates = [i for i in op.inputs if ops[i].kind is OpKind.UNIT and i in tail]
         if op.kind is not OpKind.MUL or op.name not in tail or len(gates) != 1 or len(op.inputs) != 2:
             continue
         (source,) = (i for i in op.inputs if i not in gates)
         if ops[source].kind in WEIGHTED and source not in tail and ops[gates[0]].inputs == (source,):
-            found |= {op.name, gates[0]}
-    return found
+            activations |= {op.name, gates[0]}
+    return activations
 
 
 def _name_branches(graph: Graph) -> dict[str, OpNode]:

@@ -112,26 +112,26 @@ def openers(paths: Iterable[str], running: Running | None = None) -> dict[str, A
         ArtifactError: One is missing or damaged, or none of an export folder runs as it is.
     """
     running = running or Running()
-    found: dict[str, ArtifactOpener] = {}
+    openers: dict[str, ArtifactOpener] = {}
     for text in paths:
         path = Path(text)
         for each in [path] if is_bundle(path) else _running(path):
             name = each.resolve().name
-            found[name if name not in found else str(each)] = ArtifactOpener(str(each), running)
-    return found
+            openers[name if name not in openers else str(each)] = ArtifactOpener(str(each), running)
+    return openers
 
 
 def _running(path: Path) -> list[Path]:
-    found = []
+    folders = []
     for export in _exports(path):
         network = _network(export)
         if network is None:
             logger.warning("'%s' is left out: an artifact for %s does not run as it is", export.path, export.target)
         else:
-            found.append(network.path)
-    if not found:
+            folders.append(network.path)
+    if not folders:
         raise ArtifactError(f"'{path}' holds no artifact that runs as it is; targets are {', '.join(targets.names())}")
-    return found
+    return folders
 
 
 def predict(

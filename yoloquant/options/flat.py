@@ -47,7 +47,7 @@ def flatten(model: Any, command: bool = False) -> dict[str, FlatOption]:
         model: An option model.
         command: Leave out what has no spelling on a command line.
     """
-    found: dict[str, FlatOption] = {}
+    options: dict[str, FlatOption] = {}
     for key, field in fields_of(model).items():
         extra: Any = field.json_schema_extra or {}
         inside = nested(field.annotation)
@@ -55,12 +55,12 @@ def flatten(model: Any, command: bool = False) -> dict[str, FlatOption]:
             continue
         if inside is not None and not extra.get("flat"):
             for name, each in flatten(inside, command).items():
-                _add(found, FlatOption(name, (key, *each.path), *_rest(each)))
+                _add(options, FlatOption(name, (key, *each.path), *_rest(each)))
             continue
         default = field.get_default(call_default_factory=True)
         required = default is PydanticUndefined
         _add(
-            found,
+            options,
             FlatOption(
                 extra.get("flat") or key,
                 (key,),
@@ -71,7 +71,7 @@ def flatten(model: Any, command: bool = False) -> dict[str, FlatOption]:
                 required,
             ),
         )
-    return found
+    return options
 
 
 def _rest(each: FlatOption) -> tuple[Any, ...]:
@@ -111,7 +111,7 @@ def canonical(
     """
     options = list(known)
     names = {alias: o.name for o in options for alias in (o.name, *o.aliases)}
-    found: dict[str, Any] = {}
+    canonical_values: dict[str, Any] = {}
     for key, value in values.items():
         name = names.get(key) or names.get(same_word(key))
         if name is None:
@@ -122,10 +122,10 @@ def canonical(
                 told
                 or f"'{what}' has no option '{key}'{nearest(key, [*also, *(o.name for o in options)], [*names, *SAME])}"
             )
-        if name in found:
+        if name in canonical_values:
             raise UsageError(f"'{name}' is given twice, as '{key}' too; give it once")
-        found[name] = value
-    return found
+        canonical_values[name] = value
+    return canonical_values
 
 
 def nest(values: Mapping[str, Any], options: Mapping[str, FlatOption]) -> dict[str, Any]:

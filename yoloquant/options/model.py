@@ -73,14 +73,14 @@ def option_model(cls: type[T]) -> type[T]:
 
     Wrong values raise ``UsageError`` with one sentence each: got, allowed.
     """
-    made = dataclass(frozen=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))(cls)
-    checked = made.__init__
+    model = dataclass(frozen=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))(cls)
+    checked = model.__init__
 
     def init(self: Any, *args: Any, **values: Any) -> None:
         try:
             checked(self, *args, **values)
         except ValidationError as exc:
-            raise UsageError(sentences(exc, made)) from None
+            raise UsageError(sentences(exc, model)) from None
 
-    made.__init__ = init  # type: ignore[method-assign]
-    return cast(type[T], made)
+    model.__init__ = init  # type: ignore[method-assign]
+    return cast(type[T], model)

@@ -22,8 +22,8 @@ Name = Callable[[tuple[str, ...]], str]
 
 def fields_of(model: Any) -> Mapping[str, FieldInfo]:
     """Fields of an option model, or of a pydantic model."""
-    found: Mapping[str, FieldInfo] = getattr(model, "__pydantic_fields__", None) or getattr(model, "model_fields", {})
-    return found
+    fields: Mapping[str, FieldInfo] = getattr(model, "__pydantic_fields__", None) or getattr(model, "model_fields", {})
+    return fields
 
 
 def nested(annotation: Any) -> Any:
@@ -102,13 +102,13 @@ def kind(annotation: Any, metadata: Sequence[Any] = ()) -> str:
 
 def choices(annotation: Any) -> tuple[str, ...]:
     """Every value of a closed set; none if it is open."""
-    found: list[str] = []
+    values: list[str] = []
     for part in _parts(annotation):
         if isinstance(part, type) and issubclass(part, Enum):
-            found += [str(member.value) for member in part]
+            values += [str(member.value) for member in part]
         elif get_origin(part) is Literal:
-            found += [str(value) for value in get_args(part)]
-    return tuple(found)
+            values += [str(value) for value in get_args(part)]
+    return tuple(values)
 
 
 def _parts(annotation: Any) -> tuple[Any, ...]:

@@ -102,9 +102,9 @@ def by_parameter(dims: Iterable[ChannelDim]) -> dict[str, dict[int, tuple[int, .
     Raises:
         ModelError: A parameter is used twice with different channels.
     """
-    found: dict[str, dict[int, tuple[int, ...]]] = defaultdict(dict)
+    labels: dict[str, dict[int, tuple[int, ...]]] = defaultdict(dict)
     for dim in dims:
-        known = found[dim.parameter].setdefault(dim.axis, dim.labels)
+        known = labels[dim.parameter].setdefault(dim.axis, dim.labels)
         if known != dim.labels:
             raise ModelError(f"the layer {dim.parameter} is used for two different tensors, which cannot be pruned")
-    return found
+    return labels

@@ -64,11 +64,11 @@ class Groups:
         return len(self.groups)
 
     def __getitem__(self, name: str) -> Group:
-        found = self.by_name.get(name)
-        if found is None:
+        group = self.by_name.get(name)
+        if group is None:
             known = ", ".join(list(self.by_name)[:6])
             raise PruneError(f"the model has no prunable layer '{name}'; it has {known} ... (yoloquant prune dry-run)")
-        return found
+        return group
 
     @cached_property
     def by_name(self) -> dict[str, Group]:
@@ -96,7 +96,7 @@ def find_groups(network: ChannelGraph) -> Groups:
     joined = _join(kinds, network.equal)
     parts = _memberships(network.equal)
     makers = _makers(network)
-    found: list[tuple[int, Group]] = []
+    groups: list[tuple[int, Group]] = []
     names: Counter[str] = Counter()
     for labels in sorted(joined, key=min):
         if network.unprunable.intersection(labels):
@@ -111,8 +111,8 @@ def find_groups(network: ChannelGraph) -> Groups:
         if names[name] > 1:
             # one layer can make several groups, for instance the two halves that a block splits
             name = f"{name}#{names[name]}"
-        found.append((order, Group(name, tuple(Atom(tuple(a), len(a) // count) for a in atoms.values()), count)))
-    return Groups(network, tuple(g for _, g in sorted(found, key=lambda pair: pair[0])))
+        groups.append((order, Group(name, tuple(Atom(tuple(a), len(a) // count) for a in atoms.values()), count)))
+    return Groups(network, tuple(g for _, g in sorted(groups, key=lambda pair: pair[0])))
 
 
 def _kinds(network: ChannelGraph) -> dict[int, frozenset[tuple[str, int, int]]]:
@@ -141,21 +141,21 @@ def _join(kinds: Mapping[int, object], equal: Iterable[Equal]) -> list[set[int]]
 
 
 def _memberships(equal: Iterable[Equal]) -> dict[int, tuple[tuple[int, int, int], ...]]:
-    found: dict[int, Counter[tuple[int, int]]] = defaultdict(Counter)
+    memberships: dict[int, Counter[tuple[int, int]]] = defaultdict(Counter)
     for number, constraint in enumerate(equal):
         for index, part in enumerate(constraint.parts):
             for label in part:
-                found[label][number, index] += 1
-    return {label: tuple(sorted((*k, n) for k, n in counts.items())) for label, counts in found.items()}
+                memberships[label][number, index] += 1
+    return {label: tuple(sorted((*k, n) for k, n in counts.items())) for label, counts in memberships.items()}
 
 
 def _makers(network: ChannelGraph) -> dict[int, tuple[int, str]]:
     """The layer that makes each label, with its place in the order of execution."""
-    found: dict[int, tuple[int, str]] = {}
+    makers: dict[int, tuple[int, str]] = {}
     for order, conv in enumerate(network.convs):
         name = conv.parameter.removesuffix(".weight").removesuffix(".conv")
         for label in conv.writes:
             if label:
                 # the first layer in the order of execution; later ones only pass on what it made
-                found.setdefault(label, (order, name))
-    return found
+                makers.setdefault(label, (order, name))
+    return makers

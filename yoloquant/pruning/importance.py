@@ -88,15 +88,15 @@ def units(groups: Groups, scores: Scores) -> tuple[dict[str, tuple[tuple[int, ..
         Channel positions of every atom by group, least important first; and every unit with its score.
     """
     order: dict[str, tuple[tuple[int, ...], ...]] = {}
-    found: list[RemovalUnit] = []
+    units: list[RemovalUnit] = []
     for group in groups.groups:
         order[group.name] = tuple(_ascending(a, scores) for a in group.atoms)
         for rank in range(group.count):
             taken = _unit_scores(group, order[group.name], scores, rank)
             if not np.isfinite(taken).all():
                 raise PruneError(f"the importance of '{group.name}' is NaN or infinite: look at the model and the data")
-            found.append(RemovalUnit(group.name, rank, float(np.mean(taken))))
-    return order, found
+            units.append(RemovalUnit(group.name, rank, float(np.mean(taken))))
+    return order, units
 
 
 def _ascending(atom: Atom, scores: Scores) -> tuple[int, ...]:

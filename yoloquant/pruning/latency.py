@@ -83,12 +83,12 @@ class Stopwatch:
         until = time.perf_counter() + SETTLE_S
         while time.perf_counter() < until:
             runner.infer(self._image)
-        found = []
+        times: list[float] = []
         for _ in range(TIMED):
             start = time.perf_counter()
             runner.infer(self._image)
-            found.append((time.perf_counter() - start) * 1e3)
-        return found
+            times.append((time.perf_counter() - start) * 1e3)
+        return times
 
     def layers(self, module: nn.Module) -> Mapping[str, float]:
         """Milliseconds by the name of a layer's weight; empty where the runtime does not tell."""

@@ -71,5 +71,5 @@ def _features(layer: LayerCost, when: int) -> np.ndarray:
 def _fit(layers: Sequence[LayerCost], ms: Sequence[float]) -> np.ndarray:
     from scipy.optimize import nnls
 
-    found, _ = nnls(np.stack([_features(layer, 1) for layer in layers]), np.array(ms))
-    return np.asarray(found)
+    coefficients, _ = nnls(np.stack([_features(layer, 1) for layer in layers]), np.array(ms))
+    return np.asarray(coefficients)

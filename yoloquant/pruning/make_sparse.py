@@ -33,10 +33,10 @@ def make_sparse(source: HostModel, options: PruneOptions) -> tuple[nn.Module, li
     module = copy.deepcopy(source.module)
     lines = reordered(module, options, source.channels)
     if options.kind is PruningKind.NM:
-        found = masks_24(module, options.ignored)
-        apply_masks(module, found.masks)
-        lines.append(f"2:4 in {len(found.masks)} layers, {found.retained:.1%} of their magnitude stays")
-        lines += [f"dense: {s.name} ({s.reason})" for s in found.skipped]
+        masks = masks_24(module, options.ignored)
+        apply_masks(module, masks.masks)
+        lines.append(f"2:4 in {len(masks.masks)} layers, {masks.retained:.1%} of their magnitude stays")
+        lines += [f"dense: {s.name} ({s.reason})" for s in masks.skipped]
     else:
         apply_masks(module, magnitude_masks(module, sparsity_of(options)))
     note(module, options)

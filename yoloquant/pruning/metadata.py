@@ -58,13 +58,13 @@ def entry(plan: PrunePlan, groups: Groups, network: ChannelGraph) -> dict[str, A
 
 def _surviving(network: ChannelGraph, dropped: frozenset[int]) -> dict[str, dict[str, Any]]:
     """By block of convolution and BatchNorm that loses channels, how many it had and the positions that stay."""
-    found = {}
+    surviving = {}
     for member in network.dims:
         path, _, name = member.parameter.rpartition(".")
         if name == "weight" and path.endswith(_NORM) and not dropped.isdisjoint(member.labels):
             kept = [i for i, label in enumerate(member.labels) if label not in dropped]
-            found[path.removesuffix(_NORM)] = {"of": len(member.labels), "kept": kept}
-    return found
+            surviving[path.removesuffix(_NORM)] = {"of": len(member.labels), "kept": kept}
+    return surviving
 
 
 def kept_channels(module: nn.Module) -> dict[str, tuple[int, tuple[int, ...]]]:
@@ -79,19 +79,19 @@ def kept_channels(module: nn.Module) -> dict[str, tuple[int, tuple[int, ...]]]:
         and beside residual blocks that were taken out, since those that follow have other numbers now.
     """
     norms = {p: m for p, m in module.named_modules() if p.endswith(_NORM) and isinstance(m, nn.BatchNorm2d)}
-    found = {p.removesuffix(_NORM): (m.num_features, tuple(range(m.num_features))) for p, m in norms.items()}
+    channels = {p.removesuffix(_NORM): (m.num_features, tuple(range(m.num_features))) for p, m in norms.items()}
     for record in reversed(getattr(module, RECORD, [])):
         # taking a block out renumbers those behind it
         if "blocks" in record:
             beside = tuple(path.rpartition(".")[0] + "." for path in record["blocks"])
-            found = {path: v for path, v in found.items() if not path.startswith(beside)}
+            channels = {path: v for path, v in channels.items() if not path.startswith(beside)}
         elif "channels" not in record:
             return {}
         else:
             for path, known in record["channels"].items():
-                if path in found:
-                    found[path] = int(known["of"]), tuple(int(known["kept"][i]) for i in found[path][1])
-    return found
+                if path in channels:
+                    channels[path] = int(known["of"]), tuple(int(known["kept"][i]) for i in channels[path][1])
+    return channels
 
 
 def mark_yaml(module: Any) -> None:

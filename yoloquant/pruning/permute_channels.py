@@ -90,7 +90,7 @@ def permute_channels(
     # to put back if the proof fails
     before = {name: value.clone() for name, value in module.state_dict().items()}
     reference = _outputs(module, imgsz, channels)
-    found = tuple(_reorder(module, tie, axes, search or Search()) for tie in ties)
+    reordered = tuple(_reorder(module, tie, axes, search or Search()) for tie in ties)
     worst = _difference(reference, _outputs(module, imgsz, channels))
     if not worst <= TOLERANCE:
         module.load_state_dict(before)
@@ -98,27 +98,27 @@ def permute_channels(
             f"reordering channels would change the model's outputs by {worst:.1e} of their range; the model is as it "
             "was. It holds a layer that is not understood: use permutation=none"
         )
-    return found
+    return reordered
 
 
 def _ties(groups: Groups, weights: set[str]) -> list[_Tie]:
     """Atoms that at least one sparse weight reads in whole groups of four, and none in another way."""
     reads = [m for m in groups.network.dims if m.axis == 1 and m.parameter in weights]
-    found = []
+    ties = []
     for group in groups.groups:
         for atom in group.atoms:
             starts = [(m.parameter, _starts(m.labels, atom.labels)) for m in reads]
             places = [(name, start) for name, found_at in starts for start in found_at or ()]
             # four channels are one group in any order
             if len(atom.labels) > GROUP and places and all(s is not None for _, s in starts):
-                found.append(_Tie(group.name, atom.labels, tuple(dict.fromkeys(places))))
-    return found
+                ties.append(_Tie(group.name, atom.labels, tuple(dict.fromkeys(places))))
+    return ties
 
 
 def _starts(axis: tuple[int, ...], labels: tuple[int, ...]) -> list[int] | None:
     """Where an axis holds the labels, in their order and in whole groups of four; None if it holds them otherwise."""
-    wanted, count = set(labels), len(labels)
-    places = [i for i, label in enumerate(axis) if label in wanted]
+    label_set, count = set(labels), len(labels)
+    places = [i for i, label in enumerate(axis) if label in label_set]
     starts = places[::count]
     fits = all(s % GROUP == 0 and axis[s : s + count] == labels for s in starts)
     return starts if fits and (count % GROUP == 0 or not places) else None

@@ -73,10 +73,10 @@ class PrunePlan:
         if len(self.entries) != len(groups):
             twice = next(e.group for i, e in enumerate(self.entries) if e.group in {f.group for f in self.entries[:i]})
             raise PruneError(f"the plan names '{twice}' twice; keep one of its entries")
-        found: set[int] = set()
+        dropped: set[int] = set()
         for entry in self.entries:
-            found |= _dropped(entry, groups[entry.group])
-        return frozenset(found)
+            dropped |= _dropped(entry, groups[entry.group])
+        return frozenset(dropped)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""

@@ -147,8 +147,8 @@ def _output(source: HostModel, output: str | os.PathLike[str] | None) -> Path:
 
 
 def _images(data: str | os.PathLike[str], options: PruneOptions, size: tuple[int, int], task: Task) -> Any:
-    found = calibration_set(data, CalibrationOptions(images=options.images, seed=options.seed))
-    return list(found.tensors(size, task))
+    images = calibration_set(data, CalibrationOptions(images=options.images, seed=options.seed))
+    return list(images.tensors(size, task))
 
 
 def _save(module: nn.Module, source: HostModel, size: tuple[int, int], path: Path) -> None:

@@ -80,13 +80,13 @@ def _selected(old: torch.Tensor, axis: int, keep: list[int]) -> torch.Tensor:
 
 def _by_module(network: ChannelGraph, dropped: frozenset[int]) -> dict[str, dict[int, list[int]]]:
     """Positions that go, by module and axis of its weight."""
-    found: dict[str, dict[int, list[int]]] = defaultdict(dict)
+    positions_by_module: dict[str, dict[int, list[int]]] = defaultdict(dict)
     for member in network.dims:
         positions = [i for i, label in enumerate(member.labels) if label in dropped]
         path, _, name = member.parameter.rpartition(".")
         if positions and name == "weight":
-            found[path][member.axis] = positions
-    return found
+            positions_by_module[path][member.axis] = positions
+    return positions_by_module
 
 
 def _bare(

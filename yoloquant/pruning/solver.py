@@ -59,11 +59,11 @@ class Ladder:
 
     def _left(self, group: Group, threshold: float) -> int:
         # ranks ascend within a group, so a threshold cuts a prefix
-        wanted = group.count - bisect.bisect_right(self._ranks[group.name], threshold)
+        units = group.count - bisect.bisect_right(self._ranks[group.name], threshold)
         fewest = group.count * (1 - self._limits.share(group.name))
         allowed = [n for n in group.allowed(self._limits.round_to) if n >= fewest - 1e-9] or [group.count]
         # of two equally near widths the larger: rounding must not prune more than asked
-        return min(allowed, key=lambda n: (abs(n - wanted), -n))
+        return min(allowed, key=lambda n: (abs(n - units), -n))
 
 
 def solve(ladder: Ladder, cost: Callable[[Mapping[str, int]], float], share: float, what: str) -> dict[str, int]:

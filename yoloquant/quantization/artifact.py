@@ -54,13 +54,13 @@ _PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Versions of yoloquant, Python and every package that shapes an artifact; absent ones are left out."""
-    found = {"yoloquant": __version__, "python": platform.python_version()}
+    versions = {"yoloquant": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def save_checkpoint(

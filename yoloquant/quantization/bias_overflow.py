@@ -54,8 +54,8 @@ def without_bias_overflow(graph: Graph, plan: Plan, bias: dict[str, np.ndarray] 
 
 def _bias(parameters: dict[str, nn.Parameter], weight: str, corrections: dict[str, np.ndarray]) -> np.ndarray | None:
     path = weight.rsplit(".", 1)[0]
-    found = parameters.get(f"{path}.bias")
-    if found is None:
+    bias = parameters.get(f"{path}.bias")
+    if bias is None:
         return None
-    value = np.asarray(found.detach().numpy(), np.float32)
+    value = np.asarray(bias.detach().numpy(), np.float32)
     return value + corrections[path] if path in corrections else value

@@ -149,8 +149,8 @@ def observe(
         CalibrationError: There are fewer than MIN_IMAGES images, or NaN or infinite activations.
     """
     # prescribed ranges are not looked at: no data could change them
-    wanted = {p.name for plan in plans for p in plan.activations if not p.fixed}
-    interpreter = _Observe(graph, sorted(wanted))
+    point_names = {p.name for plan in plans for p in plan.activations if not p.fixed}
+    interpreter = _Observe(graph, sorted(point_names))
     # a backward pass keeps every activation of an image: large inputs would not fit
     gradients = gradients if interpreter.importance.affordable else 0
     count = 0

@@ -175,7 +175,7 @@ def audit(statistics: ImageStatistics, names: Sequence[str], scored: ImageStatis
     fingerprint = Fingerprint.of(statistics)
     best = np.stack(statistics.classes)
     has_scores = best.shape[1] > 0
-    found = CalibrationAudit(
+    audit = CalibrationAudit(
         images=len(statistics),
         growth=growth,
         settled_at=settled,
@@ -186,7 +186,7 @@ def audit(statistics: ImageStatistics, names: Sequence[str], scored: ImageStatis
         distance=None if scored is None or not len(scored) else fingerprint.distance(scored),
         fingerprint=fingerprint,
     )
-    return CalibrationAudit(**{**vars(found), "warnings": _warnings(found)})
+    return CalibrationAudit(**{**vars(audit), "warnings": _warnings(audit)})
 
 
 def _growth(low: Floats, high: Floats) -> tuple[float, int | None]:

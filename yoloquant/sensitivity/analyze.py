@@ -65,8 +65,8 @@ def analyze(
         "options": options.settings(),
         **more,
     }
-    found = _sweep(subject, Journal(options.folder, what), options.metric, progress)
-    baseline, points = found
+    sensitivity = _sweep(subject, Journal(options.folder, what), options.metric, progress)
+    baseline, points = sensitivity
     return Sensitivity(options.kind.value, options.metric.value, baseline, points, what)
 
 

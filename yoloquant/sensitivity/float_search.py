@@ -156,8 +156,8 @@ def _artifact(model: Any, data: str | os.PathLike[str], scheme: Scheme, options:
             )
         return artifact
     calibration = CalibrationOptions(images=options.training_images, seed=options.seed, scored_split=options.split)
-    wanted = QuantizeOptions(imgsz=options.imgsz, calibration=calibration, allow_unsafe=options.allow_unsafe)
-    return quantize(model, data=data, schemes=[scheme], options=wanted)
+    quantize_options = QuantizeOptions(imgsz=options.imgsz, calibration=calibration, allow_unsafe=options.allow_unsafe)
+    return quantize(model, data=data, schemes=[scheme], options=quantize_options)
 
 
 class _Search:
@@ -279,10 +279,10 @@ class _Search:
 
 def multiplications(graph: Graph) -> dict[str, int]:
     """Multiplications of every layer's convolutions for one image."""
-    found: dict[str, int] = {}
+    multiplications: dict[str, int] = {}
     for op in graph.body():
         if op.weight and op.shape is not None:
             weights = graph.module.get_parameter(op.weight).numel()
             positions = int(np.prod(op.shape[2:])) if len(op.shape) > 2 else 1
-            found[layer_of(op.name)] = found.get(layer_of(op.name), 0) + weights * positions
-    return found
+            multiplications[layer_of(op.name)] = multiplications.get(layer_of(op.name), 0) + weights * positions
+    return multiplications

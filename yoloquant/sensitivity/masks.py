@@ -39,8 +39,8 @@ def close(module: nn.Module, network: ChannelGraph, dropped: frozenset[int]) -> 
 def closed(module: nn.Module, network: ChannelGraph, dropped: frozenset[int]) -> Iterator[None]:
     """The same for as long as the block runs; the weights are then put back bit by bit."""
     layers = [layer for layer, _, _ in _made(module, network, dropped)]
-    found = {id(p): p for layer in layers for p in (layer.weight, layer.bias) if p is not None}
-    before = [(p, p.detach().clone()) for p in found.values()]
+    parameters = {id(p): p for layer in layers for p in (layer.weight, layer.bias) if p is not None}
+    before = [(p, p.detach().clone()) for p in parameters.values()]
     try:
         close(module, network, dropped)
         yield
@@ -95,8 +95,8 @@ def exact(module: nn.Module, network: ChannelGraph, dropped: frozenset[int], ima
 def _made(module: nn.Module, network: ChannelGraph, dropped: frozenset[int]) -> Iterator[tuple[Any, str, list[int]]]:
     """Layers that make channels, with their path and the positions."""
     for layer, path, member, where in _members(module, network, dropped):
-        made = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
-        if isinstance(layer, nn.BatchNorm2d) or (isinstance(layer, _MAKERS) and member.axis == made):
+        output_axis = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+        if isinstance(layer, nn.BatchNorm2d) or (isinstance(layer, _MAKERS) and member.axis == output_axis):
             yield layer, path, where
 
 

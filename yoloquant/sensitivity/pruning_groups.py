@@ -65,14 +65,14 @@ class PruneSubject:
 
     def _find_parts(self) -> tuple[Part, ...]:
         names = chosen(self._groups.by_name, self._options.only, "prunable layer")
-        found = [p for n in names for p in parts_of(self._groups[n], self._options.ratios, self._options.round_to)]
-        if not found:
+        parts = [p for n in names for p in parts_of(self._groups[n], self._options.ratios, self._options.round_to)]
+        if not parts:
             widest = max((g.count for g in self._groups.groups), default=0)
             raise PruneError(
                 f"round_to={self._options.round_to} leaves nothing to prune in {len(names)} layers; the widest group "
                 f"of the model has {widest} units: lower round_to"
             )
-        return tuple(found)
+        return tuple(parts)
 
     def baseline(self) -> float:
         """Score with nothing pruned, and new BatchNorm statistics if the others have them."""
@@ -127,7 +127,7 @@ def parts_of(group: Group, ratios: Sequence[float], round_to: int) -> list[Part]
     allowed = [n for n in group.allowed(round_to) if n < group.count]
     asked: dict[int, list[float]] = {}
     for ratio in ratios:
-        wanted = group.count * (1 - ratio)
+        units = group.count * (1 - ratio)
         if allowed:
-            asked.setdefault(min(allowed, key=lambda n: (abs(n - wanted), -n)), []).append(ratio)
+            asked.setdefault(min(allowed, key=lambda n: (abs(n - units), -n)), []).append(ratio)
     return [Part(group.name, 1 - n / group.count, tuple(r), n) for n, r in sorted(asked.items(), reverse=True)]

@@ -89,9 +89,9 @@ class LiveDistance:
         self._float: list[_Float] = []
         room = MOST_KEPT
         for batch in self.batches:
-            found = _forward(self.model, batch, self.outputs)
-            room -= sum(t.numel() * t.element_size() for t in found.layers if isinstance(t, Tensor))
-            self._float.append(found if room > 0 else _Float((), found.raw))
+            outcome = _forward(self.model, batch, self.outputs)
+            room -= sum(t.numel() * t.element_size() for t in outcome.layers if isinstance(t, Tensor))
+            self._float.append(outcome if room > 0 else _Float((), outcome.raw))
         self._unit = apart([f.raw for f in self._float], self.outputs)
 
     def __call__(self, model: nn.Module) -> float:
@@ -104,11 +104,11 @@ class LiveDistance:
             return self._measure(self.model, first_changed(self.model, network, dropped))
 
     def _measure(self, model: nn.Module, first: int) -> float:
-        found = [
+        raw = [
             _forward(model, batch, self.outputs, known.layers[:first]).raw
             for batch, known in zip(self.batches, self._float, strict=True)
         ]
-        return distance(found, [f.raw for f in self._float], self.outputs) / self._unit
+        return distance(raw, [f.raw for f in self._float], self.outputs) / self._unit
 
 
 def _ready(model: nn.Module) -> nn.Module:

@@ -33,12 +33,14 @@ class Scorer:
 
     def __call__(self, runner: Runner) -> float:
         """The task's main metric of a model, or its main fidelity, 0 to 1."""
-        found = self.detections(runner)
+        detections = self.detections(runner)
         places = (where for _, where in self.images.inputs)
-        matched = [self._task.match(f, t, w.area_scale) for f, t, w in zip(found, self._truths, places, strict=True)]
+        matched = [
+            self._task.match(f, t, w.area_scale) for f, t, w in zip(detections, self._truths, places, strict=True)
+        ]
         matches = {prefix: [m[prefix] for m in matched] for prefix in matched[0]}
         score = self._task.fidelity if self._against_model else self._task.scores
-        values = score(found, matches, self._truths).values(np.ones((1, len(found))))
+        values = score(detections, matches, self._truths).values(np.ones((1, len(detections))))
         return float(next(iter(values.values()))[0])
 
     def detections(self, runner: Runner) -> list[Detections]:

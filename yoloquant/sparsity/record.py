@@ -10,5 +10,5 @@ TWO_FOUR = "2:4"  # the kind that tensor cores run
 
 def sparse_record(module: Any) -> dict[str, Any]:
     """How a live model was made sparse: its kind, its amount; empty for a dense one."""
-    found: dict[str, Any] = getattr(module, RECORD, None) or {}
-    return found
+    record: dict[str, Any] = getattr(module, RECORD, None) or {}
+    return record

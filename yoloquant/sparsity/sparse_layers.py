@@ -43,7 +43,7 @@ def sparse_layers(module: nn.Module, ignored: tuple[str, ...] = ()) -> tuple[dic
     Raises:
         PruneError: A pattern matches nothing, or no layer is left.
     """
-    found: dict[str, nn.Parameter] = {}
+    layers: dict[str, nn.Parameter] = {}
     skipped: list[Skipped] = []
     unmatched = set(ignored)
     for index, path in enumerate(_weighted(module)):
@@ -54,15 +54,15 @@ def sparse_layers(module: nn.Module, ignored: tuple[str, ...] = ()) -> tuple[dic
         if reason:
             skipped.append(Skipped(name, reason))
         else:
-            found[name] = module.get_parameter(name)
+            layers[name] = module.get_parameter(name)
     if unmatched:
-        known = ", ".join([n.removesuffix(".weight") for n in found][:6])
+        known = ", ".join([n.removesuffix(".weight") for n in layers][:6])
         raise PruneError(
             f"ignored pattern '{min(unmatched)}' matches no convolution or linear layer; there are {known}"
         )
-    if not found:
+    if not layers:
         raise PruneError(f"none of the model's {len(skipped)} convolutions and linear layers may be sparse")
-    return found, skipped
+    return layers, skipped
 
 
 def _weighted(module: nn.Module) -> Iterator[str]:

@@ -116,11 +116,11 @@ def complete(
 
 def _calibrated_by(*artifacts: Artifact) -> dict[str, Any]:
     """The first one's calibration with the images of all, none of which may be scored."""
-    found = [dict(a.provenance["calibration"]) for a in artifacts if "calibration" in a.provenance]
-    if not found:
+    calibrations = [dict(a.provenance["calibration"]) for a in artifacts if "calibration" in a.provenance]
+    if not calibrations:
         return {}
-    hashes = dict.fromkeys(digest for calibration in found for digest in calibration.get("hashes", ()))
-    return {"calibration": {**found[0], "hashes": list(hashes)}}
+    hashes = dict.fromkeys(digest for calibration in calibrations for digest in calibration.get("hashes", ()))
+    return {"calibration": {**calibrations[0], "hashes": list(hashes)}}
 
 
 def _serves(artifact: Artifact, scheme: Scheme) -> bool:

@@ -33,15 +33,15 @@ def float_model(artifact: Artifact, exported: ExportedModel) -> ExportedModel | 
     folder = exported.path.parent / FOLDER
     # weights that changed since get a file of their own: one that is being timed must not be replaced
     stem = f"{artifact.stem}_{artifact.model.sha256[:12]}"
-    found = _kept(artifact, exported.target, folder)
-    if found is not None:
-        return found
+    kept = _kept(artifact, exported.target, folder)
+    if kept is not None:
+        return kept
     try:
         folder.mkdir(exist_ok=True)
         with locked(folder):
-            made = registry.get(exported.target).export_float(artifact, folder, stem)
-            save_exports(folder, [made])
-        return made
+            exported_float = registry.get(exported.target).export_float(artifact, folder, stem)
+            save_exports(folder, [exported_float])
+        return exported_float
     except (
         Exception
     ) as exc:  # a converter may raise anything, and the ratio is a luxury: the gate says that it is missing
@@ -55,14 +55,14 @@ def _kept(artifact: Artifact, target: str, folder: Path) -> ExportedModel | None
         listed = load_exports(folder) if folder.is_dir() else ()
     except ArtifactError:  # damaged or changed: it is made anew
         return None
-    wanted = artifact.metadata()
+    metadata = artifact.metadata()
     return next(
         (
             e
             for e in listed
             if e.target == target
             and e.info == artifact.info
-            and all(e.metadata.get(key) == wanted[key] for key in ("weights_sha256", "versions", "yoloquant"))
+            and all(e.metadata.get(key) == metadata[key] for key in ("weights_sha256", "versions", "yoloquant"))
         ),
         None,
     )

@@ -69,11 +69,11 @@ def _readers(graph: Graph, op: OpNode) -> Iterator[OpNode]:
 
 def _sources(graph: Graph, concat: OpNode) -> list[str]:
     """The computed tensors that a concat joins; those of a concat that it reads are its own too."""
-    found: list[str] = []
+    sources: list[str] = []
     for name in concat.inputs:
         root = graph.ops[graph.root(name)]
-        found += _sources(graph, root) if root.kind is OpKind.CONCAT else [root.name]
-    return found
+        sources += _sources(graph, root) if root.kind is OpKind.CONCAT else [root.name]
+    return sources
 
 
 SCHEME = Scheme(
@@ -246,15 +246,15 @@ def read_ir(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         operations = {o.get_friendly_name(): o for o in core.read_model(str(find_xml(path))).get_ops()}
     except RuntimeError as exc:
         raise ArtifactError(f"OpenVINO cannot read '{path}': {exc}") from exc
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    scales: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for point in plan.weights:
-        found[point.name] = _weight_scale(_operation(operations, point.name))
+        scales[point.name] = _weight_scale(_operation(operations, point.name))
     for point in plan.activations:
         values = [_activation(_operation(operations, s.tensor), point.spec, point.params) for s in point.sites]
         if any(v != values[0] for v in values):
             raise TargetError(f"the places of point {point.name} have different ranges in the IR")
-        found[point.name] = values[0].scale, values[0].zero_point
-    return found
+        scales[point.name] = values[0].scale, values[0].zero_point
+    return scales
 
 
 def _operation(operations: Mapping[str, Any], place: str) -> Any:

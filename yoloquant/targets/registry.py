@@ -36,12 +36,12 @@ def names() -> tuple[str, ...]:
 
 def devices() -> dict[str, tuple[str, ...]]:
     """Device names that people use, each with the targets that serve it."""
-    found: dict[str, list[str]] = {}
+    devices: dict[str, list[str]] = {}
     for name, target in _known().items():
         for device in target.devices:
             for known in device.names:
-                found.setdefault(known, []).append(name)
-    return {device: tuple(found[device]) for device in sorted(found)}
+                devices.setdefault(known, []).append(name)
+    return {device: tuple(devices[device]) for device in sorted(devices)}
 
 
 def get(name: str) -> Target:
@@ -132,14 +132,14 @@ def resolve(wanted: str | Iterable[str]) -> tuple[Target, ...]:
 
 @lru_cache(maxsize=1)
 def _known() -> dict[str, type[Target]]:
-    found: dict[str, type[Target]] = {}
+    targets: dict[str, type[Target]] = {}
     for target in (*_built_in(), *_registered()):
-        if target.name in found:
-            other = found[target.name]
+        if target.name in targets:
+            other = targets[target.name]
             logger.warning("%r is left out: %r is already the target '%s'", target, other, target.name)
             continue
-        found[target.name] = target
-    return dict(sorted(found.items()))
+        targets[target.name] = target
+    return dict(sorted(targets.items()))
 
 
 def _built_in() -> Iterator[type[Target]]:

@@ -32,12 +32,12 @@ def resolve_schemes(names: str | Iterable[str]) -> tuple[Scheme, ...]:
         UsageError: A name is unknown, or nothing is named.
     """
     known = schemes()
-    wanted = [n.strip() for n in (names.split(",") if isinstance(names, str) else names) if n.strip()]
-    if wanted == [AUTO]:
+    requested = [n.strip() for n in (names.split(",") if isinstance(names, str) else names) if n.strip()]
+    if requested == [AUTO]:
         return tuple(known.values())
-    unknown = [n for n in wanted if n not in known]
-    if unknown or not wanted:
+    unknown = [n for n in requested if n not in known]
+    if unknown or not requested:
         near = closest(unknown[0], (AUTO, *known)) if unknown else ""
         hint = f" (did you mean '{near}'?)" if near else ""
         raise UsageError(f"scheme '{', '.join(unknown)}' is unknown{hint}; allowed are {AUTO}, {', '.join(known)}")
-    return tuple(known[n] for n in dict.fromkeys(wanted))
+    return tuple(known[n] for n in dict.fromkeys(requested))

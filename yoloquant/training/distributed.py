@@ -42,18 +42,18 @@ def gathered(value: T) -> list[T]:
     """Every process's value in order of their ranks, on the first process; elsewhere this process's alone."""
     if world_size() == 1:
         return [value]
-    found: list[Any] | None = [None] * world_size() if is_first() else None
-    dist.gather_object(value, found, dst=0)
-    return [value] if found is None else found
+    values: list[Any] | None = [None] * world_size() if is_first() else None
+    dist.gather_object(value, values, dst=0)
+    return [value] if values is None else values
 
 
 def everywhere(condition: bool) -> bool:
     """Whether something holds on every process."""
     if world_size() == 1:
         return condition
-    found: list[Any] = [None] * world_size()
-    dist.all_gather_object(found, condition)
-    return all(found)
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, condition)
+    return all(values)
 
 
 @contextmanager

@@ -105,7 +105,7 @@ def compare_own_plans(
             imgsz=trained.info.imgsz, calibration=base.calibration, ranges=base.ranges, max_det=base.max_det
         ),
     )
-    held_back = ValidationSet.open(data, trained.info).take(images)
+    held_back = ValidationSet.open(os.fspath(data), trained.info).take(images)
     runners = {
         _FLOAT: TorchRunner(calibrated.graph.module, calibrated.info),
         _TRAINED: _simulated(trained, PORTABLE.name),

@@ -38,18 +38,18 @@ def write_plots(study: optuna.Study, options: TuneOptions, folder: Path) -> list
     """
     from optuna.visualization import matplotlib as draw
 
-    found: list[Path] = []
+    plots: list[Path] = []
     if len(complete_trials(study)) < 2:
-        return found
+        return plots
     for index, objective in enumerate(options.objective):
         name = objective.value
         about: dict[str, Any] = {"target": _Value(index), "target_name": name}
-        found += _drawn(folder / f"history_{name}.png", partial(draw.plot_optimization_history, study, **about))
-        found += _drawn(folder / f"importance_{name}.png", partial(draw.plot_param_importances, study, **about))
+        plots += _drawn(folder / f"history_{name}.png", partial(draw.plot_optimization_history, study, **about))
+        plots += _drawn(folder / f"importance_{name}.png", partial(draw.plot_param_importances, study, **about))
     if 1 < len(options.objective) <= _DRAWN:
         names = [o.value for o in options.objective]
-        found += _drawn(folder / "front.png", partial(draw.plot_pareto_front, study, target_names=names))
-    return found
+        plots += _drawn(folder / "front.png", partial(draw.plot_pareto_front, study, target_names=names))
+    return plots
 
 
 class _Value:

@@ -184,13 +184,13 @@ def value_at(content: Mapping[str, Any], path: Place) -> Any:
 
 def expanded(content: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's content with the short forms of ``train`` and ``prune`` written out."""
-    found = dict(content)
-    if isinstance(found.get("train"), str):
-        found["train"] = {"qat": found["train"]}
-    if isinstance(found.get("prune"), (int, float, str)):
-        found["prune"] = {"options": found["prune"]}
+    expanded_content = dict(content)
+    if isinstance(expanded_content.get("train"), str):
+        expanded_content["train"] = {"qat": expanded_content["train"]}
+    if isinstance(expanded_content.get("prune"), (int, float, str)):
+        expanded_content["prune"] = {"options": expanded_content["prune"]}
     for part, inner, short in _SHORT.values():
-        holder = found.get(part)
+        holder = expanded_content.get(part)
         if isinstance(holder, Mapping) and isinstance(holder.get(inner), (int, float, str)):
-            found[part] = {**holder, inner: {short: holder[inner]}}
-    return found
+            expanded_content[part] = {**holder, inner: {short: holder[inner]}}
+    return expanded_content

@@ -42,13 +42,13 @@ class SearchSpace:
     def defaults(self) -> dict[str, Value] | None:
         """What the recipe without any search stands for; None where that is outside of the space."""
         known = make_recipe(dict(self.base))
-        found: dict[str, Value] = {}
+        values: dict[str, Value] = {}
         for path, each in self.dimensions.items():
             value = _default(self.base, known, path)
             if not each.holds(value):
                 return None
-            found[".".join(path)] = value
-        return found
+            values[".".join(path)] = value
+        return values
 
     def content(self, values: Mapping[str, Value]) -> dict[str, Any]:
         """The recipe's content with values in their places.
@@ -130,11 +130,11 @@ def _dimension(key: RecipeKey, name: str, text: str) -> Dimension:
 
 
 def _leaves(content: Mapping[str, Any], path: Place = ()) -> list[tuple[Place, Any]]:
-    found: list[tuple[Place, Any]] = []
+    leaves: list[tuple[Place, Any]] = []
     for name, value in content.items():
         here = (*path, str(name))
-        found += _leaves(value, here) if isinstance(value, Mapping) else [(here, value)]
-    return found
+        leaves += _leaves(value, here) if isinstance(value, Mapping) else [(here, value)]
+    return leaves
 
 
 def _without(content: Mapping[str, Any], path: Place) -> dict[str, Any]:

@@ -121,29 +121,29 @@ class TrialRecipes:
 
     def _measured(self, artifact: Artifact, chosen: tuple[Target, ...], share: float, work: Path) -> dict[str, float]:
         scores = [self.scorer(runner, share) for runner in _runners(artifact, chosen)]
-        found = {Objective.FIDELITY.value: min(s.fidelity for s in scores)}
+        scores_of = {Objective.FIDELITY.value: min(s.fidelity for s in scores)}
         before = self.scorer.reference_accuracy(share)
         if before is not None:
-            found[Objective.MAP_DROP.value] = max(before - (s.accuracy or 0.0) for s in scores)
+            scores_of[Objective.MAP_DROP.value] = max(before - (s.accuracy or 0.0) for s in scores)
         elif Objective.MAP_DROP in self.options.measured:
             raise DataError("the first held-back images have no labels; give more of them: few=0.5 or held_back=128")
         if Objective.MULTIPLICATIONS in self.options.measured:
-            found[Objective.MULTIPLICATIONS.value] = self._multiplications(artifact)
+            scores_of[Objective.MULTIPLICATIONS.value] = self._multiplications(artifact)
         if any(o.of_artifact for o in self.options.measured):
-            found |= self._of_artifact(artifact, chosen[0], work)
-        return found
+            scores_of |= self._of_artifact(artifact, chosen[0], work)
+        return scores_of
 
     def _of_artifact(self, artifact: Artifact, target: Target, work: Path) -> dict[str, float]:
         exported = target.export(artifact, work, artifact.stem)
-        found = {Objective.SIZE.value: float(exported.size_bytes)}
+        measured = {Objective.SIZE.value: float(exported.size_bytes)}
         if Objective.LATENCY in self.options.measured:
             data = self.scorer.images.data
             pictures = [data.read(i) for i in range(min(PICTURES, len(data)))]
             timing = measure_latency(exported, None, pictures, cpu_threads())
             if timing.latency is None:
                 raise TargetError(f"latency of '{target.wanted}' could not be measured: {timing.note}")
-            found[Objective.LATENCY.value] = timing.latency.median_ms
-        return found
+            measured[Objective.LATENCY.value] = timing.latency.median_ms
+        return measured
 
     def _multiplications(self, artifact: Artifact) -> float:
         """Multiply-accumulate operations of one image."""
@@ -185,11 +185,11 @@ def _schemes(recipe: Recipe) -> dict[Place, Any]:
 
 def _runners(artifact: Artifact, chosen: tuple[Target, ...]) -> list[Runner]:
     """What every target computes, simulated; targets that compute the same are one."""
-    found: dict[str, Runner] = {}
+    runners: dict[str, Runner] = {}
     for target in chosen:
         plan = target.plan(artifact)
         key = "float" if plan is None else plan.digest()
-        if key not in found:
+        if key not in runners:
             module = artifact.graph.module if plan is None else simulate(artifact.graph, plan)
-            found[key] = TorchRunner(module, artifact.info)
-    return list(found.values())
+            runners[key] = TorchRunner(module, artifact.info)
+    return list(runners.values())

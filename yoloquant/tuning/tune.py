@@ -130,24 +130,24 @@ def _looked_again(
     deadline: float,
 ) -> None:
     defaults = studied.space.defaults
-    wanted = [*chosen, *([defaults] if defaults is not None and chosen and defaults not in chosen else [])]
+    attempts = [*chosen, *([defaults] if defaults is not None and chosen and defaults not in chosen else [])]
     if studied.options.on is Where.RAY:
-        RayTrials(studied, evaluate, again=True, progress=progress).look_again(wanted, deadline)
+        RayTrials(studied, evaluate, again=True, progress=progress).look_again(attempts, deadline)
         return
-    TrialSearch(study, studied.space, studied.options, evaluate, progress).again(wanted, deadline)
+    TrialSearch(study, studied.space, studied.options, evaluate, progress).again(attempts, deadline)
 
 
 def _finished(studied: Studied, study: optuna.Study, second: optuna.Study | None, listener: Listener) -> TuneResult:
     defaults, options = studied.space.defaults, studied.options
-    found = records(study, "search", defaults) + (() if second is None else records(second, "again", defaults))
-    write_trials(found, studied.folder)
-    chosen, best, default = pick(found, options)
+    trials = records(study, "search", defaults) + (() if second is None else records(second, "again", defaults))
+    write_trials(trials, studied.folder)
+    chosen, best, default = pick(trials, options)
     if chosen is None:
-        errors = [t.error for t in found if t.error]
+        errors = [t.error for t in trials if t.error]
         why = f"the first says: {errors[0]}" if errors else "the time was over before one was finished"
-        raise TrainingError(f"not one of {len(found)} trials was measured; {why}")
+        raise TrainingError(f"not one of {len(trials)} trials was measured; {why}")
     path = write_recipe(studied.space, chosen, options, studied.folder / "recipe.yaml")
-    result = TuneResult(studied.folder, found, best, chosen, default, path, options)
+    result = TuneResult(studied.folder, trials, best, chosen, default, path, options)
     with storage_errors():
         plots = write_plots(study, options, studied.folder)
     write_page(result, plots)

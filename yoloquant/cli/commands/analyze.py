@@ -41,15 +41,17 @@ def run(call: Call) -> int:
     path = Path(own.model)
     folder = output_folder(own.output or path.parent / f"{path.stem}_sensitivity")
     with bar("analysing") as progress:
-        found = api.analyze(own.model, data=own.data, options=replace(options, folder=str(folder)), progress=progress)
-    saved = found.save(folder / "sensitivity.json")
-    for line in found.table():
+        sensitivity = api.analyze(
+            own.model, data=own.data, options=replace(options, folder=str(folder)), progress=progress
+        )
+    saved = sensitivity.save(folder / "sensitivity.json")
+    for line in sensitivity.table():
         print(line)
-    for plot in write_plots(found, folder):
+    for plot in write_plots(sensitivity, folder):
         print(f"plot: {plot}")
     print(f"saved {saved}")
     if options.kind is AnalysisKind.PRUNE:
-        shares = found.protected(own.limit)
+        shares = sensitivity.protected(own.limit)
         kept = sum(1 for share in shares.values() if not share)
         print(f"at a drop of {own.limit:g} {kept} of {len(shares)} groups stay whole")
         print(f"next: yoloquant prune {own.model} data={own.data} sensitivity={saved} tolerance={own.limit:g}")

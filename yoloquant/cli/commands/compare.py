@@ -31,7 +31,7 @@ def run(call: Call) -> int:
     own = call[CompareCall]
     folder = Path(own.output or "compare")
     with bar("comparing") as progress:
-        found = api.compare(options=replace(call[ReleaseOptions], report=folder), progress=progress)
-    for each in found:
+        comparisons = api.compare(options=replace(call[ReleaseOptions], report=folder), progress=progress)
+    for each in comparisons:
         print_validation(each.result, each.folder or folder)
-    return exit_code_of(overall_verdict(each.result.verdict for each in found), call[VerdictCode].inconclusive)
+    return exit_code_of(overall_verdict(each.result.verdict for each in comparisons), call[VerdictCode].inconclusive)

@@ -74,8 +74,8 @@ def _bundles(call: Call, artifact: Artifact) -> int:
     own = call[ExportCall]
     options = replace(call[BundleOptions], data=own.data)
     with bar("bundling") as progress:
-        made = bundle.make(artifact, devices=own.targets, folder=own.output, options=options, progress=progress)
-    for each in made:
+        bundles = bundle.make(artifact, devices=own.targets, folder=own.output, options=options, progress=progress)
+    for each in bundles:
         print(f"bundled {each.manifest.device}: {each.archive or each.path}")
         print(f"  id {each.manifest.id}: verify expect=<id> holds the device to this very bundle")
         for note in each.notes:

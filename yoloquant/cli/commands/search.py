@@ -32,18 +32,18 @@ def run(call: Call) -> int:
     own = call[SearchCall]
     model = Path(own.model)
     with bar("searching") as progress:
-        found = api.search(own.model, data=own.data, options=call[FloatSearchOptions], progress=progress)
+        search = api.search(own.model, data=own.data, options=call[FloatSearchOptions], progress=progress)
     folder = output_folder(own.output or model.parent)
     stem = model.stem.removesuffix("_int8")
     listing = folder / f"{stem}_float_layers.json"
     with atomic_path(listing) as temporary:
-        temporary.write_text(json.dumps(found.to_dict(), indent=1))
-    print(found.summary())
+        temporary.write_text(json.dumps(search.to_dict(), indent=1))
+    print(search.summary())
     print(f"saved {listing}: every plan that was measured")
-    if not found.met:
+    if not search.met:
         print("nothing was saved to export: raise share=, lower the budget, or train with 'yoloquant train'")
         return 1
-    path = found.artifact.save(folder / f"{stem}_int8.pt")
-    print(f"saved {path}: plan '{found.scheme}' with these layers in float")
-    print(f"next: yoloquant export {path} targets={found.scheme}")
+    path = search.artifact.save(folder / f"{stem}_int8.pt")
+    print(f"saved {path}: plan '{search.scheme}' with these layers in float")
+    print(f"next: yoloquant export {path} targets={search.scheme}")
     return 0

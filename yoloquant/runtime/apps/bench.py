@@ -213,8 +213,8 @@ def _measured(
 
 
 def _percentiles(values: np.ndarray) -> dict[str, float]:
-    found = np.percentile(values, PERCENTILES).tolist()
-    return {**{f"p{p}": round(v, 3) for p, v in zip(PERCENTILES, found)}, "mean": round(float(values.mean()), 3)}
+    percentiles = np.percentile(values, PERCENTILES).tolist()
+    return {**{f"p{p}": round(v, 3) for p, v in zip(PERCENTILES, percentiles)}, "mean": round(float(values.mean()), 3)}
 
 
 def _ratio(mine: Sequence[tuple[Turn, Reading]], first: Sequence[tuple[Turn, Reading]]) -> float | None:
@@ -257,8 +257,8 @@ def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
         board, lines = "", []
         if cpuinfo.is_file():
             lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    return board or found.get("model name") or platform.processor() or platform.machine()
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return board or fields.get("model name") or platform.processor() or platform.machine()
 
 
 def parse_options(settings: VerbSettings) -> BenchOptions:

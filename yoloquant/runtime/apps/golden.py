@@ -197,12 +197,12 @@ def _error(expected: np.ndarray, got: np.ndarray) -> tuple[float, float]:
 
 def pooled(errors: Sequence[Mapping[str, tuple[float, float]]]) -> dict[str, float]:
     """Root mean square difference of each part over several images, relative to the standard deviation of that part."""
-    found: dict[str, float] = {}
+    pooled: dict[str, float] = {}
     for part in sorted({name for one in errors for name in one}):
         error = sum(one[part][0] for one in errors if part in one)
         spread = sum(one[part][1] for one in errors if part in one)
-        found[part] = float(np.sqrt(error / spread)) if spread > 0 else (0.0 if error == 0 else float("inf"))
-    return found
+        pooled[part] = float(np.sqrt(error / spread)) if spread > 0 else (0.0 if error == 0 else float("inf"))
+    return pooled
 
 
 @dataclass(frozen=True)

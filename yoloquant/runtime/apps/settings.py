@@ -28,7 +28,7 @@ def parse(words: Sequence[str], first: str = "") -> Dict[str, str]:
     Raises:
         UsageError: A word is none of these, or a key comes twice.
     """
-    found: Dict[str, str] = {}
+    values: Dict[str, str] = {}
     rest = list(words)
     if first and rest and not rest[0].startswith("-") and not _is_pair(rest[0]):
         rest[0] = f"{first}={rest[0]}"
@@ -40,10 +40,10 @@ def parse(words: Sequence[str], first: str = "") -> Dict[str, str]:
         key = key.replace("-", "_")
         if not equals or not key:
             raise UsageError(f"argument '{word}' is not key=value or --key value")
-        if key in found:
+        if key in values:
             raise UsageError(f"argument '{key}' is given twice")
-        found[key] = value
-    return found
+        values[key] = value
+    return values
 
 
 def _is_pair(word: str) -> bool:

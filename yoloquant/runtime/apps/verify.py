@@ -86,8 +86,8 @@ class Verification:
     @property
     def result(self) -> VerifyResult:
         """The worst of all checks."""
-        found = {check.result for check in self.checks}
-        return next((r for r in (VerifyResult.FAIL, VerifyResult.INCONCLUSIVE) if r in found), VerifyResult.PASS)
+        results = {check.result for check in self.checks}
+        return next((r for r in (VerifyResult.FAIL, VerifyResult.INCONCLUSIVE) if r in results), VerifyResult.PASS)
 
     @property
     def exit_code(self) -> int:
@@ -206,10 +206,10 @@ def _errors(
     if shapes != [output.shape for output in outcome.outputs]:
         raise BundleError(f"the golden outputs '{item.outputs}' have shapes {shapes}, not the model's; copy it again")
     backend = detector.backend
-    wanted = [np.array(output) for output in backend.decode(stored)]  # copies: decoding again may reuse memory
+    expected = [np.array(output) for output in backend.decode(stored)]  # copies: decoding again may reuse memory
     parts = (
         detector.task.output_parts(tuple(o), backend.layout, detector.info)
-        for o in (wanted, backend.decode(outcome.outputs))
+        for o in (expected, backend.decode(outcome.outputs))
     )
     return output_errors(*parts)
 
@@ -248,17 +248,17 @@ def _accuracy_check(
     detector: Detector, manifest: BundleManifest, golden: Golden, options: VerifyOptions
 ) -> VerifyCheck:
     """Measure accuracy here, and hold it against the export machine's on the same images."""
-    found = measure(detector, options.data, limit=options.limit)
+    accuracy = measure(detector, options.data, limit=options.limit)
     data = fingerprint(options.data, manifest.info, options.limit)
-    values = {**asdict(found), "labels": data.labels, "data_sha256": data.sha256}
-    measured = f"{detector.task.named(found.metrics)} on {found.images} images"
+    values = {**asdict(accuracy), "labels": data.labels, "data_sha256": data.sha256}
+    measured = f"{detector.task.named(accuracy.metrics)} on {accuracy.images} images"
     expected = manifest.accuracy
     if expected is None:
         return VerifyCheck(
             "accuracy", VerifyResult.INCONCLUSIVE, f"{measured}; the export machine measured none", values
         )
     limit = golden.tolerances.map_drop
-    drop = max(expected.metrics[name] - found.metrics[name] for name in detector.task.main_metrics)
+    drop = max(expected.metrics[name] - accuracy.metrics[name] for name in detector.task.main_metrics)
     values.update(expected=asdict(expected), drop=drop, limit=limit)
     if expected.data_sha256 and expected.data_sha256 != data.sha256:
         message = (

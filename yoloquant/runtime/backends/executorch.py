@@ -83,10 +83,10 @@ def find_program(path: Path) -> Path:
     Raises:
         ArtifactError: There is none, or several.
     """
-    found = sorted(path.glob("*.pte")) if path.is_dir() else [path]
-    if len(found) != 1 or not found[0].is_file():
-        raise ArtifactError(f"'{path}' holds {len(found)} .pte files where one is wanted; export it again")
-    return found[0]
+    programs = sorted(path.glob("*.pte")) if path.is_dir() else [path]
+    if len(programs) != 1 or not programs[0].is_file():
+        raise ArtifactError(f"'{path}' holds {len(programs)} .pte files where one is wanted; export it again")
+    return programs[0]
 
 
 def _import() -> Any:

@@ -141,10 +141,10 @@ def find_xml(path: Path) -> Path:
     Raises:
         ArtifactError: There is none.
     """
-    found = sorted(path.glob("*.xml")) if path.is_dir() else [path] * path.is_file()
-    if not found:
+    files = sorted(path.glob("*.xml")) if path.is_dir() else [path] * path.is_file()
+    if not files:
         raise ArtifactError(f"'{path}' holds no OpenVINO .xml; export it again")
-    return found[0]
+    return files[0]
 
 
 def _config(core: Any, device: str, options: BackendOptions) -> dict[str, Any]:

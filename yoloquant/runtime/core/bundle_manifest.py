@@ -125,8 +125,8 @@ def read(folder: str | Path, *, check: bool = True, expect: str = "") -> BundleM
     folder = Path(folder)
     manifest = _parse(_load(folder / FILE_NAME))
     if expect and manifest.id != expect.strip().lower():
-        wanted = expect.strip().lower()
-        raise BundleError(f"'{folder}' is the bundle {manifest.id}, expected was {wanted}; copy the bundle again")
+        expected = expect.strip().lower()
+        raise BundleError(f"'{folder}' is the bundle {manifest.id}, expected was {expected}; copy the bundle again")
     if check:
         check_folder(folder, manifest.files, FILE_NAME)
     return manifest

@@ -158,13 +158,13 @@ def _grid(imgsz: tuple[int, int], strides: tuple[int, ...]) -> tuple[Floats, Flo
 
 
 def _check(kind: str, levels: Levels, info: ModelInfo, channels: int | None) -> None:
-    wanted = [(1, info.imgsz[0] // s, info.imgsz[1] // s) for s in info.strides]
+    shapes = [(1, info.imgsz[0] // s, info.imgsz[1] // s) for s in info.strides]
     got = [tuple(level.shape) for level in levels]
-    if [shape[:3] for shape in got] != wanted or any(channels not in (None, shape[-1]) for shape in got):
+    if [shape[:3] for shape in got] != shapes or any(channels not in (None, shape[-1]) for shape in got):
         per_cell = "the same" if channels is None else channels
         raise ArtifactError(
             f"raw {kind} outputs have shapes {got}, but a model with imgsz={info.imgsz}, strides={info.strides} "
-            f"and {per_cell} {kind} channels returns {wanted} times these channels; export the artifact again"
+            f"and {per_cell} {kind} channels returns {shapes} times these channels; export the artifact again"
         )
 
 

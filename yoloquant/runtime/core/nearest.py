@@ -11,8 +11,8 @@ _LISTED = 60  # of more names nobody reads a list
 def closest(name: str, known: Iterable[str]) -> str:
     """The known name that somebody most likely meant, in upper or lower case; empty if none is close."""
     lower = {each.lower(): each for each in known}
-    found = difflib.get_close_matches(name.lower(), list(lower), n=1)
-    return lower[found[0]] if found else ""
+    matches = difflib.get_close_matches(name.lower(), list(lower), n=1)
+    return lower[matches[0]] if matches else ""
 
 
 def nearest(name: str, known: Iterable[str], also: Iterable[str] = ()) -> str:

@@ -67,12 +67,12 @@ class Preprocessor:
         return tensor
 
     def _canvas(self, size: tuple[int, int]) -> Canvas:
-        found = self._canvases.get(size)
-        if found is None:
+        canvas = self._canvases.get(size)
+        if canvas is None:
             if len(self._canvases) >= KNOWN_SIZES:
                 self._canvases.clear()
-            found = self._canvases[size] = self._new_canvas(size, self._imgsz)
-        return found
+            canvas = self._canvases[size] = self._new_canvas(size, self._imgsz)
+        return canvas
 
     def _write(self, pixels: np.ndarray, tensor: np.ndarray) -> None:
         cv2, storage = self._cv2, tensor.view(self._table.dtype)[0]

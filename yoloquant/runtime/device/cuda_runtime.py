@@ -216,14 +216,14 @@ class LibCudart:
             raise TargetError(f"{name} failed: {text.decode('ascii', 'replace')} ({status})")
 
     def _number(self, name: str, *arguments: Any) -> int:
-        found = ctypes.c_int(0)
-        self._call(name, ctypes.byref(found), *arguments)
-        return found.value
+        number = ctypes.c_int(0)
+        self._call(name, ctypes.byref(number), *arguments)
+        return number.value
 
     def _pointer(self, name: str, *arguments: Any) -> int:
-        found = ctypes.c_void_p(None)
-        self._call(name, ctypes.byref(found), *arguments)
-        return int(found.value or 0)
+        pointer = ctypes.c_void_p(None)
+        self._call(name, ctypes.byref(pointer), *arguments)
+        return int(pointer.value or 0)
 
     def device_count(self) -> int:
         """Number of devices."""

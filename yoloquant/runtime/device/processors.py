@@ -35,21 +35,21 @@ def cpu_quota(root: Path = CGROUPS, own: Path = OWN) -> float | None:
 
     See the Linux kernel's documentation: ``cpu.max`` of cgroup v2, ``cpu.cfs_quota_us`` of v1.
     """
-    found = [share for folder in _folders(root, own) for share in (_version_2(folder), _version_1(folder)) if share]
-    return min(found) if found else None
+    quotas = [share for folder in _folders(root, own) for share in (_version_2(folder), _version_1(folder)) if share]
+    return min(quotas) if quotas else None
 
 
 def _folders(root: Path, own: Path) -> list[Path]:
     """Folders of this process's groups up to the root, in both versions; a container sees its own group as the root."""
-    found = [root, root / "cpu", root / "cpu,cpuacct"]
+    folders = [root, root / "cpu", root / "cpu,cpuacct"]
     for line in _text(own).splitlines():
         _, controllers, place = [*line.split(":", 2), "", ""][:3]
         if controllers and "cpu" not in controllers.split(","):
             continue
         base = root / controllers if controllers else root
         relative = Path(place.lstrip("/"))
-        found += [base / part for part in (relative, *relative.parents)]
-    return found
+        folders += [base / part for part in (relative, *relative.parents)]
+    return folders
 
 
 def _version_2(folder: Path) -> float | None:

@@ -31,8 +31,8 @@ def memory(status: Path = PROC_SELF / "status") -> tuple[float | None, float | N
         text = status.read_text(encoding="ascii", errors="replace")
     except OSError:
         return _psutil_memory()
-    found = {m[1]: int(m[2]) * 1024 / 1e6 for m in re.finditer(r"^(VmRSS|VmHWM):\s+(\d+) kB", text, re.M)}
-    return found.get(_PAGE), found.get(_PEAK)
+    sizes = {m[1]: int(m[2]) * 1024 / 1e6 for m in re.finditer(r"^(VmRSS|VmHWM):\s+(\d+) kB", text, re.M)}
+    return sizes.get(_PAGE), sizes.get(_PEAK)
 
 
 def _psutil_memory() -> tuple[float | None, float | None]:
@@ -56,15 +56,15 @@ def governors(root: Path = CPUFREQ) -> tuple[str, ...]:
 
 def temperatures(root: Path = THERMAL) -> dict[str, float]:
     """Degrees Celsius of every thermal zone, by its type (``cpu-thermal``, ``x86_pkg_temp``, ``GPU-therm`` ...)."""
-    found: dict[str, float] = {}
+    temperatures: dict[str, float] = {}
     for zone in sorted(root.glob("thermal_zone*")):
         text = _text(zone / "temp")
         kind = _text(zone / "type") or zone.name
         if re.match(r"-?\d+$", text):
             degrees = int(text) / 1e3  # kernel documentation, sysfs-class-thermal: millidegrees
             if -50 < degrees < 200:  # an absent sensor gives nonsense
-                found[kind if kind not in found else f"{kind} ({zone.name})"] = degrees
-    return found
+                temperatures[kind if kind not in temperatures else f"{kind} ({zone.name})"] = degrees
+    return temperatures
 
 
 def _text(path: Path) -> str:

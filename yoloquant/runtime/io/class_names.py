@@ -33,7 +33,7 @@ def read_labels(path: Path, count: int) -> tuple[str, ...]:
 def _label_lines(text: str) -> list[str]:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     numbered = [re.match(r"(\d+)\s*[:\s]\s*(\S.*)$", line) for line in lines]
-    found = {int(match[1]): match[2] for match in numbered if match}
-    if lines and sorted(found) == list(range(len(lines))):
-        return [found[index] for index in range(len(lines))]
+    lines_by_number = {int(match[1]): match[2] for match in numbered if match}
+    if lines and sorted(lines_by_number) == list(range(len(lines))):
+        return [lines_by_number[index] for index in range(len(lines))]
     return lines

@@ -132,16 +132,16 @@ class Painter:
             y += rendered.shape[0]
 
     def _label(self, kind: int, score: int, width: int) -> np.ndarray:
-        found = self._labels.get((kind, score, width))
-        if found is None:
+        label = self._labels.get((kind, score, width))
+        if label is None:
             if len(self._labels) >= _CACHED:
                 self._labels.clear()
             colour = colour_of_cached(kind)
             bright = 0.114 * colour[0] + 0.587 * colour[1] + 0.299 * colour[2] > 140  # ITU-R BT.601 luma
             name = self._names[kind] if kind < len(self._names) else str(kind)
             ink = (0, 0, 0) if bright else (255, 255, 255)
-            found = self._labels[kind, score, width] = render(f"{name} {score / 100:.2f}", width, colour, ink)
-        return found
+            label = self._labels[kind, score, width] = render(f"{name} {score / 100:.2f}", width, colour, ink)
+        return label
 
 
 _COLOURS: dict[int, Colour] = {}

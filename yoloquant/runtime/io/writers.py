@@ -62,17 +62,17 @@ def record(result: FrameResult, names: Sequence[str], task: TaskSpec) -> dict[st
         ``latency_ms`` since the frame was captured, ``file`` for images, and what the task finds besides: ``masks``,
         ``keypoints``, ``rotated``.
     """
-    found = result.detections
-    classes = [int(c) for c in found.class_id]
+    detections = result.detections
+    classes = [int(c) for c in detections.class_id]
     data: dict[str, Any] = {
         "index": result.frame.index,
         "time": round(result.frame.time, 6),
-        "xyxy": [[round(float(v), 3) for v in box] for box in found.xyxy],
-        "confidence": [round(float(s), 6) for s in found.confidence],
+        "xyxy": [[round(float(v), 3) for v in box] for box in detections.xyxy],
+        "confidence": [round(float(s), 6) for s in detections.confidence],
         "class_id": classes,
         "names": [names[c] if c < len(names) else str(c) for c in classes],
         "latency_ms": round(result.age * 1e3, 3),
-        **task.record(found, result.frame.image.shape[:2]),
+        **task.record(detections, result.frame.image.shape[:2]),
     }
     if result.frame.name:
         data["file"] = result.frame.name

@@ -117,9 +117,9 @@ def ready_engine(request: Request, api: TensorRT | None = None, cuda: Cuda | Non
     own = cuda is None
     cuda = cuda or open_cuda(request.options.device)
     try:
-        found = find_engine(request.sources.onnx, Identity.of(api.version, cuda.gpu), request.folder)
-        found.plan()
-        return BuiltEngine(found.path, fresh=False)
+        engine = find_engine(request.sources.onnx, Identity.of(api.version, cuda.gpu), request.folder)
+        engine.plan()
+        return BuiltEngine(engine.path, fresh=False)
     except ArtifactError as exc:  # there is none, or it was damaged
         logger.warning("%s; it is built now, which takes minutes", str(exc).partition("; ")[0])
         return build_engine(request, api, cuda)
@@ -234,19 +234,19 @@ def find_engine(onnx: Path, identity: Identity, folder: Path | None = None) -> E
     # several may fit, built with other options: the last one is what the user tried last
     for path in sorted(engines.glob("*.engine"), key=lambda p: p.stat().st_mtime, reverse=True):
         try:
-            found = read_header(path)
+            header = read_header(path)
         except ArtifactError as exc:
             reasons.append(str(exc))
             continue
-        name = str(found.ours.get("model"))
+        name = str(header.ours.get("model"))
         if name in models and name not in hashes:
             hashes[name] = file_sha256(models[name])
-        if found.ours.get("model_sha256") != hashes.get(name, ""):
+        if header.ours.get("model_sha256") != hashes.get(name, ""):
             reasons.append(f"{path.name} was built from another model")
             continue
-        why = identity.differences(found.ours)
+        why = identity.differences(header.ours)
         if not why:
-            return found
+            return header
         reasons.append(f"{path.name}: {why}")
     detail = f" ({'; '.join(reasons)})" if reasons else ""
     raise ArtifactError(

@@ -91,8 +91,8 @@ def jetson_linux(path: Path = L4T_RELEASE) -> str:
     except OSError:
         return ""
     first = text.splitlines()[0].strip() if text.strip() else ""
-    found = _RELEASE.search(first)
-    return " ".join(found.groups()) if found else first[:120]
+    match = _RELEASE.search(first)
+    return " ".join(match.groups()) if match else first[:120]
 
 
 def board_model(path: Path = BOARD) -> str:

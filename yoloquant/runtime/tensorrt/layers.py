@@ -147,8 +147,8 @@ def _layer(entry: Mapping[str, Any]) -> Layer:
 
 
 def _list(entry: Mapping[str, Any], key: str) -> list[Any]:
-    found = entry.get(key)
-    return [x for x in found if isinstance(x, dict)] if isinstance(found, list) else []
+    entries = entry.get(key)
+    return [x for x in entries if isinstance(x, dict)] if isinstance(entries, list) else []
 
 
 def _type(tensor: Mapping[str, Any]) -> str:

@@ -64,7 +64,7 @@ def attention_blocks(module: nn.Module) -> dict[str, nn.Module]:
     Raises:
         ModelError: The model has attention of a kind that cannot be replaced.
     """
-    found = {}
+    blocks = {}
     for path, block in module.named_modules():
         if not all(hasattr(block, part) for part in ("qkv", "proj", "pe", "num_heads", "head_dim")):
             continue
@@ -73,8 +73,8 @@ def attention_blocks(module: nn.Module) -> dict[str, nn.Module]:
                 f"the attention at {path} is of class {type(block).__name__}, which cannot be replaced; allowed is "
                 "that of YOLOv10, YOLO11 and YOLO26. YOLOv8 has none"
             )
-        found[path] = block
-    return found
+        blocks[path] = block
+    return blocks
 
 
 def replace_attention(module: nn.Module, images: Iterable[np.ndarray]) -> Rewritten:
@@ -183,10 +183,10 @@ class _Fit:
         """Add one image's positions."""
         for image in arguments[0]:
             value, mixed = self._mix(block, image[None])
-            predictors, wanted = _means(value), mixed.flatten(2)[0].t().double()
+            predictors, target = _means(value), mixed.flatten(2)[0].t().double()
             self._gram += predictors.t() @ predictors
-            self._cross += predictors.t() @ wanted
-            self._square += wanted.square().sum(0)
+            self._cross += predictors.t() @ target
+            self._square += target.square().sum(0)
 
     def _mix(self, block: Any, image: Tensor) -> tuple[Tensor, Tensor]:
         """The block's value and what its attention makes of it, as in Ultralytics' ``Attention.forward``."""

@@ -82,11 +82,11 @@ class CompilerReport:
 
     def reasons(self) -> dict[str, dict[str, int]]:
         """Operators that stay on the host: number of each kind by the compiler's reason."""
-        found: dict[str, Counter[str]] = {}
+        reasons: dict[str, Counter[str]] = {}
         for line in self.operators:
             if not line.mapped:
-                found.setdefault(line.status, Counter())[line.kind] += line.count
-        return {status: dict(sorted(kinds.items())) for status, kinds in found.items()}
+                reasons.setdefault(line.status, Counter())[line.kind] += line.count
+        return {status: dict(sorted(kinds.items())) for status, kinds in reasons.items()}
 
     def summary(self) -> tuple[str, ...]:
         """What a person should know, in a few sentences."""
@@ -146,12 +146,12 @@ def _table(lines: list[str]) -> tuple[OperatorLine, ...]:
 
 
 def _last(lines: list[str], label: str) -> str:
-    found = [line.partition(":")[2].strip() for line in lines if line.startswith(f"{label}:")]
-    return found[-1] if found else ""
+    values = [line.partition(":")[2].strip() for line in lines if line.startswith(f"{label}:")]
+    return values[-1] if values else ""
 
 
 def _size(text: str) -> int | None:
-    found = _SIZE.match(text)
-    if not found or found["unit"] not in _UNITS:
+    match = _SIZE.match(text)
+    if not match or match["unit"] not in _UNITS:
         return None
-    return round(float(found["number"]) * _UNITS[found["unit"]])
+    return round(float(match["number"]) * _UNITS[match["unit"]])

@@ -34,9 +34,9 @@ def check_operator(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     if rule is None:
         return _cpu("not among the documented operators")
     for check in (_parameters, _types, _shapes, rule, _version):
-        found = check(file, op)
-        if found.status is not Status.MAPPED:
-            return found
+        finding = check(file, op)
+        if finding.status is not Status.MAPPED:
+            return finding
     return OK
 
 

@@ -36,24 +36,24 @@ def locate(graph: Graph, plan: Plan, program: Program) -> dict[str, Place]:
     Raises:
         TargetError: A convolution or an addition does not compute in integers, or a point is nowhere.
     """
-    found: dict[str, Place] = {}
+    places: dict[str, Place] = {}
     for op, (index, node) in _matched(graph, plan, program):
         if node.weight is not None:
-            found[weight_point_name(op)] = (index, node.weight)
+            places[weight_point_name(op)] = (index, node.weight)
         for tensor, value in zip(op.inputs, node.inputs, strict=False):
-            found.setdefault(graph.root(tensor), (index, value))
-        found.setdefault(_result(graph, op).name, (index, node.output))
+            places.setdefault(graph.root(tensor), (index, value))
+        places.setdefault(_result(graph, op).name, (index, node.output))
     for group in plan.groups().values():
-        known = [found[p.name] for p in group if p.name in found]
+        known = [places[p.name] for p in group if p.name in places]
         for point in group if known else ():
-            found.setdefault(point.name, known[0])
-    lost = [p.name for p in plan.points if p.name not in found]
+            places.setdefault(point.name, known[0])
+    lost = [p.name for p in plan.points if p.name not in places]
     if lost:
         raise TargetError(
             f"{len(lost)} of {len(plan.points)} points are not integers in the file, first {lost[0]}; ExecuTorch's "
             "partitioner left that operation in float: this release of executorch is not known to work"
         )
-    return {p.name: found[p.name] for p in plan.points}
+    return {p.name: places[p.name] for p in plan.points}
 
 
 def _matched(graph: Graph, plan: Plan, program: Program) -> Iterator[tuple[OpNode, tuple[int, XnnNode]]]:

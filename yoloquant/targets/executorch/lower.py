@@ -119,11 +119,11 @@ def slice_splits(module: fx.GraphModule) -> None:
         source = node.args[0] if node.target is operator.getitem else None
         if not isinstance(source, fx.Node) or source.target is not aten.split_with_sizes.default:
             continue
-        given: Any = source.args
+        arguments: Any = source.args
         part: Any = node.args[1]
-        start = sum(given[1][:part])
+        start = sum(arguments[1][:part])
         node.target = aten.slice.Tensor
-        node.args = (given[0], given[2] if len(given) > 2 else 0, start, start + given[1][part])
+        node.args = (arguments[0], arguments[2] if len(arguments) > 2 else 0, start, start + arguments[1][part])
     module.graph.eliminate_dead_code()
     module.recompile()
 
@@ -135,10 +135,10 @@ def double_by_copies(module: fx.GraphModule) -> None:
     beside every pixel, along a new dimension in front of that beside every row.
     """
     for node in list(module.graph.nodes):
-        given: Any = node.args
-        if node.target is not aten.upsample_nearest2d.vec or list(given[2] or ()) != [2.0, 2.0]:
+        arguments: Any = node.args
+        if node.target is not aten.upsample_nearest2d.vec or list(arguments[2] or ()) != [2.0, 2.0]:
             continue
-        source, result = given[0], next(iter(node.users))
+        source, result = arguments[0], next(iter(node.users))
         if source.target not in DEQUANTIZE or result.target not in QUANTIZE:
             continue
         batch, channels, height, width = node.meta["val"].shape

@@ -132,11 +132,11 @@ class _Converter:
         if kind == (FLOAT if constant is not None else self.type_of[name]):
             return name
         if (name, kind) not in self.made:
-            made = self.made[name, kind] = f"{name}/{'half' if kind == HALF else 'float'}"
+            name_of_cast = self.made[name, kind] = f"{name}/{'half' if kind == HALF else 'float'}"
             if constant is None:
-                self.nodes.append(helper.make_node("Cast", [name], [made], f"{made}/cast", to=kind))
+                self.nodes.append(helper.make_node("Cast", [name], [name_of_cast], f"{name_of_cast}/cast", to=kind))
             else:
-                self.added.append(_half_constant(constant, made))
+                self.added.append(_half_constant(constant, name_of_cast))
         return self.made[name, kind]
 
     def _restore(self, output: str) -> None:

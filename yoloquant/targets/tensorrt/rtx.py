@@ -187,8 +187,8 @@ def _report(
 
 
 def _excerpt(lines: list[str], output: str, crash_code: int) -> str:
-    wanted = lines if crash_code else [line for line in lines if line.startswith(("[WARNING]", "[ERROR]", "[INTERNAL"))]
-    tail = [line[:_EXCERPT_WIDTH] for line in wanted if line.strip()][-_EXCERPT_LINES:]
+    kept = lines if crash_code else [line for line in lines if line.startswith(("[WARNING]", "[ERROR]", "[INTERNAL"))]
+    tail = [line[:_EXCERPT_WIDTH] for line in kept if line.strip()][-_EXCERPT_LINES:]
     if crash_code:
         tail.append(f"(the compiler's process ended with code {crash_code}) {output.strip()[-2000:]}".strip())
     return "\n".join(tail)

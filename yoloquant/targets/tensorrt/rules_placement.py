@@ -54,12 +54,12 @@ def check_weight_axis(graph: OnnxGraph) -> Iterator[Issue]:
         rank = _weight_rank(graph, source)
         if grid.scale.ndim == 0 or rank is None:
             continue
-        wanted = _output_axis(graph, node, rank)
-        if grid.axis % rank != wanted:
+        output_axis = _output_axis(graph, node, rank)
+        if grid.axis % rank != output_axis:
             yield Issue(
                 label(node),
-                f"its weight is quantized on axis {grid.axis}; allowed is axis {wanted}, or one scale per tensor",
-                f"quantize the weight on axis {wanted}",
+                f"its weight is quantized on axis {grid.axis}; allowed is axis {output_axis}, or one scale per tensor",
+                f"quantize the weight on axis {output_axis}",
             )
 
 

@@ -25,13 +25,13 @@ def with_24(exported: ExportedModel, artifact: Artifact) -> ExportedModel:
     module = artifact.model.module
     if sparse_record(module).get("kind") != TWO_FOUR:
         return exported
-    found = check_onnx_24(exported.path, masks_24(module).masks)
-    if not found.ok:
+    check = check_onnx_24(exported.path, masks_24(module).masks)
+    if not check.ok:
         raise TargetError(
-            f"{len(found.broken)} layers of {exported.path.name} are not 2:4 any more, first {found.broken[0]}; train "
+            f"{len(check.broken)} layers of {exported.path.name} are not 2:4 any more, first {check.broken[0]}; train "
             "the 2:4 model with yoloquant, which holds its zeros"
         )
-    note = f"2:4 in {len(found.layers)} layers, read back from the file; build the engine with sparse=true"
+    note = f"2:4 in {len(check.layers)} layers, read back from the file; build the engine with sparse=true"
     return replace(
-        exported, metadata={**exported.metadata, "sparse_24": sorted(found.layers)}, notes=(*exported.notes, note)
+        exported, metadata={**exported.metadata, "sparse_24": sorted(check.layers)}, notes=(*exported.notes, note)
     )

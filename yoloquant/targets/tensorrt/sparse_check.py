@@ -64,7 +64,7 @@ def check_onnx_24(path: Path, layers: Iterable[str]) -> OnnxCheck24:
     """
     graph = _read(path)
     nodes = _layers(graph)
-    found: dict[str, Check24] = {}
+    checks: dict[str, Check24] = {}
     quantized, absent = [], []
     for name in layers:
         layer = name.removesuffix(".weight")
@@ -77,10 +77,10 @@ def check_onnx_24(path: Path, layers: Iterable[str]) -> OnnxCheck24:
                 "Export the model that the plan was made for"
             )
         values, integers = _weight(graph, nodes[layer], path)
-        found[name] = check_24(values)
+        checks[name] = check_24(values)
         if integers:
             quantized.append(name)
-    return OnnxCheck24(found, tuple(quantized), tuple(absent))
+    return OnnxCheck24(checks, tuple(quantized), tuple(absent))
 
 
 def _read(path: Path) -> OnnxGraph:
@@ -98,14 +98,14 @@ def _read(path: Path) -> OnnxGraph:
 
 def _layers(graph: OnnxGraph) -> dict[str, NodeProto]:
     """Nodes by module path: quantized ones are named by it, of others the constant tells."""
-    found: dict[str, NodeProto] = {}
+    layers: dict[str, NodeProto] = {}
     for node in graph.of_type("Conv", "Gemm", "MatMul"):
         tensor = graph.operands(node)[1]
         while (producer := graph.producer(tensor)) is not None and producer.input:
             tensor = producer.input[0]
-        found[tensor.removesuffix(".weight")] = node
-        found[node.name] = node
-    return found
+        layers[tensor.removesuffix(".weight")] = node
+        layers[node.name] = node
+    return layers
 
 
 def _twins(layer: str) -> Iterator[str]:

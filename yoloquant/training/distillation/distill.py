@@ -46,15 +46,15 @@ def head_outputs(model: nn.Module, graph: Graph) -> tuple[Output, ...]:
     layers: Any = model.model
     base = f"model.{len(layers) - 1}."
     modules = dict(layers[-1].named_modules())
-    found: dict[str, Output] = {}
+    outputs: dict[str, Output] = {}
     for op in graph.heads:
         relative = op.module.removeprefix(base)
         branch = op.branch if op.branch in {"box", "score"} else relative.split(".")[0].removeprefix("one2one_")
         plain = relative.removeprefix("one2one_")
         for path, group in ((plain, "one2many"), (f"one2one_{plain}", "one2one")):
             if path in modules:
-                found[path] = Output(path, group, branch)
-    return tuple(found.values())
+                outputs[path] = Output(path, group, branch)
+    return tuple(outputs.values())
 
 
 def layers_of(model: nn.Module) -> Features:

@@ -43,8 +43,8 @@ def channel_products(trainer: TaskTrainer, module: Any, images: int) -> dict[str
         for content in loader:
             prepared = trainer.preprocess_batch(content)
             loss, _ = criterion(module(prepared["img"]), prepared)
-            found = torch.autograd.grad(loss.sum(), parameters, allow_unused=True)
-            grads = {id(p): g for p, g in zip(parameters, found, strict=True)}
+            gradients = torch.autograd.grad(loss.sum(), parameters, allow_unused=True)
+            grads = {id(p): g for p, g in zip(parameters, gradients, strict=True)}
             for name, gate in gates.items():
                 sums[name] = sums[name] + _product(gate, grads).abs().cpu()
             seen, batches = seen + len(prepared["img"]), batches + 1

@@ -110,8 +110,8 @@ def masks_for(trainer: PruneTrainer, model: nn.Module) -> Masks | None:
         spec = MaskSpec(Pattern.TWO_FOUR, Sparsity(ignored=trainer.prune.ignored))
     else:
         steps = max(int(trainer.epochs * len(trainer.train_loader) / max(trainer.accumulate, 1)), 1)
-        wanted = sparsity_of(trainer.prune)
-        spec = MaskSpec(Pattern.MAGNITUDE, wanted, Schedule.over(steps, wanted.amount))
+        sparsity = sparsity_of(trainer.prune)
+        spec = MaskSpec(Pattern.MAGNITUDE, sparsity, Schedule.over(steps, sparsity.amount))
     masks = Masks.start(model, spec)
     masks.apply(trainer.ema.ema)
     return masks
@@ -119,10 +119,10 @@ def masks_for(trainer: PruneTrainer, model: nn.Module) -> Masks | None:
 
 def _zeros_are_there(model: nn.Module, options: PruneOptions) -> bool:
     """Whether a model came with its zeros, rather than with the odd one that every trained model has."""
-    wanted = (
+    share = (
         _SHARE_24 if getattr(model, SPARSE)["kind"] == PruningKind.NM.value else float(getattr(model, SPARSE)["amount"])
     )
-    return sparsity_report(model, options.ignored).share >= wanted - _SLACK
+    return sparsity_report(model, options.ignored).share >= share - _SLACK
 
 
 def plan_for(trainer: PruneTrainer, module: Any) -> PrunePlan:

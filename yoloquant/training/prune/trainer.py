@@ -109,8 +109,8 @@ class PruneTrainer(TaskTrainer):
             source: A live model to prune further, whatever was removed before; by default the trainer's own, which is
                 pruned unless it is already.
         """
-        given = self.model if source is None else source
-        module: Any = load_model(given, allow_unsafe=self.prune.allow_unsafe).module.cpu()
+        model = self.model if source is None else source
+        module: Any = load_model(model, allow_unsafe=self.prune.allow_unsafe).module.cpu()
         self.check_classes(module.names)
         teacher = self._teacher(module)
         if teacher is not None:

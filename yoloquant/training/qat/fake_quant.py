@@ -65,8 +65,8 @@ def fold_quantize(
     if not serves(weight, scale):
         return None
     statistics = norm.running_mean, torch.rsqrt(norm.running_var + norm.eps)
-    found = FoldQuantize.apply(weight, bias, statistics, scale, grid, norm.weight, norm.bias)  # type: ignore[no-untyped-call]
-    return found  # type: ignore[no-any-return]
+    folded = FoldQuantize.apply(weight, bias, statistics, scale, grid, norm.weight, norm.bias)  # type: ignore[no-untyped-call]
+    return folded  # type: ignore[no-any-return]
 
 
 class FakeQuantize(torch.autograd.Function):

@@ -33,11 +33,13 @@ def scratch(count: int, like: Tensor) -> list[Tensor]:
     """Scratch tensors, kept between calls: allocating them anew costs more than a pass over them."""
     size = min(_chunk(like), like.numel())
     cache: dict[torch.device, list[Tensor]] = _local.__dict__.setdefault("buffers", {})
-    found = cache.setdefault(like.device, [])
-    if len(found) < count or found[0].numel() < size:
+    buffers = cache.setdefault(like.device, [])
+    if len(buffers) < count or buffers[0].numel() < size:
         with torch.inference_mode(False):
-            cache[like.device] = found = [torch.empty(size, device=like.device) for _ in range(max(count, len(found)))]
-    return found
+            cache[like.device] = buffers = [
+                torch.empty(size, device=like.device) for _ in range(max(count, len(buffers)))
+            ]
+    return buffers
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -159,18 +159,18 @@ class _Chain:
     def _sensitivities(self, y: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         s = torch.sigmoid(y)
         gate, passes = s, torch.ones_like(s)
-        found: list[Tensor | None] = [None] * 4
+        sensitivities: list[Tensor | None] = [None] * 4
         if self.steps[1] is not None:
             unit = Residual(s, self.steps[1], _triple(s))
             gate, passes = unit.values(torch.empty_like(s)), unit.inside
-            found[0], found[1] = (a * y for a in unit.sensitivities())
+            sensitivities[0], sensitivities[1] = (a * y for a in unit.sensitivities())
         slope = gate + y * passes * s * (1 - s)
         if self.steps[2] is not None:
             product = Residual(y * gate, self.steps[2], _triple(s))
-            found[2], found[3] = product.sensitivities()
+            sensitivities[2], sensitivities[3] = product.sensitivities()
             slope = slope * product.inside
-            found[:2] = [None if f is None else f * product.inside for f in found[:2]]
-        return slope, tuple(found)
+            sensitivities[:2] = [None if f is None else f * product.inside for f in sensitivities[:2]]
+        return slope, tuple(sensitivities)
 
     def backward_by_table(self, x: Tensor, g: Tensor, out: Tensor, needs: Any, work: Any) -> None:
         """One chunk: ``out`` becomes the gradient of the input."""
@@ -213,11 +213,11 @@ class _Chain:
 def _index(levels: Tensor, nan: int) -> Tensor:
     """Whole numbers as int32, in scratch memory; ``nan`` in place of NaN."""
     cache: dict[torch.device, Tensor] = _local.__dict__.setdefault("index", {})
-    found = cache.get(levels.device)
-    if found is None or found.numel() < levels.numel():
+    index = cache.get(levels.device)
+    if index is None or index.numel() < levels.numel():
         with torch.inference_mode(False):
-            cache[levels.device] = found = torch.empty(levels.numel(), dtype=torch.int32, device=levels.device)
-    return found[: levels.numel()].copy_(levels.nan_to_num_(nan=nan))
+            cache[levels.device] = index = torch.empty(levels.numel(), dtype=torch.int32, device=levels.device)
+    return index[: levels.numel()].copy_(levels.nan_to_num_(nan=nan))
 
 
 def _weighted(g: Tensor, table: Tensor, index: Tensor, out: Tensor) -> Tensor:

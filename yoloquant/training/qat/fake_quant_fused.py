@@ -192,7 +192,7 @@ def _threads() -> int:
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Threads beside the calling one; they are kept."""
     size = max(threads, _threads() - 1)
-    found = _pools.get(size)
-    if found is None:
-        found = _pools[size] = ThreadPoolExecutor(size, thread_name_prefix="yoloquant")
-    return found
+    pool = _pools.get(size)
+    if pool is None:
+        pool = _pools[size] = ThreadPoolExecutor(size, thread_name_prefix="yoloquant")
+    return pool

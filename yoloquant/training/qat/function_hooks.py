@@ -88,13 +88,13 @@ class Quantizers(nn.Module):
 
         The pull of Nagel et al. 2022 (arXiv 2203.11086, equation 5), relative to the step.
         """
-        found, self._distances = self._distances, {}
-        return torch.stack(list(found.values())).mean()
+        distances, self._distances = self._distances, {}
+        return torch.stack(list(distances.values())).mean()
 
     def local_error(self) -> Tensor:
         """What each range of the last forward loses by itself, in squares of its step, summed over them."""
-        found, self._errors = self._errors, []
-        return torch.stack(found).sum()
+        errors, self._errors = self._errors, []
+        return torch.stack(errors).sum()
 
     def remove(self) -> None:
         """Take every hook away."""

@@ -193,8 +193,8 @@ def learned_ranges(plan: Plan, *, offset: bool = False, heads: bool = False) -> 
     ranges: dict[str, LSQQuantizer] = {}
     for members in (*plan.groups().values(), *((p,) for p in plan.weights)):
         learns = not members[0].fixed and (heads or not any(p.role in _HEADS for p in members))
-        found = _range(members, learns, offset)
-        ranges.update(dict.fromkeys((p.name for p in members), found))
+        quantizer = _range(members, learns, offset)
+        ranges.update(dict.fromkeys((p.name for p in members), quantizer))
     return ranges
 
 
@@ -215,7 +215,7 @@ def learned_plan(plan: Plan, ranges: dict[str, LSQQuantizer]) -> Plan:
     params: dict[str, QParams] = {}
     algorithm: dict[str, str] = {}
     for point in plan.points:
-        found = ranges[point.name]
-        if found.trainable:
-            params[point.name], algorithm[point.name] = found.qparams(), "learned"
+        quantizer = ranges[point.name]
+        if quantizer.trainable:
+            params[point.name], algorithm[point.name] = quantizer.qparams(), "learned"
     return plan.with_params(params, algorithm)

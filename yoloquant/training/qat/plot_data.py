@@ -118,15 +118,15 @@ def trajectories(history: History, plan: Plan, kind: PointKind) -> list[Trajecto
     """Ranges of one kind, those that moved most first; points that share a range count once."""
     groups = plan.groups().values() if kind is PointKind.ACTIVATION else [(p,) for p in plan.weights]
     epochs = tuple(s.epoch for s in history.scores)
-    found = []
+    trajectories = []
     for members in groups:
         name = members[0].name
         if members[0].fixed or any(name not in row for row in history.ranges):
             continue
         start = history.ranges[0][name]
         values = tuple(math.log2(row[name] / start) for row in history.ranges)
-        found.append(Trajectory(name, len(members) - 1, epochs, values))
-    return sorted(found, key=lambda t: (-t.moved, t.name))
+        trajectories.append(Trajectory(name, len(members) - 1, epochs, values))
+    return sorted(trajectories, key=lambda t: (-t.moved, t.name))
 
 
 def most_moved(found: Sequence[Trajectory], count: int) -> list[Trajectory]:

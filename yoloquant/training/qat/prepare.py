@@ -70,10 +70,10 @@ def ranges_of(model: nn.Module) -> dict[str, LSQQuantizer]:
 
 def quantizers_of(model: nn.Module) -> Quantizers:
     """What ``prepare_qat`` put into a model."""
-    found = getattr(model, NAME, None)
-    if not isinstance(found, Quantizers):
+    quantizers = getattr(model, NAME, None)
+    if not isinstance(quantizers, Quantizers):
         raise PlanError("this model carries no quantizers; call prepare_qat first")
-    return found
+    return quantizers
 
 
 def current_plan(model: nn.Module, plan: Plan) -> Plan:
@@ -155,14 +155,14 @@ class _Values(fx.Interpreter):
 
 def _check(graph: Graph, wiring: Wiring, recorder: Recorder) -> None:
     """Every place of the wiring must exist in the live model and hold the value that the graph has there."""
-    wanted = wiring.operations() - {"images"}
-    missing = sorted(wanted - set(recorder.values))
+    operations = wiring.operations() - {"images"}
+    missing = sorted(operations - set(recorder.values))
     if missing:
         raise PlanError(
             f"the live model never calls {missing[0]} ({len(missing)} such operations), so it cannot be trained with "
             "this plan; this layer's forward differs between training and export"
         )
-    traced = _Values(graph, wanted)
+    traced = _Values(graph, operations)
     with torch.no_grad():
         traced.run(_probe(graph))
     for name, value in traced.values.items():
