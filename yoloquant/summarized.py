@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import UsageError
+
+T = TypeVar("T")
 
 
 class Summarized:
@@ -43,6 +45,19 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return value
+
+
+def from_plain(kind: type[T], data: Mapping[str, Any]) -> T:
+    """Read a dataclass back from what ``plain`` made of it, and leave out derived numbers that have no field.
+
+    Raises:
+        KeyError: A field is missing.
+        pydantic.ValidationError: A value is of another type; a ``ValueError``.
+    """
+    from pydantic import TypeAdapter
+
+    names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    return TypeAdapter(kind).validate_python({name: data[name] for name in names})
 
 
 def data_frame(rows: list[dict[str, Any]]) -> Any:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from ..errors import UsageError
 from ..options import Names, TextOrNone, build, option, option_model
 from ..options.shared import AllowUnsafe, DetectWeight, DistillWeight
+from ..summarized import plain
 from .criteria import FineTune, ImportanceCriterion, Limits, Measure, Permutation, PruningKind, PruningScope
 
 FINE_TUNING = ("steps", "loss", "teacher", "distill_weight", "detect_weight", "feature_weight", "freeze_bn")
@@ -123,7 +123,7 @@ class PruneOptions:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for checkpoints and files."""
-        return {k: getattr(v, "value", list(v) if isinstance(v, tuple) else v) for k, v in asdict(self).items()}
+        return dict(plain(self))
 
 
 def parse(value: Any) -> PruneOptions:

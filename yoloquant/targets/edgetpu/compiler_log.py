@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
+
+from ...summarized import from_plain, plain
 
 MAPPED = "Mapped to Edge TPU"
 _ROW = re.compile(r"^(?P<kind>[A-Za-z][\w-]*)\s{2,}(?P<count>\d+)\s{2,}(?P<status>\S.*)$")
@@ -102,14 +104,12 @@ class CompilerReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {**asdict(self), "mapped": self.mapped, "total": self.total, "reasons": self.reasons()}
+        return {**plain(self), "mapped": self.mapped, "total": self.total, "reasons": self.reasons()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CompilerReport:
         """Read what ``to_dict`` returned."""
-        kept = {k: v for k, v in data.items() if k not in {"mapped", "total", "reasons"}}
-        lines = tuple(OperatorLine(**line) for line in data["operators"])
-        return cls(**{**kept, "operators": lines, "errors": tuple(data["errors"])})
+        return from_plain(cls, data)
 
 
 def parse_log(text: str) -> CompilerReport:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+from ...summarized import from_plain, plain
 
 # "approximately 8 MB of SRAM", https://coral.ai/docs/edgetpu/compiler/#parameter-data-caching
 ON_CHIP_BYTES = 8 << 20
@@ -180,22 +182,14 @@ class EdgeTPUReport:
             "macs_unsure": round(self.share(Place.UNSURE), 6),
             "macs_supported": round(self.supported_share, 6),
             "ends": list(self.ends),
-            "memory": asdict(self.memory),
-            "operators": [_plain(op) for op in self.operators],
+            "memory": plain(self.memory),
+            "operators": plain(self.operators),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EdgeTPUReport:
         """Read what ``to_dict`` returned."""
-        operators = tuple(
-            OperatorVerdict(**{**op, "status": Status(op["status"]), "place": Place(op["place"])})
-            for op in data["operators"]
-        )
-        return cls(operators, tuple(data["ends"]), Memory(**data["memory"]), data["rejected"])
-
-
-def _plain(op: OperatorVerdict) -> dict[str, Any]:
-    return {**asdict(op), "status": op.status.value, "place": op.place.value}
+        return from_plain(cls, data)
 
 
 def _named(op: OperatorVerdict) -> str:

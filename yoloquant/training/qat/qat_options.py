@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from enum import Enum
 from types import MappingProxyType
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from ...errors import UsageError
 from ...options import TextOrNone, build, option, option_model
 from ...options.shared import AllowUnsafe, DetectWeight, DistillWeight
+from ...summarized import plain
 
 
 class Loss(str, Enum):
@@ -117,7 +117,7 @@ class QATOptions:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for checkpoints and files."""
-        return {k: getattr(v, "value", v) for k, v in asdict(self).items()}
+        return dict(plain(self))
 
 
 EPOCHS = MappingProxyType({Preset.FAST: 3, Preset.STANDARD: 10, Preset.LONG: 50})
