@@ -55,8 +55,10 @@ def data_set(data: str | os.PathLike[str]) -> ValidationSet:
         DataError: It is not usable.
     """
     from ..data.class_folders import is_split_root, split_folder
+    from ..data.convert import as_yolo
     from ..data.dataset import ValidationSet
 
+    data = as_yolo(data)
     if is_split_root(Path(data)):  # a classifier's: its val split, as for a yaml
         return ValidationSet.from_folder(split_folder(Path(data), "val"))
     is_folder = Path(data).is_dir() and Path(data).suffix not in {".yaml", ".yml"}

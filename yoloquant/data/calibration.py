@@ -19,6 +19,7 @@ from ..runtime.core.model_info import Task
 from ..runtime.tasks import spec_of
 from .calibration_options import MIN_IMAGES, CalibrationOptions
 from .class_folders import is_split_root, split_folder
+from .convert import as_yolo
 from .dataset import load_yaml, split_paths
 from .image_check import check_images
 from .image_files import list_images
@@ -75,7 +76,7 @@ def calibration_set(data: str | os.PathLike[str], options: CalibrationOptions | 
 
     Args:
         data: An Ultralytics data yaml (a path, or a name such as ``coco8.yaml``), the folder of a classifier's splits
-            (``train/<class>/*.jpg``), or a folder of images.
+            (``train/<class>/*.jpg``), a folder of images, or a data set of another format (see ``convert.as_yolo``).
         options: How to draw.
 
     Returns:
@@ -86,7 +87,7 @@ def calibration_set(data: str | os.PathLike[str], options: CalibrationOptions | 
         CalibrationError: There are too few images.
     """
     options = options or CalibrationOptions()
-    path = Path(data)
+    path = Path(as_yolo(data))
     if path.is_dir() and not any(path.glob("*.y*ml")):
         if is_split_root(path):
             _refuse_scored_split(options, str(data))
@@ -95,7 +96,7 @@ def calibration_set(data: str | os.PathLike[str], options: CalibrationOptions | 
         else:
             pool, scored, split = list_images([path.resolve()], str(data)), [], ""
     else:
-        file, content = load_yaml(str(data))
+        file, content = load_yaml(path)
         _refuse_scored_split(options, str(data))
         split = options.split
         pool = list_images(split_paths(content, file, split), str(data))

@@ -23,6 +23,7 @@ from ..runtime.core.model_info import ModelInfo, Task
 from ..runtime.tasks import spec_of
 from ..runtime.tasks.base import Labels, labels_bytes
 from .class_folders import check_class_folders, class_names, split_folder
+from .convert import as_yolo, notes_of
 from .image_check import check_images
 from .image_files import list_images
 from .manifest import check_manifest, file_sha256, read_manifest
@@ -166,7 +167,7 @@ class ValidationSet:
         """Open a data set of a model's task: a data yaml, or for a classifier the folder of its splits.
 
         Args:
-            data: The yaml or folder.
+            data: The yaml or folder, or a data set of another format; see ``convert.as_yolo``.
             info: The model.
             split: Which split to score on.
             manifest: See ``from_yaml``.
@@ -175,8 +176,10 @@ class ValidationSet:
         Raises:
             DataError: See ``from_yaml`` and ``class_folders.split_folder``.
         """
+        found: ValidationSet
         if spec_of(info.task).class_folders:
-            return cls.from_class_folders(data, info, split=split)
+            found = cls.from_class_folders(as_yolo(data, task=info.task, names=info.names), info, split=split)
+            return replace(found, source=str(data))
         found = cls.from_yaml(data, split=split, manifest=manifest, info=info)
         return found if trained is None else found.as_trained(trained, info.names)
 
@@ -247,7 +250,7 @@ class ValidationSet:
         Raises:
             DataError: The yaml, the images or the labels are missing or malformed, or differ from the manifest.
         """
-        file, content = load_yaml(data)
+        file, content = load_yaml(data if info is None else as_yolo(data, task=info.task, names=info.names))
         names = class_names_of(content, file)
         paths = split_paths(content, file, split)
         images = list_images(paths, str(data))
@@ -262,7 +265,7 @@ class ValidationSet:
         if named is not None:
             location = Path(manifest) if manifest is not None else file.parent / str(named)
             check_manifest(read_manifest(location), [(item.path, len(item.classes)) for item in items])
-        return cls(items, names, str(data), split)
+        return cls(items, names, str(data), split, notes_of(content))
 
     @classmethod
     def from_folder(cls, folder: str | Path, names: Sequence[str] = ()) -> ValidationSet:
@@ -290,7 +293,7 @@ def load_yaml(data: str | Path) -> tuple[Path, dict[str, Any]]:
     Raises:
         DataError: It does not exist or holds no keys.
     """
-    name = str(data)
+    name = as_yolo(data)
     if "://" in name:
         raise DataError(f"data '{name}' is a URL; nothing is downloaded: fetch the data set and name its yaml")
     file = Path(name)

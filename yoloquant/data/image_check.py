@@ -45,7 +45,7 @@ def _header(path: Path) -> tuple[tuple[int, int] | None, str]:
     from PIL import UnidentifiedImageError
 
     try:
-        with _plain_open()(path) as image:
+        with plain_open()(path) as image:
             found = (int(image.size[0]), int(image.size[1])), str(image.format)
             if found[1] == "PNG":
                 image.verify()  # checksums of every chunk
@@ -57,7 +57,7 @@ def _header(path: Path) -> tuple[tuple[int, int] | None, str]:
         raise DataError(f"image {path} is unreadable ({why}); replace or remove it") from exc
 
 
-def _plain_open() -> Callable[..., Any]:
+def plain_open() -> Callable[..., Any]:
     """Pillow's own ``Image.open``: Ultralytics replaces it by one that wants to install a plug-in for any odd file."""
     from PIL import Image
 

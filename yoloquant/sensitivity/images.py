@@ -12,6 +12,7 @@ import torch
 
 from ..data.calibration import MIN_IMAGES, CalibrationOptions, CalibrationSet, calibration_set
 from ..data.class_folders import is_split_root
+from ..data.convert import is_foreign
 from ..data.dataset import ValidationSet
 from ..errors import DataError, UsageError
 from ..pruning.recalibrate_bn import stacked
@@ -72,7 +73,7 @@ def open_images(data: str | os.PathLike[str] | None, options: AnalyzeOptions, in
 def is_folder(data: str | os.PathLike[str]) -> bool:
     """Whether data are a folder of images without a yaml."""
     path = Path(data)
-    return path.is_dir() and not any(path.glob("*.y*ml")) and not is_split_root(path)
+    return path.is_dir() and not any(path.glob("*.y*ml")) and not is_split_root(path) and not is_foreign(path)
 
 
 def _check_labels(found: ValidationSet, info: ModelInfo) -> None:

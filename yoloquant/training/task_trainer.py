@@ -16,6 +16,7 @@ from ultralytics.models.yolo.segment import SegmentationTrainer
 
 from ..bridge.checkpoint import load_model
 from ..bridge.installed import ultralytics_version
+from ..data.convert import as_yolo, is_foreign
 from ..errors import TrainingError, UsageError
 from ..types import Task
 from . import unlabelled
@@ -114,7 +115,9 @@ class TaskTrainer:
         return load_model(self.args.model, allow_unsafe=self.settings.allow_unsafe).names
 
     def get_dataset(self) -> Any:
-        """Read Ultralytics' data sets, and plain folders of images without labels."""
+        """Read Ultralytics' data sets, those of other formats, and plain folders of images without labels."""
+        if is_foreign(self.args.data):
+            self.args.data = as_yolo(self.args.data, task=Task(self.args.task), names=self.source_names())
         folder = Path(str(self.args.data))
         self.unlabelled = unlabelled.is_written(folder)  # for a resumed run, or by the parent of this process
         # a classifier's data set is a folder of folders, whose names are the labels

@@ -10,8 +10,10 @@ from typing import Any
 
 import yaml
 
+from ..bridge.checkpoint import load_model
 from ..data.calibration import MIN_IMAGES, CalibrationOptions, calibration_set
 from ..data.class_folders import is_split_root, split_folder
+from ..data.convert import as_yolo, is_foreign
 from ..data.dataset import load_yaml, split_paths
 from ..data.image_files import list_images
 from ..errors import CalibrationError, DataError, OutputError
@@ -37,7 +39,11 @@ def hold_back(recipe: Recipe, count: int, folder: Path) -> HeldBack:
         OutputError: The folder cannot be written.
     """
     split = recipe.calibration.split
-    pool, write = _pool(recipe.data, split)
+    named = recipe.data
+    if is_foreign(named):  # trials may train, and are scored, by labels of the model's task
+        model = load_model(recipe.model, allow_unsafe=recipe.allow_unsafe)
+        named = as_yolo(named, task=model.task, names=model.names)
+    pool, write = _pool(named, split)
     most = min(count, len(pool) // 2)
     if most < MIN_IMAGES:
         raise CalibrationError(
@@ -45,14 +51,14 @@ def hold_back(recipe: Recipe, count: int, folder: Path) -> HeldBack:
             "score trials on as to calibrate"
         )
     drawn = calibration_set(
-        recipe.data,
+        named,
         CalibrationOptions(images=most, seed=SEED, split=split, scored_split=recipe.validation.split),
     )
     held = set(drawn.paths)
     rest = [path for path in pool if path not in held]
     digest = hashlib.sha256(f"{drawn.sha256} {len(rest)}".encode()).hexdigest()
     try:
-        data, own = write(recipe.data, folder, rest, list(drawn.paths))
+        data, own = write(named, folder, rest, list(drawn.paths))
     except OSError as exc:
         raise OutputError(f"'{folder}' cannot be written ({exc.strerror or exc}); choose another output=") from exc
     return HeldBack(str(data), own, len(held), digest)
@@ -75,7 +81,7 @@ def _lists(data: str, folder: Path, rest: Sequence[Path], held: Sequence[Path]) 
     kept = {key: value for key, value in content.items() if key not in ("test", "minival", "manifest", "download")}
     lists = {"train": rest, "val": held}
     for name, images in lists.items():
-        _write(folder / f"{name}.txt", "".join(f"{path.resolve()}\n" for path in images))
+        _write(folder / f"{name}.txt", "".join(f"{path.absolute()}\n" for path in images))
     own = {"path": str(folder.resolve()), **{name: f"{name}.txt" for name in lists}}
     _write(folder / "data.yaml", yaml.safe_dump({**kept, **own}, allow_unicode=True, sort_keys=False))
     return folder / "data.yaml", None

@@ -69,6 +69,31 @@ class Labels:
     parts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """One labelled object as other formats than label files describe it, in pixels of the image.
+
+    Attributes:
+        box: Left, top, right and bottom.
+        polygons: Its outline, in one or several parts (points, 2).
+        keypoints: (count, 3) as x, y and visibility (0 not labelled, 1 hidden, 2 visible).
+    """
+
+    box: Tuple[float, float, float, float]
+    polygons: Tuple[np.ndarray, ...] = ()
+    keypoints: "np.ndarray | None" = None
+
+    def xywh(self, size: Tuple[int, int]) -> List[float]:
+        """The box as a label file has it: centre and sides, as fractions of an image of (height, width)."""
+        (left, top, right, bottom), (height, width) = self.box, size
+        return [
+            (left + right) / 2 / width,
+            (top + bottom) / 2 / height,
+            (right - left) / width,
+            (bottom - top) / height,
+        ]
+
+
 class Scores(ABC):
     """What one model's results are worth against labels, or against another model's results."""
 
@@ -96,6 +121,7 @@ class TaskSpec(ABC):
         single: Branches that have one raw tensor in all, behind the others.
         normalized: Whether LiteRT files give boxes as fractions of the image, as Ultralytics expects of the task.
         class_folders: Whether labels are the names of the folders that images lie in.
+        keypointed: Whether objects have keypoints.
         imgsz: Input side where a checkpoint does not tell one.
         noun: What people call such a model.
         prepared: How an image is brought to the input's size, in words.
@@ -109,6 +135,7 @@ class TaskSpec(ABC):
     single: ClassVar[Tuple[str, ...]] = ()
     normalized: ClassVar[bool] = True
     class_folders: ClassVar[bool] = False
+    keypointed: ClassVar[bool] = False
     imgsz: ClassVar[int] = 640
     noun: ClassVar[str]
     prepared: ClassVar[str] = "letterboxed with grey 114"
@@ -261,6 +288,18 @@ class TaskSpec(ABC):
             DataError: A line is malformed, out of range or one of another task's.
         """
         raise NotImplementedError(f"{self.task.value} models have no label files")
+
+    def label_line(self, drawn: Drawn, size: Tuple[int, int]) -> List[float]:
+        """What a label file says of an object behind its class: the inverse of ``read_labels``.
+
+        Args:
+            drawn: The object; its outline is one polygon.
+            size: Height and width of its image.
+
+        Raises:
+            DataError: It lacks what the task is about.
+        """
+        return drawn.xywh(size)
 
     def truth(self, labels: Labels, where: Letterbox, info: ModelInfo) -> Truth:
         """Labels as ground truth in input pixels."""

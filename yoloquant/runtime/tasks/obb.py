@@ -17,7 +17,7 @@ from ..core.nms import MAX_WH, candidates, rows_of
 from ..errors import DataError
 from ..io.labels import arrays, first_of_each, polygon_box, read_rows
 from .anchors import AnchorTask, ap_metrics, numbers, plain
-from .base import Labels, Metric, Similarity
+from .base import Drawn, Labels, Metric, Similarity
 
 if TYPE_CHECKING:
     from ..io.draw import Painter
@@ -112,6 +112,17 @@ class RotatedBoxes(AnchorTask):
         table = np.concatenate([classes[:, None], corners.reshape(len(rows), 8)], axis=1).astype(np.float32)
         keep = first_of_each(table)
         return Labels(classes[keep], boxes[keep], {"corners": corners[keep]})
+
+    def label_line(self, drawn: Drawn, size: Tuple[int, int]) -> List[float]:
+        """The four corners, or those of the smallest rectangle around a polygon of more."""
+        import cv2
+
+        if not drawn.polygons:
+            raise DataError("has no polygon, which says how a rotated box lies")
+        corners = drawn.polygons[0]
+        if len(corners) != 4:
+            corners = cv2.boxPoints(cv2.minAreaRect(corners.astype(np.float32)))
+        return list((np.clip(corners, 0, (size[1], size[0])) / (size[1], size[0])).ravel())
 
     def truth_parts(self, labels: Labels, where: Letterbox, info: ModelInfo) -> Mapping[str, np.ndarray]:
         """The smallest rotated boxes around the corners, in input pixels."""

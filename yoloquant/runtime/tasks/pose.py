@@ -16,7 +16,7 @@ from ..core.model_info import ModelInfo, Task
 from ..errors import DataError
 from ..io.labels import arrays, first_of_each, read_rows
 from .anchors import BOX, AnchorTask, ap_metrics, numbers, plain
-from .base import Labels, Metric, Similarity
+from .base import Drawn, Labels, Metric, Similarity
 
 if TYPE_CHECKING:
     from ..io.draw import Painter
@@ -48,6 +48,7 @@ class Pose(AnchorTask):
     similarities: ClassVar[Tuple[Similarity, ...]] = (BOX, Similarity("pose_", "keypoints"))
     branches: ClassVar[Tuple[str, ...]] = ("box", "score", "keypoint")
     further: ClassVar[str] = "keypoints"
+    keypointed: ClassVar[bool] = True
     noun: ClassVar[str] = "pose model"
     behind: ClassVar[str] = "x, y and visibility (if the model has it) of each keypoint, in the unit of the box"
 
@@ -127,6 +128,12 @@ class Pose(AnchorTask):
         )
         keep = first_of_each(table)
         return Labels(classes[keep], boxes[keep], {"keypoints": _with_visibility(keypoints[keep])})
+
+    def label_line(self, drawn: Drawn, size: Tuple[int, int]) -> List[float]:
+        """The box and the keypoints."""
+        if drawn.keypoints is None:
+            raise DataError("has no keypoints, which a pose model is scored by")
+        return [*drawn.xywh(size), *(drawn.keypoints / (size[1], size[0], 1)).ravel()]
 
     def truth_parts(self, labels: Labels, where: Letterbox, info: ModelInfo) -> Mapping[str, np.ndarray]:
         """Keypoints in input pixels, and the tolerance of each."""

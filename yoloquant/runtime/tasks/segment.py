@@ -16,7 +16,7 @@ from ..core.rle import decode, encode
 from ..errors import DataError
 from ..io.labels import Row, arrays, polygon_box, read_rows
 from .anchors import BOX, AnchorTask, ap_metrics
-from .base import Labels, Metric, Similarity, checked
+from .base import Drawn, Labels, Metric, Similarity, checked
 
 if TYPE_CHECKING:
     from ..io.draw import Painter
@@ -119,6 +119,12 @@ class Segment(AnchorTask):
             first.setdefault((label, polygon.tobytes()), index)
         keep = np.array(sorted(first.values()), dtype=np.int64)
         return Labels(classes[keep], boxes[keep], {"polygons": _objects(polygons)[keep]})
+
+    def label_line(self, drawn: Drawn, size: Tuple[int, int]) -> List[float]:
+        """The polygon."""
+        if not drawn.polygons:
+            raise DataError("has no polygon, which a segmentation model is scored by")
+        return list((drawn.polygons[0] / (size[1], size[0])).ravel())
 
     def truth_parts(self, labels: Labels, where: Letterbox, info: ModelInfo) -> Mapping[str, np.ndarray]:
         """Masks (m, height, width) at the prototypes' resolution, where a smaller object hides a larger one."""
