@@ -62,7 +62,7 @@ from yoloquant.evaluation.bootstrap import BootstrapOptions
 from yoloquant.evaluation.compare import Comparer
 from yoloquant.evaluation.evaluate import Evaluation, evaluate
 from yoloquant.evaluation.torch_runner import TorchRunner
-from yoloquant.io import atomic_path, output_folder
+from yoloquant.io import output_folder, write_text
 from yoloquant.quantization.artifact import Artifact, versions
 from yoloquant.runtime.core.letterbox import letterbox
 
@@ -247,8 +247,8 @@ def run(settings: Settings) -> dict[str, Any]:
         "overhead": spent,
         "goals": [{**asdict(g), "verdict": g.verdict.value} for g in held],
     }
-    _write(settings.output / "benchmark.json", json.dumps(result, indent=1))
-    _write(settings.output / "benchmark.md", markdown(result, held))
+    write_text(settings.output / "benchmark.json", json.dumps(result, indent=1))
+    write_text(settings.output / "benchmark.md", markdown(result, held))
     return result
 
 
@@ -285,11 +285,6 @@ def _cpu() -> str:
     ]
     name = facts.get("model name") or platform.machine()
     return f"{name} ({', '.join(known)})" if known else name
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def _progress(done: int, total: int, what: str) -> None:

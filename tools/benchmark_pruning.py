@@ -46,7 +46,7 @@ from yoloquant.bridge.checkpoint import load_model
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import UsageError, YoloquantError
 from yoloquant.evaluation.torch_runner import TorchRunner
-from yoloquant.io import atomic_path, output_folder
+from yoloquant.io import output_folder, write_text
 from yoloquant.quantization.artifact import Artifact, versions
 from yoloquant.runtime.core.letterbox import letterbox
 from yoloquant.runtime.core.runner import Runner
@@ -181,8 +181,7 @@ def run(settings: Settings) -> dict[str, Any]:
         "times": times(settings, best, exports, data),
     }
     for suffix, text in (("json", json.dumps(result, indent=1)), ("md", markdown(result))):
-        with atomic_path(folder / f"{settings.report}.{suffix}") as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(folder / f"{settings.report}.{suffix}", text)
     return result
 
 

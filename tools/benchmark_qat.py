@@ -45,7 +45,7 @@ from yoloquant import api, targets
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import YoloquantError
 from yoloquant.evaluation.torch_runner import TorchRunner
-from yoloquant.io import atomic_path, output_folder
+from yoloquant.io import output_folder, write_text
 from yoloquant.quantization.artifact import Artifact, versions
 from yoloquant.quantization.simulate import simulate
 from yoloquant.targets.base import Target
@@ -240,8 +240,7 @@ def run(settings: Settings) -> dict[str, Any]:
         "rows": rows,
     }
     for name, text in (("qat.json", json.dumps(result, indent=1)), ("qat.md", markdown(result))):
-        with atomic_path(settings.output / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(settings.output / name, text)
     return result
 
 

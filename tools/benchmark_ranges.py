@@ -49,7 +49,7 @@ from yoloquant.evaluation.bootstrap import BootstrapOptions, image_weights, inte
 from yoloquant.evaluation.compare import Comparer
 from yoloquant.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
 from yoloquant.graph.traced_model import TracedModel
-from yoloquant.io import atomic_path
+from yoloquant.io import atomic_path, write_text
 from yoloquant.quantization.bias_overflow import without_bias_overflow
 from yoloquant.quantization.calibrate import Solver, observe, solve_plan
 from yoloquant.quantization.plan import Plan
@@ -167,8 +167,7 @@ def prepare(name: str, options: Mapping[str, str]) -> Subject:
         kept.parent.mkdir(parents=True, exist_ok=True)
         plans = {k: p.to_json() for k, p in subject.plans.items()}
         lists = {k: {p: v.tolist() for p, v in b.items()} for k, b in subject.bias.items()}
-        with atomic_path(kept) as temporary:
-            temporary.write_text(json.dumps({"plans": plans, "bias": lists}))
+        write_text(kept, json.dumps({"plans": plans, "bias": lists}))
     return subject
 
 

@@ -40,7 +40,7 @@ from tools.bench.realtime_video import write_video
 from tools.bench.realtime_worker import Job
 from tools.options import parse_options, positive
 from yoloquant.errors import UsageError, YoloquantError
-from yoloquant.io import atomic_path, output_folder
+from yoloquant.io import output_folder, write_text
 
 logger = logging.getLogger("benchmark_realtime")
 
@@ -198,14 +198,9 @@ def run(settings: Settings) -> dict[str, Any]:
         "goals": {"overhead": OVERHEAD_GOAL, "speed": SPEED_GOAL},
         "rows": [row.to_dict() for row in rows],
     }
-    _write(settings.output / "realtime.json", json.dumps(result, indent=1))
-    _write(settings.output / "realtime.md", table(result["environment"], rows))
+    write_text(settings.output / "realtime.json", json.dumps(result, indent=1))
+    write_text(settings.output / "realtime.md", table(result["environment"], rows))
     return result
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def _progress(done: int, total: int, what: str) -> None:

@@ -38,7 +38,7 @@ from tools.bench.training_cost import FLOAT, VARIANTS, Cost, Rounds, measure, ra
 from tools.bench.training_worker import Job
 from tools.options import parse_options, positive
 from yoloquant.errors import UsageError, YoloquantError
-from yoloquant.io import atomic_path, output_folder
+from yoloquant.io import output_folder, write_text
 
 DEFAULTS = {
     "model": "yolo11n.pt",
@@ -175,8 +175,8 @@ def run(settings: Settings) -> dict[str, Any]:
         "same_images": same_images(costs),
         "rows": rows,
     }
-    _write(settings.output / "training.json", json.dumps(result, indent=1))
-    _write(settings.output / "training.md", markdown(result))
+    write_text(settings.output / "training.json", json.dumps(result, indent=1))
+    write_text(settings.output / "training.md", markdown(result))
     return result
 
 
@@ -312,11 +312,6 @@ def _goal(rows: Sequence[Mapping[str, Any]]) -> str:
 def _load() -> float:
     """Processes that wanted a core in the last minute; 0 where the system does not tell."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def _progress(done: int, total: int, what: str) -> None:

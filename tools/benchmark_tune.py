@@ -32,7 +32,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from tools.bench.table import table
 from tools.options import parse_options
-from yoloquant.io import atomic_path
+from yoloquant.io import write_text
 from yoloquant.tuning.search import Attempt, TrialSearch, complete_trials
 from yoloquant.tuning.space import SearchSpace, make_space
 from yoloquant.tuning.studied import HeldBack
@@ -158,8 +158,7 @@ def _scored(
         for name, values in (("default", space.defaults), ("chosen", chosen)):
             assert values is not None
             known[name] = dict(judge(Attempt(values, 1.0, _unwatched)))
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(known))
+        write_text(path, json.dumps(known))
     return {name: known[name] for name in ("default", "chosen")}
 
 

@@ -42,7 +42,7 @@ from yoloquant import api
 from yoloquant.data.calibration import CalibrationOptions
 from yoloquant.errors import YoloquantError
 from yoloquant.evaluation.results import Interval, TargetResult, ValidationResult
-from yoloquant.io import atomic_path, output_folder
+from yoloquant.io import output_folder, write_text
 from yoloquant.types import ExportedModel
 
 logger = logging.getLogger("families")
@@ -175,8 +175,7 @@ def _interval(value: Interval | None) -> tuple[float, float, float] | None:
 
 def _remember(path: Path, rows: Sequence[Row], judged: ValidationResult) -> None:
     content = {"rows": rows, "images": judged.images, "labels": judged.labels, "environment": judged.environment}
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, default=str), encoding="utf-8")
+    write_text(path, json.dumps(content, indent=1, default=str))
 
 
 def report(rows: Sequence[Row], settings: Settings) -> str:
@@ -254,8 +253,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"error: {exc}", file=sys.stderr)
         return 2
     if options["out"]:
-        with atomic_path(Path(options["out"])) as temporary:
-            temporary.write_text(report(rows, settings), encoding="utf-8")
+        write_text(Path(options["out"]), report(rows, settings))
     return 4 if any(row["error"] for row in rows) else 0
 
 

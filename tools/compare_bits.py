@@ -36,7 +36,7 @@ from yoloquant.bridge.checkpoint import load_model
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import UsageError, YoloquantError
 from yoloquant.evaluation.torch_runner import TorchRunner
-from yoloquant.io import atomic_path, output_folder
+from yoloquant.io import output_folder, write_text
 from yoloquant.quantization.artifact import versions
 from yoloquant.quantization.ptq import quantize
 from yoloquant.quantization.quantize_options import QuantizeOptions
@@ -125,8 +125,7 @@ def compare(values: dict[str, str]) -> dict[str, Any]:
         "recovered": {name: _recovered(rows, name) for name in names},
     }
     for file, text in (("bits.json", json.dumps(result, indent=1)), ("bits.md", markdown(result))):
-        with atomic_path(output / file) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(output / file, text)
     return result
 
 

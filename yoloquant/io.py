@@ -76,6 +76,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
             raise OutputError(f"'{path}' cannot be written ({exc.strerror or exc})") from exc
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
     """An empty folder beside ``path`` that vanishes when the block ends; those that killed processes left go first.

@@ -17,6 +17,7 @@ from ..errors import ModelError, UsageError
 from ..types import Task
 from . import safe_unpickler
 from .checkpoint_file import ALLOWED, OTHER_MODELS, CheckpointFile, foreign_names, inspect_file
+from .checkpoint_names import RefusedError
 from .host_model import ORIGIN, HostModel, Origin, file_sha256, weights_sha256
 from .input_size import check_imgsz
 from .installed import offline, ultralytics_version
@@ -127,7 +128,7 @@ def _read_checkpoint(path: Path, allow_unsafe: bool) -> tuple[Any, bool]:
         warnings.simplefilter("ignore")  # of torch, about the format that it wrote before 1.6
         try:
             return safe_unpickler.read(path), False
-        except safe_unpickler.RefusedError as exc:
+        except RefusedError as exc:
             if not allow_unsafe:
                 raise ModelError(_unsafe(path, file, exc)) from exc
         except Exception as exc:  # a damaged pickle may raise anything
@@ -139,7 +140,7 @@ def _read_checkpoint(path: Path, allow_unsafe: bool) -> tuple[Any, bool]:
             raise ModelError(f"'{path}' cannot be read even unsafely: {_first_line(exc)}") from exc
 
 
-def _unsafe(path: Path, file: CheckpointFile, exc: safe_unpickler.RefusedError) -> str:
+def _unsafe(path: Path, file: CheckpointFile, exc: RefusedError) -> str:
     if exc.name.startswith("ultralytics.") or exc.name.startswith("torch.nn."):
         return (
             f"'{path}' needs {exc.name}, which the installed Ultralytics {ultralytics_version()} does not have; "

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import ModelError
-from .safe_unpickler import LAYERS
+from .checkpoint_names import LAYERS
 
 _LEGACY_PICKLES = 4  # of PyTorch before 1.6: magic number, protocol, description of the system, then the object
 _MOST_NAMES = 100_000

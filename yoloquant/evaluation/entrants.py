@@ -20,6 +20,7 @@ from ..runtime.core.runner import Runner
 from ..targets.exports import content_sha256
 from ..types import ExportedModel, ModelInfo
 from .contenders import contenders, named_rows, path_names
+from .opened_artifacts import exported_info
 from .recorded_files import prediction_info, reading_options
 from .results import RESULTS
 from .verdict import ArtifactInfo
@@ -139,15 +140,7 @@ def _exported(name: str, exported: ExportedModel, threads: int) -> Entrant:
     from .. import targets
 
     target = targets.get(exported.target)
-    facts = ArtifactInfo(
-        path=exported.path.name,
-        scheme=exported.scheme,
-        size_bytes=exported.size_bytes,
-        notes=exported.notes,
-        simulated=not target.capabilities.runs_here,
-        target=exported.name,
-        sha256=content_sha256(exported.path),
-    )
+    facts = exported_info(exported)
 
     def load(images: ComparedImages) -> tuple[Runner, ArtifactInfo]:
         target.require()

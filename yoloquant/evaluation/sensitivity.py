@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..io import atomic_path
+from ..io import write_text
 from ..summarized import Summarized, data_frame, plain
 
 FORMAT = 1
@@ -137,8 +137,7 @@ class Sensitivity(Summarized):
         """
         path = Path(path)
         text = json.dumps(self.to_dict(), allow_nan=False).replace('{"name"', '\n  {"name"')
-        with atomic_path(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(path, text)
         return path
 
     @classmethod

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PruneError
-from ..io import atomic_path
+from ..io import write_text
 from .cost import Cost, LayerCost
 from .groups import Group, Groups
 
@@ -97,8 +97,7 @@ class PrunePlan:
         """Write the plan as JSON; ``after`` of a group is meant to be edited."""
         path = Path(path)
         lines = json.dumps(self.to_dict(), indent=None, separators=(", ", ": "))
-        with atomic_path(path) as temporary:
-            temporary.write_text(lines.replace('{"group"', '\n  {"group"'), encoding="utf-8")
+        write_text(path, lines.replace('{"group"', '\n  {"group"'))
         return path
 
     @classmethod

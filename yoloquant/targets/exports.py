@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..bridge.host_model import file_sha256
 from ..errors import ArtifactError, OutputError
-from ..io import atomic_path
+from ..io import write_text
 from ..summarized import Summarized, data_frame, plain
 from ..types import ExportedModel, ModelInfo
 
@@ -108,8 +108,7 @@ def save_exports(folder: Path, exports: Iterable[ExportedModel]) -> Path:
     entries = {e["path"]: e for e in _kept(path) if (folder / e["path"]).exists()}
     for export in exports:
         entries[export.path.name] = _to_dict(export)
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps({"format": FORMAT, "exports": list(entries.values())}, indent=1))
+    write_text(path, json.dumps({"format": FORMAT, "exports": list(entries.values())}, indent=1))
     return path
 
 
@@ -130,8 +129,7 @@ def note_in_listing(exports: Iterable[ExportedModel], notes: Mapping[Path, Mappi
         entries = _read(listing)
         for entry in entries:
             entry["metadata"] = {**entry.get("metadata", {}), **notes.get(folder / entry["path"], {})}
-        with atomic_path(listing) as temporary:
-            temporary.write_text(json.dumps({"format": FORMAT, "exports": entries}, indent=1))
+        write_text(listing, json.dumps({"format": FORMAT, "exports": entries}, indent=1))
 
 
 def _kept(path: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from ..data.convert import as_yolo, is_foreign
 from ..data.dataset import load_yaml, split_paths
 from ..data.image_files import list_images
 from ..errors import CalibrationError, DataError, OutputError
-from ..io import atomic_path
+from ..io import write_text
 from ..recipe import Recipe
 from .studied import HeldBack
 
@@ -120,5 +120,4 @@ def _write(path: Path, text: str) -> None:
         raise DataError(
             f"'{path}' belongs to a study of other data; choose another output=, or remove the folder '{path.parent}'"
         )
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)

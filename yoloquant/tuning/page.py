@@ -6,7 +6,7 @@ import base64
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..io import atomic_path
+from ..io import write_text
 from .objectives import excess
 from .results import TrialRecord, TuneResult
 
@@ -45,8 +45,7 @@ def write_page(result: TuneResult, plots: Sequence[Path]) -> Path:
         number=lambda value: "" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value),
     )
     path = result.folder / "tune.html"
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return path
 
 

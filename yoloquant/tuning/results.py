@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ..io import atomic_path
+from ..io import write_text
 from ..summarized import Summarized, data_frame, plain
 from .dimensions import Value
 from .objectives import Scores, choose, excess, front
@@ -163,10 +163,8 @@ def write_trials(trials: Sequence[TrialRecord], folder: Path) -> None:
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(table)
-    with atomic_path(folder / "trials.csv") as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
-    with atomic_path(folder / "trials.json") as temporary:
-        temporary.write_text(json.dumps(plain(list(trials)), indent=1), encoding="utf-8")
+    write_text(folder / "trials.csv", text.getvalue())
+    write_text(folder / "trials.json", json.dumps(plain(list(trials)), indent=1))
 
 
 def write_recipe(space: SearchSpace, chosen: TrialRecord, options: TuneOptions, path: Path) -> Path:
@@ -177,6 +175,5 @@ def write_recipe(space: SearchSpace, chosen: TrialRecord, options: TuneOptions, 
     """
     content = plain(space.content(chosen.values))
     head = f"# trial {chosen.number} ({chosen.stage}), on held-back images: {described(chosen.scores, options)}\n"
-    with atomic_path(path) as temporary:
-        temporary.write_text(head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_text(path, head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     return path

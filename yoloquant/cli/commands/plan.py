@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...io import atomic_path
+from ...io import write_text
 from ...options import PathOrNone, option, option_model
 from ...options.shared import AnyCheckpoint, InputSize
 from ..parser import Call
@@ -32,8 +32,7 @@ def run(call: Call) -> int:
     with bar("planning"):
         plan = api.plan(own.model, scheme=own.scheme, imgsz=own.imgsz)
     if own.output:
-        with atomic_path(Path(own.output)) as temporary:
-            temporary.write_text(plan.to_json())
+        write_text(Path(own.output), plan.to_json())
         print(f"saved {own.output}")
     else:
         print(plan)

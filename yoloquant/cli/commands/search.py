@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ...io import atomic_path, output_folder
+from ...io import output_folder, write_text
 from ...options import Text, option, option_model
 from ...options.shared import CheckpointFolder
 from ...sensitivity.float_search_options import FloatSearchOptions
@@ -36,8 +36,7 @@ def run(call: Call) -> int:
     folder = output_folder(own.output or model.parent)
     stem = model.stem.removesuffix("_int8")
     listing = folder / f"{stem}_float_layers.json"
-    with atomic_path(listing) as temporary:
-        temporary.write_text(json.dumps(search.to_dict(), indent=1))
+    write_text(listing, json.dumps(search.to_dict(), indent=1))
     print(search.summary())
     print(f"saved {listing}: every plan that was measured")
     if not search.met:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ArtifactError, PlanError, TargetError
-from ...io import atomic_path
+from ...io import atomic_path, write_text
 
 if TYPE_CHECKING:
     import onnx
@@ -68,8 +68,7 @@ def write_device_files(path: Path, artifact: Artifact | None = None) -> DeviceFi
         logger.warning("%s", note)
         return DeviceFiles(sources.strongly_typed, notes=(note,))
     _save(plain, sources.plain)
-    with atomic_path(sources.calibration) as temporary:
-        temporary.write_text(dump(scales), encoding="utf-8")
+    write_text(sources.calibration, dump(scales))
     return DeviceFiles(sources.strongly_typed, sources.plain, sources.calibration)
 
 

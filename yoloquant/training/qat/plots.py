@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...graph.traced_model import TracedModel
-from ...io import atomic_path
+from ...io import atomic_path, write_text
 from ...quantization.artifact import Artifact
 from ...quantization.plan import PointKind
 from ...quantization.sqnr import Stage
@@ -107,8 +107,7 @@ def write_plots(run: Run, folder: Path) -> list[Path]:
     }
     for name, figure in figures.items():
         _save(figure, folder / name)
-    with atomic_path(folder / "qat_sqnr.json") as temporary:
-        temporary.write_text(json.dumps(asdict(noise), indent=1), encoding="utf-8")
+    write_text(folder / "qat_sqnr.json", json.dumps(asdict(noise), indent=1))
     return [*(folder / name for name in figures), folder / "qat_sqnr.json"]
 
 

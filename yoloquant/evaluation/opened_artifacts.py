@@ -1,0 +1,201 @@
+"""Everything that is judged, opened: the FP32 model and its artifacts, with what is known of each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..bridge.checkpoint import load_model
+from ..bridge.foreign import ForeignArtifact
+from ..errors import UsageError, YoloquantError
+from ..graph.traced_model import TracedModel
+from ..quantization.artifact import Artifact
+from ..targets.exports import content_sha256
+from ..types import ExportedModel, Progress
+from .contenders import UNKNOWN_CALIBRATION
+from .memory import peak_memory
+from .processors import NATIVE, launch
+from .validate_options import ValidateOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..runtime.core.runner import Runner
+    from ..targets.base import Target
+    from .evaluate import Evaluation
+    from .verdict import ArtifactInfo
+
+logger = logging.getLogger(__name__)
+
+BASELINE = "fp32"
+PICTURES = 4  # scored images that latency is measured on
+FloatModel = Callable[[Artifact, ExportedModel], "ExportedModel | None"]
+"""Gives the float model, whose artifact is the first argument, in the runtime of another artifact."""
+
+
+def exported_info(exported: ExportedModel, elsewhere: str = "") -> ArtifactInfo:
+    """Say of an export what its listing, its target and its file tell.
+
+    Args:
+        exported: The export.
+        elsewhere: The processor that it runs on; empty for this one.
+    """
+    from .. import targets
+    from .verdict import ArtifactInfo
+
+    return ArtifactInfo(
+        path=exported.path.name,
+        scheme=exported.scheme,
+        size_bytes=exported.size_bytes,
+        notes=exported.notes,
+        simulated=not targets.get(exported.target).capabilities.runs_here,
+        elsewhere=elsewhere,
+        target=exported.name,
+        sha256=content_sha256(exported.path),
+    )
+
+
+class OpenedArtifacts:
+    """The FP32 model and every artifact that could be loaded, with what is known of them.
+
+    Args:
+        artifact: The FP32 model.
+        threads: Threads of every runtime.
+        options: What is measured.
+        float_model: See ``validate``.
+    """
+
+    def __init__(
+        self, artifact: Artifact, threads: int, options: ValidateOptions, float_model: FloatModel | None
+    ) -> None:
+        from .verdict import ArtifactInfo
+
+        self.artifact, self.threads, self.options, self.float_model = artifact, threads, options, float_model
+        host = artifact.model
+        self.facts: dict[str, ArtifactInfo] = {
+            BASELINE: ArtifactInfo(
+                path=Path(host.source).name if host.derived else host.origin.name,
+                sha256=host.sha256 if host.derived else host.origin.sha256,
+                size_bytes=_float_bytes(artifact),
+                latency_note="not measured: targets are timed against FP32 in their own runtime",
+            )
+        }
+        self.runners: dict[str, Runner] = {}
+        self.exports: dict[str, ExportedModel] = {}
+
+    def load_baseline(self) -> None:
+        """Load the FP32 model, where its results were not recorded before."""
+        from .torch_runner import TorchRunner
+
+        self.runners[BASELINE] = TorchRunner(self.artifact.graph.module, self.artifact.info, self.threads)
+
+    def load(self, name: str, exported: ExportedModel, processor: str = NATIVE) -> None:
+        """Load one artifact, here or on another processor; one that cannot be is noted as an error, never a pass."""
+        from .. import targets
+
+        target = targets.get(exported.target)
+        info = exported_info(exported, "" if processor == NATIVE else processor)
+        self.exports[name], self.facts[name] = exported, info
+
+        def load() -> Runner:
+            target.require()
+            if processor == NATIVE:
+                return target.load(exported, self.threads)
+            return self._elsewhere(target, exported, processor)
+
+        self._open(name, exported.path, load)
+
+    def load_foreign(self, name: str, foreign: ForeignArtifact) -> None:
+        """Open what others made as they open it; one that cannot be is noted as an error, never a pass."""
+        from .verdict import ArtifactInfo
+
+        made = f"made by {foreign.maker}" + (f", {foreign.precision}" if foreign.precision else "")
+        self.facts[name] = ArtifactInfo(
+            path=foreign.path.name,
+            scheme="foreign",
+            size_bytes=foreign.size_bytes,
+            notes=(f"{UNKNOWN_CALIBRATION}; {made}, opened by Ultralytics' own backend",),
+            sha256=content_sha256(foreign.path),
+            latency_note="foreign artifacts are not timed",
+        )
+        self._open(name, foreign.path, lambda: foreign.open(self.threads))
+
+    def load_checkpoint(self, name: str, path: Path) -> None:
+        """Run another checkpoint's float model in PyTorch."""
+        from .torch_runner import TorchRunner
+        from .verdict import ArtifactInfo
+
+        self.facts[name] = ArtifactInfo(
+            path=path.name,
+            scheme="checkpoint",
+            size_bytes=path.stat().st_size,
+            notes=("the float model of another checkpoint",),
+            sha256=content_sha256(path),
+            latency_note="checkpoints are not timed",
+        )
+
+        def load() -> Runner:
+            traced = TracedModel.of(load_model(path), self.artifact.info.imgsz)
+            if traced.info.names != self.artifact.info.names or traced.info.task is not self.artifact.info.task:
+                raise UsageError(f"checkpoint '{path.name}' has another task or other classes than the FP32 model")
+            return TorchRunner(traced.graph.module, traced.info, self.threads)
+
+        self._open(name, path, load)
+
+    def _open(self, name: str, path: Path, load: Callable[[], Runner]) -> None:
+        try:
+            self.runners[name] = load()
+        except YoloquantError as exc:
+            self.facts[name] = replace(self.facts[name], error=str(exc))
+        except Exception as exc:  # a runtime may raise anything for a file that it does not like
+            logger.exception("%s could not be loaded", path)
+            self.facts[name] = replace(self.facts[name], error=f"{type(exc).__name__}: {exc}")
+
+    def _elsewhere(self, target: Target, exported: ExportedModel, processor: str) -> Runner:
+        """Start an artifact on another processor."""
+        from .emulated_runner import EmulatedRunner
+
+        start = launch(processor, target.backend, root=self.options.cpu_root or "")
+        return EmulatedRunner(exported, target.backend, start, self.threads)
+
+    def close(self) -> None:
+        """Free what the runtimes hold."""
+        for runner in self.runners.values():
+            runner.close()
+
+    def measure(self, evaluation: Evaluation, progress: Progress | None) -> None:
+        """Measure memory and latency of everything that got through, once nothing else is loaded."""
+        count = min(PICTURES, len(evaluation.data))
+        pictures = [evaluation.data.read(index) for index in range(count)]
+        measured = [name for name in self.exports if name in evaluation.records]
+        for index, name in enumerate(measured):
+            if progress is not None:  # a float model may have to be converted first, which can take minutes
+                progress(index, len(measured), f"timing {name}")
+            self.facts[name] = self._measured(self.facts[name], self.exports[name], pictures)
+
+    def _measured(self, facts: ArtifactInfo, exported: ExportedModel, pictures: list[np.ndarray]) -> ArtifactInfo:
+        from .. import targets
+        from .latency import measure_latency, unmeasured
+
+        target = targets.get(exported.target)
+        if self.options.memory and target.capabilities.runs_here and not facts.elsewhere:
+            facts = replace(facts, peak_memory_bytes=peak_memory(exported, self.threads))
+        note = f"not measured here: it is for {facts.elsewhere}" if facts.elsewhere else unmeasured(target)
+        if not note and not self.options.latency:
+            note = (
+                "it was switched off (latency=false); measure it, or take latency_ratio out of the gate with "
+                "'latency_ratio: null'"
+            )
+        if note:
+            return replace(facts, latency_note=note)
+        reference = None if self.float_model is None else self.float_model(self.artifact, exported)
+        timing = measure_latency(exported, reference, pictures, self.threads)
+        return replace(facts, latency=timing.latency, latency_ratio=timing.ratio, latency_note=timing.note)
+
+
+def _float_bytes(artifact: Artifact) -> int:
+    """Size of the weights in float32, whatever the checkpoint stores."""
+    return sum(4 * p.numel() for p in artifact.model.module.parameters())
