@@ -188,7 +188,7 @@ def calibrated(
 
     def safe(plan: Plan) -> Plan:
         clamps = scheme_named(plan.scheme).sums_in_16_bits
-        return without_bias_overflow(graph, with_safe_weights(graph, plan, few(SAFE_IMAGES)) if clamps else plan)
+        return without_bias_overflow(graph, with_safe_weights(graph, [plan], few(SAFE_IMAGES))[0] if clamps else plan)
 
     tensors = sample.tensors(traced.info.imgsz, traced.info.task)
     plans: dict[str, Plan] = {}

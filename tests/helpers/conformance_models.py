@@ -77,9 +77,9 @@ def calibrated(host: HostModel) -> Artifact:
     plans = [derive(artifact.graph, s) for s in schemes.values()]
     seen = observe(artifact.graph, plans, sample_images(16))
     solved = {p.scheme: solve_plan(artifact.graph, p, seen) for p in plans}
-    for scheme in schemes.values():
-        if scheme.sums_in_16_bits:
-            solved[scheme.name] = with_safe_weights(artifact.graph, solved[scheme.name], sample_images(4))
+    # as calibration does it: processors without VNNI would clamp
+    clamping = [solved[s.name] for s in schemes.values() if s.sums_in_16_bits]
+    solved |= {p.scheme: p for p in with_safe_weights(artifact.graph, clamping, sample_images(4))}
     return replace(artifact, plans=solved)
 
 

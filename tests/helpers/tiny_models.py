@@ -123,9 +123,9 @@ def tiny_export_artifact(family: str = "yolo11", task: str = "detect", schemes: 
     seen = observe(artifact.graph, plans, tiny_images(8))
     recipe = CalibrationRecipe(*[Algorithm.MINMAX] * 5)
     solved = {plan.scheme: solve_plan(artifact.graph, plan, seen, recipe) for plan in plans}
-    for scheme in schemes:  # as calibration does it: processors without VNNI would clamp
-        if scheme.sums_in_16_bits:
-            solved[scheme.name] = with_safe_weights(artifact.graph, solved[scheme.name], tiny_images(4))
+    # as calibration does it: processors without VNNI would clamp
+    clamping = [solved[s.name] for s in schemes if s.sums_in_16_bits]
+    solved |= {p.scheme: p for p in with_safe_weights(artifact.graph, clamping, tiny_images(4))}
     return replace(artifact, plans=solved)
 
 

@@ -155,14 +155,14 @@ def test_first_convolution_has_half_range(graph: Graph, plan: Plan) -> None:
 
 
 def test_layers_that_clamp_get_safe_weights_and_others_stay(graph: Graph, plan: Plan) -> None:
-    seen = measure(graph, plan, images())
+    seen = measure(graph, [plan], images())[0]
     assert set(seen) == {p.name for p in plan.weights[1:]}
     assert seen["2:weight"].share > 0.01
     assert seen["4:weight"].clamped == 0
-    safe = with_safe_weights(graph, plan, images())
+    safe = with_safe_weights(graph, [plan], images())[0]
     assert safe.by_name["2:weight"].spec.safe_pairs
     assert safe.by_name["4:weight"] == plan.by_name["4:weight"]
-    assert measure(graph, safe, images()).get("2:weight") is None  # nothing left to look at
+    assert measure(graph, [safe], images())[0].get("2:weight") is None  # nothing left to look at
     point = safe.by_name["2:weight"]
     assert point.params is not None
     weight = graph.module.get_parameter("2.weight").detach().numpy()
@@ -193,13 +193,13 @@ def test_counts_are_those_of_a_convolution(graph: Graph, plan: Plan) -> None:
             for row in ints.transpose(0, 2, 3, 1).reshape(8, -1):
                 changed += int(vpmaddubsw(patch, row).sum() != patch @ row)
     assert changed
-    seen = measure(graph, plan, [image])["2:weight"]
+    seen = measure(graph, [plan], [image])[0]["2:weight"]
     assert (seen.clamped, seen.results) == (changed, 16 * 16 * 8)
 
 
 def test_a_plan_survives_json_and_adaptation(graph: Graph) -> None:
     derived = derive(graph, PORTABLE)
-    solved = with_safe_weights(graph, solve_plan(graph, derived, observe(graph, [derived], images())), images())
+    solved = with_safe_weights(graph, [solve_plan(graph, derived, observe(graph, [derived], images()))], images())[0]
     assert Plan.from_json(solved.to_json()) == solved
     adapted = adapt(graph, solved, SCHEME)
     assert [(p.spec, p.params) for p in adapted.weights] == [(p.spec, p.params) for p in solved.weights]

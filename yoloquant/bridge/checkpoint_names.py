@@ -74,7 +74,7 @@ def make(kind: Any, arguments: tuple[Any, ...]) -> Any:
 
     if is_record(kind):
         return kind(*arguments)
-    known = isinstance(kind, type) and (issubclass(kind, nn.Module) or kind in plain_classes())
+    known = isinstance(kind, type) and (issubclass(kind, nn.Module) or is_plain(kind))
     if not known or arguments:
         raise RefusedError(f"it makes {getattr(kind, '__name__', kind)} from {len(arguments)} arguments")
     return kind.__new__(kind)
@@ -92,11 +92,14 @@ def is_array(value: Any) -> bool:
     return isinstance(value, (np.ndarray, np.dtype))
 
 
-def plain_classes() -> tuple[type, ...]:
-    """Classes besides layers whose objects are made empty and filled."""
+def is_plain(kind: type) -> bool:
+    """Whether objects of a class are made empty and filled: of a namespace, or a transform."""
     from ultralytics.utils import IterableSimpleNamespace
 
-    return (IterableSimpleNamespace, SimpleNamespace, *_transforms().values())
+    if kind in (IterableSimpleNamespace, SimpleNamespace):
+        return True
+    # importing torchvision takes seconds, and most checkpoints hold nothing of it
+    return kind.__module__ in _TRANSFORM_FILES.values() and kind in _transforms().values()
 
 
 def layer_class(name: str) -> Any:

@@ -22,10 +22,10 @@ from .checkpoint_names import (
     RefusedError,
     functions,
     is_array,
+    is_plain,
     is_record,
     layer_class,
     make,
-    plain_classes,
     plain_value,
 )
 
@@ -72,7 +72,7 @@ class SafeUnpickler(pickle._Unpickler):  # the C implementation cannot be told w
         called = self.stack[-1]
         if isinstance(called, Record) or is_record(called) or any(called is f for f in self._functions.values()):
             self.stack[-1] = called(*arguments)
-        elif isinstance(called, type) and called in plain_classes():
+        elif isinstance(called, type) and is_plain(called):
             self.stack[-1] = make(called, arguments)
         else:
             raise RefusedError(f"it calls {getattr(called, '__qualname__', type(called).__name__)}")
@@ -171,6 +171,6 @@ def holds_record(value: Any) -> bool:
         return any(holds_record(v) for v in value.values())
     if isinstance(value, (list, tuple, set)):
         return any(holds_record(v) for v in value)
-    if isinstance(value, plain_classes()):
+    if is_plain(type(value)):
         return holds_record(vars(value))
     return isinstance(value, Record) or is_record(value)

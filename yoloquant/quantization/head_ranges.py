@@ -22,6 +22,7 @@ from ..graph.trace import Graph, OpKind
 from .observers import Histogram, search
 from .qparams import UNIT_QPARAMS, QParams, QuantSpec
 from .readout import FOREGROUND, expected, readers
+from .tensor_grid import on_grid
 
 ALGORITHM = "mse_readout"
 LEAST = 0.004
@@ -146,7 +147,7 @@ class _Loss:
 
 
 def _fake_quantize(x: Tensor, params: QParams, spec: QuantSpec) -> Tensor:
-    return torch.fake_quantize_per_tensor_affine(x, float(params.scale), int(params.zero_point), spec.qmin, spec.qmax)
+    return on_grid(x, torch.tensor(params.scale, dtype=torch.float32), int(params.zero_point), spec)
 
 
 def silu_operand(graph: Graph, product: str) -> str:

@@ -74,10 +74,10 @@ def quantize(
     images = calibration_set(data, options.calibration)
     plans, known = _plans(traced, schemes, options)
     calibrated, audited = _calibrated(traced.graph, plans, images, data, options, progress, memory)
-    for scheme in schemes:
-        if scheme.sums_in_16_bits:
-            few = islice(images.tensors(imgsz, traced.info.task), IMAGES)
-            calibrated[scheme.name] = with_safe_weights(traced.graph, calibrated[scheme.name], few)
+    clamping = [calibrated[scheme.name] for scheme in schemes if scheme.sums_in_16_bits]
+    if clamping:
+        few = islice(images.tensors(imgsz, traced.info.task), IMAGES)
+        calibrated |= {plan.scheme: plan for plan in with_safe_weights(traced.graph, clamping, few)}
     calibrated = {name: without_bias_overflow(traced.graph, plan) for name, plan in calibrated.items()}
     shifts = _shifts(traced.graph, calibrated, images, options, progress, memory)
     calibrated = {name: with_note(plan, shifts.get(name, {})) for name, plan in calibrated.items()}

@@ -6,14 +6,16 @@ clamps beyond 32767, and only then widened (Intel's instruction set reference; o
 computations"). Nothing warns. The same file gives other results there: 8.6 points of mAP less for a plain INT8 YOLO11n
 in OpenVINO, all of it from the first convolution, where bright pixels are 255 side by side.
 
-Here the clamping is computed exactly, in integers, on calibration images. Layers that lose more by it than by coarser
-weights get weights that are safe in pairs; the first convolution always has half range (``scheme.derive``).
+Here the clamping is computed exactly, in integers, for results spread over calibration images. Layers that lose more by
+it than by coarser weights get weights that are safe in pairs; the first convolution always has half range
+(``scheme.derive``).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, fx
-from torch.nn.functional import pad, unfold
+from torch.nn.functional import pad
 
 from ..graph.trace import Graph, OpKind, OpNode
 from .plan import Plan, Point
@@ -35,6 +37,8 @@ IMAGES = 8
 """Images that are measured on. Between 8 and 64 of them the same layers of YOLO11n are found."""
 TOLERATED = 0.01
 """Clamping that costs less than this share of what safe weights cost is left alone: other images may clamp more."""
+POSITIONS = 4096
+"""Of a layer's results on one image, spread evenly, at how many positions all channels are computed."""
 HIGHEST, LOWEST = 2**15 - 1, -(2**15)
 _LEAST_SUM = -(-(HIGHEST + 1) // 127)  # two codes that add up to less cannot clamp with any int8 weight
 
@@ -66,23 +70,26 @@ class Saturation:
         return self.error > TOLERATED * self.rounding
 
 
-def with_safe_weights(graph: Graph, plan: Plan, images: Iterable[np.ndarray]) -> Plan:
+def with_safe_weights(graph: Graph, plans: Sequence[Plan], images: Iterable[np.ndarray]) -> tuple[Plan, ...]:
     """Give layers that lose by clamping weights that cannot clamp.
 
     Args:
         graph: The canonical graph.
-        plan: A calibrated plan of a scheme whose kernels add pairs in 16 bits.
+        plans: Calibrated plans of schemes whose kernels add pairs in 16 bits.
         images: A few calibration images, float32 (1, channels, height, width).
 
     Returns:
-        The plan with wider ranges of these weights, and a note that names them.
+        The plans with wider ranges of these weights, and a note that names them.
     """
-    saturations = measure(graph, plan, images)
-    chosen = [name for name, found in saturations.items() if found.matters]
+    return tuple(_widened(graph, p, m) for p, m in zip(plans, measure(graph, plans, images), strict=True))
+
+
+def _widened(graph: Graph, plan: Plan, measured: Mapping[str, Saturation]) -> Plan:
+    chosen = [name for name, saturation in measured.items() if saturation.matters]
     points = tuple(_safe(graph, p) if p.name in chosen else p for p in plan.points)
     for name in chosen:
-        logger.debug("%s: %.2g of its results clamp without VNNI", name, saturations[name].share)
-    return replace(plan, points=points, notes=(*plan.notes, *_notes(plan, saturations, chosen)))
+        logger.debug("%s: %.2g of its results clamp without VNNI", name, measured[name].share)
+    return replace(plan, points=points, notes=(*plan.notes, *_notes(plan, measured, chosen)))
 
 
 def _safe(graph: Graph, point: Point) -> Point:
@@ -97,65 +104,69 @@ def safe_params(weight: Tensor, point: Point) -> QParams:
     return QParams(np.maximum(point.params.scale, least), point.params.zero_point)
 
 
-def _notes(plan: Plan, saturations: dict[str, Saturation], chosen: Sequence[str]) -> tuple[str, ...]:
+def _notes(plan: Plan, measured: Mapping[str, Saturation], chosen: Sequence[str]) -> tuple[str, ...]:
     half = [p.name for p in plan.weights if p.spec.half_range]
     if not half and not chosen:
         return ()
-    names = ", ".join(n.removesuffix(":weight") for n in sorted(chosen, key=lambda n: -saturations[n].share)[:3])
+    names = ", ".join(n.removesuffix(":weight") for n in sorted(chosen, key=lambda n: -measured[n].share)[:3])
     more = " ..." if len(chosen) > 3 else ""
     return (
         f"x86 without VNNI adds pairs of products in 16 bits: the first convolution has weights of half range, and "
-        f"{len(chosen)} of {len(saturations)} others have scales with which no pair can overflow"
+        f"{len(chosen)} of {len(measured)} others have scales with which no pair can overflow"
         + (f" ({names}{more})" if chosen else ""),
     )
 
 
-def measure(graph: Graph, plan: Plan, images: Iterable[np.ndarray]) -> dict[str, Saturation]:
-    """Find how far 16-bit pair sums change each layer of a calibrated plan.
+def measure(graph: Graph, plans: Sequence[Plan], images: Iterable[np.ndarray]) -> list[dict[str, Saturation]]:
+    """Find how far 16-bit pair sums change each layer of calibrated plans, in one pass of the float model.
 
     Args:
         graph: The canonical graph.
-        plan: A calibrated plan derived from it.
+        plans: Calibrated plans derived from it.
         images: float32 (1, channels, height, width), 0 to 1, letterboxed.
 
     Returns:
-        By the name of each weight point whose layer reads a quantized tensor and whose weights may clamp.
+        For each plan, by name, each weight point whose layer reads a quantized tensor and whose weights may clamp.
     """
-    walk = _Measure(graph, plan)
+    walk = _Measure(graph, plans)
     with torch.inference_mode():
         for image in images:
-            walk.run(torch.from_numpy(np.ascontiguousarray(image, np.float32)))
-    return walk.found
+            walk.run(torch.from_numpy(np.ascontiguousarray(image, np.float32)), enable_io_processing=False)
+    return walk.measured
 
 
 class _Measure(fx.Interpreter):
     """Runs the float graph and looks at the operands of every layer that may clamp."""
 
-    def __init__(self, graph: Graph, plan: Plan) -> None:
+    def __init__(self, graph: Graph, plans: Sequence[Plan]) -> None:
         super().__init__(graph.module)
-        self.found: dict[str, Saturation] = {}
-        self.layers: dict[str, _Layer] = {}
-        for op in graph.ops.values():
-            point = plan.by_name.get(weight_point_name(op)) if op.weight and not op.tail else None
-            source = operand_point(graph, plan, op) if point is not None else None
-            if point is None or source is None or point.spec.half_range or point.spec.safe_pairs:
-                continue
-            weight = graph.module.get_parameter(op.weight).detach()
-            layer = _Layer(op, weight, point, source)
-            if layer.orders and point.spec.bits <= 8 and source.spec.bits <= 8:
-                self.layers[graph.fx_name(op.name)] = layer
-                self.found[point.name] = Saturation()
+        self.measured: list[dict[str, Saturation]] = [{} for _ in plans]
+        self.layers: dict[str, list[tuple[_Layer, Saturation]]] = defaultdict(list)
+        self.body = {graph.fx_name(op.name) for op in graph.body()}
+        for plan, measured in zip(plans, self.measured, strict=True):
+            for op in graph.ops.values():
+                layer = _layer(graph, plan, op)
+                if layer is not None:
+                    measured[layer.point.name] = Saturation()
+                    self.layers[graph.fx_name(op.name)].append((layer, measured[layer.point.name]))
 
     def run_node(self, n: fx.Node) -> object:
-        layer = self.layers.get(n.name)
-        if layer is not None:
+        if n.op == "call_function" and n.name not in self.body:
+            return None  # nothing behind the heads is measured
+        for layer, saturation in self.layers.get(n.name, ()):
             args: Any = self.map_nodes_to_values(n.args, n)
-            saturation = self.found[layer.point.name]
-            before = saturation.error
             layer.add_to(saturation, args[0], args[3:])
-            if saturation.error > before:
-                saturation.rounding += layer.added_rounding(lambda w: n.target(args[0], w, None, *args[3:]))  # type: ignore[operator]
         return super().run_node(n)
+
+
+def _layer(graph: Graph, plan: Plan, op: OpNode) -> _Layer | None:
+    """The operation as an integer kernel sees it; None if none of its pairs can clamp."""
+    point = plan.by_name.get(weight_point_name(op)) if op.weight and not op.tail else None
+    source = operand_point(graph, plan, op) if point is not None else None
+    if point is None or source is None or point.spec.half_range or point.spec.safe_pairs:
+        return None
+    layer = _Layer(op, graph.module.get_parameter(op.weight).detach(), point, source)
+    return layer if layer.orders and point.spec.bits <= 8 and source.spec.bits <= 8 else None
 
 
 def operand_point(graph: Graph, plan: Plan, op: OpNode) -> Point | None:
@@ -184,51 +195,69 @@ class _Layer:
         self.steps = np.repeat(steps, len(rows) // len(steps))
         self.rows = np.rint(rows.numpy() / self.steps[:, None]).astype(np.int32)
         self.orders = pairs(self.rows.shape[1] // self.taps, self.taps)
+        # what each of the two weights is off by, in the layout of ``rows``
+        own, safe = (
+            operands(torch.from_numpy(fake_quantize(weight.numpy(), p, point.spec)) - weight, self.axis)[0]
+            for p in (point.params, safe_params(weight, point))
+        )
+        self.own_error, self.safe_error = own, safe
 
     def add_to(self, saturation: Saturation, image: Tensor, options: Sequence[Any]) -> None:
         """Count the results that clamped pairs change on one image; of several orders the worst counts."""
         columns = self._columns(image, options)
         groups = len(columns)
         real = float(self.operand.scale) * self.steps
-        for group, codes in enumerate(columns):
+        for group, values in enumerate(columns):
             part = slice(group * len(self.rows) // groups, (group + 1) * len(self.rows) // groups)
-            found = [clamped_difference(codes, self.rows[part], order, real[part]) for order in self.orders]
-            changed, error = max(found, key=lambda pair: pair[1])
+            codes = self._codes(values)
+            counted = [clamped_difference(codes, self.rows[part], order, real[part]) for order in self.orders]
+            changed, error = max(counted, key=lambda pair: pair[1])
             saturation.results += (part.stop - part.start) * codes.shape[1]
             saturation.clamped += changed
             saturation.error += error
+            if error:
+                safe, own = (_squared(e[part] @ values) for e in (self.safe_error, self.own_error))
+                saturation.rounding += max(safe - own, 0.0)
 
-    def _columns(self, image: Tensor, options: Sequence[Any]) -> list[npt.NDArray[np.int32]]:
-        """The operands of every result as uint8 codes, per group (operands, positions), in the order of ``pairs``."""
+    def _codes(self, values: Tensor) -> npt.NDArray[np.int32]:
         zero = int(self.operand.zero_point) + 128
-        codes = (image / float(self.operand.scale)).round_().add_(zero).clamp_(0, 255)
+        codes = (values / float(self.operand.scale)).round_().add_(zero).clamp_(0, 255)
+        return codes.to(torch.int32).numpy()
+
+    def _columns(self, image: Tensor, options: Sequence[Any]) -> list[Tensor]:
+        """The operands of evenly spread results, per group (operands, positions), in the order of ``pairs``."""
         if self.kind is OpKind.LINEAR:
-            return [codes.reshape(-1, codes.shape[-1]).T.to(torch.int32).numpy()]
+            rows = image.reshape(-1, image.shape[-1])
+            return [rows[_spread(len(rows))].T]
         if self.kind is OpKind.CONV_TRANSPOSE:
-            channels, groups = codes.shape[1], int(options[3]) if len(options) > 3 else 1
-            return list(codes.reshape(groups, channels // groups, -1).to(torch.int32).numpy())
+            channels, groups = image.shape[1], int(options[3]) if len(options) > 3 else 1
+            flat = image.reshape(groups, channels // groups, -1)
+            return list(flat[:, :, _spread(flat.shape[-1])])
         defaults: tuple[Any, ...] = ((1, 1), (0, 0), (1, 1))
         stride, padding, dilation = (*options[:3], *defaults[len(options[:3]) :])
         kernel, channels = tuple(self.weight.shape[2:]), self.weight.shape[1]
-        padded = pad(codes, _padding(padding, kernel, dilation), value=float(zero))
-        columns = unfold(padded, kernel, dilation=dilation, stride=stride)[0]
-        ordered = columns.reshape(-1, channels, self.taps, columns.shape[-1]).transpose(1, 2).to(torch.int32)
-        return list(ordered.reshape(len(ordered), channels * self.taps, -1).numpy())
+        padded = pad(image, _padding(padding, kernel, dilation))[0]
+        height, width = (
+            (size - d * (k - 1) - 1) // s + 1
+            for size, k, s, d in zip(padded.shape[1:], kernel, stride, dilation, strict=True)
+        )
+        at = _spread(height * width)
+        taps = torch.cartesian_prod(*(torch.arange(k) * d for k, d in zip(kernel, dilation, strict=True)))
+        y = (at // width * stride[0])[None] + taps[:, :1]
+        x = (at % width * stride[1])[None] + taps[:, 1:]
+        groups = len(padded) // channels
+        values = padded.reshape(groups, channels, *padded.shape[1:])[:, :, y, x]  # groups, channels, taps, positions
+        return list(values.transpose(1, 2).reshape(groups, channels * self.taps, -1))
 
-    def added_rounding(self, compute: Callable[[Tensor], Tensor]) -> float:
-        """Squared error that safe weights add to that of the plan's own.
 
-        Args:
-            compute: The layer's results on an image for a weight, without bias.
-        """
-        assert self.point.params is not None
-        safe, own = (self._squared(compute, p) for p in (safe_params(self.weight, self.point), self.point.params))
-        return max(safe - own, 0.0)
+def _spread(count: int) -> Tensor:
+    stride = -(-count // POSITIONS)
+    # an odd stride does not fall into step with rows of even length
+    return torch.arange(0, count, stride | 1 if stride > 1 else 1)
 
-    def _squared(self, compute: Callable[[Tensor], Tensor], params: QParams) -> float:
-        weight = self.weight.numpy()
-        error = torch.from_numpy(fake_quantize(weight, params, self.point.spec) - weight)
-        return float(compute(error).double().square().sum())
+
+def _squared(values: Tensor) -> float:
+    return float(values.double().square().sum())
 
 
 def clamped_difference(

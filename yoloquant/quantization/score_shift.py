@@ -28,7 +28,7 @@ from .simulate import simulate
 
 logger = logging.getLogger(__name__)
 
-IMAGES = 16
+IMAGES = 8
 """Calibration images that it is fitted on."""
 LARGEST = 1.0
 """Logits; a plan that is farther off than this has another fault, which a shift would hide."""

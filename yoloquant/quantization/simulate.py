@@ -10,6 +10,7 @@ from ..graph.trace import Graph
 from .insert import insert
 from .plan import Plan, Point
 from .qparams import QParams, QuantSpec
+from .tensor_grid import on_grid
 
 MODULE_PREFIX = "fake_quantize_"
 
@@ -40,7 +41,9 @@ class FixedFakeQuantize(nn.Module):
             return torch.fake_quantize_per_channel_affine(
                 x, self.scale, self.zero_point, spec.axis, spec.qmin, spec.qmax
             )
-        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, spec.qmin, spec.qmax)
+        if torch.is_grad_enabled() and x.requires_grad:
+            return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, spec.qmin, spec.qmax)
+        return on_grid(x, self.scale, int(self.zero_point), spec)
 
 
 def simulate(graph: Graph, plan: Plan, *, bias: dict[str, np.ndarray] | None = None) -> fx.GraphModule:
