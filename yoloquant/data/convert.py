@@ -7,6 +7,7 @@ class names, so that a change of any of them makes another one.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -33,7 +34,9 @@ from .image_check import plain_open
 logger = logging.getLogger(__name__)
 
 CACHE = "YOLOQUANT_CACHE"
-VERSION = 1  # of what is written; another one makes every copy anew
+CROWDS = "crowds_{split}.json"  # beside the data yaml of a copy
+Crowds = tuple[tuple[int, float, float, float, float], ...]
+VERSION = 2  # of what is written; another one makes every copy anew
 CONVERTED = "converted"  # key of a data yaml that this module wrote
 SLACK = 0.01  # share of an image by which boxes may lie outside, as for label files
 _MOST_OUTSIDE = 0.5  # if more boxes than that lie outside, they are in other units
@@ -78,6 +81,15 @@ def notes_of(content: Mapping[str, Any]) -> tuple[str, ...]:
     converted = content.get(CONVERTED)
     found = converted.get("notes") if isinstance(converted, dict) else None
     return tuple(map(str, found)) if isinstance(found, list) else ()
+
+
+def crowds_of(content: Mapping[str, Any], file: Path, split: str) -> dict[str, Crowds]:
+    """Crowd regions of a copy's split by image name, as class, left, top, right and bottom in pixels."""
+    place = file.parent / CROWDS.format(split=split)
+    if CONVERTED not in content or not place.is_file():
+        return {}
+    found = json.loads(place.read_text(encoding="utf-8"))
+    return {name: tuple((c, x, y, right, bottom) for c, x, y, right, bottom in rows) for name, rows in found.items()}
 
 
 def cache_folder() -> Path:
@@ -199,6 +211,7 @@ class _Split:
         self.labels.mkdir(parents=True)
         self.task, self.order, self.found, self.contents = task, order, found, contents
         self.boxes = self.outside = 0
+        self.crowds: dict[str, list[list[float]]] = {}
 
     def line(self, picture: Picture, size: tuple[int, int], index: int) -> str:
         """A label line; empty for an object of which nothing is in the image."""
@@ -246,8 +259,13 @@ def _write_labels(into: _Split, pictures: Iterator[Picture]) -> None:
         _put(picture, into.images / name)
         size = _size(picture, into.images / name, into.found.source)
         lines = [into.line(picture, size, index) for index in range(len(picture.things))]
+        if picture.crowds:
+            into.crowds[name] = [[into.order[each.label], *each.drawn.box] for each in picture.crowds]
         text = "".join(f"{line}\n" for line in lines if line)
         (into.labels / name).with_suffix(".txt").write_text(text, encoding="utf-8")
+    if into.crowds:
+        place = into.labels.parents[1] / CROWDS.format(split=into.labels.name)
+        place.write_text(json.dumps(into.crowds), encoding="utf-8")
     if not taken:
         raise DataError(f"data '{into.found.source}' lists no image in split '{into.images.name}'")
     if into.outside > _MOST_OUTSIDE * into.boxes:

@@ -23,7 +23,7 @@ from ..runtime.core.model_info import ModelInfo, Task
 from ..runtime.tasks import spec_of
 from ..runtime.tasks.base import Labels, labels_bytes
 from .class_folders import check_class_folders, class_names, split_folder
-from .convert import as_yolo, notes_of
+from .convert import Crowds, as_yolo, crowds_of, notes_of
 from .image_check import check_images
 from .image_files import list_images
 from .manifest import check_manifest, file_sha256, read_manifest
@@ -69,6 +69,7 @@ class ValidationSet:
         source: What the user named.
         split: ``train``, ``val`` or ``test``; empty for a folder of images.
         notes: What a reader of scores must know, for instance that classes were reordered.
+        crowds: Regions that are no labels by image name, for scorers that know such; in the labels' classes.
     """
 
     images: tuple[LabelledImage, ...]
@@ -76,6 +77,7 @@ class ValidationSet:
     source: str
     split: str = "val"
     notes: tuple[str, ...] = ()
+    crowds: Mapping[str, Crowds] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -265,7 +267,7 @@ class ValidationSet:
         if named is not None:
             location = Path(manifest) if manifest is not None else file.parent / str(named)
             check_manifest(read_manifest(location), [(item.path, len(item.classes)) for item in items])
-        return cls(items, names, str(data), split, notes_of(content))
+        return cls(items, names, str(data), split, notes_of(content), crowds_of(content, file, split))
 
     @classmethod
     def from_folder(cls, folder: str | Path, names: Sequence[str] = ()) -> ValidationSet:

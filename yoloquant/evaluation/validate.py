@@ -17,6 +17,7 @@ from ..predictions.prediction_options import PredictionOptions
 from ..quantization.artifact import Artifact, versions
 from ..runtime.apps.running import MATCHED_CONF
 from ..runtime.device.processors import cpu_threads
+from ..runtime.tasks import spec_of
 from ..targets.exports import ExportResult, note_in_listing
 from ..types import ExportedModel, ModelInfo, Progress
 from .contenders import (
@@ -75,6 +76,7 @@ def validate(
         DataError: The images or labels are not usable, or calibrated an artifact; or predictions are about others.
         ArtifactError: An artifact is missing, has changed, or was made from another model.
     """
+    from .coco_eval import beside, coco_figures, require_coco_eval
     from .evaluate import EvaluateOptions, evaluate
     from .gate import load_gates
     from .verdict import ArtifactInfo, VerdictOptions, reach_verdict
@@ -98,6 +100,8 @@ def validate(
     images = everything.take(options.limit)
     if data is not None:
         images = images.require_labels()
+    if options.coco_eval:
+        require_coco_eval(spec_of(artifact.info.task), images.labelled)
     files = read_files(options.recorded, everything, len(images), artifact.info)
     notes += check_calibration(outcome.exports, images, allow_scored=options.allow_scored)
     threads = options.threads or cpu_threads()
@@ -138,6 +142,8 @@ def validate(
             notes=tuple(note for note in (baseline.note, head_note(named)) if note) + notes,
         ),
     )
+    if options.coco_eval:
+        result = beside(result, coco_figures(evaluation))
     _note_matched(opened, result)
     if options.report is not None:
         keep_results(options.report, evaluation, opened.facts, artifact.info, result.environment)

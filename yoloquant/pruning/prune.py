@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..bridge.checkpoint import load_model
 from ..bridge.host_model import HostModel, model_info
 from ..data.calibration import CalibrationOptions, calibration_set
+from ..data.convert import as_yolo
 from ..errors import PruneError, UsageError
 from ..io import output_folder
 from ..quantization.artifact import plain_arguments, save_checkpoint
@@ -90,6 +91,8 @@ def prune(
     """
     chosen = PruneOptions() if options is None else parse(options)
     source = load_model(model, allow_unsafe=chosen.allow_unsafe)
+    if data is not None:
+        data = as_yolo(data, task=source.task, names=source.names)
     size = source.resolve_imgsz(imgsz)
     target = _output(source, output)
     images = None if data is None else _images(data, chosen, size, source.task)

@@ -59,6 +59,7 @@ class Picture:
         size: Height and width that the data set states in pixels; None if it does not.
         things: What is labelled in it.
         label: Index of its class, where images as a whole have one.
+        crowds: Regions with many objects that are not labelled one by one.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Picture:
     size: tuple[int, int] | None = None
     things: tuple[Thing, ...] = ()
     label: int | None = None
+    crowds: tuple[Thing, ...] = ()
 
 
 @dataclass

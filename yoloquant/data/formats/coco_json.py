@@ -239,12 +239,17 @@ def _pictures(
                 continue
             if missing:
                 continue  # counted to the end, for the message
-            reader = _Reader(part.path, index, contents)
+            reader = _Reader(part.path, index)
+            labelled = part.of_image.get(image.get("id"), ())
+            crowds = tuple(reader.thing(a) for a in labelled if a.get("iscrowd"))
+            for _ in crowds:
+                contents.note("crowd regions are left out, as Ultralytics does")
             yield Picture(
                 name,
                 file,
                 size=stated_size(image.get("height"), image.get("width")),
-                things=tuple(t for t in map(reader.thing, part.of_image.get(image.get("id"), ())) if t is not None),
+                things=tuple(reader.thing(a) for a in labelled if not a.get("iscrowd")),
+                crowds=crowds,
             )
         if missing:
             looked = found.images.get(split) or f"{part.path.parent} and beside it"
@@ -258,14 +263,10 @@ def _pictures(
 class _Reader:
     path: Path
     index: Mapping[Any, int]
-    contents: Contents
 
-    def thing(self, annotation: Mapping[str, Any]) -> Thing | None:
-        """One annotation; None for a crowd, which Ultralytics' training leaves out too."""
+    def thing(self, annotation: Mapping[str, Any]) -> Thing:
+        """One annotation."""
         where = f"{self.path}: annotation {annotation.get('id')}"
-        if annotation.get("iscrowd"):
-            self.contents.note("crowd regions are left out, as Ultralytics does")
-            return None
         if annotation.get("category_id") not in self.index:
             raise DataError(f"{where} has category {annotation.get('category_id')}, which 'categories' does not list")
         outline = self._polygons(annotation.get("segmentation"), where)

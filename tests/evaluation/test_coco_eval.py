@@ -1,0 +1,96 @@
+"""pycocotools' figures beside ours: equal where both must be, and different for the reasons that are told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from other_formats import write_coco
+from validation_fakes import NAMES, FakeRunner, label_rows
+
+pytest.importorskip("pycocotools")
+
+from yoloquant.data.dataset import ValidationSet
+from yoloquant.errors import UsageError
+from yoloquant.evaluation.bootstrap import BootstrapOptions
+from yoloquant.evaluation.coco_eval import WHY, beside, coco_figures, require_coco_eval
+from yoloquant.evaluation.compare import Comparer
+from yoloquant.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
+from yoloquant.evaluation.gate import load_gate
+from yoloquant.evaluation.verdict import ArtifactInfo, VerdictOptions, reach_verdict
+from yoloquant.runtime.core.letterbox import place
+from yoloquant.runtime.tasks import spec_of
+from yoloquant.types import ModelInfo, Task
+
+WHERE = place((48, 64), (64, 64))
+
+
+@pytest.fixture
+def data(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ValidationSet:
+    """Six images, with a crowd in the first."""
+    monkeypatch.setenv("YOLOQUANT_CACHE", str(tmp_path / "cache"))
+    folder = write_coco(dataset, tmp_path / "coco")
+    file = folder / "annotations" / "instances_val2017.json"
+    content = json.loads(file.read_text())
+    crowd = {"id": 99, "image_id": 0, "category_id": 3, "bbox": [40, 30, 20, 16], "area": 320, "iscrowd": 1}
+    content["annotations"].append(crowd)
+    file.write_text(json.dumps(content))
+    return ValidationSet.open(folder, ModelInfo(Task.DETECT, NAMES, (64, 64)))
+
+
+def _run(data: ValidationSet, rows: list[np.ndarray]) -> Evaluation:
+    return evaluate({"fp32": FakeRunner(rows), "int8": FakeRunner(rows)}, data, EvaluateOptions(warmup=0))
+
+
+def _right(data: ValidationSet) -> list[np.ndarray]:
+    return label_rows([(i.classes, WHERE.to_input(i.boxes)) for i in data.images])
+
+
+def test_what_finds_every_label_scores_one(data: ValidationSet) -> None:
+    found = coco_figures(_run(data, _right(data)))["fp32"]
+    assert (found.map50_95, found.map50, found.limit, found.crowds) == (pytest.approx(1), pytest.approx(1), 0, 0)
+
+
+def test_boxes_in_a_crowd_are_no_false_alarms(data: ValidationSet) -> None:
+    rows = _right(data)
+    rows[0] = np.concatenate([rows[0], [[42, 40, 58, 52, 0.95, 0]]])  # inside the crowd, surer than everything
+    found = coco_figures(_run(data, rows))["fp32"]
+    assert found.map50_95 == pytest.approx(1) and found.crowds > 0.01
+    assert "1 crowd regions are left out" in data.notes[0]
+
+
+def test_only_a_hundred_boxes_of_an_image_count(data: ValidationSet) -> None:
+    rows = _right(data)
+    wrong = [[5 * (k % 10), 5 * (k // 10), 5 * (k % 10) + 3, 5 * (k // 10) + 3, 0.95, 0] for k in range(100)]
+    rows[0] = np.concatenate([wrong, rows[0]])
+    found = coco_figures(_run(data, rows))["fp32"]
+    assert found.limit > 0.001
+
+
+def test_the_report_has_both_figures_and_the_reason(data: ValidationSet) -> None:
+    rng, rows = np.random.default_rng(0), _right(data)
+    rows = [np.concatenate([r[:, :4] + rng.normal(0, 1, (len(r), 4)), r[:, 4:]], axis=1) for r in rows]
+    evaluation = _run(data, rows)
+    result = reach_verdict(
+        evaluation,
+        load_gate("default"),
+        {"int8": ArtifactInfo(path="x")},
+        VerdictOptions(bootstrap=BootstrapOptions(replicates=20)),
+    )
+    shown, figures = beside(result, coco_figures(evaluation)), coco_figures(evaluation)["int8"]
+    accuracy, ours = shown.targets[0].accuracy, Comparer(evaluation, BootstrapOptions(replicates=2)).accuracy("int8")
+    assert accuracy is not None and ours is not None
+    assert accuracy.metrics["coco_map50_95"] == figures.map50_95 and 0.1 < figures.map50_95 < 0.95
+    assert abs(figures.map50_95 - ours.map50_95) < 0.05
+    assert f"mAP50-95 {figures.map50_95 * 100:.2f}" in shown.targets[0].notes[0]
+    assert f"ours are {ours.map50_95 * 100:.2f}" in shown.targets[0].notes[0]
+    assert shown.notes[-1] == WHY and shown.notes[-2].startswith("fp32: pycocotools")
+
+
+def test_what_cannot_be_scored_is_refused() -> None:
+    with pytest.raises(UsageError, match="give data="):
+        require_coco_eval(spec_of(Task.DETECT), labelled=False)
+    with pytest.raises(UsageError, match="a classifier has none of"):
+        require_coco_eval(spec_of(Task.CLASSIFY), labelled=True)
