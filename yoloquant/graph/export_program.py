@@ -39,6 +39,7 @@ def export_program(
             if settled:
                 # Ultralytics computes anchors on the first call of a size, and keeps them; before it, they are code
                 module(example)
+            # strict=True interprets bytecode with TorchDynamo, which custom layers break more easily
             program = torch.export.export(module, (example,), strict=False)
             # with an empty table: functional forms of in-place operations, and nothing broken up further
             return program.run_decompositions({}) if settled else program

@@ -61,8 +61,11 @@ def head_outputs(graph: Graph) -> tuple[HeadOutput, ...]:
 def _describe(graph: Graph, op: OpNode) -> HeadOutput:
     channels = op.shape[1] if op.shape is not None and len(op.shape) > 1 else 0
     count, numbers = graph.info.kpt_shape or (0, 0)
+    # The decode takes keypoints apart by strided slices, which following a run of channels cannot see through: they are
+    # told by name and shape.
     if op.branch == "keypoint" and numbers == _WITH_VISIBILITY and channels == count * numbers:
         return HeadOutput(op, Readout.KEYPOINTS, numbers)
+    # Names of layers say nothing of custom heads; the operations behind a result do.
     ends = _followed(graph, _Stretch(op.name, 0, channels))
     units = [graph.ops[name] for name, whole in ends if whole and graph.ops[name].kind is OpKind.UNIT]
     # some of it is read by arithmetic directly, so errors count as they are
@@ -85,6 +88,7 @@ def _describe(graph: Graph, op: OpNode) -> HeadOutput:
 def _followed(graph: Graph, start: _Stretch) -> list[tuple[str, bool]]:
     """Operations that compute with a head's values, and whether they take all channels; moving ones are passed."""
     followed: list[tuple[str, bool]] = []
+    # a stack and not a recursion: decode tails are chains of dozens of moves
     open_ends = [start]
     while open_ends:
         here = open_ends.pop()
@@ -103,6 +107,7 @@ def _moved(node: fx.Node, source: fx.Node, here: _Stretch) -> tuple[int, int] | 
     """Where a run of channels lies in a moving operation's result; None if it is not in there."""
     operation = operation_name(node)
     axis = node.args[-1] if operation in {"cat", "split_with_sizes"} and isinstance(node.args[-1], int) else 0
+    # levels are joined along the anchors, boxes and scores along the channels: only the latter moves a run of channels
     if operation == "cat" and axis == 1:
         before = 0
         for part in node.args[0]:  # type: ignore[union-attr]

@@ -30,6 +30,7 @@ class OpKind(str, Enum):
 
 
 WEIGHTED = frozenset({OpKind.CONV, OpKind.LINEAR, OpKind.CONV_TRANSPOSE})
+# Both keep the grid of what they read: the largest of some codes is one of them, so a pool needs no range of its own.
 QUANTIZATION_AGNOSTIC = frozenset({OpKind.PASS, OpKind.POOL_MAX})
 
 

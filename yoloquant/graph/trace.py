@@ -37,10 +37,13 @@ _KINDS: dict[object, OpKind] = {
     aten.matmul.default: OpKind.MATMUL,
     aten.bmm.default: OpKind.MATMUL,
     aten.add.Tensor: OpKind.ADD,
+    # A difference and a quotient by a constant need what a sum and a product need: operands and a result on a grid.
     aten.sub.Tensor: OpKind.ADD,
     aten.mul.Tensor: OpKind.MUL,
     aten.div.Tensor: OpKind.MUL,
     aten.cat.default: OpKind.CONCAT,
+    # Their results cannot leave 0..1, so a runtime prescribes the range instead of taking a calibrated one (LiteRT:
+    # scale 1/256, zero_point -128).
     aten.sigmoid.default: OpKind.UNIT,
     aten.softmax.int: OpKind.UNIT,
     aten._softmax.default: OpKind.UNIT,
@@ -49,6 +52,9 @@ _KINDS: dict[object, OpKind] = {
     aten.max_pool2d.default: OpKind.POOL_MAX,
     operator.getitem: OpKind.PASS,
 }
+# These only move or choose values. A range of their own would cost a requantization and could only lose: LiteRT gives
+# them their input's quantizer, and so do plans. Nearest upsampling repeats values; bilinear computes new ones and is
+# therefore not in here.
 _PASS_NAMES = frozenset(
     {
         *("reshape", "permute", "transpose", "t", "movedim", "flatten", "unflatten", "unsqueeze", "squeeze", "expand"),
@@ -56,6 +62,7 @@ _PASS_NAMES = frozenset(
         *("upsample_nearest2d", "pixel_shuffle", "pixel_unshuffle", "adaptive_max_pool2d"),
     }
 )
+# They stand for memory layout, autograd or training mode, none of which an exported graph has.
 _NO_OPS = frozenset({"contiguous", "clone", "alias", "detach", "dropout", "lift_fresh_copy", "_to_copy", "to"})
 
 
@@ -69,6 +76,8 @@ class Graph:
     """
 
     def __init__(self, module: fx.GraphModule, info: ModelInfo, names: dict[str, str], ops: dict[str, OpNode]) -> None:
+        # fx renames nodes when graphs are copied or rewritten in another order; plans are stored with names that must
+        # outlive that.
         self.module, self.info, self.ops = module, info, ops
         self._fx_names = names  # stable name -> fx node name
 
@@ -91,6 +100,7 @@ class Graph:
         """Names of the operations that read each operation's result."""
         readers: dict[str, list[str]] = defaultdict(list)
         for op in self.ops.values():
+            # an operation that reads one tensor twice (x + x) is one reader of it
             for source in dict.fromkeys(op.inputs):
                 readers[source].append(op.name)
         return {name: tuple(readers[name]) for name in self.ops}
@@ -116,6 +126,8 @@ class Graph:
     def root(self, name: str) -> str:
         """The operation that computed the values which an operation merely passes on."""
         op = self.ops[name]
+        # Chains are common (split, slice, reshape), and the range belongs to the first operation that computed the
+        # values.
         while op.kind in QUANTIZATION_AGNOSTIC:
             op = self.ops[op.inputs[0]]
         return op.name
@@ -151,10 +163,14 @@ def trace(module: nn.Module, info: ModelInfo) -> Graph:
     Raises:
         ModelError: torch.export cannot trace the model, or it has no convolution.
     """
+    # Settled, or the anchors that Ultralytics computes on the first call would be operations of the graph, and would
+    # get points.
     program = export_program(module, info.channels, info.imgsz, f"{info.task.value} model", settled=True)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         unlifted = program.module()
+    # The module that torch.export returns checks shapes in code of its own; as a plain GraphModule it can be copied and
+    # rewritten.
     graph_module = fx.GraphModule(unlifted, unlifted.graph)
     _canonicalise(graph_module)
     names, ops = _describe(graph_module)
@@ -167,16 +183,20 @@ def trace(module: nn.Module, info: ModelInfo) -> Graph:
 
 def _canonicalise(gm: fx.GraphModule) -> None:
     graph = gm.graph
+    # a list, since nodes are erased and inserted on the way
     for node in list(graph.nodes):
         # torch's checks of input shapes, of which newer releases put some into the graph
         if node.op == "call_module" and "guard" in str(node.target):
             graph.erase_node(node)
         elif node.op == "placeholder":
+            # the placeholder is called after the argument of the model's forward, which differs between host releases
             _rename(node, INPUT)
         elif node.op == "call_function":
             _rewrite(graph, node)
+    # Chunks whose result nobody reads and folded constants would otherwise be described as operations without readers.
     graph.eliminate_dead_code()
     graph.lint()
+    # The copies that every simulation makes would carry what is not called any more.
     gm.delete_all_unused_submodules()
     gm.recompile()
 
@@ -191,10 +211,13 @@ def _rewrite(graph: fx.Graph, node: fx.Node) -> None:
         if node.users:
             node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
         graph.erase_node(node)
+    # Runtimes quantize the sigmoid and the product apart, LiteRT with a prescribed range for the sigmoid; as two nodes
+    # both can have a point, and one plan fits all of them.
     elif short == "silu":
         with graph.inserting_before(node):
             gate = graph.call_function(aten.sigmoid.default, (node.args[0],))
             product = graph.call_function(aten.mul.Tensor, (node.args[0], gate))
+        # shapes and the module's path are read from there, and new nodes have none
         gate.meta, product.meta = dict(node.meta), dict(node.meta)
         node.replace_all_uses_with(product)
         graph.erase_node(node)
@@ -205,11 +228,13 @@ def _rewrite(graph: fx.Graph, node: fx.Node) -> None:
         "_reshape_alias",
     }:  # a removed contiguous() may have been what made a view legal
         node.target = aten.reshape.default
+    # Three spellings of one operation; with a fixed kernel it has an ONNX form in every opset that is exported.
     elif short in {"adaptive_avg_pool2d", "_adaptive_avg_pool2d", "mean"} and _pools_globally(node):
         source = node.args[0]
         assert isinstance(source, fx.Node)
         node.target = aten.avg_pool2d.default
         node.args, node.kwargs = (source, [int(s) for s in source.meta["val"].shape[2:]]), {}
+    # With sizes written out the parts are known without running: what follows channels through the graph needs that.
     elif short in {"chunk", "split"}:
         dim = int(node.args[2]) if len(node.args) > 2 else int(node.kwargs.get("dim", 0))  # type: ignore[arg-type]
         sizes = [int(value.shape[dim]) for value in node.meta["val"]]
@@ -258,12 +283,14 @@ def _describe(gm: fx.GraphModule) -> tuple[dict[str, str], dict[str, OpNode]]:
             continue
         weight = ""
         if kind in WEIGHTED:
+            # the second argument is the weight for convolutions, transposed ones and linear layers alike
             source = node.args[1]
             weight = str(source.target) if isinstance(source, fx.Node) and source.op == "get_attr" else ""
             # a convolution with a computed kernel has no weight to quantize
             kind = kind if weight else OpKind.OTHER
         value = node.meta.get("val")
         shape = tuple(int(s) for s in value.shape) if isinstance(value, torch.Tensor) else None
+        # parameters and constants are get_attr nodes, which have no stable name: they drop out here
         inputs = tuple(stable[i] for i in node.all_input_nodes if i in stable)
         # it moves a constant: nothing flows through it from the image
         if kind is OpKind.PASS and not inputs:
@@ -301,7 +328,10 @@ def _mark_tail(ops: dict[str, OpNode], names: dict[str, str], gm: fx.GraphModule
     nodes = {n.name: n for n in gm.graph.nodes}
     before_weights: set[str] = set()  # operations with a weighted operation downstream
     tail: set[str] = set()
+    # Backwards, so that one pass knows of every operation whether a weighted one follows it.
     for op in reversed(list(ops.values())):
+        # DFL is written as a convolution with weights 0, 1, 2 ...: it reads a distribution out, and belongs to the
+        # decode.
         fixed = _is_dfl(nodes[names[op.name]])
         weighted = op.kind in WEIGHTED and not fixed
         if op.name in before_weights or weighted:
@@ -350,6 +380,7 @@ def _branch(path: str, levels: Sequence[str], single: Sequence[str]) -> str:
         levels: The task's branches with one output per level: boxes, scores, and what else ``cv4`` predicts.
         single: Its branches with one output.
     """
+    # model.<number of the head>.<branch>...; end-to-end heads have a second set of branches with this prefix
     part = next(iter([p.removeprefix("one2one_") for p in path.split(".")][2:3]), "")
     known = dict(zip(("cv2", "cv3", "cv4"), levels, strict=False))
     if part.startswith("cv4"):  # YOLO26's keypoints come from cv4_kpts

@@ -35,6 +35,7 @@ class TracedModel:
         Raises:
             UsageError: The model does not take this size.
         """
+        # the size is checked before anything is traced: a trace takes seconds
         return cls(model, model_info(model, model.resolve_imgsz(imgsz)))
 
     @cached_property

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STATE_VERSION = 1
+# Whatever of these changes can change the bits of an artifact; others cannot.
 _PACKAGES = (
     "ultralytics",
     "torch",
@@ -83,12 +84,15 @@ def save_checkpoint(
     path = Path(path)
     if path.suffix != ".pt":
         raise ArtifactError(f"got '{path.name}'; a checkpoint's name must end in .pt")
+    # half() works in place, and the caller goes on with the float model
     module = copy.deepcopy(module)
     if all(bool((p.half().float() == p).all()) for p in module.state_dict().values() if p.is_floating_point()):
         module = module.half()  # lossless, and what Ultralytics does
     checkpoint = {
         "model": module,
+        # Ultralytics takes ``ema`` before ``model`` where both are there; our weights are in ``model``
         "ema": None,
+        # finished: with another number Ultralytics would offer to resume a training that this file has no state of
         "epoch": -1,
         "optimizer": None,
         "train_args": dict(arguments),
@@ -97,6 +101,8 @@ def save_checkpoint(
     }
     if state is not None:
         checkpoint[STATE_KEY] = dict(state)
+    # a stream of our own: given a path, torch writes the file's name into the archive, and the temporary one would end
+    # up there
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         try:
             torch.save(checkpoint, stream)
@@ -191,6 +197,7 @@ class Artifact(Summarized):
         """The plan whose ranges an export with this scheme takes over."""
         if not self.plans:
             raise PlanError("this checkpoint has no quantization plan; run yoloquant.quantize first")
+        # the portable plan has ranges for every tensor, so any other scheme finds most of its points there
         return self.plans.get(scheme.name) or self.plans.get("portable") or next(iter(self.plans.values()))
 
     def bias_for(self, scheme: Scheme) -> dict[str, np.ndarray]:
@@ -232,6 +239,8 @@ class Artifact(Summarized):
             "imgsz": list(self.info.imgsz),
             "plans": {name: plan.to_json() for name, plan in self.plans.items()},
             "bias": {s: {k: v.tolist() for k, v in d.items()} for s, d in self.bias.items()},
+            # through JSON once: whatever is not plain data fails here, and not when somebody loads the file with
+            # weights_only
             "provenance": json.loads(json.dumps(dict(self.provenance))),
             "sha256": self.model.sha256,
         }
@@ -261,7 +270,9 @@ class Artifact(Summarized):
             plans = {str(name): Plan.from_json(text) for name, text in state["plans"].items()}
             bias = {s: {k: np.asarray(v, np.float32) for k, v in d.items()} for s, d in state["bias"].items()}
             provenance = dict(state["provenance"])
+            # the checkpoint that was quantized, not this file: exports name the model that they were made from
             model = replace(model, sha256=str(state["sha256"]))
+        # its message says more than 'damaged', which the next clause would make of it
         except ArtifactError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, PlanError, UsageError) as exc:

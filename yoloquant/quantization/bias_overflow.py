@@ -37,6 +37,7 @@ def without_bias_overflow(graph: Graph, plan: Plan, bias: dict[str, np.ndarray] 
     parameters = dict(graph.module.named_parameters())
     for op in graph.ops.values():
         point = plan.by_name.get(weight_point_name(op)) if op.weight else None
+        # the bias is stored in steps of input scale times weight scale, so both are needed
         source = plan.by_name.get(graph.root(op.inputs[0])) if op.inputs else None
         value = _bias(parameters, op.weight, bias or {})
         if point is None or source is None or point.params is None or source.params is None or value is None:
@@ -49,6 +50,7 @@ def without_bias_overflow(graph: Graph, plan: Plan, bias: dict[str, np.ndarray] 
         if count:
             logger.info("%s: raised the scale of %d dead channels, whose bias would not fit", point.name, count)
             raised[point.name] = QParams(scale, point.params.zero_point)
+    # the algorithm's name stays: it still chose every range but those of dead channels
     return plan.with_params(raised, {name: plan.by_name[name].algorithm for name in raised})
 
 

@@ -27,8 +27,10 @@ from .readout import expected
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, str], None]
+# Below this a range is one image's luck; the audit says how many would settle them.
 MIN_IMAGES = 8
 GRADIENT_IMAGES = 24
+# Share of the weight that counts all values alike: two dozen images with gradients miss values that others will have.
 UNIFORM = 0.1
 
 
@@ -61,6 +63,7 @@ class _Observe(fx.Interpreter):
         self.histograms = {name: Histogram() for name in wanted}
         self.importance = Importance(graph, self.histograms)
         self.outputs = {h.op.name: h for h in head_outputs(graph)}
+        # Collected in the same pass: a second one over the images would double the time of calibration.
         self.columns = HeadColumns(graph, tuple(self.outputs.values()))
         self._kept = self.columns.wanted | frozenset(self.importance.products.values())
         self.statistics = ImageStatistics(tuple(self.histograms))
@@ -72,12 +75,15 @@ class _Observe(fx.Interpreter):
         """Run one image, and its backward pass if gradients are wanted."""
         x = torch.from_numpy(np.ascontiguousarray(image, np.float32))
         self._values, self._raw, self._moments = {}, {}, {}
+        # no_grad and not inference_mode: the same interpreter runs both kinds of image, and inference tensors cannot
+        # enter a backward pass
         with torch.enable_grad() if gradients else torch.no_grad():
             self.run(x.requires_grad_(gradients), enable_io_processing=False)  # nothing comes out: the tail is not run
             self.columns.add(self._values, self._raw)
             self.statistics.add(self._moments, _best_of_classes(self._raw))
             if gradients:
                 self.importance.backward(self._raw)
+        # the graph of the backward pass hangs on them: an image's activations would live until the next one
         self._values, self._raw = {}, {}
 
     def run_node(self, n: fx.Node) -> object:
@@ -100,6 +106,7 @@ class _Observe(fx.Interpreter):
                 value = result.detach()
                 # extremes and counts at once: tensors are not kept
                 self.histograms[name].update(value)
+                # both in one pass over the tensor; biased, since it describes these values and does not estimate others
                 deviation, mean = torch.std_mean(value, correction=0)
                 self._moments[name] = (float(value.min()), float(value.max()), float(mean), float(deviation))
             except CalibrationError as exc:
@@ -150,15 +157,18 @@ def observe(
     """
     # prescribed ranges are not looked at: no data could change them
     point_names = {p.name for plan in plans for p in plan.activations if not p.fixed}
+    # sorted, so that the audit's fingerprint does not depend on the order of the schemes
     interpreter = _Observe(graph, sorted(point_names))
     # a backward pass keeps every activation of an image: large inputs would not fit
     gradients = gradients if interpreter.importance.affordable else 0
     count = 0
     for image in images:
+        # the first ones are as good as any: hashes of names and the seed decide the sample's order
         interpreter.observe(image, gradients=count < gradients)
         count += 1
         if progress:
             progress(count, "calibrating")
+    # only known now: images are consumed one by one, and unreadable ones may have been left out
     if count < MIN_IMAGES:
         raise CalibrationError(
             f"calibration got {count} images; at least {MIN_IMAGES} are needed and 64 to 256 are sensible. "
@@ -190,8 +200,10 @@ class Solver:
 
     def _solved(self, members: tuple[Point, ...], algorithm: Algorithm) -> tuple[QParams, str]:
         names, spec = [p.name for p in members], members[0].spec
+        # exact, since every histogram's radius is a power of two: as if all tensors had been one
         hist = _merged([self.observations.histograms[name] for name in names])
         if self.recipe.output_aware and algorithm in OUTPUT_AWARE:
+            # known weights and the real readout beat first-order gradients wherever they can be used
             behind = self._behind_heads(members, hist)
             if behind is not None:
                 return behind, READOUT
@@ -200,12 +212,14 @@ class Solver:
         return compute_qparams(hist, spec, algorithm, percentile=self.recipe.percentile), algorithm.value
 
     def _behind_heads(self, members: tuple[Point, ...], hist: Histogram) -> QParams | None:
+        # A tensor that shares its range with others is not free to take the one that its head would like.
         if len(members) > 1 or self.observations.heads is None or hist.low == hist.high:
             return None
         return self.observations.heads.params(members[0].name, hist, members[0].spec)
 
     def weight(self, graph: Graph, point: Point) -> tuple[QParams, str]:
         """Range of a weight, and the algorithm that found it."""
+        # the recipe has one algorithm for weights, so it need not be part of the key
         key = (point.name, point.spec)
         if key not in self._known:
             params = compute_weight_qparams(weight_of(graph, point), point.spec, self.recipe.weight)

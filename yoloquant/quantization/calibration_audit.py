@@ -111,6 +111,8 @@ class Fingerprint:
         if other.points != self.points:
             raise CalibrationError("the images were observed at other tensors than the calibration; use the same plans")
         center, spread = np.asarray(self.center), np.asarray(self.spread)
+        # a tensor that never changed on the calibration images has a spread of 0, and any other value would be
+        # infinitely far
         floor = 1e-3 * np.maximum(np.abs(center), np.median(np.abs(center)) + 1e-12)
         z = (other.features - center) / np.maximum(spread, floor)
         # a single tensor that is constant in one set must not decide alone
@@ -196,6 +198,7 @@ def _growth(low: Floats, high: Floats) -> tuple[float, int | None]:
     with every doubling.
     """
     images = len(low)
+    # fixed: the same images must always get the same verdict
     rng = np.random.default_rng(0)
     last, before = [], []
     for _ in range(_SHUFFLES):
@@ -211,6 +214,7 @@ def _growth(low: Floats, high: Floats) -> tuple[float, int | None]:
     if growth <= SETTLED:
         return growth, images
     ratio = min(growth / earlier, 0.95) if earlier > 0 else 1.0
+    # growth that hardly falls cannot be extrapolated: millions of images would come out
     if ratio >= 0.95:
         return growth, None
     needed = images * 2 ** math.ceil(math.log(SETTLED / growth) / math.log(ratio))

@@ -26,6 +26,7 @@ class CalibrationMemory:
         if key not in self._known:
             self._known[key] = make()
             while len(self._known) > self._most:
+                # the oldest goes; a search over calibrations alternates between few of them
                 self._known.popitem(last=False)
         self._known.move_to_end(key)
         return cast(T, self._known[key])

@@ -11,6 +11,8 @@ from ..graph.trace import QUANTIZATION_AGNOSTIC, Graph
 from ..runtime.core.nearest import closest
 from .plan import Plan, Point, PointKind, Site
 
+# Ultralytics' Conv is three modules, which runtimes run as one; half of it in float would add conversions and nothing
+# else.
 _INSIDE = (".conv", ".act", ".bn", ".default_act")
 
 
@@ -63,7 +65,9 @@ def leave_float(graph: Graph, plan: Plan, patterns: Sequence[str]) -> Plan:
     if not patterns:
         return plan
     chosen = matched(graph, patterns)
+    # asking again, for instance of a saved plan, adds layers and takes none back
     layers = set(chosen) | set(plan.float_layers)
+    # moves belong to whatever they move
     floats = {op.name for op in graph.body() if layer_of(op.name) in layers and op.kind not in QUANTIZATION_AGNOSTIC}
     points = tuple(kept for point in plan.points if (kept := _without(graph, point, layers, floats)) is not None)
     if not any(p.kind is PointKind.WEIGHT for p in points):
@@ -86,6 +90,7 @@ def _left(graph: Graph, site: Site, floats: set[str]) -> Site | None:
     """A site with the readers that want integers; None if there are none."""
     readers = site.consumers or graph.users[site.tensor]
     left = tuple(r for r in readers if _wants_integers(graph, r, floats))
+    # float on both sides: a pair there would only round what the decode reads
     inner = site.tensor in floats and all(graph.ops[r].tail for r in left)
     if not left or inner:
         return None

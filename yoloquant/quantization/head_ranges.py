@@ -62,6 +62,8 @@ class HeadColumns:
         self.silus: dict[str, str] = {}  # product of a SiLU -> what it is of
         for head in heads:
             source = graph.root(head.op.inputs[0])
+            # Only a tensor that nothing but heads reads may be judged by them: other readers would pay for what is
+            # clipped.
             if source == head.op.inputs[0] and set(graph.users[source]) <= last and _is_plain(graph, head):
                 self.columns[source].append(Columns(head))
                 before = silu_operand(graph, source)
@@ -84,6 +86,7 @@ class HeadColumns:
         for source, columns in self.columns.items():
             for column in columns:
                 reader, raw = read[column.head], outputs[column.head].detach()
+                # by the float model's certainty, so that every range is judged at the same anchors
                 chosen = _anchors(reader.certainty, raw)
                 column.inputs.append(self._columns(column.head, values[source], chosen))
                 if source in self.silus:
@@ -99,6 +102,7 @@ class HeadColumns:
         stride, padding, dilation, _ = _geometry(self.graph, head)
         kernel = tuple(self._weight(head).shape[2:])
         sizes = (kernel, *(tuple(int(v) for v in values) for values in (dilation, padding, stride)))
+        # im2col: a convolution of these columns is one matrix product, which a search can repeat
         patches = functional.unfold(x, *sizes)
         return patches[0][:, chosen].T.contiguous()
 
@@ -113,10 +117,12 @@ class HeadColumns:
             hist: What it saw, for the bounds of the search.
             spec: Its representation.
         """
+        # complete schemes quantize the pre-activation too, and its clipping shows in the same logits
         behind = next((source for source, before in self.silus.items() if before == point), "")
         columns = self.columns.get(point) or self.columns.get(behind)
         if not columns or not columns[0].inputs:
             return None
+        # the weights stay float here: their rounding is the same for every range that is tried
         losses = [_Loss(c, self.graph, spec, before=bool(behind)) for c in columns]
         return search(hist, spec, lambda q: sum(loss(q) for loss in losses), least=LEAST)
 
@@ -138,6 +144,7 @@ class _Loss:
             x = _fake_quantize(self.x, params, self.spec)
             if self.before:  # the sigmoid's own rounding included, or clipped negatives never become exactly 0
                 x = x * _fake_quantize(x.sigmoid(), UNIT_QPARAMS, QuantSpec())
+            # per anchor, so that levels of many anchors do not drown the others
             return float((self._read(x) - self.reference).square().sum(dtype=torch.float64)) / len(self.x)
 
     def _read(self, x: Tensor) -> Tensor:
@@ -174,12 +181,14 @@ def _geometry(graph: Graph, head: HeadOutput) -> tuple[list[int], list[int], lis
     pairs = [_pair(given.get(name, default)) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))]
     groups = given.get("groups", 1)
     assert isinstance(groups, int)
+    # groups 0 stands for padding by name ('same'), which unfold does not know: such heads are not plain
     return pairs[0], pairs[1], pairs[2], groups if not isinstance(given.get("padding"), str) else 0
 
 
 def _pair(value: object) -> list[int]:
     if isinstance(value, (list, tuple)):
         numbers = [int(v) for v in value]
+        # torch.export writes [1] for a stride that is the same on both axes
         return numbers if len(numbers) == 2 else numbers * 2
     return [int(value)] * 2 if isinstance(value, int) else [0, 0]
 
@@ -191,6 +200,7 @@ def _anchors(certainty: Tensor | None, raw: Tensor) -> Tensor:
     """
     every = torch.arange(raw[0, 0].numel() if raw.dim() > 2 else 1)
     seeing = every if certainty is None else every[certainty.reshape(-1) > FOREGROUND]
+    # the second half keeps negatives negative: a range that only serves objects may raise everything else
     chosen: Tensor = torch.unique(torch.cat([_spread(seeing), _spread(every)]))  # type: ignore[no-untyped-call]
     return chosen
 

@@ -16,6 +16,7 @@ from .qparams import UNIT_QPARAMS, QParams, QuantSpec, fake_quantize, from_range
 from .range_options import FOR_WEIGHTS, Algorithm
 from .safe_pairs import least_scale
 
+# A step of 8 bits is 64 bins wide where the radius is used up, and still 32 right after it has doubled.
 BINS = 1 << 14
 SAMPLE = 1 << 16
 Floats = npt.NDArray[np.float64]
@@ -36,6 +37,7 @@ class Histogram:
     """
 
     counts: npt.NDArray[Any] = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    # below every radius that _exponent gives, so that the first values set it
     exponent: int = -64
     low: float = math.inf
     high: float = -math.inf
@@ -64,10 +66,12 @@ class Histogram:
         Raises:
             CalibrationError: It holds NaN or infinity.
         """
+        # of every value, not of the sample: the search must know the true extremes as its bounds
         low, high = (float(v) for v in torch.aminmax(x))
         if not (math.isfinite(low) and math.isfinite(high)):
             raise CalibrationError("values are NaN or infinite")
         self.low, self.high = min(self.low, low), max(self.high, high)
+        # before binning: an index beyond the last bin would be an error in bincount's fixed length
         self._grow(_exponent(max(abs(low), abs(high))))
         flat = x.detach().float().reshape(-1)
         stride = -(-flat.numel() // sample)
@@ -148,6 +152,7 @@ def _percentile(hist: Histogram, percentile: float) -> tuple[float, float]:
     cut = (1 - percentile / 100) / 2
     low = hist.centers[int(np.searchsorted(share, cut))]
     high = hist.centers[min(int(np.searchsorted(share, 1 - cut)), BINS - 1)]
+    # a bin's middle may lie beyond the extreme value that it holds
     return max(float(low), hist.low), min(float(high), hist.high)
 
 
@@ -167,6 +172,7 @@ def _sigmoid_error(x: Floats, weights: Floats, params: QParams, spec: QuantSpec)
 
 
 def _sigmoid(x: Floats) -> Floats:
+    # exp overflows float64 beyond 709 with a warning; at 60 the sigmoid is 0 or 1 to all of its digits
     return np.asarray(1.0 / (1.0 + np.exp(-np.clip(x, -60, 60))))
 
 
@@ -190,6 +196,7 @@ def _divergence(x: Floats, weights: Floats, params: QParams, spec: QuantSpec) ->
     reference = np.where(outside, 0.0, reference)
     if not reference.sum():
         return math.inf  # the range holds nothing that was seen
+    # a bin that the quantized distribution lacks would make the divergence infinite and all such ranges alike
     p, q = reference / reference.sum(), np.maximum(spread / max(spread.sum(), 1e-30), 1e-12)
     mask = p > 0
     return float((p[mask] * np.log(p[mask] / q[mask])).sum())
@@ -215,6 +222,7 @@ def search(
     if spec.symmetric:
         amax = max(-hist.low, hist.high)
         best = _line(lambda f: loss(from_range(-amax * f, amax * f, spec)), 1.0, least)
+        # clipped class logits put a ceiling on confidences, and a floor under a distillation loss
         amax = max(amax * best, hist.high) if keep_high else amax * best
         return from_range(-amax, amax, spec)
     low, high = 1.0, 1.0
@@ -237,6 +245,7 @@ def _line(loss: Callable[[float], float], start: float, least: float | None) -> 
         tried.update((f, loss(f)) for f in fractions.tolist() if f not in tried)
 
     if least is not None:
+        # so dense for every ``least``: 24 points down to 2 % of the maximum, as many per factor beyond
         look(np.geomspace(least, 1.0, round(24 * math.log(least) / math.log(0.02))))
     for ratio in (1.12, 1.025):
         best = min(tried, key=tried.__getitem__)

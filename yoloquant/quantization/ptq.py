@@ -73,12 +73,14 @@ def quantize(
     imgsz = traced.info.imgsz
     images = calibration_set(data, options.calibration)
     plans, known = _plans(traced, schemes, options)
+    # One pass for all schemes: a pass over the images is what calibration costs, solving a plan takes a fraction of it.
     calibrated, audited = _calibrated(traced.graph, plans, images, data, options, progress, memory)
     clamping = [calibrated[scheme.name] for scheme in schemes if scheme.sums_in_16_bits]
     if clamping:
         few = islice(images.tensors(imgsz, traced.info.task), IMAGES)
         calibrated |= {plan.scheme: plan for plan in with_safe_weights(traced.graph, clamping, few)}
     calibrated = {name: without_bias_overflow(traced.graph, plan) for name, plan in calibrated.items()}
+    # Last of all: it makes up for what every range of the finished plan does to the scores.
     shifts = _shifts(traced.graph, calibrated, images, options, progress, memory)
     calibrated = {name: with_note(plan, shifts.get(name, {})) for name, plan in calibrated.items()}
     provenance = {**_provenance(data, images, options), **known, "calibration_audit": audited.to_dict()}
@@ -97,6 +99,7 @@ def _model_key(model: Any, options: QuantizeOptions) -> Hashable:
     path = Path(model) if isinstance(model, (str, os.PathLike)) else None
     name: Hashable = id(model)
     if path is not None and path.is_file():
+        # not a hash: reading the file to know whether it was read before would cost what it saves
         stat = path.stat()
         name = (str(path.resolve()), stat.st_mtime_ns, stat.st_size)
     return ("traced", name, repr(options.imgsz), options.max_det, options.allow_unsafe)
@@ -121,6 +124,7 @@ def derive_plan(model: Any, scheme: Scheme, imgsz: int | Sequence[int] | None = 
             )
         return artifact.plan_for(scheme)
     graph = TracedModel.of(host_model, imgsz).graph
+    # a checkpoint of Ultralytics' own QAT has ranges beside the model, and a plan that ignored them would surprise
     (derived,), _ = take_over(graph, host_model, [derive(graph, scheme)])
     return derived
 
@@ -135,9 +139,11 @@ def _plans(
     if options.native_ranges:
         plans, native = take_over(graph, model, plans)
         known |= {"native_qat": native} if native else {}
+    # after native ranges: what our own training learned counts more than what was imported
     plans, added = _with_learned(graph, model, schemes, plans)
     if added:
         known |= {"qat": model.state["provenance"].get("qat", {}), "calibrated_after_training": added}
+    # after ranges were taken over, so that a layer left in float does not come back with a stored one
     plans = tuple(leave_float(graph, p, options.float_layers) for p in plans)
     if options.points is not None:
         choose = partial(options.points, graph)

@@ -80,6 +80,7 @@ class QParams:
             raise PlanError(f"scale {scale.shape} and zero_point {zero_point.shape} must both be () or (channels,)")
         if not (np.isfinite(scale).all() and (scale > 0).all()):
             raise PlanError(f"every scale must be finite and above 0, got {scale.min()} to {scale.max()}")
+        # frozen, and yet scalars and float64 arrays are accepted: this is how a frozen dataclass converts
         object.__setattr__(self, "scale", scale)
         object.__setattr__(self, "zero_point", zero_point)
 
@@ -129,6 +130,7 @@ def from_range(low: npt.ArrayLike, high: npt.ArrayLike, spec: QuantSpec) -> QPar
     hi = np.maximum(np.asarray(high, np.float64), 0.0)
     if spec.symmetric:
         scale = np.maximum(np.maximum(-lo, hi) / spec.qmax, MIN_SCALE).astype(np.float32)
+        # TensorRT's parser refuses any other zero_point (error, no fallback), and so do weights in all runtimes
         return QParams(scale, np.zeros_like(scale, dtype=np.int32))
     steps = spec.qmax - spec.qmin
     scale = np.maximum((hi - lo) / steps, MIN_SCALE).astype(np.float32)
@@ -154,6 +156,7 @@ def quantize(x: npt.NDArray[np.floating[Any]], params: QParams, spec: QuantSpec)
     """
     # NumPy would promote float32 with int32 to float64
     scale, zero = (along_axis(v.astype(x.dtype), spec.axis, x.ndim) for v in (params.scale, params.zero_point))
+    # half to even and then the zero_point, as ONNX Runtime, torch and LiteRT with XNNPACK do; OpenVINO adds it first
     return np.asarray(np.clip(np.round(x / scale) + zero, spec.qmin, spec.qmax))
 
 

@@ -19,6 +19,7 @@ def end_at_heads(graph: Graph, module: fx.GraphModule) -> fx.GraphModule:
         The module. It returns a tuple in the order of ``graph.heads``.
     """
     nodes = {n.name: n for n in module.graph.nodes}
+    # heads keep their names in copies, and so does the pair behind them: found without counting outputs
     wanted = [_quantized(nodes[graph.fx_name(op.name)]) for op in graph.heads]
     (result,) = (n for n in module.graph.nodes if n.op == "output")
     result.args = (tuple(wanted),)

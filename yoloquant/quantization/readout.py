@@ -58,6 +58,7 @@ def readers(outputs: Mapping[HeadOutput, Tensor]) -> dict[HeadOutput, Reader]:
         best = value.amax(1, keepdim=True)
         known = maps.get(tuple(value.shape[2:]))
         maps[tuple(value.shape[2:])] = best if known is None else torch.maximum(best, known)
+    # how many objects the image shows, in effect: anchors count by the square of their certainty
     objects = max(float(sum(m.square().sum() for m in maps.values())), 1.0)
     return {h: _reader(h, raw.detach(), maps.get(tuple(raw.shape[2:])), objects) for h, raw in outputs.items()}
 
@@ -68,10 +69,13 @@ def _reader(output: HeadOutput, raw: Tensor, certainty: Tensor | None, objects: 
     read = expected(output, raw)
     if certainty is None:  # a map that all objects share, such as mask prototypes
         every = read[0].numel()
+        # as if the map's error were divided among the objects that share it
         size = read.square().mean().sqrt().clamp(min=1e-6) * (every / objects) ** 0.5
         return Reader(output, None, size)
     weight = certainty.clamp(min=1e-6)
+    # four channels are distances to a box's sides: what they may be off by scales with the box
     if read.shape[1] == _SIDES:
+        # left + right and top + bottom; an untrained head's may be negative
         across = (read[:, :2] + read[:, 2:]).abs().clamp(min=_MIN_BOX)
         return Reader(output, certainty, torch.cat([across, across], 1) / weight)
     mean_square = (read.square() * weight).sum() / (weight.sum() * read.shape[1])

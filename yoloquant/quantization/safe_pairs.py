@@ -65,6 +65,7 @@ def least_scale(weight: Tensor, axis: int | None) -> Tensor:
         float32 (channels,), or () without an axis; 0 where there is no pair.
     """
     if axis is None:
+        # one scale is asked for where the kernel's layout is not known: it must be safe along either axis
         both = [least_scale(weight, a).max() for a in range(min(weight.dim(), 2))]
         return torch.stack(both).max()
     rows, taps = operands(weight, axis)
@@ -72,6 +73,7 @@ def least_scale(weight: Tensor, axis: int | None) -> Tensor:
     for order in pairs(rows.shape[1] // taps, taps):
         first, second = rows[:, order[:, 0]], rows[:, order[:, 1]]
         for sign in (1, -1):
+            # weights of opposite signs, in operands that are never negative, cannot add up
             together = (sign * first).clamp(min=0) + (sign * second).clamp(min=0)
             found = torch.maximum(found, together.amax(1))
     return found.reshape(weight.shape[axis], -1).amax(1) / LARGEST

@@ -188,10 +188,12 @@ class _Layer:
     def __init__(self, op: OpNode, weight: Tensor, point: Point, source: Point) -> None:
         assert point.params is not None and source.params is not None
         self.kind, self.weight, self.point, self.operand = op.kind, weight, point, source.params
+        # torch keeps transposed weights as (in, out, height, width)
         self.axis = 1 if op.kind is OpKind.CONV_TRANSPOSE else 0
         on_grid = fake_quantize(weight.numpy(), point.params, point.spec)
         rows, self.taps = operands(torch.from_numpy(on_grid), self.axis)
         steps = np.broadcast_to(point.params.scale.astype(np.float64), (weight.shape[self.axis],))
+        # a transposed convolution has a row for every tap of every output channel
         self.steps = np.repeat(steps, len(rows) // len(steps))
         self.rows = np.rint(rows.numpy() / self.steps[:, None]).astype(np.int32)
         self.orders = pairs(self.rows.shape[1] // self.taps, self.taps)
@@ -285,8 +287,11 @@ def clamped_change(
 ) -> npt.NDArray[np.int32] | None:
     """Clamped minus true sums, int32 (results, positions), None if no pair clamps; see ``clamped_difference``."""
     first, second = weight[:, order[:, 0]], weight[:, order[:, 1]]
+    # One bound for all positions first: most pairs cannot clamp with the codes that an image really has, and need no
+    # products.
     highest = codes.max(1, initial=0)
     one, other = highest[order[:, 0]], highest[order[:, 1]]
+    # both products of one sign: products of opposite signs only come closer to zero
     most = [np.maximum(s * first, 0) * one + np.maximum(s * second, 0) * other for s in (1, -1)]
     may = np.maximum(*most) > HIGHEST
     change = None
@@ -307,6 +312,7 @@ def _padding(padding: Any, kernel: tuple[int, ...], dilation: Sequence[int]) -> 
     if padding == "valid":
         return (0, 0, 0, 0)
     if padding == "same":
+        # an odd total goes to the right and the bottom, as torch pads
         total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
         return (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2)
     return (padding[1], padding[1], padding[0], padding[0])

@@ -48,12 +48,14 @@ class _Logits:
     def add(self, exact: Tensor, quantized: Tensor) -> None:
         """Take the anchors of one map that see something in either; (1, classes, height, width)."""
         a, b = (x[0].flatten(1).T for x in (exact, quantized))
+        # in either: what only the plan sees are false alarms, which a shift must bring down too
         sees = torch.maximum(a.amax(1), b.amax(1)).sigmoid() > FOREGROUND
         self.exact.append(a[sees])
         self.quantized.append(b[sees])
 
     def shift(self) -> float:
         """What to add to the quantized logits; 0 where nothing was seen."""
+        # sums of probabilities over thousands of anchors decide a bisection to 1e-7: float32 has not the digits
         exact, quantized = torch.cat(self.exact).double(), torch.cat(self.quantized).double()
         wanted = float(exact.sigmoid().sum())
         if not exact.numel() or float((quantized + LARGEST).sigmoid().sum()) < wanted:
@@ -79,9 +81,11 @@ def score_shifts(
     Returns:
         By scheme, bias corrections of the last class convolutions; empty for models without class sigmoids.
     """
+    # Where scores come from a softmax a shift of all logits would change nothing.
     layers = _class_layers(graph)
     if not layers or not plans:
         return {}
+    # without the decode: the logits are compared, and the tail costs time
     exact = end_at_heads(graph, copy_module(graph))
     simulated = {plan.scheme: end_at_heads(graph, simulate(graph, plan)) for plan in plans}
     logits: dict[str, dict[str, _Logits]] = {plan.scheme: defaultdict(_Logits) for plan in plans}

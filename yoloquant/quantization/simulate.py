@@ -30,6 +30,7 @@ class FixedFakeQuantize(nn.Module):
     def __init__(self, point: str, params: QParams, spec: QuantSpec) -> None:
         super().__init__()
         self.point, self.spec = point, spec
+        # a copy: torch would write through to the plan's own array, which is shared between plans
         self.register_buffer("scale", torch.from_numpy(np.atleast_1d(params.scale).copy()))
         self.register_buffer("zero_point", torch.from_numpy(np.atleast_1d(params.zero_point).copy()))
 

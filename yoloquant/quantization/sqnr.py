@@ -86,6 +86,7 @@ class _Beside(fx.Interpreter):
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         execute = getattr(self, n.op)
         quantized = execute(n.target, *_side(args, kwargs, lambda pair: pair.quantized))
+        # the float twin has no such node: its value stays what it was in front of it
         if n.op == "call_module" and str(n.target).startswith(MODULE_PREFIX):
             pair = args[0]
             assert isinstance(pair, _Pair)
@@ -95,6 +96,7 @@ class _Beside(fx.Interpreter):
 
     def _compare(self, module: FixedFakeQuantize, quantized: Tensor, plain: Tensor) -> None:
         signal, noise = self.power.get(module.point, (0.0, 0.0))
+        # sums of millions of squares: float32 would lose the noise
         signal += float(plain.double().square().sum())
         noise += float((quantized.double() - plain.double()).square().sum())
         self.power[module.point] = signal, noise
