@@ -106,6 +106,7 @@ def without_blocks(
     Raises:
         PruneError: It has fewer blocks.
     """
+    # a copy: rank sets evaluation mode
     ranked = rank(copy.deepcopy(module), images)
     if count > len(ranked):
         raise PruneError(
@@ -116,6 +117,7 @@ def without_blocks(
     for path in sorted((b.path for b in removed), key=_position, reverse=True):  # the last first: indices stay valid
         _take_out(result, path)
     before, after = (CostModel(find_groups(trace_channels(m, imgsz, channels))) for m in (module, result))
+    # traced again and not computed: it is also the proof that the smaller model still can be followed
     costs = before(before.groups.full()), after(after.groups.full())
     record = {
         "blocks": [b.path for b in removed],
@@ -137,6 +139,7 @@ def _take_out(module: nn.Module, path: str) -> None:
     if isinstance(holder, nn.ModuleList):
         owner: Any = module.get_submodule(holder_path.rpartition(".")[0])
         _merge_readers(owner.cv2.conv, owner.c, int(index) + 2)
+    # later blocks move up; Ultralytics' forward runs over the list, whatever its length
     del holder[int(index)]
 
 

@@ -25,6 +25,7 @@ class ChannelDim:
     labels: tuple[int, ...]
 
 
+# The values are names of attributes: forwards of these blocks view and split by them, so they must be kept up.
 class Split(Enum):
     """What code calls the size of the parts that it splits a tensor into."""
 

@@ -17,6 +17,7 @@ class Union:
     """Disjoint sets of labels."""
 
     def __init__(self) -> None:
+        # label 0 is taken: it means no channel, for instance a pixel or a number
         self._parent: list[int] = [0]
 
     def fresh(self, count: int) -> Labels:
@@ -30,6 +31,7 @@ class Union:
         root = label
         while self._parent[root] != root:
             root = self._parent[root]
+        # path compression: networks have thousands of labels, joined in long chains
         while self._parent[label] != root:
             self._parent[label], label = root, self._parent[label]
         return root
@@ -38,6 +40,7 @@ class Union:
         """Make two labels one; 0 is no channel and joins nothing."""
         ra, rb = self.find(a), self.find(b)
         if ra and rb and ra != rb:
+            # the smaller one stands for both, so results do not depend on the order of the joins
             self._parent[max(ra, rb)] = min(ra, rb)
 
     def resolve(self, labels: Iterable[int]) -> tuple[int, ...]:
@@ -49,6 +52,7 @@ def spread(vector: Labels, shape: Sequence[int], axis: int) -> Labels:
     """Labels along one axis, the same everywhere else."""
     axis %= len(shape)
     view = vector.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    # a view without memory of its own: feature maps of labels would be as large as the activations
     return np.broadcast_to(view, tuple(shape))
 
 

@@ -17,6 +17,7 @@ def batch_norm(channels: Channels, node: fx.Node) -> Any:
     """Labels of a norm's result, which are those of its input; its parameters have the same."""
     value = channels.value(node.args[0])
     labels = tuple(int(v) for v in channels.vector(value, 1))
+    # weight, bias, running mean and variance; others of batch_norm's arguments are numbers
     for argument in node.args[1:5]:
         if channels.parameter(argument):
             channels.add_dim(channels.parameter(argument), 0, np.array(labels, np.int64))
@@ -41,6 +42,7 @@ def _weighted(channels: Channels, node: fx.Node, *, axis: int, transposed: bool,
     assert shape is not None
     size = tuple(weight.meta["val"].shape)
     reads = channels.vector(value, axis)
+    # a computed weight: there is no parameter to cut
     if not name:
         return channels.unknown(node)
     out_axis, in_axis = (1, 0) if transposed else (0, 1)
@@ -49,6 +51,7 @@ def _weighted(channels: Channels, node: fx.Node, *, axis: int, transposed: bool,
     outputs = len(reads) if depthwise else shape[axis]
     owner = module_path(node)
     while owner:
+        # the first layer that runs in a block reads the block's input; what is read later is the block's own
         channels.stream.setdefault(owner, tuple(int(v) for v in reads))
         owner = owner.rpartition(".")[0]
     if groups > 1 and not depthwise:
@@ -67,6 +70,7 @@ def _weighted(channels: Channels, node: fx.Node, *, axis: int, transposed: bool,
     kernel = int(np.prod(size[2:])) if len(size) > 2 else 1
     positions = int(np.prod(shape)) // outputs
     if transposed:
+        # a transposed convolution multiplies once per input position, an ordinary one per output position
         positions = int(np.prod(value.shape)) // len(reads)
     if groups > 1 and not depthwise:
         kernel *= size[1] * outputs  # a constant: nothing of it can go

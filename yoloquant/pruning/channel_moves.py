@@ -28,6 +28,7 @@ def move(channels: Channels, node: fx.Node) -> Any:
     value = channels.value(source)
     if not isinstance(value, np.ndarray):
         return channels.zeros(node)
+    # a parameter of its own, such as a gain: its entries are channels that only arithmetic will tell
     if channels.parameter(source) and not value.any() and value.size > 1:
         value = channels.own(source, value.shape)
     # the labels go through the very operation

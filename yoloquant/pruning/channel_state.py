@@ -37,6 +37,7 @@ class Channels:
         self.parameter_labels: dict[tuple[str, int], Labels] = {}
         layers: Any = getattr(module, "model", ())
         self.head = f"model.{len(layers) - 1}."  # what it reshapes are results, which stay anyway
+        # torch.export lifts parameters to inputs: names are found in its signature, not in the nodes
         signature = program.graph_signature
         self.parameters: dict[str, str] = {
             **signature.inputs_to_parameters,
@@ -48,10 +49,12 @@ class Channels:
         """What belongs together, every label resolved."""
         find = self.union.resolve
         return ChannelGraph(
+            # once each: a layer that runs twice has noted its axes twice
             list(dict.fromkeys(ChannelDim(d.parameter, d.axis, find(d.labels)) for d in self.dims)),
             [Equal(e.module, tuple(find(p) for p in e.parts), e.kind) for e in self.equal],
             [Conv(c.parameter, c.positions, c.kernel, find(c.reads), find(c.writes), c.depthwise) for c in self.convs],
             [MatMul(m.factor, find(m.reads)) for m in self.matmuls],
+            # only now: a label may have been marked before it was joined with others
             frozenset(find(self.unprunable)) - {0},
         )
 
@@ -86,6 +89,7 @@ class Channels:
 
     def own(self, argument: Any, shape: tuple[int, ...]) -> Labels:
         """Labels of a parameter that takes part in arithmetic: its longest axis carries channels."""
+        # shapes like (channels, 1, 1) are how such parameters are broadcast
         axis = int(np.argmax(shape))
         labels = self.union.fresh(shape[axis])
         self.dims.append(ChannelDim(self.parameter(argument), axis, tuple(labels)))
@@ -118,6 +122,7 @@ class Channels:
         known = self.parameter_labels.setdefault((name, axis), labels)
         if known is not labels:  # a layer that runs twice: what it reads and makes is the same both times
             self.tie(known, labels)
+            # a channel that meets none in the other use could only be removed from one of the two
             self.mark_unprunable(np.where(known == 0, labels, np.where(labels == 0, known, 0)))
         self.dims.append(ChannelDim(name, axis, tuple(int(v) for v in labels)))
 

@@ -98,7 +98,9 @@ def find_groups(network: ChannelGraph) -> Groups:
     makers = _makers(network)
     groups: list[tuple[int, Group]] = []
     names: Counter[str] = Counter()
+    # by the smallest label, so that names and order are the same in every run
     for labels in sorted(joined, key=min):
+        # one channel that must stay keeps the whole group: its kind could not be cut evenly
         if network.unprunable.intersection(labels):
             continue
         atoms: dict[object, list[int]] = defaultdict(list)

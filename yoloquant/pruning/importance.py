@@ -101,6 +101,7 @@ def units(groups: Groups, scores: Scores) -> tuple[dict[str, tuple[tuple[int, ..
 
 def _ascending(atom: Atom, scores: Scores) -> tuple[int, ...]:
     values = np.array([scores[label] for label in atom.labels])
+    # stable: equal scores go in the order of the channels, on every platform
     return tuple(int(i) for i in np.argsort(values, kind="stable"))
 
 
@@ -131,6 +132,7 @@ def _norms(module: nn.Module, groups: Groups, power: int) -> Iterator[tuple[tupl
             continue
         slices = weight.detach().cpu().double().transpose(0, member.axis).flatten(1)
         norm = slices.abs().sum(1) if power == 1 else slices.square().sum(1)
+        # a layer with large weights would otherwise drown the others that share the channel
         yield member.labels, (norm / norm.mean().clamp(min=1e-12)).numpy()
 
 
@@ -170,6 +172,7 @@ def _relative(scores: dict[int, float], groups: Groups) -> dict[int, float]:
     result: dict[int, float] = {}
     for group in groups.groups:
         labels = [label for a in group.atoms for label in a.labels]
+        # a group whose weights are all zero has nothing to divide by
         mean = float(np.mean([scores[label] for label in labels])) or 1.0
         result.update({label: scores[label] / mean for label in labels})
     return result

@@ -62,6 +62,7 @@ class Stopwatch:
         self._source, self._imgsz = source, imgsz
         self._folder = tempfile.TemporaryDirectory()
         self._image = np.random.default_rng(0).random((1, source.channels, *imgsz), dtype=np.float32)
+        # once, and loaded all the time: every candidate takes turns with it
         self._unpruned = self._export(source.module, "unpruned")
         self._reference = self._target.load(self._unpruned)
 
@@ -151,12 +152,14 @@ def plan_for_latency(
         cost = _predicted(analysis, source, watch, chosen.round_to) or measure_of(analysis.costs, Measure.FLOPS)
         ladder = Ladder(analysis.groups, ranked(analysis, cost), chosen, options.scope)
         low, high = 0, len(ladder) - 1
+        # the strongest first: if even that is too slow, nothing in between need be built
         most = share(high)
         if most < options.amount:
             raise PruneError(
                 f"{options.amount:.0%} of the latency in {options.runtime} cannot be removed: the most that max_ratio, "
                 f"round_to and ignored layers leave is {most:.1%}; ask for that, raise max_ratio, or lower round_to"
             )
+        # predicted, so that halving starts beside the answer: every probe exports and times a model
         probe = _first(ladder, cost, options.amount)
         while high - low > 1:
             found = share(probe)
@@ -191,6 +194,7 @@ def _first(ladder: Ladder, cost: Callable[[Mapping[str, int]], float], amount: f
     """The step that is predicted to be fast enough."""
     goal = cost(ladder.kept(0)) * (1 - amount)
     found = bisect.bisect_left(range(len(ladder)), True, key=lambda step: cost(ladder.kept(step)) <= goal)
+    # inside the interval: both of its ends are known already
     return min(max(found, 1), len(ladder) - 2)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from .cost import CostModel, LayerCost
 
+# As many as the fit has coefficients and one more; each costs an export and a profile.
 WIDTHS = (1.0, 0.75, 0.5, 0.25)
 """Shares of every group's units that are left in the models which are profiled."""
 
@@ -47,6 +48,7 @@ class LayerLatency:
             if all(name in s.ms for s in samples)
         }
         known = set(self._fits)
+        # what no layer explains (resizes, the decode) hardly depends on widths; the median, since profiles scatter
         self._rest = float(np.median([sum(ms for name, ms in s.ms.items() if name not in known) for s in samples]))
 
     def layers(self, kept: Mapping[str, int]) -> tuple[LayerCost, ...]:
@@ -71,5 +73,6 @@ def _features(layer: LayerCost, when: int) -> np.ndarray:
 def _fit(layers: Sequence[LayerCost], ms: Sequence[float]) -> np.ndarray:
     from scipy.optimize import nnls
 
+    # non-negative: with four noisy samples least squares would give layers that get faster the wider they are
     coefficients, _ = nnls(np.stack([_features(layer, 1) for layer in layers]), np.array(ms))
     return np.asarray(coefficients)

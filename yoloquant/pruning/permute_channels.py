@@ -92,6 +92,7 @@ def permute_channels(
     reference = _outputs(module, imgsz, channels)
     reordered = tuple(_reorder(module, tie, axes, search or Search()) for tie in ties)
     worst = _difference(reference, _outputs(module, imgsz, channels))
+    # so written that NaN fails too
     if not worst <= TOLERANCE:
         module.load_state_dict(before)
         raise PruneError(
@@ -151,6 +152,7 @@ def _apply(module: nn.Module, labels: tuple[int, ...], order: list[int], axes: _
             places: dict[int, list[int]] = defaultdict(list)
             for place, label in enumerate(along):
                 if label in target:
+                    # an axis may hold a channel twice, where a concat joins a tensor with itself
                     places[label].append(place)
             if not places:
                 continue
@@ -167,6 +169,7 @@ def _outputs(module: nn.Module, imgsz: tuple[int, int], channels: int) -> list[T
     twin.criterion = None
     for part in twin.model[-1].modules():
         part.training = not isinstance(part, (nn.BatchNorm2d, nn.Dropout))
+    # random pixels: on a constant image channels could be exchanged without a difference
     images = torch.rand(1, channels, *imgsz, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with torch.no_grad():
         # in double precision, where an exact reordering differs by rounding alone

@@ -63,6 +63,7 @@ def compute_importance(
     network = trace_channels(module, imgsz, channels)
     groups = find_groups(network)
     known = {m.parameter for m in network.dims}
+    # counted, or shares of the parameters would be shares of a smaller model than the user's
     extra = sum(p.numel() for n, p in module.named_parameters() if n not in known)
     criterion = options.measured_by(gradients is not None)
     scores = channel_scores(module, groups, criterion, gradients=gradients, seed=options.seed)
@@ -86,6 +87,7 @@ def ranked(analysis: Analysis, measure: Callable[[Mapping[str, int]], float] | N
     full = groups.full()
     whole = measure(full)
     channels = {g.name: sum(a.step for a in g.atoms) for g in groups.groups}
+    # of the first unit: widths of neighbours change what later ones save, but not which layers are costly
     saved = {name: (whole - measure({**full, name: kept - 1})) / whole for name, kept in full.items()}
     # a unit that saves more may go earlier; the root keeps cheap layers from being spared altogether
     weights = {name: channels[name] / max(saved[name], 1e-12) ** 0.5 for name in full}

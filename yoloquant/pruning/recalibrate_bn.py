@@ -41,6 +41,7 @@ def recalibrate_bn(module: nn.Module, batches: Iterable[Tensor]) -> int:
     if not norms:
         return 0
     device = next(module.parameters()).device
+    # kept, so that a failure half way leaves the model as it was
     before = [_statistics(m) for m in norms]
     done = False
     try:
@@ -51,6 +52,7 @@ def recalibrate_bn(module: nn.Module, batches: Iterable[Tensor]) -> int:
                 count += 1
         if not count:
             raise PruneError("BatchNorm statistics need at least one batch of images, and there is none")
+        # a layer that no image reaches would be left with mean 0 and variance 1
         reached = [int(m.num_batches_tracked or 0) > 0 for m in norms]
         if not all(bool(t.isfinite().all()) for m in norms for t in _statistics(m)[:2]):
             raise PruneError("BatchNorm statistics are NaN or infinite on these images; prune less, or check the model")

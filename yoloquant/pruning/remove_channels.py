@@ -36,11 +36,13 @@ def pruned(module: nn.Module, plan: PrunePlan, *, channels: int = 3) -> nn.Modul
     network = trace_channels(module, plan.imgsz, channels)
     groups = find_groups(network)
     dropped = plan.dropped(groups)
+    # the model that was given stays whole: latency is measured on many plans of one model
     result = copy.deepcopy(module)
     remove_channels(result, network, dropped)
     _check_runs(result, plan.imgsz, channels)
     # an attribute of plain data: Ultralytics' checkpoints keep it, and loading needs none of our classes
     setattr(result, RECORD, [*getattr(module, RECORD, []), entry(plan, groups, network)])
+    # Ultralytics rebuilds a model from its yaml when it trains; this yaml must say that the shapes are others
     mark_yaml(result)
     return result
 
@@ -104,6 +106,7 @@ def _bare(
 def _cut_module(layer: nn.Module, path: str, axes: dict[int, list[int]]) -> None:
     """Remove output channels (axis 0) and input channels (axis 1; transposed convolutions the other way round)."""
     if isinstance(layer, nn.BatchNorm2d):
+        # counters such as num_features are not read by forward, but by printing, fusing and exporting
         layer.num_features = _slice(layer, ("weight", "bias", "running_mean", "running_var"), axes[0])
     elif isinstance(layer, nn.Linear):
         if 0 in axes:
@@ -177,8 +180,10 @@ def _resize_heads(owner: Any, kind: Split, new: int) -> None:
 def _keep_temperature(owner: Any, old: int, new: int) -> None:
     """Its forward divides by the root of the head's width: let the queries make up for the change."""
     norm = owner.qkv.bn
+    # query, key and value lie head after head, each new channels wide
     rows = torch.arange(norm.num_features) % (3 * new) < new
     factor = (new / old) ** 0.5
     with torch.no_grad():
+        # in the norm and not in the convolution: folding comes later and takes it along
         norm.weight[rows] *= factor
         norm.bias[rows] *= factor

@@ -40,6 +40,7 @@ class Ladder:
         self.groups, self._limits = groups, limits
         self._ranks: dict[str, list[float]] = defaultdict(list)
         for unit in units:
+            # as a share of the group: one threshold then cuts the same share everywhere
             value = unit.rank / groups.by_name[unit.group].count if scope is PruningScope.UNIFORM else unit.score
             self._ranks[unit.group].append(value)
         # thresholds are quantiles of what there is, so steps remove about the same number of units each
@@ -61,6 +62,7 @@ class Ladder:
         # ranks ascend within a group, so a threshold cuts a prefix
         units = group.count - bisect.bisect_right(self._ranks[group.name], threshold)
         fewest = group.count * (1 - self._limits.share(group.name))
+        # 1e-9: shares like 0.8 are not exact, and must not forbid the width that they name
         allowed = [n for n in group.allowed(self._limits.round_to) if n >= fewest - 1e-9] or [group.count]
         # of two equally near widths the larger: rounding must not prune more than asked
         return min(allowed, key=lambda n: (abs(n - units), -n))

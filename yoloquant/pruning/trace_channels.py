@@ -27,6 +27,8 @@ from .channel_state import Channels
 _ELEMENTWISE = frozenset(
     {"add", "sub", "mul", "div", "add_", "mul_", "sub_", "div_", "maximum", "minimum", "where", "pow"}
 )
+# Each maps a channel to itself. A softmax is in here since removing a channel from what it normalises is what pruning
+# means.
 _UNARY = frozenset(
     {
         *("silu", "silu_", "sigmoid", "relu", "relu_", "relu6", "hardtanh", "hardswish", "hardsigmoid", "gelu", "tanh"),
@@ -56,6 +58,7 @@ def trace_channels(module: nn.Module, imgsz: tuple[int, int], channels: int = 3)
     Raises:
         ModelError: The model cannot be traced.
     """
+    # unfused, since channels are removed from a model that will be trained again
     program = export_program(raw_twin(module), channels, imgsz)
     state = Channels(module, program)
     for node in program.graph.nodes:
@@ -73,6 +76,7 @@ def trace_channels(module: nn.Module, imgsz: tuple[int, int], channels: int = 3)
 def raw_twin(module: nn.Module) -> nn.Module:
     """A copy on the CPU that answers with the raw outputs of every branch of its head, BatchNorm in evaluation mode."""
     twin: Any = deepcopy(module).cpu().float().eval()
+    # losses hold buffers and may not be traceable; no forward needs them
     if hasattr(twin, "criterion"):
         twin.criterion = None
     # a head in training mode skips its decode, whose reshapes and anchors would hide the channels

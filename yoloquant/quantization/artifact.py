@@ -239,8 +239,7 @@ class Artifact(Summarized):
             "imgsz": list(self.info.imgsz),
             "plans": {name: plan.to_json() for name, plan in self.plans.items()},
             "bias": {s: {k: v.tolist() for k, v in d.items()} for s, d in self.bias.items()},
-            # through JSON once: whatever is not plain data fails here, and not when somebody loads the file with
-            # weights_only
+            # through JSON once: what is not plain data fails here, and not where the file is read
             "provenance": json.loads(json.dumps(dict(self.provenance))),
             "sha256": self.model.sha256,
         }

@@ -73,7 +73,7 @@ def quantize(
     imgsz = traced.info.imgsz
     images = calibration_set(data, options.calibration)
     plans, known = _plans(traced, schemes, options)
-    # One pass for all schemes: a pass over the images is what calibration costs, solving a plan takes a fraction of it.
+    # one pass for all schemes, whose points are mostly the same tensors
     calibrated, audited = _calibrated(traced.graph, plans, images, data, options, progress, memory)
     clamping = [calibrated[scheme.name] for scheme in schemes if scheme.sums_in_16_bits]
     if clamping:

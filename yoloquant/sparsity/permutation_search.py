@@ -67,6 +67,7 @@ def best_order(matrix: Tensor, search: Search | None = None) -> Tensor:
     if matrix.shape[1] <= GROUP or matrix.numel() == 0:
         return same
     step = max(-(-matrix.shape[0] // search.rows), 1)
+    # columns in rows, since swaps and comparisons go column by column
     finder = _Finder(matrix.detach().abs().float().cpu()[::step].T.contiguous())
     order = finder.run(search)
     # the search saw every n-th row: the whole matrix decides
@@ -137,6 +138,7 @@ class _Finder:
 
     def _best_with(self, second: Tensor) -> Tensor:
         """Sum over rows of the larger of ``second`` and each column: with the top value it is the best two of four."""
+        # in blocks: every column beside a long second one would be gigabytes for wide layers
         count = max(_BLOCK // max(len(second), 1), 1)
         parts = (self.columns[i : i + count] for i in range(0, len(self.columns), count))
         return torch.cat([torch.maximum(part, second).sum(dim=1) for part in parts])

@@ -128,6 +128,7 @@ def magnitude_masks(module: nn.Module, sparsity: Sparsity, held: Mapping[str, Te
     if sparsity.scope is SparsityScope.LAYER:
         masks = {name: _largest(m, _kept(m.numel(), sparsity.amount)) for name, m in magnitude.items()}
     else:
+        # one threshold over all layers: layers of small weights lose more, which is what a global scope means
         values = torch.cat(list(magnitude.values()))
         chosen = _largest(values, _kept(values.numel(), sparsity.amount))
         sizes = [m.numel() for m in magnitude.values()]
@@ -145,6 +146,7 @@ def magnitude_masks(module: nn.Module, sparsity: Sparsity, held: Mapping[str, Te
 
 def _magnitude(weight: Tensor, held: Tensor | None) -> Tensor:
     values = weight.detach().abs().float().flatten()
+    # below every magnitude, so that zeros stay zero while the share grows
     return values if held is None else values.masked_fill(~held.to(values.device).flatten(), -1.0)
 
 
@@ -173,6 +175,7 @@ def _largest_amount(magnitude: Mapping[str, Tensor], scope: SparsityScope) -> fl
         limit = min(float(m.max()) for m in magnitude.values())
         below = sum(int((m < limit).sum()) for m in magnitude.values())
         share = below / sum(m.numel() for m in magnitude.values())
+    # down, so that asking for the number in the message works
     return math.floor(share * 1e4) / 1e4
 
 
