@@ -107,9 +107,11 @@ def complete(
     ]
     if not lacking:
         return artifact
+    # another size would be another graph, whose points have other names
     options = replace(options or QuantizeOptions(), imgsz=artifact.info.imgsz)
     source = artifact.model.source if Path(artifact.model.source).is_file() else artifact.model.module
     more = quantize(source, data=data, schemes=lacking, options=options, progress=progress)
+    # the artifact's own word counts where both say something: it was calibrated first
     provenance = {**more.provenance, **artifact.provenance, **_calibrated_by(artifact, more)}
     return replace(artifact, plans={**artifact.plans, **more.plans}, provenance=provenance)
 
@@ -139,6 +141,8 @@ def _build(target: Target, artifact: Artifact, folder: Path, stem: str) -> Expor
     except YoloquantError:
         raise
     except Exception as exc:  # a converter may raise anything, also for a full disk
+        # only once it has failed: how much a converter needs is known by no one, and a full disk looks like any other
+        # error
         needs_space(folder, _MODEL_BYTES + 4 * sum(p.numel() for p in artifact.model.module.parameters()))
         raise TargetError(f"target '{target.wanted}' could not build {stem}: {type(exc).__name__}: {exc}") from exc
 

@@ -27,9 +27,11 @@ def ultralytics_metadata(artifact: Artifact) -> dict[str, Any]:
         "license": "AGPL-3.0 License (https://ultralytics.com/license)",
         "stride": info.stride,
         "task": info.task.value,
+        # static, as every export here is
         "batch": 1,
         "imgsz": list(info.imgsz),
         "names": dict(enumerate(info.names)),
+        # Ultralytics' backend reads it to know that nms is not part of the model
         "args": {"batch": 1},
         "channels": info.channels,
         "end2end": info.end2end,

@@ -68,6 +68,7 @@ def content_sha256(path: Path) -> str:
     if path.is_file():
         return file_sha256(path)
     digest = hashlib.sha256()
+    # sorted, with names in it: neither the order of a file system nor a renamed file may pass unseen
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         digest.update(f"{file.relative_to(path).as_posix()}\0{file_sha256(file)}\0".encode())
     return digest.hexdigest()
@@ -86,6 +87,7 @@ def locked(folder: Path, timeout_s: float = LOCK_S) -> Iterator[None]:
 
     lock = FileLock(folder / LOCK_NAME)
     try:
+        # tried first without waiting, so that waiting can be told: otherwise an export would seem to hang
         lock.acquire(timeout=0)
     except Timeout:
         logger.warning("waiting for another export into '%s'", folder)
@@ -177,10 +179,12 @@ def _typed(values: dict[str, Any]) -> ExportedModel:
     Raises:
         ValueError: A field is missing, unknown, of another type or out of range.
     """
+    # pydantic ignores unknown keys of dataclasses
     _same_keys(values, ExportedModel, "an entry")
     _same_keys(values["info"], ModelInfo, "info")
     export = _adapter().validate_python(values)
     info = export.info
+    # they become array sizes: a damaged list must not ask for terabytes
     numbers = (*info.imgsz, *info.strides, info.stride, info.reg_max, info.max_det, info.channels)
     if not all(0 < number <= LARGEST for number in numbers) or not info.names:
         raise ValueError("info holds numbers that no model has")
@@ -233,6 +237,7 @@ def _to_dict(export: ExportedModel) -> dict[str, Any]:
 def _from_dict(data: dict[str, Any], folder: Path) -> ExportedModel:
     values = dict(data)
     try:
+        # only the name: a list that was written by somebody else must not lead out of its folder
         path, digest = folder / Path(values.pop("path")).name, values.pop("sha256")
         export = _typed({**values, "path": path})
     except (KeyError, TypeError, ValueError) as exc:

@@ -38,6 +38,7 @@ def float_model(artifact: Artifact, exported: ExportedModel) -> ExportedModel | 
         return kept
     try:
         folder.mkdir(exist_ok=True)
+        # two validations of one folder may want the same model
         with locked(folder):
             exported_float = registry.get(exported.target).export_float(artifact, folder, stem)
             save_exports(folder, [exported_float])
@@ -62,6 +63,7 @@ def _kept(artifact: Artifact, target: str, folder: Path) -> ExportedModel | None
             for e in listed
             if e.target == target
             and e.info == artifact.info
+            # versions too: a float model of an older converter would be compared with an artifact of a newer one
             and all(e.metadata.get(key) == metadata[key] for key in ("weights_sha256", "versions", "yoloquant"))
         ),
         None,

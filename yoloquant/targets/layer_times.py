@@ -34,6 +34,7 @@ def openvino_times(path: Path, image: np.ndarray, threads: int | None) -> dict[s
         for op in core.read_model(str(find_xml(path))).get_ordered_ops()
         if op.get_type_name() in {"Convolution", "GroupConvolution", "ConvolutionBackpropData"}
     }
+    # f32 said aloud: on CPUs with bf16 OpenVINO would take that, and layers would be compared in two precisions
     config: dict[str, Any] = {"PERF_COUNT": True, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads
@@ -50,6 +51,7 @@ def openvino_times(path: Path, image: np.ndarray, threads: int | None) -> dict[s
 def _weight(op: Any) -> str:
     """Name of the constant that a convolution multiplies with."""
     node = op.input_value(1).get_node()
+    # a Convert or a Reshape may stand between, of grouped and of compressed weights
     while node.get_type_name() != "Constant" and node.get_input_size():
         node = node.input_value(0).get_node()
     return str(node.get_friendly_name())

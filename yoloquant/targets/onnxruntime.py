@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from ..graph.trace import Graph, OpNode
     from ..quantization.artifact import Artifact
 
+# All three are what its kernels take: signed activations are slower than float here, and a bias in float stays outside
+# of the fused convolution.
 EMISSION = Emission(unsigned=True, weights=Weights.INT8, int32_bias=True)
 NOTES = {
     DYNAMIC: ("activations are quantized while the network runs: no calibration, and a pass over each of them",),

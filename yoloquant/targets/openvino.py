@@ -116,6 +116,7 @@ class OpenVinoTarget(Target):
         plan = self.int8_plan(artifact)
         from ..graph.trace import padded_averages
 
+        # No Ultralytics detector has one, custom models may; float models are not concerned.
         padded = padded_averages(artifact.graph) if plan else []
         if padded:
             raise PlanError(
@@ -179,9 +180,11 @@ def _save_ir(model: Any, xml: Path, info: ModelInfo, *, half: bool = False) -> N
             onnx.save(model, source)
             ir = openvino.convert_model(source)
         _name_weights(ir, {n.name: n.input[1] for n in model.graph.node if n.op_type == "Conv"})
+        # after the weights: the numbers that it removes depend on how many models the process has converted
         _name_anonymous(ir)
         for key, value in _model_info(info).items():
             ir.set_rt_info(value, ["model_info", key])
+        # never the default, which stores float constants as float16 and moves scales off their bits
         openvino.save_model(ir, xml, compress_to_fp16=half)
     except RuntimeError as exc:
         raise TargetError(f"OpenVINO cannot convert the model: {exc}") from exc
@@ -208,6 +211,7 @@ def _model_info(info: ModelInfo) -> dict[str, Any]:
     """What Intel's Model API reads from an IR."""
     known: dict[str, Any] = {
         "model_type": "YOLO",
+        # its images are BGR, as OpenCV reads them
         "reverse_input_channels": True,
         "pad_value": 114,
         "scale_values": [255.0],
@@ -303,6 +307,7 @@ def grid(low: np.ndarray, high: np.ndarray, spec: QuantSpec, recorded: QParams |
     """
     near = np.float32((float(high) - float(low)) / (spec.qmax - spec.qmin))
     zero = np.int32(round(spec.qmin - float(low) / float(near)))
+    # neighbouring floats are neighbouring integers: four to either side of the quotient, whose rounding is off by less
     steps = near.view(np.int32) + np.arange(-4, 5, dtype=np.int32)
     candidates = [QParams(s, zero) for s in steps.view(np.float32)]  # type: ignore[arg-type]
     exact = [c for c in candidates if c.range(spec) == (low, high)]

@@ -65,6 +65,7 @@ def _matched(graph: Graph, plan: Plan, program: Program) -> Iterator[tuple[OpNod
             if value is None or value.scale is None:
                 continue
             if node.kind in _INTEGER and node.weight is not None:
+                # a queue for each: two layers may have the same integers, and execution order tells them apart
                 weighted[_digest(subgraph.values[node.weight].data or b"")].append((index, node))
             elif node.kind in {"add", "sub"}:
                 sums.append((index, node))
@@ -76,6 +77,7 @@ def _matched(graph: Graph, plan: Plan, program: Program) -> Iterator[tuple[OpNod
                 raise TargetError(f"{op.name} does not compute in integers in the file; leave it in float by the plan")
             yield op, same.popleft()
     added = [op for op in graph.body() if op.kind is OpKind.ADD and _result(graph, op).name in names]
+    # by order alone they could not be told apart if one were missing
     if len(added) != len(sums):
         raise TargetError(f"{len(sums)} of {len(added)} additions compute in integers in the file")
     yield from zip(added, sums, strict=True)

@@ -59,6 +59,7 @@ def lower(graph: Graph, plan: Plan | None, *, bias: Mapping[str, np.ndarray] | N
         TargetError: ExecuTorch failed.
     """
     module = insert(graph, plan, make_pair, bias=dict(bias or {})) if plan else copy_module(graph)
+    # Before pairs are carried on: every slice then has a result of its own to put one behind.
     slice_splits(module)
     if plan is not None:
         carry(module, graph, plan)
@@ -139,6 +140,7 @@ def double_by_copies(module: fx.GraphModule) -> None:
         if node.target is not aten.upsample_nearest2d.vec or list(arguments[2] or ()) != [2.0, 2.0]:
             continue
         source, result = arguments[0], next(iter(node.users))
+        # in float it may stay: joining float copies would only be slower
         if source.target not in DEQUANTIZE or result.target not in QUANTIZE:
             continue
         batch, channels, height, width = node.meta["val"].shape
@@ -195,6 +197,7 @@ def dequantize_for_each(module: fx.GraphModule) -> None:
     for node in list(module.graph.nodes):
         if node.target not in DEQUANTIZE:
             continue
+        # the first keeps the node that is there
         for reader in list(node.users)[1:]:
             with module.graph.inserting_after(node):
                 own = module.graph.call_function(node.target, node.args, node.kwargs)

@@ -258,6 +258,7 @@ def _value(entry: _FlatTable, constants: list[bytes]) -> tuple[int, XnnValue]:
         elif form == _PER_CHANNEL:
             scale = params.floats(0)
             if not len(scale):
+                # long vectors of scales are stored with the weights
                 scale = np.frombuffer(constants[params.number(2)], "<f4", params.number(3))
             zero_point = np.zeros(scale.shape, np.int32)
     return tensor.number(6), XnnValue(scale, zero_point, data)
@@ -266,6 +267,7 @@ def _value(entry: _FlatTable, constants: list[bytes]) -> tuple[int, XnnValue]:
 def _node(entry: _FlatTable) -> XnnNode:
     layout, table = _LAYOUTS.get(entry.number(0, "<B")), entry.table(1)
     if layout is None:
+        # it is only counted: whatever is not listed carries no point
         return XnnNode("other", (), -1, None)
     weight = None if layout.weight is None else table.number(layout.weight)
     return XnnNode(layout.kind, tuple(table.number(i) for i in layout.inputs), table.number(layout.output), weight)

@@ -103,8 +103,11 @@ class ExecuTorchTarget(Target):
         program = Program.read(content)
         places = locate(artifact.graph, plan, program) if plan else {}
         if plan:
+            # read back from the bytes that will be written: an exporter that moves a scale is found here, not in
+            # accuracy
             check_scales(plan, read_points(program, plan.points, places))
         own = {**json.loads(provenance_json(artifact, plan)), "places": {k: list(v) for k, v in places.items()}}
+        # one text among the keys that Ultralytics reads, as in every other artifact
         data = {**ultralytics_metadata(artifact), "yoloquant": json.dumps(own)}
         stem = f"{stem}{tag(precision)}"
         path = folder / f"{stem}{self.suffix}"

@@ -27,6 +27,7 @@ def decode_along_last_axis(model: ir.Model) -> int:
         Number of rewritten places.
     """
     count = 0
+    # a list, since nodes are rewritten on the way
     for node in list(model.graph):
         if node.op_type == "Softmax" and _is_dfl(node):
             _rewrite(model.graph, node)
@@ -40,6 +41,7 @@ def _is_dfl(softmax: ir.Node) -> bool:
         return False
     conv, moved = readers[0], softmax.inputs[0]
     bins = _weight(conv)
+    # a transpose that something else reads too must keep its order
     once = moved is not None and len(moved.uses()) == 1 and not moved.is_graph_output()
     shape_ok = bins is not None and bins.ndim == 4 and bins.shape[0] == 1 and bins.shape[2:] == (1, 1)
     perm = list(transpose[0].attributes["perm"].as_ints()) if "perm" in transpose[0].attributes else []
@@ -59,12 +61,16 @@ def _rewrite(graph: ir.Graph, softmax: ir.Node) -> None:
     bins, old = _weight(conv), conv.inputs[1]
     assert bins is not None and old is not None
     name = f"{conv.name}/column"
+    # the 1x1 convolution's weights 0, 1, 2 ... as a column: the mean over the last axis is a matrix product with it
     column = ir.val(name, const_value=ir.tensor(bins.reshape(-1, 1), name=name))
     graph.register_initializer(column)
     transpose.attributes.add(ir.AttrInt64s("perm", [0, 1, 3, 2]))
     softmax.attributes.add(ir.AttrInt64("axis", -1))
+    # kernel and strides mean nothing to a matrix product, and the checker refuses attributes that an operator does not
+    # have
     conv.attributes.clear()
     conv.op_type = "MatMul"
     conv.replace_input_with(1, column)
+    # several levels share the bins where the exporter has merged equal constants
     if not old.uses() and old.name is not None:
         del graph.initializers[old.name]

@@ -33,6 +33,7 @@ def to_dynamic(model: ir.Model) -> int:
             continue
         source = conv.inputs[0]
         assert source is not None
+        # quantized once for all readers: each DynamicQuantizeLinear is a pass over the whole tensor
         if source not in quantized:
             quantized[source] = _quantize(source)
             model.graph.insert_before(conv, quantized[source])
@@ -59,8 +60,10 @@ def _integer(conv: ir.Node, weight: ir.Node, source: ir.Node) -> list[ir.Node]:
     _reshape(scale, (-1, *[1] * (len(integers.shape) - 2)))
     quantized, factor, zero = source.outputs
     # the weight's own zero_point is 0
+    # it keeps the convolution's name, by which the lint rules and read_scales know it
     total = _node(conv, "ConvInteger", [quantized, integers, zero], "", "sum", dict(conv.attributes))
     floats = _node(conv, "Cast", [total.outputs[0]], "/cast", "float", {"to": int(ir.DataType.FLOAT)})
+    # the scales first: this product is as long as there are channels, the other one as large as the feature map
     both = _node(conv, "Mul", [factor, scale], "/both_scales", "scale")
     rescale = _node(conv, "Mul", [floats.outputs[0], both.outputs[0]], "/rescale", "product")
     nodes = [total, floats, both, rescale]

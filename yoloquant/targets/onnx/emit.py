@@ -103,12 +103,17 @@ def _export(module: fx.GraphModule, graph: Graph) -> ir.Model:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            # exported here and not inside torch.onnx.export, which tries several strategies and reports the last one's
+            # error
             program = torch.export.export(module, (example,), strict=False)
             exported = torch.onnx.export(
                 program,
                 (),
+                # the older exporter traces TorchScript, which knows neither fx nodes nor operators of our own
                 dynamo=True,
                 opset_version=onnx_opset.EXPORTED,
+                # constant folding comes before anything looks at the graph: unfolded exports put Identity and Cast in
+                # front of a Q
                 optimize=True,
                 verbose=False,
                 input_names=["images"],
@@ -124,12 +129,16 @@ def finish(model: ir.Model, metadata: Mapping[str, str]) -> None:
     """Bring a model into the form that every runtime reads, the same in every export, and note what it is."""
     import onnx_ir.passes.common as passes
 
+    # Ultralytics and Netron show output0, output1 ...; the exporter's names change with its versions
     for index, output in enumerate(model.graph.outputs):
         output.name = f"output{index}"
     _name_nodes(model.graph)
     passes.RemoveUnusedNodesPass()(model)
+    # what is left of the markers' domain: the file would say that it needs an operator set that nobody has
     passes.RemoveUnusedOpsetsPass()(model)
+    # the exporter notes stack traces with paths of this machine in every node
     passes.ClearMetadataAndDocStringPass()(model)
+    # no version of the producer: the same model would have other bytes after every release
     model.ir_version, model.producer_name, model.producer_version = IR_VERSION, "yoloquant", ""
     model.doc_string = ""
     model.metadata_props.clear()
@@ -161,6 +170,7 @@ def checked(model: ir.Model) -> onnx.ModelProto:
     written = ir.to_proto(model)
     del written.graph.value_info[:]  # what the exporter inferred before anything was rewritten
     try:
+        # with shape inference: a rewrite that breaks a shape is found here and not on a device
         onnx.checker.check_model(written, full_check=True)
     except Exception as exc:  # the checker raises classes of its own
         raise TargetError(f"the exported ONNX model is not valid: {exc}") from exc

@@ -66,6 +66,8 @@ def _axes_to_attribute(node: ir.Node) -> None:
     axes = node.inputs[1]
     if axes is None or axes.const_value is None:
         raise TargetError(f"{node.name}: {node.op_type} over computed axes does not exist in opset {CANONICAL}")
+    # up to opset 17 the axes of these are an attribute
     node.resize_inputs(1)
+    # only means something for empty axes, and these are not
     node.attributes.pop("noop_with_empty_axes", None)
     node.attributes.add(ir.AttrInt64s("axes", [int(a) for a in axes.const_value.numpy()]))

@@ -48,6 +48,7 @@ class _Inserter:
         for node in self.graph:
             weight = next((self.weight_of[i] for i in node.inputs if i in self.weight_of), None)
             if weight is not None:
+                # TensorRT's log and OpenVINO's profiler then speak of layers as people know them
                 node.name = weight.removesuffix(":weight")
         if self.emission.int32_bias:
             for node in list(self.graph):
@@ -63,6 +64,7 @@ class _Inserter:
         nodes: list[ir.Node] = []
         if weight and self.emission.weights is Weights.INT8:
             assert point.params is not None
+            # rounded here, in float32 and half to even: a runtime would do it at load, each in its own way
             integers = quantize(_value(source), point.params, point.spec).astype(np.int8)
             middle = self._constant(f"{place}/int8", integers)
         else:
@@ -78,6 +80,7 @@ class _Inserter:
 
     def _constants(self, point: Point, *, unsigned: bool) -> tuple[ir.Value, ir.Value]:
         assert point.params is not None
+        # the same grid: uint8 activations run in ONNX Runtime's fast kernels, signed ones are slower than float
         zero = point.params.zero_point + 128 if unsigned else point.params.zero_point
         scale = self._constant(f"{point.name}/scale", point.params.scale)
         return scale, self._constant(f"{point.name}/zero_point", zero.astype(np.uint8 if unsigned else np.int8))
@@ -98,6 +101,7 @@ class _Inserter:
         inputs, weights = self.points[self.activation_of[source]].params, self.points[self.weight_of[weight]].params
         assert inputs is not None and weights is not None
         value = _value(bias)
+        # exactly this product in float32, or ONNX Runtime does not fuse the bias and computes the convolution in float
         scale = (inputs.scale * np.broadcast_to(weights.scale, value.shape)).astype(np.float32)
         integers = np.clip(np.round(value.astype(np.float64) / scale), -_LARGEST, _LARGEST).astype(np.int32)
         constants = [
@@ -123,5 +127,6 @@ def _clip(source: ir.Value, point: Point) -> None:
     weight = _value(source)
     low, high = (along_axis(bound, point.spec.axis, weight.ndim) for bound in point.params.range(point.spec))
     if ((weight < low) | (weight > high)).any():
+        # a value at -127.4 steps would become -128; at most half a step is moved
         clipped = np.clip(weight, low, high).astype(np.float32)
         source.const_value = ir.tensor(clipped, name=source.name)

@@ -22,6 +22,8 @@ def read_scales(model: onnx.ModelProto, names: Iterable[str]) -> dict[str, tuple
     """
     import onnx_ir as ir
 
+    # constants are named after their points when they are written, so a point is found by the constant that a node
+    # reads
     used: dict[str, ir.Node] = {}
     for node in ir.from_proto(model).graph:
         if node.op_type in {"QuantizeLinear", "DequantizeLinear", "Mul"}:

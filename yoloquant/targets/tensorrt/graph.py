@@ -60,6 +60,7 @@ class OnnxGraph:
         self._producers = {name: node for node in self.nodes for name in node.output if name}
         self._consumers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
         for node in self.nodes:
+            # once for a node that reads a tensor twice
             for name in dict.fromkeys(node.input):
                 self._consumers[name].append(node)
 
@@ -115,6 +116,7 @@ class OnnxGraph:
         if node.op_type == "Concat":
             grids = [self.grid(name) for name in node.input]
             first = grids[0]
+            # with different scales the engine requantizes in float, and what reads the concat is not Int8
             if first is not None and all(g is not None and g.same(first) for g in grids):
                 return first
         return None
@@ -166,6 +168,7 @@ class OnnxGraph:
             if node is None:
                 continue
             nodes.append(node)
+            # ONNX writes an absent optional input as an empty name
             fresh = [n for n in node.input if n and n not in seen]
             seen.update(fresh)
             queue.extend(fresh)

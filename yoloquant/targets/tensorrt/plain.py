@@ -81,6 +81,7 @@ def _ranges(plan: Plan, members: tuple[Point, ...]) -> dict[str, QParams] | None
     if len(known) != len(members):
         return None
     shared = [_symmetric(p) for p in known]
+    # the widest: a shared range must hold the values of all
     scale = np.float32(max(float(q.scale) for q in shared))
     one = QParams(scale, np.int32(0))  # type: ignore[arg-type]
     return {m.name: one for m in members}
@@ -155,6 +156,7 @@ def _spread(nodes: list[onnx.NodeProto], scales: dict[str, float]) -> None:
         if node.op_type in _KEEPS_RANGE and node.input[0] in scales:
             for name in node.output:
                 scales.setdefault(name, scales[node.input[0]])
+    # backwards through clamps only: what a ReLU cut off needs no range of its own
     for node in reversed(nodes):
         if node.op_type in _CLAMPS and node.output[0] in scales:
             scales.setdefault(node.input[0], scales[node.output[0]])
@@ -165,6 +167,7 @@ def _rebuilt(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.ModelP
     result.CopyFrom(model)
     del result.graph.node[:]
     result.graph.node.extend(nodes)
+    # scales and zero_points of the pairs that went would otherwise stay in the file
     used = {i for node in nodes for i in node.input}
     kept = [i for i in model.graph.initializer if i.name in used]
     del result.graph.initializer[:]

@@ -143,6 +143,7 @@ def build_check(onnx_path: Path, *, planned_convs: Collection[str] = (), timeout
 def _run_worker(paths: tuple[Path, ...], timeout_s: float) -> tuple[int, str]:
     """Exit code of the worker (negative: killed by that signal, as the system reports it) and what it printed."""
     package_parent = str(Path(__file__).resolve().parents[3])
+    # the worker must import this very package, also where it runs from a checkout
     search = os.pathsep.join(filter(None, (package_parent, os.environ.get("PYTHONPATH"))))
     command = (sys.executable, "-m", _WORKER, *map(str, paths))
     try:

@@ -45,6 +45,7 @@ class _Placer:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
+        # asked for every edge and by recursion: without memory the time could grow exponentially with the depth of concats
         self.wanted = lru_cache(maxsize=None)(self._wanted)
 
     def run(self) -> Placement:
@@ -78,6 +79,7 @@ class _Placer:
             return "concat input, one range with its result" if any(through) else ""
         if _is_restated(op):
             return next(filter(None, through), "")
+        # all of them: a grid in front of a split that a float layer also reads would round what that layer sees
         return through[0] if _moves(op) and through and all(through) else ""
 
     def _is_identity(self, source: str, add: OpNode) -> bool:

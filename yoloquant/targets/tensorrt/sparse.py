@@ -25,6 +25,7 @@ def with_24(exported: ExportedModel, artifact: Artifact) -> ExportedModel:
     module = artifact.model.module
     if sparse_record(module).get("kind") != TWO_FOUR:
         return exported
+    # of the file and not of the module: folding, clipping and rounding have happened in between
     check = check_onnx_24(exported.path, masks_24(module).masks)
     if not check.ok:
         raise TargetError(
