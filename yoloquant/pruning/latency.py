@@ -121,7 +121,7 @@ def plan_for_latency(
 ) -> PrunePlan:
     """The mildest plan whose measured latency is short enough.
 
-    Where the runtime tells what each layer costs, the units of slow layers go first (see ``make.ranked``).
+    Where the runtime tells what each layer costs, the units of slow layers go first (see ``planner.ranked``).
 
     Args:
         analysis: The weighed model.

@@ -27,11 +27,13 @@ def _begin(trainer: QATTrainer) -> None:
     outputs = head_outputs(student, trainer.artifact.graph)
     teacher, features = None, layers_of(student) if trainer.qat.feature_weight else None
     if trainer.qat.distils:
+        # a copy: the original is scored as the reference, and a teacher's head is set to training mode
         model = copy.deepcopy(trainer.float_model)
         if trainer.qat.teacher is not None:
             model = load_model(trainer.qat.teacher, allow_unsafe=trainer.qat.allow_unsafe).module
         model = without_criterion(model).to(trainer.device)
         teacher = Teacher(model, outputs, student, features)
+    # Ultralytics asks the model for its loss, and takes a criterion that is there already
     student.criterion = DistillationCriterion(
         host=host_criterion(student, trainer.start_epoch) if trainer.qat.needs_labels else None,
         options=trainer.qat,

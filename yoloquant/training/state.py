@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 def random_state(loader: Any) -> dict[str, Any]:
     """State of every source of randomness, the order of the training images included."""
+    # tuples become lists and arrays tensors, so that the file loads with weights_only
     version, numbers, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state()
     state: dict[str, Any] = {
@@ -49,12 +50,14 @@ def restore_random_state(state: dict[str, Any], loader: Any) -> None:
     try:
         if state.get("recent") and not loader.dataset.buffer:
             for index in state["recent"]:
+                # mosaics draw from a buffer of recent images, which must be in memory again
                 loader.dataset.load_image(index)
         version, numbers, gauss = state["python"]
         random.setstate((version, tuple(numbers), gauss))
         kind, keys, position, has_gauss, cached = state["numpy"]
         np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
         torch.set_rng_state(state["torch"].cpu())
+        # a run may go on with another number of GPUs; then their states mean nothing
         if state["cuda"] and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
         generator = getattr(loader, "generator", None)
@@ -94,6 +97,8 @@ class Accumulation:
         self.batches, self.gradients = int(data["batches"]), dict(data["gradients"])
         if trainer.accumulate > 1:
             self.nominal = trainer.accumulate
+            # Ultralytics steps when the count of all batches since the start reaches the last step plus this; a resumed
+            # run's last step is not known to it
             trainer.accumulate += len(trainer.train_loader) * trainer.start_epoch - self.batches
 
     def fill(self, model: torch.nn.Module) -> None:

@@ -93,6 +93,7 @@ class TaskTrainer:
         if TaskTrainer in cls.__bases__:
             cls.by_task = {}
         else:
+            # a table that fills itself: a new task needs a class and no line elsewhere
             cls.by_task.update({task: cls for task, trainer in HOSTS.items() if trainer in cls.__bases__})
 
     def __new__(cls, cfg: Any = None, overrides: dict[str, Any] | None = None, _callbacks: Any = None) -> Any:

@@ -49,7 +49,7 @@ def lower(graph: Graph, plan: Plan | None, *, bias: Mapping[str, np.ndarray] | N
     Args:
         graph: The canonical graph.
         plan: A calibrated plan of this target's scheme; None for the float model.
-        bias: Bias corrections, see ``quant.insert``.
+        bias: Bias corrections, see ``quantization.insert``.
 
     Returns:
         The file's bytes.

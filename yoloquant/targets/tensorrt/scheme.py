@@ -45,7 +45,7 @@ class _Placer:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        # asked for every edge and by recursion: without memory the time could grow exponentially with the depth of concats
+        # asked for every edge, by recursion: without memory the time could grow exponentially with nested concats
         self.wanted = lru_cache(maxsize=None)(self._wanted)
 
     def run(self) -> Placement:

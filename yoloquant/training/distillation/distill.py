@@ -51,6 +51,7 @@ def head_outputs(model: nn.Module, graph: Graph) -> tuple[Output, ...]:
         relative = op.module.removeprefix(base)
         branch = op.branch if op.branch in {"box", "score"} else relative.split(".")[0].removeprefix("one2one_")
         plain = relative.removeprefix("one2one_")
+        # only one branch is in the traced graph; both are trained
         for path, group in ((plain, "one2many"), (f"one2one_{plain}", "one2one")):
             if path in modules:
                 outputs[path] = Output(path, group, branch)
@@ -108,6 +109,7 @@ class FeatureExtractor:
 
     def take(self) -> dict[str, Tensor]:
         """The outputs of the last forward, which are forgotten."""
+        # forgotten at once: they hold the graph of the whole forward
         values, self.values = self.values, {}
         return values
 
@@ -196,6 +198,7 @@ def distillation_loss(
     sums: dict[str, list[Tensor]] = {}
     weights = _weights(teacher, outputs)
     for o in outputs:
+        # under autocast they are half precision, whose logarithms are too coarse
         s = student[o.path].float()
         t = _arranged(teacher[o.path].float(), s)
         weight, total = weights.get((o.group, *t.shape[2:]), (None, None))
@@ -241,6 +244,7 @@ def _weights(teacher: dict[str, Tensor], outputs: tuple[Output, ...]) -> dict[An
     }
     totals: dict[str, Tensor] = {}
     for (group, *_), value in best.items():
+        # over all levels together: a level without objects must not weigh as much as one with many
         totals[group] = totals.get(group, torch.zeros((), device=value.device)) + value.sum()
     return {key: (value, totals[key[0]].clamp(min=1.0)) for key, value in best.items()}
 
@@ -262,6 +266,7 @@ class _Bernoulli(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, s: Tensor, t: Tensor) -> Tensor:
         """Sum of ``p log(p / q) + (1 - p) log((1 - p) / (1 - q))`` with both logits cut off below."""
+        # the gradient stops where the logit is cut off, as that of a clamp
         kept = s >= LOGIT_FLOOR
         s, t = s.clamp(min=LOGIT_FLOOR), t.clamp(min=LOGIT_FLOOR)
         p = t.sigmoid()

@@ -61,9 +61,11 @@ def calibrated(source: HostModel, options: QATOptions, data: str, imgsz: Any) ->
     size = check_imgsz(imgsz, source.stride)
     if source.state.get("plans", {}).get(options.scheme):
         return _stored(source, options, size)
+    # one process calibrates: ranges that differed in a bit would be different models
     if not ranks.is_first():
         nothing: tuple[str, dict[str, Any]] = ("", {})
         text, provenance = ranks.from_first(nothing)
+        # as text: a float32 written as the shortest decimal reads back as the same float32
         plan = Plan.from_json(text)
         return Artifact(TracedModel.of(source, size), {plan.scheme: plan}, {}, provenance), plan
     artifact = _calibrate(source, options, data, size)

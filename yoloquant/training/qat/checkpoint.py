@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 
 RUN_KEY = "train"
+# Of a score: layouts and fused kernels change the order of sums, and with it a detection or two.
 TOLERANCE = 5e-4
 
 
@@ -87,6 +88,7 @@ def artifact_of(trainer: QATTrainer, plan: Plan) -> Artifact:
     """The averaged weights with a plan, as everything downstream takes them."""
     module = copy.deepcopy(trainer.ema.ema)
     detach(module)
+    # a loss holds the teacher, which would double the size of the file
     without_criterion(module)
     module.requires_grad_(False)
     provenance = {**trainer.artifact.provenance, "versions": versions(), "qat": _provenance(trainer)}
@@ -136,6 +138,7 @@ def write(trainer: QATTrainer, path: Path, plan: Plan, *, run: dict[str, Any] | 
     if run is not None:
         state[RUN_KEY] = run
     content = {
+        # -1 is Ultralytics' mark of a finished run
         "epoch": trainer.epoch if run is not None else -1,
         "best_fitness": float(trainer.best_fitness),
         # Ultralytics reads ``ema`` where there is one, and half the file suffices

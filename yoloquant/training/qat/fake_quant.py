@@ -3,7 +3,7 @@
 The gradient of the scale is the step-size gradient of LSQ (Esser et al. 2020, arXiv 1902.08153, equation 3), that of
 the offset is LSQ+'s (Bhalgat et al. 2020, arXiv 2004.09576, equation 4). Forward results are bit for bit those of
 ``torch.fake_quantize_per_tensor_affine``. Only the float input is kept for the backward pass. Where numba is
-installed ``kernels_fused`` computes float32 on a CPU, ``kernels_passes`` everything else.
+installed ``fake_quant_fused`` computes float32 on a CPU, ``fake_quant_eager`` everything else.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def _fused() -> Any:
 
 def _compiled(x: Tensor, grid: IntegerGrid | None) -> Any:
     """The compiled loops if they can do a tensor whose first grid is ``grid``, else None."""
+    # before the import below, which a run on a GPU need not pay for
     if x.device.type != "cpu":
         return None
     fused = _fused()
@@ -55,7 +56,7 @@ def fold_quantize(
         grid: Integers; no offset.
 
     Returns:
-        Quantized weight and folded bias, differentiable; None where it takes ``intercept.fold`` and
+        Quantized weight and folded bias, differentiable; None where it takes ``function_hooks.fold`` and
         ``FakeQuantizeChannels``, which compute the same.
     """
     if _compiled(weight, grid) is None:
@@ -75,6 +76,8 @@ class FakeQuantize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, zero: Tensor, grid: IntegerGrid) -> Tensor:
         """Return ``x`` on its grid; shape, dtype and memory format stay."""
+        # the input alone: masks and rounded values are computed again, since activations decide how large a batch may
+        # be
         ctx.save_for_backward(x, scale, zero)
         ctx.grid, ctx.by = grid, _compiled(x, grid) or passes
         return ctx.by.quantize(x, (scale, zero), grid)  # type: ignore[no-any-return]
@@ -111,6 +114,7 @@ class FakeQuantizeSiLU(torch.autograd.Function):
         ctx.grids, ctx.fused = grids, _compiled(x, grids[0])
         if ctx.fused is None:
             return passes.gate(x, grids, pairs)
+        # kept for the way back: some hundred numbers that both directions look up
         ctx.table = ctx.fused.table(grids, pairs)
         return ctx.fused.gate(x, grids, pairs, ctx.table)  # type: ignore[no-any-return]
 
@@ -138,6 +142,7 @@ class FakeQuantizeChannels(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor, grid: IntegerGrid) -> Tensor:
         """Return weights on their grid; ``scale`` must broadcast against them."""
         out = torch.empty_like(x)
+        # times the inverse and not divided: torch's own kernels multiply, and results must agree to the bit
         torch.mul(x, 1.0 / scale, out=out)
         out.round_().clamp_(grid.qmin, grid.qmax).mul_(scale)
         ctx.save_for_backward(x, scale)
@@ -154,6 +159,7 @@ class FakeQuantizeChannels(torch.autograd.Function):
         torch.eq(inside, q, out=inside)
         d_scale = None
         if ctx.needs_input_grad[1]:
+            # q - position inside the range, q alone where it is clipped: LSQ's equation 3
             d_scale = q.addcmul_(position, inside, value=-1).mul_(grads[0]).sum_to_size(scale.shape)
         return inside.mul_(grads[0]), d_scale, None
 
@@ -165,6 +171,7 @@ class ScaleGradient(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
         """Return ``x``."""
         ctx.factor = factor
+        # a view and not x itself, which autograd would not accept as the result of a function
         return x.view_as(x)
 
     @staticmethod

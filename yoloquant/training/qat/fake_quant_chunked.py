@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# On a CPU some buffers of a chunk share the last-level cache; a GPU wants fewer, larger kernels.
 _CPU_CHUNK, _DEVICE_CHUNK = 1 << 20, 1 << 24
 _local = threading.local()
 
@@ -32,6 +33,7 @@ def _chunk(x: Tensor) -> int:
 def scratch(count: int, like: Tensor) -> list[Tensor]:
     """Scratch tensors, kept between calls: allocating them anew costs more than a pass over them."""
     size = min(_chunk(like), like.numel())
+    # per thread: the backward pass runs on threads of autograd's own
     cache: dict[torch.device, list[Tensor]] = _local.__dict__.setdefault("buffers", {})
     buffers = cache.setdefault(like.device, [])
     if len(buffers) < count or buffers[0].numel() < size:

@@ -2,7 +2,7 @@
 
 A chunk stays in the cache while every pass runs over it, which is some thirty times faster than
 ``torch.fake_quantize_per_tensor_affine`` on a CPU. What lies between the steps of a quantized SiLU is computed
-again for the backward pass. ``kernels_fused`` has the same functions.
+again for the backward pass. ``fake_quant_fused`` has the same functions.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ def quantize_gradients(x: Tensor, grad: Tensor, pair: Pair, grid: IntegerGrid, w
     buffers = scratch(6, x)
     for part, given, place in pieces(x, arranged(grad, x), result):
         b = [w[: part.numel()] for w in buffers]
+        # half-precision activations are computed in float32: a step is decided by the last bits
         residual = Residual(as_float(part, b[3]), steps, (b[0], b[1], b[2]))
         out = place_for(place, b[5])
         sums.add(residual.gradients(as_float(given, b[4]), out, wanted))
@@ -66,7 +67,7 @@ def quantize_gradients(x: Tensor, grad: Tensor, pair: Pair, grid: IntegerGrid, w
 
 
 def gate(x: Tensor, grids: Sequence[IntegerGrid | None], pairs: Sequence[Pair | None]) -> Tensor:
-    """A quantized SiLU, see ``kernels.FakeQuantizeSiLU``."""
+    """A quantized SiLU, see ``fake_quant.FakeQuantizeSiLU``."""
     x = dense(x)
     out = torch.empty_like(x)
     chain = _Chain(grids, pairs)
@@ -149,8 +150,10 @@ class _Chain:
 
     def table(self, device: torch.device) -> _Table:
         (scale, zero), grid = self.ranges[0], self.grids[0]
+        # one more than there are grid points, for NaN
         levels = torch.arange(grid.qmin, grid.qmax + 2, dtype=torch.float32, device=device).sub_(zero).mul_(scale)
         levels[-1] = float("nan")  # where the input is none
+        # the same chain without its first quantizer: what a table holds is what it would have computed
         behind = _Chain((None, *self.grids[1:]), (None, *self.ranges[1:]))
         value = behind.forward(levels, torch.empty_like(levels), torch.empty_like(levels))
         slope, by_range = self._sensitivities(levels)
@@ -164,6 +167,7 @@ class _Chain:
             unit = Residual(s, self.steps[1], _triple(s))
             gate, passes = unit.values(torch.empty_like(s)), unit.inside
             sensitivities[0], sensitivities[1] = (a * y for a in unit.sensitivities())
+        # product rule: y is both the factor and what the sigmoid is taken of
         slope = gate + y * passes * s * (1 - s)
         if self.steps[2] is not None:
             product = Residual(y * gate, self.steps[2], _triple(s))
@@ -215,6 +219,7 @@ def _index(levels: Tensor, nan: int) -> Tensor:
     cache: dict[torch.device, Tensor] = _local.__dict__.setdefault("index", {})
     index = cache.get(levels.device)
     if index is None or index.numel() < levels.numel():
+        # scratch memory made inside inference mode could not be used by a training step later
         with torch.inference_mode(False):
             cache[levels.device] = index = torch.empty(levels.numel(), dtype=torch.int32, device=levels.device)
     return index[: levels.numel()].copy_(levels.nan_to_num_(nan=nan))

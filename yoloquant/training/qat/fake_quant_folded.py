@@ -1,7 +1,7 @@
 """A convolution's weight with its BatchNorm folded into it, on the grid of its output channels, in one pass.
 
-``intercept.fold`` followed by ``kernels.FakeQuantizeChannels`` computes the same in some sixty small operations, which
-for the many small weights of a YOLO take longer than their arithmetic. Importing this needs numba.
+``function_hooks.fold`` followed by ``fake_quant.FakeQuantizeChannels`` computes the same in some sixty small
+operations, which for the many small weights of a YOLO take longer than their arithmetic. Importing this needs numba.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class FoldQuantize(torch.autograd.Function):
         grid: IntegerGrid,
         *gains: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Fold in the order of operations of ``intercept.fold``, and quantize.
+        """Fold in the order of operations of ``function_hooks.fold``, and quantize.
 
         Args:
             ctx: Autograd's context.

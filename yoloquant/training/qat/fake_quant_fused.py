@@ -1,4 +1,4 @@
-"""Fake quantization of float32 tensors on a CPU by compiled loops: the same functions as in ``kernels_passes``.
+"""Fake quantization of float32 tensors on a CPU by compiled loops: the same functions as in ``fake_quant_eager``.
 
 Importing this needs numba. The loops run on as many threads as torch's own operations.
 """
@@ -26,7 +26,7 @@ _pools: dict[int, ThreadPoolExecutor] = {}
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pools.clear)  # a child has none of its parent's threads
 
-Table = npt.NDArray[np.float32]  # (6, levels + 1), see kernels_numba.tabulate
+Table = npt.NDArray[np.float32]  # (6, levels + 1), see fake_quant_numba.tabulate
 _NO_TABLES = np.empty((0, 1), np.float32)
 
 
@@ -56,6 +56,7 @@ def table(grids: Sequence[IntegerGrid | None], pairs: Sequence[Pair | None]) -> 
     assert pre is not None and pair is not None
     levels = (np.arange(pre.qmin, pre.qmax + 2, dtype=np.float32) - np.float32(pair[1])) * np.float32(pair[0])
     levels[-1] = np.nan
+    # torch's sigmoid and not numba's: the two differ in the last bit, and results must be those of the eager kernels
     sigmoid = torch.from_numpy(levels).sigmoid().numpy()
     tables = np.empty((6, len(levels)), np.float32)
     absent = (np.float32(1),) * 4
@@ -104,6 +105,7 @@ def _gradients(
     x: Tensor, grad: Tensor, first: tuple[Pair, IntegerGrid], tables: Table, zero: bool
 ) -> tuple[Tensor, npt.NDArray[np.float64]]:
     (x, out, grad), layout = _aligned(x, grad)
+    # a row for each block, added up in order afterwards: sums do not depend on how many threads there are
     sums = np.empty((_blocks(layout), 1 + max(len(tables), 1)), np.float64)
     _share(loops.gradients, layout, _flat(x), _flat(grad), _flat(out), tables, sums, layout, _steps(*first), zero)
     return out, sums.sum(0)

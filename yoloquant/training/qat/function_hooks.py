@@ -27,6 +27,8 @@ from .lsq import LSQQuantizer
 
 NAME = "quantizers"  # attribute of the model that holds them
 
+# Operators, methods and functions of torch by the name that the traced graph has for them; whatever is not listed runs
+# untouched and is not counted, so it cannot shift the numbers of others.
 _SHORT = {
     **{n: n for n in ("conv2d", "linear", "conv_transpose2d", "matmul", "sub", "mul", "add", "div", "cat", "sigmoid")},
     **{n: n for n in ("softmax", "relu", "silu", "batch_norm", "stack", "sum", "mean", "avg_pool2d", "leaky_relu")},
@@ -53,6 +55,7 @@ class Quantizers(nn.Module):
 
     def __init__(self, model: nn.Module, ranges: dict[str, LSQQuantizer], prefix: dict[str, str] | None = None) -> None:
         super().__init__()
+        # points that share a range share the module: once among the parameters, or an optimizer would step it twice
         unique = list({id(r): r for r in ranges.values()}.values())
         self.ranges = nn.ModuleList(unique)
         position = {id(r): i for i, r in enumerate(unique)}
@@ -110,6 +113,7 @@ class Quantizers(nn.Module):
         for index, layer in enumerate(layers):
             path = f"model.{index}"
             self._keep(layer.register_forward_pre_hook(partial(self._enter_layer, path, index == 0)))
+            # always_call: after an error within a layer the mode must not stay active for whatever runs next
             self._keep(layer.register_forward_hook(self._leave_layer, always_call=True))
             for name, module in layer.named_modules():
                 if name and id(module) not in seen:
@@ -125,6 +129,7 @@ class Quantizers(nn.Module):
         if not (self.enabled or self.recorder):
             return None
         self._path, self._counts = [(path, self._rename(path))], Counter()
+        # one layer at a time: between layers Ultralytics' own forward runs, whose calls have no names
         self._mode = _Mode(self)
         self._mode.__enter__()  # type: ignore[no-untyped-call]
         if first:
@@ -168,6 +173,7 @@ class Quantizers(nn.Module):
             short = f"upsample_{kwargs.get('mode', args[3] if len(args) > 3 else 'nearest')}2d"
         if short == "silu":
             return self._silu(func, path, args, kwargs)
+        # folded into the weight already
         if short == "batch_norm" and self.recorder is None and self.enabled and live in self._skipped:
             return args[0]
         name = self._name(path, short)
@@ -199,6 +205,7 @@ class Quantizers(nn.Module):
     def _operands(self, name: str, args: Any) -> Any:
         if not self.wiring.operands:
             return args
+        # a concat takes its tensors as one list
         flat = args[0] if args and isinstance(args[0], (list, tuple)) else args
         changed = list(flat)
         tensors = [i for i, a in enumerate(flat) if isinstance(a, Tensor)]
@@ -215,6 +222,7 @@ class Quantizers(nn.Module):
         bias = args[2] if len(args) > 2 else kwargs.get("bias")
         norm = self._root[0].get_submodule(self._folded[name]) if name in self._folded else None
         quantizer = self._range(self.wiring.weights[name])
+        # the floor follows the weights, which move with every step
         if quantizer.spec.safe_pairs:
             with torch.no_grad():
                 quantizer.keep_safe(weight if norm is None else fold(weight, bias, norm)[0])
@@ -234,11 +242,13 @@ class Quantizers(nn.Module):
             weight, folded = quantizer(weight), weight
             if self.keeps_distance:
                 self._distances[name] = quantizer.distance(folded, weight)
+        # a float32 weight in a half-precision validation: a folded and quantized weight is not cast with the model
         if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
             x = x.to(weight.dtype)
         return (x, weight, bias, *args[3:]), {k: v for k, v in kwargs.items() if k != "bias"}
 
     def _silu(self, func: Callable[..., Any], path: str, args: Any, kwargs: Any) -> Any:
+        # one call here, two operations in the traced graph: both are counted, or all later names would be off by one
         sigmoid, product = self._name(path, "sigmoid"), self._name(path, "mul")
         if self.recorder is not None:
             return self.recorder.gated(sigmoid, product, args, func(args[0]))
@@ -280,6 +290,7 @@ def thinned(x: Tensor) -> Tensor:
         return x.float()
     step = max(int((x.numel() / _ENOUGH) ** 0.5), 1)
     step = min(step, *x.shape[2:])
+    # from the middle of a cell, as far from the padded border as from the next place
     return x[:, :, step // 2 :: step, step // 2 :: step].float().contiguous()
 
 
@@ -341,6 +352,7 @@ class Recorder:
     def called(self, name: str, path: str, args: Any, result: Any) -> Any:
         """Note one call, by the graph's name and the live module's path."""
         short = name.split(":")[1]
+        # by identity: the norm that reads the very result of the convolution, wherever it is stored
         if short == "batch_norm" and self._last is not None and args[0] is self._last[1]:
             convolution = self._last[0]
             self.folded[convolution] = path

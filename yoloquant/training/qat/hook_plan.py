@@ -68,6 +68,7 @@ def wire(graph: Graph, plan: Plan, silus: Iterable[str]) -> Wiring:
     Raises:
         PlanError: A SiLU's input is quantized for its sigmoid alone, or for its product alone.
     """
+    # edges and not tensors: a plan may quantize what one reader sees and leave another in float
     covered = _covered(graph, plan)
     results, operands = _places(graph, covered)
     _drop_exact_concats(graph, plan, results)
@@ -107,6 +108,7 @@ def _places(graph: Graph, covered: set[tuple[str, str]]) -> tuple[dict[str, str]
     results: dict[str, str] = {}
     operands: dict[tuple[str, int], str] = {}
     for root, readers in wanted.items():
+        # once for all: an operand's own fake quantization costs a pass over the tensor for every reader
         if all(found for _, _, found in readers):
             results[root] = root
         else:
@@ -130,6 +132,7 @@ def _gate(graph: Graph, sigmoid: str, results: dict[str, str], operands: dict[tu
     (source,) = graph.ops[sigmoid].inputs
     product = next(u for u in graph.users[sigmoid] if graph.ops[u].kind is OpKind.MUL)
     alone = set(graph.users[source]) == {sigmoid, product}
+    # something else may read the pre-activation too; then the result is quantized where it is made
     pre = results.pop(source, None) if alone else None
     index = graph.ops[product].inputs.index(source)
     single = operands.pop((sigmoid, 0), None), operands.pop((product, index), None)

@@ -71,6 +71,7 @@ class LSQQuantizer(nn.Module):
 
         def keep(t: Tensor) -> Tensor:
             moved = fn(t)
+            # Ultralytics casts to half when it validates and saves
             return t.to(moved.device) if moved.is_floating_point() and moved.dtype != t.dtype else moved
 
         return super()._apply(keep, recurse)  # type: ignore[no-untyped-call]
@@ -110,6 +111,7 @@ class LSQQuantizer(nn.Module):
         low, high = self._damped(self.log_low, elements), self._damped(self.log_ratio, elements)
         steps = self.grid.qmin - self.zero.float()
         share = -steps / (self.grid.qmax - self.grid.qmin)
+        # expm1 is exactly 0 at 0, so before the first step every value is bit for bit the calibrated one
         wider = 1 + share * low.expm1() + (1 - share) * high.expm1()  # exactly 1 before the first step
         return wider, steps * low.exp() / wider
 
@@ -153,6 +155,8 @@ class LSQQuantizer(nn.Module):
             steps = self.scale(as_it_is).reshape([-1 if d == axis else 1 for d in range(x.dim())])
             found = FakeQuantizeChannels.apply(x, steps, self.grid)  # type: ignore[no-untyped-call]
             rest = [d for d in range(x.dim()) if d != axis]
+            # in squares of the step, so that wide and narrow ranges learn at the same pace; detached, or growing the
+            # step would be the easiest way to a small error
             return (((found - x) / steps.detach()) ** 2).mean(rest).sum()  # type: ignore[no-any-return]
         scale, zero = self.scale(as_it_is).reshape(()), self.zero_point(as_it_is).reshape(())
         found = then(FakeQuantize.apply(x, scale, zero, self.grid))  # type: ignore[no-untyped-call]

@@ -72,12 +72,14 @@ class QATTrainer(TaskTrainer):
         given = dict(overrides or {})
         wanted = given.pop("qat", None)
         self.qat: QATOptions = _settings(given) if wanted is None else parse(wanted)
+        # set before Ultralytics' constructor, which reads the data set and asks for class names
         self._source: HostModel | None = None
         self.history = History()
         self.accumulation = Accumulation()
         self.random_states: list[Any] = []  # of every process, at the end of the last epoch
         self.reference_detections: list[Any] | None = None
         if not given.get("resume"):
+            # only for a new run: a resumed one has all of its arguments in the checkpoint
             given.update(host_defaults(self.qat, given))
             _refuse(given)
         elif isinstance(given["resume"], (str, Path)):
@@ -107,6 +109,7 @@ class QATTrainer(TaskTrainer):
         # in one process; the parent of several only starts them
         if not self.ddp:
             return super().train()  # type: ignore[misc]
+        # plain data: Ultralytics writes its arguments into a Python file that the workers run
         self.args.qat = self.qat.to_dict()
         if self._source is not None:
             self.model = self._source.module
@@ -150,6 +153,7 @@ class QATTrainer(TaskTrainer):
         self.artifact, self.plan = start.calibrated(source, self.qat, self._calibration_data(), self.args.imgsz)
         # loaded models are frozen for tracing
         module = copy.deepcopy(source.module).requires_grad_(True)
+        # losses read their weights from there
         module.args = self.args
         self.float_model = copy.deepcopy(module)
         merge_branches(self.float_model)
@@ -175,6 +179,7 @@ class QATTrainer(TaskTrainer):
     def data_sha256(self) -> str:
         """Hash over names and sizes of the training images."""
         files = sorted(str(f) for f in getattr(self.train_loader.dataset, "im_files", []))
+        # a classifier's data set keeps pairs of path and class
         files = files or sorted(str(s[0]) for s in getattr(self.train_loader.dataset, "samples", []))
         digest = hashlib.sha256()
         for file in files:
@@ -195,6 +200,7 @@ class QATTrainer(TaskTrainer):
                 group["lr"] *= norm_ratio(self.qat)
             group["params"] = [p for p in group["params"] if id(p) not in chosen]
         rate = range_learning_rate(self.qat)
+        # whatever keys this optimizer has must be in every group
         template = {k: v for k, v in optimizer.param_groups[-1].items() if k not in {"params", "use_muon"}}
         optimizer.add_param_group(
             {**template, "params": ranges, "lr": rate, "weight_decay": 0.0, "param_group": "range"}
@@ -222,6 +228,8 @@ class QATTrainer(TaskTrainer):
     def get_validator(self) -> Any:
         """Ultralytics' validator, whose results are kept."""
         validator = super().get_validator()  # type: ignore[misc]
+        # detections are taken where Ultralytics makes them: a second pass over the images would double the time of a
+        # validation
         validator.postprocess = Capture(validator.postprocess)
         if getattr(unwrap_model(self.model).model[-1], "one2one_cv2", None) is not None:
             # recent releases let this argument choose the branch, and write the choice into the model they score
@@ -257,11 +265,13 @@ class QATTrainer(TaskTrainer):
             plain_metrics.pop("fitness", None)
         if found is None:
             return EpochScores(epoch, metrics, plain_metrics, None, fitness)
+        # fidelity alone does not see confidences that have all moved the same way
         chosen = found.fidelity - abs(found.shift) if self.selects_fidelity else fitness
         return EpochScores(epoch, metrics, plain_metrics, found.fidelity, chosen, found.shift)
 
     def _run_validator(self) -> dict[str, float] | None:
         """One pass over the held-back images in float32, however training computes."""
+        # half precision moves values across steps of their grids, which no device does
         amp, self.amp = self.amp, False
         plots = self.validator.args.plots
         self.validator.postprocess.found = []
@@ -342,6 +352,7 @@ class QATTrainer(TaskTrainer):
         """A loss or a weight that is not finite ends the run; the best checkpoint so far stays."""
         values = [v for v in self.ema.ema.state_dict().values() if v.is_floating_point()]
         values += [] if self.loss is None else [self.loss]
+        # every process asks together: one that raised alone would leave the others waiting for it
         if not ranks.everywhere(all(bool(torch.isfinite(v).all()) for v in values)):
             raise TrainingError(
                 f"the loss or a weight became NaN or infinite in epoch {epoch + 1}; lower lr0 or range_lr. {self.best} "
@@ -352,6 +363,7 @@ class QATTrainer(TaskTrainer):
         """Score best.pt as it was written, and say whether training helped."""
         artifact = Artifact.load(self.best)
         model = copy.deepcopy(artifact.model.module)
+        # with the plan that was written and not with the ranges in memory: it is what an export will read
         prepare_qat(model, artifact.graph, artifact.plans[self.plan.scheme], heads=True)
         with self._scored(model):
             scores = self.score(epoch=self.epoch + 2)
