@@ -77,6 +77,7 @@ def decide(value: float, interval: Interval | None, limit: Limit, *, sign: float
     if interval is None or limit.rule is LimitRule.ESTIMATE:
         return Verdict.PASS if sign * value <= bound else Verdict.FAIL
     low, high = sorted((sign * interval.low, sign * interval.high))
+    # the same for every rule: an interval wholly on the bad side has proved the failure
     if low > bound:
         return Verdict.FAIL
     if limit.rule is LimitRule.VETO or high <= bound:
@@ -157,6 +158,7 @@ def _message(
         return text
     kind = f"{interval.level:.0%} interval" if metric.sampled else "spread"
     text += f" ({kind} {interval.low:.4f} to {interval.high:.4f})"
+    # a spread of times is no matter of images: more of them would not narrow it
     if metric.sampled:
         return text + _outlook(metric, verdict, limit, images, value, interval)
     scatters = verdict is Verdict.INCONCLUSIVE

@@ -97,6 +97,7 @@ class Comparer:
     def __init__(self, evaluation: Evaluation, options: BootstrapOptions | None = None, conf: float = CONF) -> None:
         self.evaluation, self.conf = evaluation, conf
         self.options = options or BootstrapOptions()
+        # drawn once: every artifact is compared on the same resamples, so artifacts can be compared with each other too
         self.weights = image_weights(len(evaluation.data), self.options)
         self._labels = class_labels(evaluation.names)
         self._scores: dict[tuple[str, bool], Scores] = {}
@@ -140,11 +141,13 @@ class Comparer:
             before, after = self.counted(self.evaluation.options.baseline), self.counted(name)
             intervals.update(operating_drops(before, after, self.conf, weights, level))
         base, own = self._label_scores(self.evaluation.options.baseline), self._label_scores(name)
+        # subtracted row by row: what an easy or hard resample does to both models cancels
         theirs, ours = base.values(weights), own.values(weights)
         for metric in self.evaluation.task.metrics:
             intervals[metric.drop] = interval(theirs[metric.name] - ours[metric.name], level)
         classes, per_class = base.per_class(weights)
         drops = per_class - own.per_class(weights)[1]
+        # a class without truths on these images has no drop
         present = [(i, c) for i, c in enumerate(classes.tolist()) if np.isfinite(drops[0, i])]
         class_drops = {self._label(c): interval(drops[:, i], level) for i, c in present}
         main = float(theirs[self.evaluation.task.metrics[0].name][0])

@@ -82,6 +82,7 @@ def _items(exports: Any) -> Sequence[Any]:
     if isinstance(exports, (str, os.PathLike)):
         text = os.fspath(exports)
         parts = [part.strip() for part in text.split(",") if part.strip()]
+        # a path may hold a comma itself; one that exists is taken whole
         return [text] if Path(text).exists() or len(parts) < 2 else parts
     return tuple(exports)
 
@@ -90,10 +91,12 @@ def _find(path: Path, found: _Collected) -> None:
     if path.suffix == CHECKPOINT and path.is_file():
         found.checkpoints.append(path)
         return
+    # what looks like neither is given to the reader of listings, whose message says what was expected
     if (path / FILE_NAME).is_file() or not (path.is_dir() or is_foreign(path)):
         found.exports.extend(load_exports(path))
         return
     if is_foreign(path):
+        # an .onnx of our own in its folder: the listing knows its task, classes and calibration
         if _listed(path):
             found.exports.extend(load_exports(path))
         else:

@@ -52,6 +52,7 @@ def find_baseline(model: HostModel, near: Iterable[Path] = ()) -> Baseline:
     short = origin.sha256[:SHORT]
     for folder in _folders((Path(model.source).parent, *near, Path.cwd())):
         path = folder / origin.name
+        # by hash: another best.pt with the same name lies in every run's folder
         if path.is_file() and file_sha256(path) == origin.sha256:
             note = f"the baseline is '{origin.name}' ({short}), the FP32 model that '{_name(model)}' was made from"
             return Baseline(load_model(path), note)
@@ -120,6 +121,7 @@ def check_calibration(
     notes = []
     for export in exports:
         calibrated = _calibrated(export.metadata)
+        # by content: the same picture under another name in another folder is still the same picture
         both = [image for image in images.images if short_hash(image.sha256) in calibrated] if calibrated else []
         if not both:
             continue
@@ -139,9 +141,11 @@ def _made_from(metadata: dict[str, Any], model: HostModel) -> bool:
     weights = weights_sha256(model.module)
     origin = metadata.get("origin")
     made = origin if isinstance(origin, dict) else {}
+    # weights and not files: saving a checkpoint again changes its bytes and nothing that is exported
     if "weights_sha256" in metadata:
         if metadata["weights_sha256"] == weights:
             return True
+        # an artifact of a pruned or trained model, held against the original that it came from
         return not model.derived and weights == made.get("weights")
     return metadata.get("model_sha256") in {model.sha256, model.state.get("sha256"), model.origin.sha256}
 

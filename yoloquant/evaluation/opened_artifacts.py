@@ -77,8 +77,11 @@ class OpenedArtifacts:
         host = artifact.model
         self.facts: dict[str, ArtifactInfo] = {
             BASELINE: ArtifactInfo(
+                # a derived model that stands for a missing original is named as itself, so that nobody takes it for the
+                # original
                 path=Path(host.source).name if host.derived else host.origin.name,
                 sha256=host.sha256 if host.derived else host.origin.sha256,
+                # not the file's size: Ultralytics saves half precision, and size ratios would be half of what they are
                 size_bytes=_float_bytes(artifact),
                 latency_note="not measured: targets are timed against FP32 in their own runtime",
             )
@@ -101,6 +104,7 @@ class OpenedArtifacts:
         self.exports[name], self.facts[name] = exported, info
 
         def load() -> Runner:
+            # here and not for all at once: an absent runtime is an error of its own row, and the others are judged
             target.require()
             if processor == NATIVE:
                 return target.load(exported, self.threads)
@@ -181,6 +185,7 @@ class OpenedArtifacts:
         from .latency import measure_latency, unmeasured
 
         target = targets.get(exported.target)
+        # an emulated process' memory is the emulator's
         if self.options.memory and target.capabilities.runs_here and not facts.elsewhere:
             facts = replace(facts, peak_memory_bytes=peak_memory(exported, self.threads))
         note = f"not measured here: it is for {facts.elsewhere}" if facts.elsewhere else unmeasured(target)

@@ -96,6 +96,7 @@ def rates(counted: Counted, conf: float, weights: np.ndarray, only: int | None =
         weights: float64 (replicates, images).
         only: Index of the one class that counts; all of them if None.
     """
+    # above and not at it, as Ultralytics' predict selects
     chosen = counted.confidence > conf
     if only is not None:
         chosen &= counted.classes == only
@@ -106,6 +107,7 @@ def rates(counted: Counted, conf: float, weights: np.ndarray, only: int | None =
     right, total, labels, images = weights @ hits, weights @ every, weights @ truths, weights.sum(axis=1)
     ones = np.ones(len(weights))
     return Rates(
+        # nothing detected, nothing wrong: a precision of 0 would punish silence twice, recall does that already
         np.divide(right, total, out=ones.copy(), where=total > 0),
         np.divide(right, labels, out=np.zeros(len(weights)), where=labels > 0),
         np.divide(2 * right, total + labels, out=np.zeros(len(weights)), where=total + labels > 0),
@@ -190,6 +192,7 @@ def matched_conf(
     bounds = np.concatenate([scores, [LOWEST]])
     cuts = (bounds[:-1] + bounds[1:]) / 2  # between a detection and the next one
     values = np.empty(len(weights))
+    # a hundred rows at a time: all of them would be replicates times detections of float64
     for start in range(0, len(weights), 100):
         part = weights[start : start + 100]
         total = np.cumsum(part[:, images], axis=1)

@@ -84,6 +84,7 @@ def validate(
     options = options or ValidateOptions()
     if (data is None) == (source is None):
         raise UsageError("give either data=<data yaml> (labelled) or source=<folder of images> (fidelity only)")
+    # before any model is loaded: a gate with a typo is refused in a second
     gates = load_gates(options.gate)
     processors = parse_processors(options.cpu)
     judged = _judged(exports, options.recorded)
@@ -95,8 +96,10 @@ def validate(
     _same_task(artifact, judged)
     for foreign in judged.foreign:
         check_classes(foreign, artifact.info.names)
+    # before images are read and hashed: stale artifacts need none of that
     notes = check_exports(outcome.exports, named, artifact.model, allow_stale=options.allow_stale)
     everything = _images(data, source, artifact.model, artifact.info, options)
+    # files of predictions may name any image of the set, so they are read against all of them
     images = everything.take(options.limit)
     if data is not None:
         images = images.require_labels()
@@ -121,10 +124,12 @@ def validate(
         for name, error in outcome.errors.items():
             opened.facts[name] = ArtifactInfo(error=error, target=name)
         opened.facts.update((name, prediction_info(file)) for name, file in files.items())
+        # no warm-up: times are measured apart, once nothing else is loaded
         settings = EvaluateOptions(baseline=BASELINE, warmup=0)
         evaluation = evaluate(opened.runners, images, settings, recorded=recorded, progress=progress)
     finally:
         opened.close()
+    # after close: latency is measured with the machine to itself
     opened.measure(evaluation, progress)
     result = reach_verdict(
         evaluation,
@@ -245,6 +250,7 @@ def _judged(exports: Any, recorded: PredictionOptions) -> Contenders:
 
 def _float_artifact(model: Any, baseline: HostModel, judged: Contenders, imgsz: Any = None) -> Artifact:
     """The FP32 model at the artifacts' input size; at ``imgsz``, or its own, where predictions alone are judged."""
+    # it is traced at the artifacts' size already, and a trace takes seconds
     if isinstance(model, Artifact) and model.model is baseline:
         return model
     sizes = {info.imgsz for _, info in judged.infos}

@@ -136,6 +136,7 @@ class _Output:
         if self.dtype.kind == "f":
             np.copyto(self.values, stored)
         else:
+            # into a buffer of our own: the interpreter refuses to run while a view of its memory is alive
             np.subtract(stored, self.zero_point, out=self.values, dtype=np.float32)
             self.values *= self.scale
         return self.values

@@ -99,11 +99,14 @@ def _provider(library: Any, device: str) -> str:
 
 def _settings(library: Any, options: BackendOptions) -> Any:
     settings = library.SessionOptions()
+    # its own count is of the machine's cores, not of those that a container may use
     settings.intra_op_num_threads = options.threads or cpu_threads()
+    # its warnings are of fusions and unused initializers, which nobody can do anything about
     settings.log_severity_level = 3
     if options.exact_sums:  # without effect on processors with VNNI, whose sums are exact
         settings.add_session_config_entry("session.x64quantprecision", "1")
     levels = library.GraphOptimizationLevel
+    # without optimisation Q/DQ pairs are not fused into integer kernels: each is computed by itself, in float
     settings.graph_optimization_level = levels.ORT_ENABLE_ALL if options.optimize else levels.ORT_DISABLE_ALL
     return settings
 

@@ -53,6 +53,7 @@ class OpenVinoBackend(Backend):
         xml = find_xml(path)
         try:
             self.compiled = core.compile_model(str(xml), device, config)
+            # one request, used again: making one allocates its outputs
             self._request = self.compiled.create_infer_request()
         except RuntimeError as exc:
             raise TargetError(f"OpenVINO cannot load '{path}' for device {device}: {exc}") from exc
@@ -154,6 +155,7 @@ def _config(core: Any, device: str, options: BackendOptions) -> dict[str, Any]:
         raise UsageError(f"precision='{options.precision}' is unknown; choose from {', '.join(CAPABILITIES)}")
     config: dict[str, Any] = {"PERFORMANCE_HINT": options.hint.upper()}
     single = _single_device(core, device)
+    # other devices refuse the key
     if options.threads and single == "CPU":
         config["INFERENCE_NUM_THREADS"] = options.threads
     if single == "CPU" and PINNING in core.get_property(single, "SUPPORTED_PROPERTIES"):
@@ -161,6 +163,7 @@ def _config(core: Any, device: str, options: BackendOptions) -> dict[str, Any]:
     if single == "CPU" and not options.optimize:
         config["LP_TRANSFORMS_MODE"] = "NO"  # FakeQuantize stays an operation, computed in float
     if options.precision and single:
+        # a hint that a device cannot follow is an error when it compiles
         if CAPABILITIES[options.precision] in core.get_property(single, "OPTIMIZATION_CAPABILITIES"):
             config["INFERENCE_PRECISION_HINT"] = options.precision
         else:

@@ -43,6 +43,7 @@ def quantize(values: Floats, scale: float, zero_point: int, dtype: npt.DTypeLike
         The integers, of the same shape.
     """
     limits = np.iinfo(np.dtype(dtype))
+    # float32 throughout: a float64 quotient would round a few values to the other side
     steps = np.divide(values, np.float32(scale), dtype=np.float32)
     np.rint(steps, out=steps)
     steps += zero_point
@@ -69,6 +70,7 @@ def anchor_points(imgsz: tuple[int, int], strides: Sequence[int]) -> tuple[Float
     points, steps = [], []
     for stride in strides:
         height, width = imgsz[0] // stride, imgsz[1] // stride
+        # the middle of each cell, as the head was trained
         y, x = np.meshgrid(np.arange(height) + 0.5, np.arange(width) + 0.5, indexing="ij")
         points.append(np.stack([x.ravel(), y.ravel()], axis=1))
         steps.append(np.full(height * width, stride))
@@ -175,6 +177,7 @@ def _flatten(levels: Sequence[Floats]) -> list[Floats]:
 
 def _possible(logits: list[Floats], conf: float) -> npt.NDArray[np.intp]:
     """Anchors whose best class may have a score above a threshold, among all levels' anchors."""
+    # in logits: the sigmoid of 8400 x 80 values would take longer than the comparison
     limit = np.log(conf / (1 - conf)) - MARGIN if conf < 1 else np.inf
     best = np.concatenate([level.max(axis=1) for level in logits])
     return np.flatnonzero(~(best < np.float32(limit)))  # NaN stays, to be reported
@@ -192,6 +195,7 @@ def _expectation(bins: Floats) -> Floats:
     """Expected bin per side of (anchors, 4, reg_max); with a single bin the value itself."""
     if bins.shape[-1] == 1:
         return bins[..., 0]
+    # less the largest, or exp overflows
     weights = np.exp(bins - bins.max(axis=-1, keepdims=True))
     projection = np.arange(bins.shape[-1], dtype=np.float32)
     return np.asarray((weights @ projection) / weights.sum(axis=-1), dtype=np.float32)

@@ -20,6 +20,7 @@ from .detections import Detections
 from .matching import IGNORED, IOU_THRESHOLDS, RIGHT, SIZES, Matches, Truth
 
 RECALLS = np.linspace(0, 1, 101)
+# Ultralytics', so that results are the same to the last digit.
 EPSILON = 1e-16
 BLOCK = 256
 """Rows of weights at once: their columns of the few images of a class stay in a processor's cache."""
@@ -74,6 +75,7 @@ class Ranked:
             order: Sorts confidences (n,) into indices by falling confidence.
         """
         images = np.repeat(np.arange(len(found)), [len(item) for item in found])
+        # over all classes at once and then split: ties between classes fall as in Ultralytics
         rank = order(np.concatenate([item.confidence for item in found]) if found else np.zeros(0))
         label = np.concatenate([item.class_id for item in found]) if found else np.zeros(0, dtype=np.int64)
         return cls(images, {c: rank[rows] for c, rows in _by_class(label[rank]).items()})
@@ -130,6 +132,7 @@ class _ClassAp:
     def __init__(self, scores: ClassScores, many: bool) -> None:
         right = scores.status == RIGHT
         places = np.flatnonzero(right.any(axis=1))
+        # behind the last right detection nothing changes any more: precision is monotone from the right
         last = int(places[-1]) + 1 if len(places) else 0
         ignored = scores.status[:last] == IGNORED
         self._truths, self._images, self._right = scores.truths, scores.images[places], right[places]
@@ -149,6 +152,7 @@ class _ClassAp:
                 rows = slice(start, start + columns)
                 hits = by_image[self._images[places], rows][:, None] * right[:, :, None]
                 result[rows, thresholds] = _staircase(hits, counts[:, :, rows], total[rows]).T
+        # a class that is not in a resample has no AP, and is left out of its mean
         result[total <= 0] = np.nan
         return result
 
@@ -213,6 +217,7 @@ def _staircase(hits: np.ndarray, every: np.ndarray, total: np.ndarray) -> np.nda
         float64 (thresholds, rows).
     """
     right = _scan(np.add, hits)
+    # where nothing has been drawn yet both are 0
     envelope = np.divide(right, every + (every == 0))
     _scan(np.maximum, envelope[::-1])
     below = grid_below(np.divide(right, total + EPSILON, out=right))

@@ -65,6 +65,7 @@ def candidates(
         Index of the anchor, score and class of each, (n,), by falling score.
     """
     limit = np.float32(conf)
+    # most anchors hold nothing: everything behind works on the few that do
     anchors = np.flatnonzero(scores.max(axis=0) > limit)
     chosen = np.ascontiguousarray(scores[:, anchors].T)
     if multi_label:
@@ -100,7 +101,9 @@ def _suppress(boxes: np.ndarray, classes: np.ndarray, iou: float, max_det: int) 
         iou: Overlap above which the later box is dropped.
         max_det: Boxes kept.
     """
+    # in float32 and by this very distance: rounding of far corners is part of Ultralytics' result
     moved = boxes + classes.astype(np.float32) * MAX_WH
+    # boxes wider than the distance would overlap those of other classes in Ultralytics too
     group = classes if _apart(boxes) else np.zeros_like(classes)
     by_group = np.argsort(group, kind="stable")
     moved = moved[:, by_group]
@@ -132,6 +135,7 @@ def _greedy(edges: np.ndarray, area: np.ndarray, limit: np.float32, most: int) -
     while len(left) and count < most:
         size = min(BLOCK, len(left))
         overlap = _iou(edges, area, size) > limit
+        # one integer for each box: deciding box by box with Python's integers needs no array operation per box
         bits = np.packbits(overlap[:, :size], axis=1, bitorder="little").tobytes()
         step, dropped, chosen = (size + 7) // 8, 0, []
         for index in range(size):

@@ -1,8 +1,9 @@
 """Loops over float32 elements that numba compiles: one pass over memory where separate operations need many.
 
 Nothing here knows tensors or threads; ``fake_quant_fused`` does. Every loop releases Python's lock, and is compiled
-when this module is imported, or read from numba's cache. Work comes in blocks of ``BLOCK`` elements, whose scratch memory
-stays in the cache, and each block has sums of its own, so that results do not depend on how many threads share them.
+when this module is imported, or read from numba's cache. Work comes in blocks of ``BLOCK`` elements, whose scratch
+memory stays in the cache, and each block has sums of its own, so that results do not depend on how many threads share
+them.
 """
 
 from __future__ import annotations
