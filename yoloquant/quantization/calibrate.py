@@ -63,7 +63,7 @@ class _Observe(fx.Interpreter):
         self.histograms = {name: Histogram() for name in wanted}
         self.importance = Importance(graph, self.histograms)
         self.outputs = {h.op.name: h for h in head_outputs(graph)}
-        # Collected in the same pass: a second one over the images would double the time of calibration.
+        # collected in the same pass over the images, which is what calibration takes its time for
         self.columns = HeadColumns(graph, tuple(self.outputs.values()))
         self._kept = self.columns.wanted | frozenset(self.importance.products.values())
         self.statistics = ImageStatistics(tuple(self.histograms))
@@ -168,7 +168,7 @@ def observe(
         count += 1
         if progress:
             progress(count, "calibrating")
-    # only known now: images are consumed one by one, and unreadable ones may have been left out
+    # only known now: images are consumed one by one
     if count < MIN_IMAGES:
         raise CalibrationError(
             f"calibration got {count} images; at least {MIN_IMAGES} are needed and 64 to 256 are sensible. "
