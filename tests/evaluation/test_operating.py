@@ -13,6 +13,7 @@ from yoloquant.evaluation.bootstrap import BootstrapOptions
 from yoloquant.evaluation.compare import Comparer
 from yoloquant.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
 from yoloquant.evaluation.gate import load_gate
+from yoloquant.evaluation.match_by import MatchBy
 from yoloquant.evaluation.operating import LOWEST
 from yoloquant.evaluation.verdict import ArtifactInfo, VerdictOptions, reach_verdict
 from yoloquant.runtime.core.letterbox import place
@@ -80,6 +81,17 @@ def test_shrunk_scores_are_seen_and_matched(data: ValidationSet) -> None:
     same = Comparer(run(data, fp32=found, same=found), OPTIONS, conf=0.4).compare("same").comparison
     assert same.intervals["f1_drop"].low == same.intervals["f1_drop"].high == 0
     assert same.matched_conf is not None and abs(same.matched_conf.value - 0.4) < 0.05
+
+
+def test_f1_is_matched_where_that_is_asked(data: ValidationSet) -> None:
+    found = rows(data)
+    comparer = Comparer(run(data, fp32=found, low=scaled(found, 0.6)), OPTIONS, conf=0.5, match=MatchBy.F1)
+    matched = comparer.matched_conf("low")
+    assert matched is not None and matched.low <= 0.3 <= matched.high and abs(matched.value - 0.3) < 0.05
+    base, again = comparer.operating("fp32"), comparer.operating("low", matched.value)
+    assert base is not None and again is not None and base.f1 and again.f1
+    assert abs(base.f1.value - again.f1.value) < 0.005
+    assert comparer.operating("low", 0.5).f1.value < base.f1.value - 0.05  # type: ignore[union-attr]
 
 
 def test_without_labels_detections_are_matched(data: ValidationSet, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from ..runtime.tasks.base import Scores
 from .bootstrap import BootstrapOptions, image_weights, interval
 from .evaluate import Evaluation, RunnerRecord
 from .gate_metrics import METRICS
-from .operating import Counted, count, matched_conf, operating_drops, operating_point
+from .match_by import MatchBy
+from .operating import Counted, count, matched_conf, matched_f1, operating_drops, operating_point
 from .results import Accuracy, Comparison, Interval, OperatingPoint
 
 CONF = 0.25
@@ -92,10 +93,17 @@ class Comparer:
         evaluation: What was measured.
         options: How intervals are computed.
         conf: The confidence that is deployed, which operating points are measured at.
+        match: What the matched confidence makes alike; without labels the number of detections.
     """
 
-    def __init__(self, evaluation: Evaluation, options: BootstrapOptions | None = None, conf: float = CONF) -> None:
-        self.evaluation, self.conf = evaluation, conf
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        options: BootstrapOptions | None = None,
+        conf: float = CONF,
+        match: MatchBy = MatchBy.FALSE_ALARMS,
+    ) -> None:
+        self.evaluation, self.conf, self.match = evaluation, conf, match
         self.options = options or BootstrapOptions()
         # drawn once: every artifact is compared on the same resamples, so artifacts can be compared with each other too
         self.weights = image_weights(len(evaluation.data), self.options)
@@ -241,6 +249,8 @@ class Comparer:
             return None
         before, after = self.counted(self.evaluation.options.baseline), self.counted(name)
         labelled = self.evaluation.data.labelled
+        if labelled and self.match is MatchBy.F1:
+            return matched_f1(before, after, self.conf, self.weights, self.options.level)
         return matched_conf(before, after, self.conf, self.weights, self.options.level, labelled=labelled)
 
     def class_boxes(self, weights: np.ndarray) -> dict[str, int]:

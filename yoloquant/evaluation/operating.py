@@ -18,6 +18,10 @@ from .results import Interval, OperatingPoint
 
 LOWEST = 0.01
 """Lowest confidence that is offered as a match: below it a threshold selects noise."""
+F1_STEP = 0.001
+"""Values of F1 that count as the same when a confidence is matched by it."""
+ROWS = 100
+"""Replicates that are counted at once: all of them would be replicates times detections of float64."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,45 @@ def operating_drops(
     }
 
 
+def matched_f1(before: Counted, after: Counted, conf: float, weights: np.ndarray, level: float) -> Interval | None:
+    """The confidence at which an artifact's F1 is the FP32 model's at ``conf``, or as near to it as it comes.
+
+    F1 rises and falls with the threshold, so several confidences may do; the one nearest to ``conf`` is taken.
+
+    Args:
+        before: The FP32 model's detections.
+        after: The artifact's.
+        conf: The confidence that is deployed.
+        weights: float64 (1 + replicates, images).
+        level: Confidence level of the interval.
+
+    Returns:
+        The confidence; None where the FP32 model finds nothing right.
+    """
+    wanted = rates(before, conf, weights).f1
+    chosen = after.confidence > LOWEST
+    images, scores = after.images[chosen], after.confidence[chosen].astype(np.float64)
+    if wanted[0] <= 0 or not len(scores):
+        return None
+    cuts, right = _cuts(scores), after.right[chosen].astype(np.float64)
+    labels, place = weights @ after.truths, np.abs(cuts - conf)
+    values = np.empty(len(weights))
+    for start in range(0, len(weights), ROWS):
+        part = weights[start : start + ROWS][:, images]
+        both = np.cumsum(part, axis=1) + labels[start : start + ROWS, None]
+        f1 = np.divide(2 * np.cumsum(part * right, axis=1), both, out=np.zeros_like(both), where=both > 0)
+        far = np.abs(f1 - wanted[start : start + ROWS, None])
+        near = far <= far.min(axis=1, keepdims=True) + F1_STEP
+        values[start : start + ROWS] = cuts[np.where(near, place, np.inf).argmin(axis=1)]
+    return interval(values, level)
+
+
+def _cuts(scores: np.ndarray) -> np.ndarray:
+    """Confidences between each detection, by falling score, and the next one."""
+    bounds = np.concatenate([scores, [LOWEST]])
+    return np.asarray((bounds[:-1] + bounds[1:]) / 2)
+
+
 def matched_conf(
     before: Counted, after: Counted, conf: float, weights: np.ndarray, level: float, *, labelled: bool
 ) -> Interval | None:
@@ -189,14 +232,12 @@ def matched_conf(
     images, scores = after.images[chosen], after.confidence[chosen].astype(np.float64)
     if wanted[0] <= 0 or not len(scores):
         return None
-    bounds = np.concatenate([scores, [LOWEST]])
-    cuts = (bounds[:-1] + bounds[1:]) / 2  # between a detection and the next one
+    cuts = _cuts(scores)
     values = np.empty(len(weights))
-    # a hundred rows at a time: all of them would be replicates times detections of float64
-    for start in range(0, len(weights), 100):
-        part = weights[start : start + 100]
+    for start in range(0, len(weights), ROWS):
+        part = weights[start : start + ROWS]
         total = np.cumsum(part[:, images], axis=1)
-        values[start : start + 100] = [
-            cuts[np.abs(row - target).argmin()] for row, target in zip(total, wanted[start : start + 100], strict=True)
+        values[start : start + ROWS] = [
+            cuts[np.abs(row - target).argmin()] for row, target in zip(total, wanted[start : start + ROWS], strict=True)
         ]
     return interval(values, level)

@@ -170,6 +170,7 @@ def _compare(
         VerdictOptions(
             bootstrap=BootstrapOptions(replicates=options.bootstrap),
             conf=options.conf,
+            match=options.match,
             threads=threads,
             environment=environment,
             notes=changes(evaluation),

@@ -138,6 +138,7 @@ def validate(
         VerdictOptions(
             bootstrap=_bootstrap(options.bootstrap),
             conf=options.conf,
+            match=options.match,
             threads=threads,
             environment={
                 **_environment(named),

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from ..options import Text, option, option_model, shared_option
 from ..options.shared import ReportFolder
 from ..predictions.prediction_options import PredictionOptions
+from .match_by import MatchBy
 
 GateNames = Annotated[
     Any, shared_option(help="names of gates, or paths, separated by commas; in Python also limits themselves")
@@ -37,6 +38,10 @@ class MeasuringOptions:
         ge=0.001,
         le=0.99,
         help="confidence that is deployed: precision, recall, F1 and false alarms are measured at it",
+    )
+    match: MatchBy = option(
+        default=MatchBy.FALSE_ALARMS,
+        help="what an export does as FP32 does at its matched confidence: raise false alarms, or reach the F1",
     )
     threads: int | None = option(default=None, ge=1, help="threads of every runtime; all cores if not given")
     bootstrap: int = option(default=1000, ge=100, help="replicates of the paired bootstrap")

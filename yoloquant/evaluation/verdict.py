@@ -13,6 +13,7 @@ from .compare import CONF, Comparer
 from .evaluate import Evaluation, RunnerRecord
 from .examples import pick_examples
 from .gate import Gate, check_gates, overall_verdict
+from .match_by import MatchBy
 from .processors import EMULATED, PROCESSORS
 from .results import Example, Interval, Latency, TargetResult, ValidationResult
 
@@ -61,6 +62,7 @@ class VerdictOptions:
         threads: Threads that every runtime was given, as stated in the report.
         examples: Example images per target.
         conf: The confidence that is deployed.
+        match: What the matched confidence makes alike.
         environment: Versions, host and hashes for the report.
         notes: What holds for every target.
     """
@@ -69,6 +71,7 @@ class VerdictOptions:
     threads: int = 0
     examples: int = 3
     conf: float = CONF
+    match: MatchBy = MatchBy.FALSE_ALARMS
     environment: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -90,7 +93,7 @@ def reach_verdict(
     """
     options = options or VerdictOptions()
     gates: tuple[Gate, ...] = (gate,) if isinstance(gate, Gate) else tuple(gate)
-    comparer = Comparer(evaluation, options.bootstrap, options.conf)
+    comparer = Comparer(evaluation, options.bootstrap, options.conf, options.match)
     baseline_name = evaluation.options.baseline
     baseline = _baseline(comparer, artifacts.get(baseline_name, ArtifactInfo()))
     targets: list[TargetResult] = []
@@ -118,6 +121,7 @@ def reach_verdict(
             "threads": options.threads,
             "bootstrap_replicates": options.bootstrap.replicates,
             "bootstrap_seed": options.bootstrap.seed,
+            "match": options.match.value,
             **_peak_memory(),
             **options.environment,
         },

@@ -49,6 +49,7 @@ def to_html(result: ValidationResult) -> str:
         confidence=CONFIDENCE,
         operating=verdicts.operating_rows(result),
         environment=_rows(result.environment),
+        match=result.environment.get("match", ""),
     )
     return clean(verdicts.about_baseline(text, result))
 

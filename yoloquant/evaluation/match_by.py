@@ -1,0 +1,12 @@
+"""What is alike at a matched confidence; light enough for recipes and the command."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class MatchBy(str, Enum):
+    """What an artifact does at its matched confidence as the FP32 model does at the deployed one."""
+
+    FALSE_ALARMS = "false_alarms"
+    F1 = "f1"
