@@ -18,7 +18,7 @@ from ..errors import CalibrationError, DataError
 from ..runtime.core.model_info import Task
 from ..runtime.tasks import spec_of
 from .calibration_options import MIN_IMAGES, CalibrationOptions
-from .class_folders import is_split_root, split_folder
+from .class_folders import check_class_folders, is_split_root, split_folder
 from .convert import as_yolo
 from .dataset import load_yaml, split_paths
 from .image_check import check_images
@@ -91,8 +91,9 @@ def calibration_set(data: str | os.PathLike[str], options: CalibrationOptions | 
     if path.is_dir() and not any(path.glob("*.y*ml")):
         if is_split_root(path):
             _refuse_scored_split(options, str(data))
-            pool, scored = list_images([split_folder(path, options.split)], str(data)), _scored_folder(path, options)
-            split = options.split
+            split, folder = options.split, split_folder(path, options.split)
+            pool, scored = list_images([folder], str(data)), _scored_folder(path, options)
+            check_class_folders(folder, pool)
         else:
             pool, scored, split = list_images([path.resolve()], str(data)), [], ""
     else:

@@ -247,7 +247,9 @@ def _shrunk(mask: np.ndarray, corner: Sequence[int], where: Letterbox, size: Tup
 def _check_polygon(row: Row) -> None:
     count = len(row.values)
     if count == 4:
-        raise DataError(f"{row.where}: 5 columns, a box without a polygon; segmentation needs lines of {FORM}")
+        raise DataError(
+            f"{row.where}: 5 columns, a box without a polygon or one of 2 points; segmentation needs lines of {FORM}"
+        )
     if count % 2:
         raise DataError(f"{row.where}: {count + 1} columns; are these labels of another task? a line is {FORM}")
     if count < 6:

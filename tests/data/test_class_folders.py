@@ -1,0 +1,52 @@
+"""Folders of classes: one without images is named before anything is read, in every split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from yoloquant.data.calibration import calibration_set
+from yoloquant.data.calibration_options import CalibrationOptions
+from yoloquant.data.dataset import ValidationSet
+from yoloquant.errors import DataError
+from yoloquant.types import ModelInfo, Task
+
+INFO = ModelInfo(Task.CLASSIFY, ("cat", "dog"), (32, 32))
+OPTIONS = CalibrationOptions(images=8)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for i in range(5):
+                cv2.imwrite(str(folder / f"{i}.png"), rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    return tmp_path
+
+
+def test_splits_are_kept_apart(root: Path) -> None:
+    found = calibration_set(root, OPTIONS)
+    assert found.split == "train" and len(found.paths) == 8
+    assert {p.parent.parent.name for p in found.paths} == {"train"}
+    scored = ValidationSet.from_class_folders(root, INFO)
+    assert [int(i.classes[0]) for i in scored.images] == [0] * 5 + [1] * 5
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_class_folder_without_images_is_named(root: Path, split: str) -> None:
+    empty = root / split / "dog"
+    for image in empty.iterdir():
+        image.unlink()
+    with pytest.raises(DataError, match=f"class folder {empty} holds no image; add some, or remove the folder"):
+        if split == "train":
+            calibration_set(root, OPTIONS)
+        else:
+            ValidationSet.from_class_folders(root, INFO)
+    (empty / ".gitkeep").touch()  # kept for its name alone
+    assert len(ValidationSet.from_class_folders(root, INFO).images) == (10 if split == "train" else 5)
