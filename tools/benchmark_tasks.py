@@ -42,7 +42,7 @@ usage: python tools/benchmark_tasks.py model=<checkpoint> data=<data yaml, or fo
   imgsz     input size, default the checkpoint's
   threads   threads of every runtime, default 2
   simulated run every plan in PyTorch instead of the exported files, default false
-  artifact  file of the calibrated model, read if it is there, else written; default none
+  artifact  checkpoint (.pt) of the calibrated model, read if it is there, else written; default none
   latency   time every artifact beside a float model in the same runtime, default false
   theirs    also score Ultralytics' INT8 exports, default false
   out       file that the table is appended to
@@ -75,7 +75,7 @@ def measure(options: dict[str, str], folder: Path) -> tuple[ValidationResult, Ta
     if options["simulated"] == "true":
         result = simulated(artifact, names, options["data"], judged)
     else:
-        exports = yoloquant.export(artifact, targets=names, folder=folder, keep_going=True)
+        exports = yoloquant.export(artifact, targets=names, output=folder, keep_going=True)
         result = yoloquant.validate(artifact, exports, data=options["data"], options=judged)
     return result, spec_of(artifact.info.task)
 
@@ -171,6 +171,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_options(sys.argv[1:] if arguments is None else arguments, DEFAULTS, USAGE)
     if not options["model"] or not options["data"]:
         print(USAGE)
+        return 2
+    if options["artifact"] and not options["artifact"].endswith(".pt"):  # minutes of calibration lie before it
+        print(f"artifact='{options['artifact']}' is a checkpoint, whose name must end in .pt")
         return 2
     with tempfile.TemporaryDirectory(prefix="yoloquant-") as scratch:
         result, task = measure(options, Path(scratch) / "exports")
