@@ -2,12 +2,13 @@
 
     python tools/fuzz_inputs.py count=320 seed=0 output=fuzz.json
 
-Checkpoints, data yamls, labels, images, gates, export lists and manifests are mutated, some in form and some in meaning
-(labels of other classes, weights of another model). The command runs in this process. A case is right if it
+Checkpoints, data yamls, labels, images, gates, export lists, manifests, bundles and files of predictions are mutated,
+some in form and some in meaning (labels of other classes, weights of another model). The command runs in this process,
+and so does a bundle's own. A case is right if it
 
 - ends in 0 (pass), 1 (a gate failed), 2 (bad input), 3 (inconclusive) or 4 (could not be run), never in an exception;
 - prints no traceback, and exactly one line ``error: ...`` where it ends in 2 or 4;
-- ends in 1 only where a verdict FAIL is printed, and never in 0 where the meaning was changed.
+- ends in 1 only where FAIL is printed as the verdict, and never in 0 where the meaning was changed.
 
 Everything is drawn from the seed, so a case is repeated with ``only=<number>``, and ``first=160 count=160`` is the
 second half of 320. ``work=<folder>`` keeps the healthy inputs and the cases that were right (of one seed), so that a
@@ -17,6 +18,7 @@ run that was ended goes on.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import logging
@@ -115,6 +117,16 @@ class Workshop:
         """The export folder."""
         return self.root / "exports"
 
+    @property
+    def bundle(self) -> Path:
+        """The bundle."""
+        return self.root / "bundle"
+
+    @property
+    def predictions(self) -> Path:
+        """COCO results of the artifact on the images that are scored."""
+        return self.root / "found.json"
+
 
 def prepare(root: Path) -> Workshop:
     """Make a small data set, a copy of the demo model and its export."""
@@ -130,10 +142,15 @@ def prepare(root: Path) -> Workshop:
     shutil.copy(resource("datasets", "demo.pt"), shop.model)
     quantized = root / "model_int8.pt"
     quantize = ["quantize", f"model={shop.model}", f"data={shop.data}", f"imgsz={IMGSZ}", "images=8", "scheme=portable"]
-    for arguments in (quantize, ["export", f"model={quantized}", "targets=onnxruntime", f"output={shop.exports}"]):
+    export = ["export", f"model={quantized}", "targets=onnxruntime"]
+    bundled = [*export, f"output={root / 'bundles'}", "bundle=true", f"data={shop.data}", "limit=4"]
+    predict = ["predict", f"model={shop.exports}", f"source={root / 'set' / 'images' / 'val'}"]
+    found = [*predict, f"output={shop.predictions}", "multi_label=true", "conf=0.001"]
+    for arguments in (quantize, [*export, f"output={shop.exports}"], bundled, found):
         with contextlib.redirect_stdout(io.StringIO()):
             if (code := main(arguments)) != 0:
                 raise SystemExit(f"the healthy inputs could not be made: {' '.join(arguments)} ended in {code}")
+    shutil.copytree(next((root / "bundles").rglob("manifest.json")).parent, shop.bundle)
     (root / "gate.yaml").write_text(GATE)
     (root / "manifest.json").write_text(json.dumps(_manifest(shop)))
     return shop
@@ -169,6 +186,8 @@ def _bytes(rng: random.Random, content: bytes) -> tuple[bytes, str]:
     return {"emptied": b"", "replaced": b"404: not found\n", "doubled": content * 2}[way], way
 
 
+RUNTIME = "@runtime"
+"""In front of arguments that a bundle's own command is given."""
 ODD_VALUES: tuple[Any, ...] = (
     None, -1, 0, 1e308, float("nan"), float("inf"), "", "x" * 3000, "../../etc/passwd", [], {}, [[]], {"a": {"b": []}},
     True, "92", 92, 2, -0.5, "\x00", "ünïcode", [1, "a", None], {"limit": "a lot"},
@@ -209,7 +228,7 @@ def _validate(shop: Workshop, **changes: Any) -> tuple[str, ...]:
         "model": shop.model, "exports": shop.exports, "data": shop.data, "gate": shop.root / "gate.yaml",
         "latency": "false", "memory": "false", "bootstrap": 100, **changes,
     }  # fmt: skip
-    return ("validate", *(f"{key}={value}" for key, value in values.items()))
+    return ("validate", *(f"{key}={value}" for key, value in values.items() if value is not None))
 
 
 def _checkpoint(rng: random.Random, shop: Workshop) -> tuple[str, bool, tuple[str, ...]]:
@@ -396,6 +415,108 @@ def _manifests(rng: random.Random, shop: Workshop) -> tuple[str, bool, tuple[str
     return what, meaning, _validate(shop, manifest=path)
 
 
+def _other(rng: random.Random, shop: Workshop) -> tuple[str, bool, tuple[str, ...]]:
+    """The checkpoint of another model under the model's name."""
+    import torch
+
+    from yoloquant.bridge.checkpoint import load_model
+    from yoloquant.bridge.host_model import ORIGIN
+    from yoloquant.quantization.artifact import save_checkpoint
+
+    module: Any = copy.deepcopy(load_model(shop.model).module)
+    if hasattr(module, ORIGIN):
+        delattr(module, ORIGIN)
+    way = rng.choice(("trained on", "names", "one channel", "one class", "NaN", "size"))
+    first, head = module.model[0].conv, module.model[-1]
+    if way == "trained on":
+        for parameter in module.parameters():
+            parameter.data += 0.01 * parameter.data.std(correction=0) * torch.randn(parameter.shape)
+    elif way == "names":
+        names = list(module.names.values())
+        rng.shuffle(names)
+        module.names = dict(enumerate([*names[1:], "zebra"]))
+    elif way == "one channel":
+        first.weight, first.in_channels = torch.nn.Parameter(first.weight.sum(1, keepdim=True)), 1
+    elif way == "one class":
+        for branch in head.cv3:
+            last = branch[-1]
+            last.weight, last.bias = torch.nn.Parameter(last.weight[:1]), torch.nn.Parameter(last.bias[:1])
+            last.out_channels = 1
+        vars(head).update(nc=1, no=4 * head.reg_max + 1)
+        vars(module).update(nc=1, names={0: "thing"})
+    elif way == "NaN":
+        first.weight.data[0] = rng.choice((float("nan"), float("inf"), 1e38))
+    else:
+        first.weight = torch.nn.Parameter(first.weight[:-1])
+    save_checkpoint(shop.model, module, {"imgsz": IMGSZ, "task": "detect"})
+    calibrate = ("quantize", f"model={shop.model}", f"data={shop.data}", "images=8", f"imgsz={IMGSZ}")
+    if way not in ("names", "trained on") and rng.random() < 0.4:
+        return f"{way}, calibrated", way != "one class", (*calibrate, "scheme=portable", f"output={shop.root}")
+    return way, True, _validate(shop)
+
+
+def _bundle(rng: random.Random, shop: Workshop) -> tuple[str, bool, tuple[str, ...]]:
+    from yoloquant.runtime.core.bundle_manifest import _canonical, _fingerprint
+
+    path = shop.bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    way = rng.choice(("bytes", "tree", "signed", "signed", "signed", "file", "file", "missing", "more"))
+    meaning = True
+    if way == "bytes":
+        changed, what = _bytes(rng, path.read_bytes())
+        path.write_bytes(changed)
+    elif way in {"tree", "signed"}:
+        tree, what = _tree(rng, manifest)
+        what, meaning = f"{what}, {way}", way == "tree" and tree != manifest
+        try:
+            path.write_text(_canonical({**tree, "id": _fingerprint(tree)} if way == "signed" else tree))
+        except ValueError:  # NaN has no place in a manifest
+            path.write_text(json.dumps(tree))
+    else:
+        file = shop.bundle / rng.choice(sorted(manifest["files"]))
+        if way == "file":
+            changed, what = _bytes(rng, file.read_bytes() or b" ")
+            file.write_bytes(changed)
+            what = f"{file.name} {what}"
+        elif way == "missing":
+            file.unlink()
+            what = f"without {file.name}"
+        else:
+            name = rng.choice(("json.py", "numpy.py", "yoloquant_runtime/extra.py", "sitecustomize.py"))
+            (shop.bundle / name).write_text("raise SystemExit(0)\n")
+            what = f"with {name}"
+    return what, meaning, (RUNTIME, "verify", f"bundle={shop.bundle}", "threads=1")
+
+
+def _predictions(rng: random.Random, shop: Workshop) -> tuple[str, bool, tuple[str, ...]]:
+    path = shop.predictions
+    rows = json.loads(path.read_text())
+    way = rng.choice(("bytes", "tree", "tree", "classes", "normalised", "images", "corners", "percent"))
+    meaning = way not in {"bytes", "tree"}
+    if way == "bytes":
+        changed, what = _bytes(rng, path.read_bytes())
+        path.write_bytes(changed)
+    else:
+        what = f"all {way}"
+        if way == "tree":
+            few, what = _tree(rng, rows[:3])
+            rows = [*few, *rows[3:]] if isinstance(few, list) else few
+        for row in rows if meaning else ():
+            x, y, w, h = row["bbox"]
+            if way == "classes":
+                row["category_id"] = (row["category_id"] + 1) % 6
+            elif way == "normalised":
+                row["bbox"] = [v / IMGSZ for v in row["bbox"]]
+            elif way == "corners":
+                row["bbox"] = [x, y, x + w, y + h]
+            elif way == "percent":
+                row["score"] *= 100
+            else:
+                row["image_id"] = f"other_{row['image_id']}"
+        path.write_text(json.dumps(rows))
+    return what, meaning, _validate(shop, exports=None, predictions=path)
+
+
 KINDS: dict[str, Callable[[random.Random, Workshop], tuple[str, bool, tuple[str, ...]]]] = {
     "checkpoint": _checkpoint,
     "yaml": _yaml,
@@ -404,6 +525,9 @@ KINDS: dict[str, Callable[[random.Random, Workshop], tuple[str, bool, tuple[str,
     "gate": _gate,
     "exports": _exports,
     "manifest": _manifests,
+    "other": _other,
+    "bundle": _bundle,
+    "predictions": _predictions,
 }
 
 
@@ -429,13 +553,15 @@ def run_case(number: int, seed: int, healthy: Path, work: Path, kinds: Sequence[
 def run_command(arguments: Sequence[str]) -> tuple[int | None, str]:
     """The command's exit code, None for an exception, and all that it printed."""
     from yoloquant.cli.main import main
+    from yoloquant.runtime.__main__ import main as runtime_main
 
+    call = (lambda: runtime_main(list(arguments[1:]))) if arguments[0] == RUNTIME else (lambda: main(list(arguments)))
     printed = io.StringIO()
     log = logging.StreamHandler(printed)
     logging.getLogger().addHandler(log)
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            code: int | None = main(list(arguments))
+            code: int | None = call()
     except BaseException:  # whatever leaves the command is what is looked for
         if isinstance(sys.exc_info()[1], KeyboardInterrupt):
             raise
@@ -447,7 +573,11 @@ def run_command(arguments: Sequence[str]) -> tuple[int | None, str]:
 
 
 def _sentence(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.startswith(("error:", "verdict:"))] or text.splitlines()[-1:]
+    lines = [
+        line
+        for line in text.splitlines()
+        if line.startswith(("error:", "verdict:", "FAIL after", "PASS after", "INCONC"))
+    ] or text.splitlines()[-1:]
     return lines[-1] if lines else ""
 
 
@@ -462,7 +592,7 @@ def judge(case: Case, code: int | None, text: str) -> str:
         return "a traceback"
     if code in {2, 4} and len(errors) != 1 and not (code == 4 and "error" in text):
         return f"{len(errors)} error lines"
-    if code == 1 and "verdict: FAIL" not in text:
+    if code == 1 and "verdict: FAIL" not in text and "FAIL after" not in text:
         return "exit code 1 without a failed gate"
     if code == 0 and case.meaning:
         return "a pass, though the meaning was changed"

@@ -18,6 +18,7 @@ CASE = fuzz.Case(0, "gate", "limits", True, ("validate",))
         (4, "error: it cannot run", ""),
         (3, "verdict: INCONCLUSIVE", ""),
         (1, "verdict: FAIL by gate", ""),
+        (1, "FAIL after 0.1 s", ""),
         (None, "Traceback", "an exception"),
         (70, "error: unexpected", "exit code 70"),
         (2, "", "0 error lines"),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import runpy
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -86,9 +88,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ImportError as exc:
         print(f"error: {exc}; install what this bundle needs: pip install -r requirements.txt", file=sys.stderr)
         return EXIT_COULD_NOT_RUN
-    except Exception:  # a runtime may raise anything; Python's own exit code 1 would say that a limit was missed
-        traceback.print_exc()
+    except Exception as exc:  # a runtime may raise anything; Python's own exit code 1 would say that a limit was missed
+        print(f"error: {type(exc).__name__}: {' '.join(str(exc).split())[:300]}; {_logged()}", file=sys.stderr)
         return EXIT_COULD_NOT_RUN
+
+
+def _logged() -> str:
+    """Write the traceback to a file of its own; where that is, for people."""
+    try:
+        handle, name = tempfile.mkstemp(prefix="yoloquant-", suffix=".log")
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(traceback.format_exc())
+    except OSError:  # no room even for that
+        traceback.print_exc()
+        return "please report it with the lines above"
+    return f"please report it with {name}"
 
 
 def explain(verb: str) -> str:

@@ -173,6 +173,21 @@ def test_a_model_that_does_not_load_could_not_run(bundle: Path, capsys: pytest.C
     assert "cannot load" in capsys.readouterr().err
 
 
+def test_what_nobody_expected_is_one_line_and_a_log(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def surprise(*_: object) -> None:
+        raise RuntimeError("a\nsurprise")
+
+    monkeypatch.setattr("yoloquant.runtime.apps.verify.verify", surprise)
+    assert command.main(["verify", f"bundle={bundle}"]) == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: RuntimeError: a surprise; please report it with ")
+    log = Path(line.rpartition(" ")[2])
+    assert "Traceback" in log.read_text() and "surprise" in log.read_text()
+    log.unlink()
+
+
 def golden_of(manifest: BundleManifest, **changes: Any) -> BundleManifest:
     content = dict(manifest.golden)
     content["images"] = [{**content["images"][0], **changes}]
