@@ -61,8 +61,8 @@ def rows(part: str, only: str, base: Path) -> Iterator[tuple[str, bool, str]]:
     bench: Bench | None = None
     with tempfile.TemporaryDirectory(prefix="yoloquant-") as scratch:
         for name in PARTS:
-            for index, case in enumerate(PARTS[name] if part in ("", name) else ()):
-                row = known / f"{name}-{index}.md"
+            for case in PARTS[name] if part in ("", name) else ():
+                row = known / f"{re.sub(r'[^a-z0-9]+', '-', case.name.lower())}.md"
                 if only not in case.name:
                     continue
                 if row.is_file():

@@ -18,11 +18,16 @@ import numpy as np
 from tools.verdicts.bench import LENIENT, QUICK, VAL, Bench, Case, Outcome
 from yoloquant.bridge.checkpoint import load_model
 from yoloquant.data import demo
+from yoloquant.data.calibration import CalibrationOptions
 from yoloquant.io import atomic_path
 from yoloquant.quantization.artifact import Artifact, save_checkpoint
+from yoloquant.quantization.ptq import quantize
+from yoloquant.quantization.quantize_options import QuantizeOptions
 from yoloquant.targets import get
 from yoloquant.targets.export import export
 from yoloquant.targets.exports import load_exports, locked, save_exports
+from yoloquant.targets.schemes import resolve_schemes
+from yoloquant.training.train import TrainResult
 from yoloquant.types import ExportedModel
 
 
@@ -106,6 +111,22 @@ def peak_memory(bench: Bench) -> Outcome:
     return Outcome(0 if small else 1, f"{peak / 1e6:.0f} MB beside a parent of more than {len(held) / 1e6:.0f} MB")
 
 
+def beaten_training(bench: Bench) -> Outcome:
+    """A trained portable plan, beside which a runtime's own plan does better by calibration alone."""
+    options = QuantizeOptions(imgsz=demo.IMGSZ, calibration=CalibrationOptions(images=8))
+    portable = quantize(str(bench.model), data=bench.data, schemes=resolve_schemes("portable"), options=options)
+    plan = portable.plans["portable"]
+    points = tuple(
+        p if p.params is None or p.fixed else replace(p, params=replace(p.params, scale=p.params.scale * 4))
+        for p in plan.points
+    )
+    best = bench.folder / "best.pt"
+    replace(portable, plans={"portable": replace(plan, points=points)}, bias={}).save(best)
+    result = TrainResult(best, bench.folder, 0.93, 0.92, scheme="portable")
+    with patch("yoloquant.api.train", return_value=result):
+        return bench.run("train", str(bench.model), f"data={bench.data}", "images=8")
+
+
 def foreign_latency(bench: Bench) -> Outcome:
     """The time of an artifact on a processor that it is not for."""
     from yoloquant.evaluation.latency import unmeasured
@@ -144,6 +165,31 @@ def two_images(bench: Bench) -> Outcome:
     return bench.validate(*QUICK, "limit=2")
 
 
+def one_replicate(bench: Bench) -> Outcome:
+    """One replicate of the bootstrap."""
+    return bench.validate("latency=false", "memory=false", "bootstrap=1")
+
+
+def one_object(bench: Bench) -> Outcome:
+    """One labelled object in all images."""
+    root = bench.relabelled("one-object", lambda c: c)
+    files = sorted((root / "labels" / "val").glob("*.txt"), key=lambda path: -path.stat().st_size)
+    files[0].write_text(files[0].read_text().splitlines()[0] + "\n")
+    for path in files[1:]:
+        path.write_text("")
+    gate = bench.write_gate("drop", {"name": "drop", "limits": {"map_drop": 0.1}, "baseline_map": 0})
+    return bench.validate(data=bench.write_data("one-object", path=str(root)), gate=gate)
+
+
+def calibrated_on_folder(bench: Bench) -> Outcome:
+    """The folder of the scored images calibrated the artifact."""
+    options = QuantizeOptions(imgsz=demo.IMGSZ, calibration=CalibrationOptions(images=8))
+    scored, schemes = bench.data.parent / "images" / "val", resolve_schemes("onnxruntime")
+    artifact = quantize(str(bench.model), data=scored, schemes=schemes, options=options)
+    export(artifact, [get("onnxruntime")], folder=bench.folder / "flattered")
+    return bench.validate(exports=bench.folder / "flattered")
+
+
 def calibrated_on(bench: Bench) -> Outcome:
     """The scored images calibrated the artifact."""
     return bench.validate(*QUICK, "split=train")
@@ -158,6 +204,12 @@ def unknown_target(bench: Bench) -> Outcome:
     """A gate with a target that does not exist."""
     content = {**LENIENT, "targets": {"opnevino": {"map_drop": 0.01}}}
     return bench.validate(gate=bench.write_gate("unknown", content))
+
+
+def lifted_for_floats(bench: Bench) -> Outcome:
+    """A limit that is lifted for float files alone still holds for INT8."""
+    content = {"name": "lifted", "limits": {"fidelity": 1.0}, "targets": {"onnxruntime:fp32": {"fidelity": None}}}
+    return bench.validate(gate=bench.write_gate("lifted", content))
 
 
 def negative_fidelity(bench: Bench) -> Outcome:
@@ -296,13 +348,20 @@ CASES = (
     Case("5 an exception nobody expected", unexpected, 70, "error: a bug of yoloquant: RuntimeError: surprise; please"),
     Case("6 peak memory", peak_memory, 0, "MB beside a parent"),
     Case("7 latency of an Edge TPU", foreign_latency, 0, "not measured here: it is for coral"),
+    Case("8 a runtime's own plan beats training", beaten_training, 0, "note: calibration alone does better for "),
     Case("9 latency=false and a limit on it", latency_off, 3, r"was switched off \(latency=false\)"),
     Case("10 two artifacts of one target", two_of_one_target, 1, "onnxruntime:pruned-onnxruntime.onnx"),
     Case("11 exports of yesterday", stale, 2, "was made from other weights"),
     Case("12 two images", two_images, 3, "2 different images prove nothing and fail nothing; at least 30 are needed"),
+    Case("12 one replicate", one_replicate, 3, "1 replicates make no interval; bootstrap=100"),
+    Case("12 one labelled object", one_object, 3, "1 labelled objects prove nothing and fail nothing; at least 10"),
+    Case("13 a folder of scored images calibrated", calibrated_on_folder, 2, "8 of 40 scored images calibrated"),
     Case("13 scored images calibrated", calibrated_on, 2, "8 of 16 scored images calibrated"),
     Case("13 the same, allowed", calibrated_on_allowed, 3, "accepted by allow_scored=true"),
     Case("14 unknown target in a gate", unknown_target, 2, "did you mean 'openvino'"),
+    Case(
+        "14 a limit lifted for float files alone", lifted_for_floats, 1, "fidelity to FP32 is .*, allowed is at least 1"
+    ),
     Case("14 fidelity: -1", negative_fidelity, 2, "-1 is out of range"),
     Case("15 label folder missing", no_labels, 2, "there is not one label file"),
     Case("16 an error after a PASS", error_after_pass, 2, "left: junit.xml"),

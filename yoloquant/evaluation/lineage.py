@@ -17,6 +17,7 @@ from ..bridge.host_model import HostModel, file_sha256, weights_sha256
 from ..data.calibration import short_hash
 from ..data.dataset import ValidationSet
 from ..errors import ArtifactError, DataError
+from ..targets.base import INT8
 from ..types import ExportedModel
 
 logger = logging.getLogger(__name__)
@@ -121,6 +122,10 @@ def check_calibration(
     notes = []
     for export in exports:
         calibrated = _calibrated(export.metadata)
+        if not calibrated and export.precision == INT8:
+            notes.append(
+                f"'{export.path.name}' does not say which images calibrated it: they may be among those that are scored"
+            )
         # by content: the same picture under another name in another folder is still the same picture
         both = [image for image in images.images if short_hash(image.sha256) in calibrated] if calibrated else []
         if not both:
