@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tools.options import parse_options
 from tools.verdicts import inputs, judging, machines, models
 from tools.verdicts.bench import Bench, Case, Outcome
+from tools.verdicts.remembered import remembered_traces
 
 DEFAULTS = {"part": "", "only": "", "work": "", "out": ""}
 PARTS = {"judging": judging.CASES, "models": models.CASES, "inputs": inputs.CASES, "machines": machines.CASES}
@@ -94,7 +95,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parse_options(arguments, DEFAULTS, __doc__ or "")
     table, wrong = list(HEAD), 0
     print("\n".join(HEAD), flush=True)
-    with workplace(options["work"]) as base:
+    with workplace(options["work"]) as base, remembered_traces():
         for line, right, text in rows(options["part"], options["only"], base):
             table.append(line)
             wrong += not right

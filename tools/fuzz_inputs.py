@@ -129,8 +129,7 @@ class Workshop:
 
 
 def prepare(root: Path) -> Workshop:
-    """Make a small data set, a copy of the demo model and its export."""
-    from yoloquant.cli.main import main
+    """Make a small data set, a copy of the demo model, its export, a bundle and its results on the scored images."""
     from yoloquant.data import demo
     from yoloquant.io import resource
 
@@ -144,16 +143,23 @@ def prepare(root: Path) -> Workshop:
     quantize = ["quantize", f"model={shop.model}", f"data={shop.data}", f"imgsz={IMGSZ}", "images=8", "scheme=portable"]
     export = ["export", f"model={quantized}", "targets=onnxruntime"]
     bundled = [*export, f"output={root / 'bundles'}", "bundle=true", f"data={shop.data}", "limit=4"]
-    predict = ["predict", f"model={shop.exports}", f"source={root / 'set' / 'images' / 'val'}"]
-    found = [*predict, f"output={shop.predictions}", "multi_label=true", "conf=0.001"]
-    for arguments in (quantize, [*export, f"output={shop.exports}"], bundled, found):
-        with contextlib.redirect_stdout(io.StringIO()):
-            if (code := main(arguments)) != 0:
-                raise SystemExit(f"the healthy inputs could not be made: {' '.join(arguments)} ended in {code}")
-    shutil.copytree(next((root / "bundles").rglob("manifest.json")).parent, shop.bundle)
+    for arguments in (quantize, [*export, f"output={shop.exports}"], bundled):
+        _made(arguments)
+    made = next((root / "bundles").rglob("manifest.json")).parent
+    shutil.copytree(made, shop.bundle)
+    shutil.rmtree(root / "bundles")
+    scored = f"source={root / 'set' / 'images' / 'val'}"
+    _made(["predict", f"model={shop.bundle}", scored, f"output={shop.predictions}", "multi_label=true", "conf=0.001"])
     (root / "gate.yaml").write_text(GATE)
     (root / "manifest.json").write_text(json.dumps(_manifest(shop)))
     return shop
+
+
+def _made(arguments: Sequence[str]) -> None:
+    """Run the command, which must succeed."""
+    code, text = run_command(arguments)
+    if code != 0:
+        raise SystemExit(f"the healthy inputs could not be made: {' '.join(arguments)} ended in {code}\n{text[-2000:]}")
 
 
 def _manifest(shop: Workshop) -> dict[str, Any]:
@@ -619,13 +625,15 @@ def _keep(work: str, outcome: Outcome) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool; 0 if every case is right, else 1."""
+    from tools.verdicts.remembered import remembered_traces
+
     options = parse_options(sys.argv[1:] if arguments is None else arguments, DEFAULTS, __doc__ or "")
     kinds = [k for k in options["kinds"].split(",") if k] or list(KINDS)
     first = int(options["first"])
     numbers = [int(options["only"])] if options["only"] else range(first, first + int(options["count"]))
     outcomes: list[Outcome] = []
     known = _known(options["work"])
-    with tempfile.TemporaryDirectory(prefix="yoloquant-fuzz-") as name:
+    with tempfile.TemporaryDirectory(prefix="yoloquant-fuzz-") as name, remembered_traces():
         healthy = Path(options["work"] or name).resolve() / "healthy"
         if not (healthy / "manifest.json").is_file():
             shutil.rmtree(healthy, ignore_errors=True)
