@@ -137,6 +137,19 @@ def test_checks_and_messages() -> None:
     assert by_name["fidelity"].message.startswith("fidelity to FP32 is 0.9500, allowed is at least 0.9")
 
 
+def test_the_worst_class_of_an_unlabelled_set_has_a_limit() -> None:
+    """Two classes of fifty swapped: the mean passes, and without labels nothing else would say so."""
+    classes = {"cat": Interval(0.02, 0.0, 0.05), "dog": Interval(0.96, 0.9, 0.99), "rare": Interval(0.0, 0.0, 0.0)}
+    counts = {"cat": 30, "dog": 500, "rare": 3}
+    known = replace(measured(None, SURE), class_fidelity=classes, class_references=counts)
+    checks, _ = load_gate("unlabelled").judge("x", known)
+    by_name = {c.name: c for c in checks}
+    assert by_name["fidelity"].verdict is Verdict.PASS
+    assert by_name["per_class_fidelity"].verdict is Verdict.FAIL and "(cat)" in by_name["per_class_fidelity"].message
+    checks, notes = load_gate("unlabelled").judge("x", replace(known, class_references={"cat": 5}))
+    assert not {"per_class_fidelity"} & {c.name for c in checks} and any("too few objects" in note for note in notes)
+
+
 def test_devices_stand_for_their_targets() -> None:
     gate = load_gate({"name": "g", "limits": {"fidelity": 0.9}, "targets": {"jetson": {"fidelity": 0.95}}})
     assert gate.limits_for("tensorrt")["fidelity"].limit == 0.95 and gate.limits_for("litert")["fidelity"].limit == 0.9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from enum import Enum
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -46,7 +47,7 @@ def check_limit(name: str, limit: Limit, measured: Measurements, min_boxes: int 
         name: Name of the metric.
         limit: The limit.
         measured: What was measured.
-        min_boxes: Classes with fewer labelled boxes do not count.
+        min_boxes: Classes with fewer labelled boxes, or detections of the FP32 model, do not count.
 
     Returns:
         The check; None if the quantity was not measured.
@@ -107,7 +108,9 @@ def _measurement(
 ) -> tuple[float | None, Interval | None, str]:
     """Estimate, interval and label of a metric; the estimate is None if it was not measured."""
     if name == "per_class_drop":
-        return _worst_class(limit, measured, min_boxes)
+        return _worst_class(limit, measured.class_drops, measured.class_boxes, min_boxes)
+    if name == "per_class_fidelity":
+        return _worst_class(limit, measured.class_fidelity, measured.class_references, min_boxes, sign=-1.0)
     interval = measured.intervals.get(name)
     if interval is not None:
         return interval.value, interval, ""
@@ -115,13 +118,19 @@ def _measurement(
     return (float(value), None, "") if isinstance(value, (int, float)) else (None, None, "")
 
 
-def _worst_class(limit: Limit, measured: Measurements, min_boxes: int) -> tuple[float | None, Interval | None, str]:
-    """The class that is nearest to failing: by its lower end under ``veto``, by its upper one under ``prove``."""
-    many = {c: drop for c, drop in measured.class_drops.items() if measured.class_boxes.get(c, 0) >= min_boxes}
+def _worst_class(
+    limit: Limit, found: Mapping[str, Interval], counts: Mapping[str, int], least: int, sign: float = 1.0
+) -> tuple[float | None, Interval | None, str]:
+    """The class that is nearest to failing: by its better end under ``veto``, by its worse one under ``prove``."""
+    many = {name: value for name, value in found.items() if counts.get(name, 0) >= least}
     if not many:
         return None, None, ""
-    key = {LimitRule.VETO: "low", LimitRule.PROVE: "high"}.get(limit.rule, "value")
-    worst = max(many, key=lambda name: getattr(many[name], key))
+
+    def badness(name: str) -> float:
+        low, high = sorted((sign * many[name].low, sign * many[name].high))
+        return {LimitRule.VETO: low, LimitRule.PROVE: high}.get(limit.rule, sign * many[name].value)
+
+    worst = max(many, key=badness)
     return many[worst].value, many[worst], worst
 
 

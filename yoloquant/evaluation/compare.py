@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..runtime.core.class_order import class_labels
-from ..runtime.core.matching import Matches
+from ..runtime.core.matching import Matches, Truth
 from ..runtime.tasks.base import Scores
 from .bootstrap import BootstrapOptions, image_weights, interval
 from .evaluate import Evaluation, RunnerRecord
@@ -36,6 +36,8 @@ class Measurements:
         references: The FP32 model's own detections that fidelity is held against; None if they were not counted.
         reasons: Why a metric was not measured, by its name, where there is more to say than that it was not.
         task: The model's task; limits on other tasks' metrics are none of its business. Empty if it is not known.
+        class_fidelity: Interval of each class's fidelity, by the class's label.
+        class_references: The FP32 model's own detections per class label.
     """
 
     comparison: Comparison
@@ -48,6 +50,8 @@ class Measurements:
     references: int | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
     task: str = ""
+    class_fidelity: Mapping[str, Interval] = field(default_factory=dict)
+    class_references: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def labelled(self) -> bool:
@@ -60,6 +64,8 @@ class Measurements:
             return self.reasons[name]
         if name == "per_class_drop" and self.labelled:
             return "no class has enough labelled boxes"
+        if name == "per_class_fidelity":
+            return "the FP32 model finds too few objects of every class"
         if METRICS[name].needs_labels and not self.labelled:
             return "the images have no labels"
         if name == "latency_ratio":
@@ -74,14 +80,14 @@ class Resampled:
     Attributes:
         intervals: By the name of the gate limit.
         class_drops: Drop of each class's AP50-95.
-        fidelity_per_class: Fidelity of each class.
+        class_fidelity: Fidelity of each class.
         baseline_map: mAP50-95 of the FP32 model on the sample; None without labels.
         references: Detections of the FP32 model in the sample that fidelity is held against.
     """
 
     intervals: Mapping[str, Interval]
     class_drops: Mapping[str, Interval]
-    fidelity_per_class: Mapping[str, float]
+    class_fidelity: Mapping[str, Interval]
     baseline_map: float | None = None
     references: int = 0
 
@@ -140,11 +146,11 @@ class Comparer:
         shift = self._confidence_shift(self.evaluation.records[name], weights)
         intervals = {key: interval(values, level) for key, values in reference.values(weights).items()}
         intervals["confidence_shift"] = interval(shift, level)
-        fidelity_per_class = self._by_label(*reference.per_class(weights))
+        class_fidelity = self._intervals(*reference.per_class(weights))
         per_image = np.array([len(truth.classes) for truth in self.evaluation.references])
         references = round(float(weights[0] @ per_image))
         if not self.evaluation.data.labelled:
-            return Resampled(intervals, {}, fidelity_per_class, references=references)
+            return Resampled(intervals, {}, class_fidelity, references=references)
         if not self.evaluation.task.class_folders:
             before, after = self.counted(self.evaluation.options.baseline), self.counted(name)
             intervals.update(operating_drops(before, after, self.conf, weights, level))
@@ -154,12 +160,10 @@ class Comparer:
         for metric in self.evaluation.task.metrics:
             intervals[metric.drop] = interval(theirs[metric.name] - ours[metric.name], level)
         classes, per_class = base.per_class(weights)
-        drops = per_class - own.per_class(weights)[1]
         # a class without truths on these images has no drop
-        present = [(i, c) for i, c in enumerate(classes.tolist()) if np.isfinite(drops[0, i])]
-        class_drops = {self._label(c): interval(drops[:, i], level) for i, c in present}
+        class_drops = self._intervals(classes, per_class - own.per_class(weights)[1])
         main = float(theirs[self.evaluation.task.metrics[0].name][0])
-        return Resampled(intervals, class_drops, fidelity_per_class, main, references)
+        return Resampled(intervals, class_drops, class_fidelity, main, references)
 
     def compare(
         self,
@@ -184,7 +188,7 @@ class Comparer:
             map_drop=found.intervals.get(evaluation.task.metrics[0].drop),
             map50_drop=found.intervals.get(evaluation.task.metrics[1].drop),
             fidelity=found.intervals["fidelity"],
-            fidelity_per_class=dict(found.fidelity_per_class),
+            fidelity_per_class={key: value.value for key, value in found.class_fidelity.items()},
             fidelity_per_size=self._reference_scores(name).per_size(),
             per_class_drop={key: value.value for key, value in found.class_drops.items()},
             per_size_drop=self._size_drop(name) if evaluation.data.labelled else {},
@@ -226,6 +230,8 @@ class Comparer:
             references=found.references,
             reasons=reasons or {},
             task=self.evaluation.task.task.value,
+            class_fidelity=found.class_fidelity,
+            class_references=self.class_boxes(weights[0], self.evaluation.references),
         )
 
     def counted(self, name: str) -> Counted:
@@ -253,11 +259,11 @@ class Comparer:
             return matched_f1(before, after, self.conf, self.weights, self.options.level)
         return matched_conf(before, after, self.conf, self.weights, self.options.level, labelled=labelled)
 
-    def class_boxes(self, weights: np.ndarray) -> dict[str, int]:
-        """Labelled boxes per class label, for one row of image weights (images,)."""
-        labels = self.evaluation.labels
-        classes = np.concatenate([truth.classes for truth in labels])
-        per_box = np.repeat(weights, [len(truth.classes) for truth in labels])
+    def class_boxes(self, weights: np.ndarray, truths: Sequence[Truth] | None = None) -> dict[str, int]:
+        """Labelled boxes per class label, or others, for one row of image weights (images,)."""
+        truths = self.evaluation.labels if truths is None else truths
+        classes = np.concatenate([truth.classes for truth in truths])
+        per_box = np.repeat(weights, [len(truth.classes) for truth in truths])
         return {self._label(c): int(per_box[classes == c].sum()) for c in np.unique(classes).tolist()}
 
     def _label_scores(self, name: str) -> Scores:
@@ -301,6 +307,11 @@ class Comparer:
 
     def _label(self, index: int) -> str:
         return self._labels[index] if index < len(self._labels) else f"class_{index}"
+
+    def _intervals(self, classes: np.ndarray, values: np.ndarray) -> dict[str, Interval]:
+        """Interval of every class that the sample holds, from its estimate and replicates (1 + replicates, c)."""
+        present = [(i, c) for i, c in enumerate(classes.tolist()) if np.isfinite(values[0, i])]
+        return {self._label(c): interval(values[:, i], self.options.level) for i, c in present}
 
     def _by_label(self, classes: np.ndarray, per_class: np.ndarray) -> dict[str, float]:
         values = zip(classes.tolist(), per_class[0].tolist(), strict=True)

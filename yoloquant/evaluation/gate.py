@@ -74,7 +74,8 @@ class Gate(BaseModel):
         min_boxes: The same for labelled objects, which drops are measured on.
         baseline_map: Least mAP50-95 of the FP32 model on the labels, a fraction of 1. Below it the labels or the model
             are wrong, and no drop from it means anything.
-        per_class_min_boxes: Classes with fewer labelled boxes are left out of ``per_class_drop``.
+        per_class_min_boxes: Classes with fewer labelled boxes are left out of ``per_class_drop``; with fewer detections
+            of the FP32 model, of ``per_class_fidelity``.
         without_labels: What limits that need labels do on an unlabelled source.
         unmeasured: What other limits do that could not be measured (no float model in the same runtime, say).
     """

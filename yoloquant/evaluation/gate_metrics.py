@@ -91,6 +91,7 @@ METRICS: dict[str, GateMetric] = {
     **_of_tasks(),
     "per_class_drop": _drop("largest drop of a class"),
     "fidelity": _fidelity("fidelity to FP32"),
+    "per_class_fidelity": GateMetric("least fidelity of a class", LimitUnit.FRACTION, 0.1, 1.0, at_least=True),
     "divergence": GateMetric(
         "divergence of probabilities", LimitUnit.FRACTION, 0.0, 5.0, tasks=frozenset({Task.CLASSIFY.value})
     ),
