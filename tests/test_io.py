@@ -7,12 +7,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from full_disk import largest_file
 
-from yoloquant.errors import OutputError
-from yoloquant.io import atomic_path, output_folder
+from yoloquant.data.dataset import load_yaml
+from yoloquant.errors import DataError, OutputError, UsageError, YoloquantError
+from yoloquant.evaluation.gate import load_gate
+from yoloquant.io import atomic_path, output_folder, parse_yaml
+from yoloquant.recipe import load_recipe
 
 
 def entries(folder: Path) -> set[str]:
@@ -175,3 +179,19 @@ def test_room_is_proven(tmp_path: Path) -> None:
     with largest_file(2_000_000), pytest.raises(OutputError, match="no room for 3 MB"):
         needs_space(tmp_path, 3_000_000)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["name: 2026-13-01", "a: !!int x", "a: !!timestamp x", "a: !!bool maybe", "[" * 2000, "a: [", "{[1]: 2}", "\x00"],
+)
+def test_whatever_yaml_raises_is_one_error_of_one_line(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError) as told:
+        parse_yaml(text)
+    assert "\n" not in str(told.value)
+    path = tmp_path / "gate.yaml"
+    path.write_text(text)
+    reads: dict[Any, type[YoloquantError]] = {load_gate: UsageError, load_recipe: UsageError, load_yaml: DataError}
+    for read, error in reads.items():
+        with pytest.raises(error, match=r"gate\.yaml"):
+            read(path)

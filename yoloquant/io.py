@@ -11,6 +11,9 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from .errors import ArtifactError, OutputError
 
@@ -139,6 +142,21 @@ def _replace(temporary: Path, path: Path) -> None:
         if old.exists() and not path.exists():
             old.rename(path)
         raise
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse YAML that anybody may have written.
+
+    PyYAML raises far more than its own error: ``2026-13-01`` is a date that there is not, ``!!int x`` no number.
+
+    Raises:
+        ValueError: It is no YAML, or nests too deep.
+    """
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as exc:
+        said = str(exc) if isinstance(exc, yaml.YAMLError) else repr(exc)
+        raise ValueError(" ".join(said.split())) from exc
 
 
 def resource(*parts: str) -> Path:

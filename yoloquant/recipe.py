@@ -8,13 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from .data.calibration_options import CalibrationOptions, SampleOptions
 from .errors import UsageError
 from .evaluation.validate_options import ScoringOptions, ValidateOptions
+from .io import parse_yaml
 from .options import Text, TextOrNone, canonical, flatten, nest, option, option_model, sentences
 from .options.shared import (
     AllowUnsafe,
@@ -151,8 +151,8 @@ def _content(path: Path) -> Any:
     if not path.is_file():
         raise UsageError(f"recipe '{path}' does not exist")
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
         raise UsageError(f"recipe '{path}' is not readable YAML: {exc}") from exc
 
 

@@ -217,9 +217,10 @@ def test_manifest(dataset: Path, tmp_path: Path) -> None:
     manifest.write_text(json.dumps({**content, "colour": 1}))
     with pytest.raises(DataError, match=r"colour.*allowed keys are format, name"):
         ValidationSet.from_yaml(dataset)
-    manifest.write_text("{")
-    with pytest.raises(DataError, match="no JSON"):
-        ValidationSet.from_yaml(dataset)
+    for text in ("{", "[" * 100_000):
+        manifest.write_text(text)
+        with pytest.raises(DataError, match="no JSON"):
+            ValidationSet.from_yaml(dataset)
     manifest.unlink()
     with pytest.raises(DataError, match="cannot be read"):
         ValidationSet.from_yaml(dataset)

@@ -255,6 +255,22 @@ def test_a_recording_must_state_its_letterbox_and_is_never_unpickled(tmp_path: P
         read(tmp_path / "p.npz", data)
 
 
+def test_whatever_bit_is_flipped_in_an_archive_it_is_named(tmp_path: Path, data: ValidationSet) -> None:
+    """Compressed bytes that are none raise ``zlib.error``, a bit that says encrypted ``RuntimeError``."""
+    path, images = tmp_path / "raw.npz", {f"{i.path.name}#0": np.zeros((1, 7, 8)) for i in data.images}
+    np.savez_compressed(path, layout="decoded", imgsz=np.array(IMGSZ), letterbox="ultralytics", **images)
+    content, refused = path.read_bytes(), set()
+    for position in range(0, len(content), 5):
+        changed = bytearray(content)
+        changed[position] ^= 0x11
+        path.write_bytes(changed)
+        try:
+            read(path, data)
+        except DataError as exc:
+            refused.add(type(exc.__cause__).__name__)
+    assert {"BadZipFile", "error"} <= refused, refused  # zlib's is called just that
+
+
 def test_unknown_kinds_and_missing_files(tmp_path: Path, data: ValidationSet) -> None:
     with pytest.raises(UsageError, match=r"allowed are \.json, \.jsonl, \.npz"):
         read(tmp_path / "found.csv", data)

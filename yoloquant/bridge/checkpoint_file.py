@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import ModelError
+from ..runtime.core.damaged import UNREADABLE
 from .checkpoint_names import LAYERS
 
 _LEGACY_PICKLES = 4  # of PyTorch before 1.6: magic number, protocol, description of the system, then the object
@@ -105,7 +106,7 @@ def _names_in_archive(path: Path) -> frozenset[str]:
                 raise ModelError(f"'{path}' is an archive without a PyTorch model in it; allowed is a .pt checkpoint")
             with archive.open(pickles[0]) as stream:
                 return frozenset(_names(stream.read(), 1))
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as exc:
+    except UNREADABLE as exc:
         raise ModelError(f"'{path}' is damaged ({exc}); copy it again") from exc
 
 

@@ -199,8 +199,8 @@ def _reported(report: Any, exported: ExportedModel) -> ExportAccuracy | None:
     if not isinstance(report, ValidationResult):
         try:
             report = from_json(Path(report).read_text(encoding="utf-8"))
-        except OSError as exc:
-            raise ArtifactError(f"report '{report}' cannot be read ({exc.strerror or exc})") from exc
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ArtifactError(f"report '{report}' cannot be read ({getattr(exc, 'strerror', '') or exc})") from exc
     target = exported.name
     rows = [row for row in report.targets if row.target == target or row.target.startswith(f"{target}:")]
     if not rows:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ..bridge import val as host
 from ..errors import DataError
+from ..io import parse_yaml
 from ..runtime.core.class_order import class_order
 from ..runtime.core.model_info import ModelInfo, Task
 from ..runtime.tasks import spec_of
@@ -308,8 +308,8 @@ def load_yaml(data: str | Path) -> tuple[Path, dict[str, Any]]:
     if found is None:
         raise DataError(f"data yaml '{name}' does not exist, neither as a path nor among Ultralytics' own")
     try:
-        content = yaml.safe_load(found.read_text(encoding="utf-8", errors="replace"))
-    except (OSError, yaml.YAMLError) as exc:
+        content = parse_yaml(found.read_text(encoding="utf-8", errors="replace"))
+    except (OSError, ValueError) as exc:
         raise DataError(f"data yaml {found} cannot be read: {exc}") from exc
     if not isinstance(content, dict):
         raise DataError(f"data yaml {found} holds no keys; it needs at least train, val and names")

@@ -74,7 +74,7 @@ def read_manifest(path: Path) -> SubsetManifest:
         raise DataError(
             f"manifest {path}: {place}: {first['msg']}; allowed keys are {', '.join(SubsetManifest.model_fields)}"
         ) from exc
-    except ValueError as exc:  # no JSON, no UTF-8, or a name that no file can have
+    except (ValueError, RecursionError) as exc:  # no JSON, no UTF-8, or a name that no file can have
         raise DataError(f"manifest {path} is no JSON: {exc}") from exc
 
 

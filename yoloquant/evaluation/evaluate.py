@@ -255,7 +255,8 @@ class _Pass:
         text += f" (on image {image})" if image else ""
         if name == self.options.baseline:
             raise TargetError(f"the FP32 baseline '{name}' failed, so nothing can be compared: {text}") from exc
-        logger.error("target '%s' failed and is left out: %s", name, text, exc_info=exc)
+        logger.error("target '%s' failed and is left out: %s", name, text)
+        logger.debug("target '%s' failed", name, exc_info=exc)
         self.errors[name] = text
         self.found.pop(name, None)
         del self.records[name]

@@ -9,10 +9,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..errors import UsageError
+from ..io import parse_yaml
 from ..targets.base import INT8, PRECISIONS
 from ..types import Verdict
 from .checks import Limit, LimitRule, check_limit, decide, images_to_settle
@@ -306,8 +306,8 @@ def load_gate(gate: str | Path | Mapping[str, Any] | Gate) -> Gate:
         known = ", ".join(sorted(p.stem for p in GATES_FOLDER.glob("*.yaml"))) or "none"
         raise UsageError(f"gate '{gate}' does not exist; name a yaml file or one of: {known}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+        content = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
         raise UsageError(f"gate file {path} cannot be read: {exc}") from exc
     return _parse(content, str(path))
 

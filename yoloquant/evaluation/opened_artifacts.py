@@ -155,7 +155,7 @@ class OpenedArtifacts:
         except YoloquantError as exc:
             self.facts[name] = replace(self.facts[name], error=str(exc))
         except Exception as exc:  # a runtime may raise anything for a file that it does not like
-            logger.exception("%s could not be loaded", path)
+            logger.debug("%s could not be loaded", path, exc_info=True)  # people read the row's error
             self.facts[name] = replace(self.facts[name], error=f"{type(exc).__name__}: {exc}")
 
     def _elsewhere(self, target: Target, exported: ExportedModel, processor: str) -> Runner:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from ..runtime.core.damaged import UNREADABLE
 from ..runtime.core.detections import Detections, Selection
 from ..runtime.core.letterbox import Letterbox, place
 from ..runtime.core.model_info import HeadLayout, ModelInfo
@@ -49,7 +50,7 @@ class RawOutputs(RecordedModel):
         try:
             self._file = np.load(str(path), allow_pickle=False)
             self._sizes = {item.filename[:-4]: item.file_size for item in zipfile.ZipFile(path).infolist()}
-        except (OSError, ValueError, zipfile.BadZipFile, EOFError) as exc:
+        except UNREADABLE as exc:
             raise DataError(f"predictions '{path}' are no .npz of plain arrays: {exc}") from exc
         if not hasattr(self._file, "files"):
             raise DataError(f"predictions '{path}' hold one array; an .npz with a member for every image is needed")
@@ -133,6 +134,6 @@ class RawOutputs(RecordedModel):
             raise DataError(f"predictions '{self._path}': '{key}' unpacks to more than {MOST >> 30} GB")
         try:
             found: Any = self._file[key]
-        except (OSError, ValueError, zipfile.BadZipFile, EOFError, MemoryError) as exc:
+        except (*UNREADABLE, MemoryError) as exc:
             raise DataError(f"predictions '{self._path}': '{key}' is damaged ({exc})") from exc
         return np.asarray(found)

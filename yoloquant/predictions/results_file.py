@@ -18,6 +18,7 @@ import numpy as np
 from ..data.dataset import ValidationSet
 from ..errors import DataError
 from ..io import atomic_path
+from ..runtime.core.damaged import UNREADABLE
 from ..runtime.core.detections import Detections
 from ..runtime.core.letterbox import Letterbox
 from ..runtime.core.model_info import ModelInfo, Task
@@ -135,7 +136,7 @@ class ResultsFile:
             self.header = _header(stated)
         except DataError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, RecursionError) as exc:
+        except (*UNREADABLE, TypeError, AttributeError) as exc:
             raise DataError(
                 f"'{path}' is no results file that validate wrote, or damaged ({exc!r}); validate again to write it"
             ) from exc
@@ -190,7 +191,7 @@ class ResultsFile:
                 )
                 for start, end in zip((ends - count).tolist(), ends.tolist(), strict=True)
             ]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as exc:
+        except (*UNREADABLE, TypeError) as exc:
             raise DataError(f"results '{self.path}' are damaged ({exc}); validate again to write them") from exc
 
 
@@ -232,5 +233,5 @@ def is_results_file(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return "header.npy" in archive.namelist()
-    except (OSError, zipfile.BadZipFile):
+    except UNREADABLE:
         return False

@@ -225,7 +225,7 @@ class Plan:
         """Inverse of to_json."""
         try:
             return cls.from_dict(json.loads(text))
-        except json.JSONDecodeError as exc:
+        except (json.JSONDecodeError, RecursionError) as exc:
             raise PlanError(f"this is not a quantization plan: {exc}") from exc
 
     def __str__(self) -> str:

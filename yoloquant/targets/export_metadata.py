@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import ArtifactError
+from ..io import parse_yaml
 
 if TYPE_CHECKING:
     from ..quantization.artifact import Artifact
@@ -52,11 +53,9 @@ def read_folder_metadata(folder: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: It is missing or damaged.
     """
-    import yaml
-
     try:
-        data = yaml.safe_load((folder / METADATA).read_text(encoding="utf-8"))
+        data = parse_yaml((folder / METADATA).read_text(encoding="utf-8"))
         found: dict[str, Any] = json.loads(data["yoloquant"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as exc:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as exc:
         raise ArtifactError(f"'{folder}' has no readable {METADATA} of yoloquant ({exc!r}); export it again") from exc
     return found

@@ -215,14 +215,14 @@ def _problem(exc: Exception) -> str:
 
 def _read(path: Path) -> list[dict[str, Any]]:
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text(encoding="utf-8"))
         if data["format"] != FORMAT:
             raise ArtifactError(f"{path} has format {data['format']}; this release reads {FORMAT}")
         entries = [dict(e) for e in data["exports"]]
         if not all(isinstance(e["path"], str) for e in entries):
             raise TypeError("a path is not text")
         return entries
-    except (OSError, ValueError, KeyError, TypeError) as exc:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
         raise ArtifactError(f"{path} is damaged ({exc!r}); export again") from exc
 
 

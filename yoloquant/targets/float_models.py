@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ArtifactError, YoloquantError
+from ..errors import ArtifactError
 from ..types import ExportedModel
 from . import registry
 from .exports import load_exports, locked, save_exports
@@ -46,8 +46,8 @@ def float_model(artifact: Artifact, exported: ExportedModel) -> ExportedModel | 
     except (
         Exception
     ) as exc:  # a converter may raise anything, and the ratio is a luxury: the gate says that it is missing
-        known = isinstance(exc, (YoloquantError, OSError))
-        logger.warning("no float model to time %s against: %s", exported.target, exc, exc_info=not known)
+        logger.warning("no float model to time %s against: %s", exported.target, exc)
+        logger.debug("the float model failed", exc_info=exc)
         return None
 
 

@@ -6,9 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from ..errors import UsageError
+from ..io import parse_yaml
 from ..options.flat import written
 
 if TYPE_CHECKING:
@@ -170,8 +169,8 @@ def _value(word: str) -> Value:
     if word.lower() in {"none", "null"}:
         return None
     try:
-        found = yaml.safe_load(word)
-    except yaml.YAMLError:
+        found = parse_yaml(word)
+    except ValueError:
         return word
     if isinstance(found, str):
         try:

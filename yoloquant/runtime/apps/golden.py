@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.damaged import UNREADABLE
 from ..core.detections import Detections, Selection
 from ..core.detector import Detector
 from ..core.folder_check import check_relative
@@ -156,7 +157,7 @@ def read_outputs(path: Path) -> tuple[np.ndarray, ...]:
     try:
         with np.load(str(path), allow_pickle=False) as stored:
             return tuple(stored[f"arr_{i}"].astype(np.float32) for i in range(len(stored.files)))
-    except (OSError, ValueError, KeyError) as exc:
+    except UNREADABLE as exc:
         raise BundleError(f"the golden outputs '{path.name}' are damaged ({exc}); copy the bundle again") from exc
 
 

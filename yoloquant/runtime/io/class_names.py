@@ -22,7 +22,7 @@ def read_labels(path: Path, count: int) -> tuple[str, ...]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         names = json.loads(text) if path.suffix.lower() == ".json" else _label_lines(text)
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise DataError(f"labels file '{path}' cannot be read: {exc}") from exc
     if not isinstance(names, list) or len(names) != count:
         many = len(names) if isinstance(names, list) else "no list of"

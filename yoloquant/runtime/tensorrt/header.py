@@ -146,6 +146,6 @@ def read_header(path: Path) -> EngineFile:
         metadata = json.loads(text.decode("utf-8"))
         if len(text) != length or not isinstance(metadata, dict):
             raise ValueError("no JSON object")
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise ArtifactError(f"'{path}' has no header of an engine file ({exc}); {_AGAIN}") from exc
     return EngineFile(path, metadata, 4 + length)

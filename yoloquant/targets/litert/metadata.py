@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ArtifactError
+from ...runtime.core.damaged import UNREADABLE
 
 HOST_ENTRY = "metadata.json"
 OWN_ENTRY = "yoloquant.json"
@@ -62,7 +63,7 @@ def read(path: Path) -> tuple[dict[str, Any], bytes]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             own = dict(json.loads(archive.read(OWN_ENTRY)))
         version, size, digest = own["format"], int(own["flatbuffer_bytes"]), own["sha256"]
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as exc:
+    except (*UNREADABLE, TypeError) as exc:
         raise ArtifactError(f"'{path}' has no {OWN_ENTRY}, so yoloquant did not write it or it is damaged") from exc
     if version != FORMAT:
         raise ArtifactError(f"'{path}' has metadata format {version}; this release reads {FORMAT}")
