@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import yaml
 
 from ...errors import DataError
+from ...io import parse_yaml
 from ...runtime.core.rle import decode
 from ...runtime.tasks.base import Drawn
 from .base import Contents, DataFormat, Found, Picture, Thing, split_of, stated_size, undivided
@@ -106,8 +106,8 @@ def _of_folder(root: Path, source: str) -> Found | None:
 def _of_yaml(path: Path, source: str) -> Found | None:
     """A data yaml whose splits are JSON files; ``images:`` names their folder, or one for each split."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8", errors="replace"))
-    except (OSError, yaml.YAMLError):
+        content = parse_yaml(path.read_text(encoding="utf-8", errors="replace"))
+    except (OSError, ValueError):
         return None  # what reads data yamls says what is wrong
     if not isinstance(content, dict) or "converted" in content:
         return None

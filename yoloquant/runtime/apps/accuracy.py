@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, List, Tuple
 import numpy as np
 
 from ..core.class_order import class_order
+from ..core.damaged import UNREADABLE
 from ..core.detections import Selection
 from ..core.detector import Detector
 from ..core.matching import Matches
@@ -166,7 +167,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         raise DataError(f"reading {file} needs PyYAML, which is not installed; name the data set's folder") from exc
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+    except (*UNREADABLE, yaml.YAMLError, AttributeError, TypeError) as exc:  # a date that there is not, for instance
         raise DataError(f"data yaml {file} cannot be read: {exc}") from exc
     if not isinstance(content, dict):
         raise DataError(f"data yaml {file} must hold keys such as 'path' and 'val'")
