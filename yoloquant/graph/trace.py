@@ -7,26 +7,22 @@ gone. Every node gets a stable name, ``module.path:operation:index``, the same o
 
 from __future__ import annotations
 
-import logging
 import operator
 import warnings
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from functools import cached_property
+from collections import Counter
 
 import torch
 from torch import fx, nn
 
 from ..errors import ModelError
-from ..runtime.tasks import spec_of
 from ..types import ModelInfo
+from .canonical_graph import Graph
+from .decode_tail import mark_tail, name_branches
 from .export_program import export_program, operation_name
 from .ops import INPUT, QUANTIZATION_AGNOSTIC, WEIGHTED, OpKind, OpNode
 
 __all__ = ["INPUT", "QUANTIZATION_AGNOSTIC", "WEIGHTED", "Graph", "OpKind", "OpNode", "trace"]
 
-logger = logging.getLogger(__name__)
 aten = torch.ops.aten
 
 _KINDS: dict[object, OpKind] = {
@@ -66,90 +62,6 @@ _PASS_NAMES = frozenset(
 _NO_OPS = frozenset({"contiguous", "clone", "alias", "detach", "dropout", "lift_fresh_copy", "_to_copy", "to"})
 
 
-class Graph:
-    """The canonical graph of one model at one input size.
-
-    Attributes:
-        module: The graph module; maps (1, channels, height, width) to the drop-in output.
-        info: What the model is.
-        ops: Every operation by stable name, in execution order.
-    """
-
-    def __init__(self, module: fx.GraphModule, info: ModelInfo, names: dict[str, str], ops: dict[str, OpNode]) -> None:
-        # fx renames nodes when graphs are copied or rewritten in another order; plans are stored with names that must
-        # outlive that.
-        self.module, self.info, self.ops = module, info, ops
-        self._fx_names = names  # stable name -> fx node name
-
-    def node(self, name: str, module: fx.GraphModule | None = None) -> fx.Node:
-        """The fx node of an operation, in this graph's module or in a copy of it."""
-        target = self._fx_names[name]
-        nodes = self._nodes if module is None else {n.name: n for n in module.graph.nodes}
-        return nodes[target]
-
-    def fx_name(self, name: str) -> str:
-        """Name of the fx node of an operation; copies of the module keep it."""
-        return self._fx_names[name]
-
-    @cached_property
-    def _nodes(self) -> dict[str, fx.Node]:
-        return {n.name: n for n in self.module.graph.nodes}
-
-    @cached_property
-    def users(self) -> dict[str, tuple[str, ...]]:
-        """Names of the operations that read each operation's result."""
-        readers: dict[str, list[str]] = defaultdict(list)
-        for op in self.ops.values():
-            # an operation that reads one tensor twice (x + x) is one reader of it
-            for source in dict.fromkeys(op.inputs):
-                readers[source].append(op.name)
-        return {name: tuple(readers[name]) for name in self.ops}
-
-    @cached_property
-    def heads(self) -> tuple[OpNode, ...]:
-        """The last weighted operations before the decode tail; only a SiLU may stand between."""
-        return tuple(
-            op for op in self.ops.values() if not op.tail and op.kind in WEIGHTED and self._ends(self.end(op.name))
-        )
-
-    def end(self, name: str) -> str:
-        """The operation whose result a weighted operation is read by: its SiLU's product, or itself."""
-        readers = [self.ops[u] for u in self.users[name]]
-        gates = {r.name for r in readers if r.kind is OpKind.UNIT and not r.tail}
-        # a SiLU is a sigmoid and a product, and both read the convolution
-        products = [r.name for r in readers if r.kind is OpKind.MUL and gates & set(r.inputs)]
-        return products[0] if len(readers) == 2 and len(products) == 1 else name
-
-    def _ends(self, name: str) -> bool:
-        return all(self.ops[u].tail for u in self.users[name])
-
-    def root(self, name: str) -> str:
-        """The operation that computed the values which an operation merely passes on."""
-        op = self.ops[name]
-        # Chains are common (split, slice, reshape), and the range belongs to the first operation that computed the
-        # values.
-        while op.kind in QUANTIZATION_AGNOSTIC:
-            op = self.ops[op.inputs[0]]
-        return op.name
-
-    def body(self) -> Iterator[OpNode]:
-        """Operations before the decode tail, the input included."""
-        return (op for op in self.ops.values() if not op.tail)
-
-    def ancestors(self, name: str) -> frozenset[str]:
-        """Every operation whose result flows into this one."""
-        return self._ancestors[name]
-
-    @cached_property
-    def _ancestors(self) -> dict[str, frozenset[str]]:
-        ancestors: dict[str, frozenset[str]] = {}
-        for op in self.ops.values():
-            ancestors[op.name] = (
-                frozenset().union(*(ancestors[i] | {i} for i in op.inputs)) if op.inputs else frozenset()
-            )
-        return ancestors
-
-
 def trace(module: nn.Module, info: ModelInfo) -> Graph:
     """Trace a fused model in export mode into its canonical graph.
 
@@ -177,8 +89,8 @@ def trace(module: nn.Module, info: ModelInfo) -> Graph:
     if not any(op.kind in WEIGHTED for op in ops.values()):
         raise ModelError("the model has no convolution or linear layer, so there is nothing to quantize")
     # branches are told by the last layers before the tail, so the tail has to be known first
-    unnamed = Graph(graph_module, info, names, _mark_tail(ops, names, graph_module))
-    return Graph(graph_module, info, names, _name_branches(unnamed))
+    unnamed = Graph(graph_module, info, names, mark_tail(ops, names, graph_module))
+    return Graph(graph_module, info, names, name_branches(unnamed))
 
 
 def _canonicalise(gm: fx.GraphModule) -> None:
@@ -316,73 +228,3 @@ def _module_path(node: fx.Node) -> str:
         inside = not path or name.startswith(f"{path}.")
         path = name if inside else f"{path}.{name.rsplit('.', 1)[-1]}"
     return path
-
-
-def _is_dfl(node: fx.Node) -> bool:
-    stack = node.meta.get("nn_module_stack") or {}
-    return any(str(kind).rsplit(".", 1)[-1].rstrip("'>") == "DFL" for _, kind in stack.values())
-
-
-def _mark_tail(ops: dict[str, OpNode], names: dict[str, str], gm: fx.GraphModule) -> dict[str, OpNode]:
-    """Mark the decode tail: what has no convolution or linear layer behind it, the fixed DFL projection not counted."""
-    nodes = {n.name: n for n in gm.graph.nodes}
-    before_weights: set[str] = set()  # operations with a weighted operation downstream
-    tail: set[str] = set()
-    # Backwards, so that one pass knows of every operation whether a weighted one follows it.
-    for op in reversed(list(ops.values())):
-        # DFL is written as a convolution with weights 0, 1, 2 ...: it reads a distribution out, and belongs to the
-        # decode.
-        fixed = _is_dfl(nodes[names[op.name]])
-        weighted = op.kind in WEIGHTED and not fixed
-        if op.name in before_weights or weighted:
-            before_weights.update(op.inputs)
-        elif op.kind is not OpKind.INPUT:
-            tail.add(op.name)
-    # the body reaches to a SiLU that belongs to a convolution, or its pair would be split
-    tail -= _last_activations(ops, tail)
-    described = {
-        op.name: replace(
-            op, tail=op.name in tail, kind=OpKind.OTHER if op.kind in WEIGHTED and op.name in tail else op.kind
-        )
-        for op in ops.values()
-    }
-    return described
-
-
-def _last_activations(ops: dict[str, OpNode], tail: set[str]) -> set[str]:
-    """The SiLU behind a convolution that nothing weighted follows, as behind mask prototypes: no part of the decode."""
-    activations: set[str] = set()
-    for op in ops.values():
-        gates = [i for i in op.inputs if ops[i].kind is OpKind.UNIT and i in tail]
-        if op.kind is not OpKind.MUL or op.name not in tail or len(gates) != 1 or len(op.inputs) != 2:
-            continue
-        (source,) = (i for i in op.inputs if i not in gates)
-        if ops[source].kind in WEIGHTED and source not in tail and ops[gates[0]].inputs == (source,):
-            activations |= {op.name, gates[0]}
-    return activations
-
-
-def _name_branches(graph: Graph) -> dict[str, OpNode]:
-    """Operations with the branch of every head."""
-    last = {op.name for op in graph.heads}
-    task = spec_of(graph.info.task)
-    return {
-        name: replace(op, branch=_branch(op.module, task.branches, task.single)) if name in last else op
-        for name, op in graph.ops.items()
-    }
-
-
-def _branch(path: str, levels: Sequence[str], single: Sequence[str]) -> str:
-    """Which quantity a head's last convolution predicts, by Ultralytics' names of the branches.
-
-    Args:
-        path: Of the module.
-        levels: The task's branches with one output per level: boxes, scores, and what else ``cv4`` predicts.
-        single: Its branches with one output.
-    """
-    # model.<number of the head>.<branch>...; end-to-end heads have a second set of branches with this prefix
-    part = next(iter([p.removeprefix("one2one_") for p in path.split(".")][2:3]), "")
-    known = dict(zip(("cv2", "cv3", "cv4"), levels, strict=False))
-    if part.startswith("cv4"):  # YOLO26's keypoints come from cv4_kpts
-        part = "cv4"
-    return known.get(part) or (single[0] if single else "other")
