@@ -82,6 +82,7 @@ def _load_file(path: Path, allow_unsafe: bool) -> HostModel:
 
     if not isinstance(checkpoint, dict):
         raise ModelError(f"'{path}' holds a {type(checkpoint).__name__}, not an Ultralytics checkpoint")
+    # in Ultralytics' order: during training both are there, and the average is what it validates
     module = checkpoint.get("ema") or checkpoint.get("model")
     if not isinstance(module, nn.Module):
         raise ModelError(
@@ -123,6 +124,7 @@ def _read_checkpoint(path: Path, allow_unsafe: bool) -> tuple[Any, bool]:
 
     Ultralytics' own loader is not asked: for some names (``yolov5n.pt``) it looks for another file and downloads it.
     """
+    # from the bytes alone, so that a model of another project is named before anything of it is built
     file = inspect_file(path)
     with offline(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch, about the format that it wrote before 1.6
@@ -189,12 +191,16 @@ def _describe(
             f"'{source}' takes images of {channels} channel{'s' if channels > 1 else ''}; allowed are models of colour "
             "images, with 3 channels: train it with channels: 3 in the data yaml"
         )
+    # checkpoints are stored in half precision; ranges and folding want float32
     module = module.float().eval()
+    # the coarsest level decides which input sizes are possible
     stride = int(max(float(s) for s in module.stride))  # type: ignore[union-attr]
+    # here and not in calibration, where NaN shows up in every tensor behind the first one
     bad = [n for n, p in module.state_dict().items() if p.is_floating_point() and not bool(p.isfinite().all())]
     if bad:
         raise ModelError(f"'{source}' has NaN or infinite weights in {bad[0]} ({len(bad)} tensors); retrain the model")
     origin = _origin(module, source, sha256)
+    # it travels with the module through every checkpoint that is written from now on
     setattr(module, ORIGIN, asdict(origin))
     return HostModel(
         module=module,

@@ -17,6 +17,7 @@ from ..runtime.core.damaged import UNREADABLE
 from .checkpoint_names import LAYERS
 
 _LEGACY_PICKLES = 4  # of PyTorch before 1.6: magic number, protocol, description of the system, then the object
+# far more than any checkpoint names: a file made to exhaust memory is refused
 _MOST_NAMES = 100_000
 OTHER_MODELS = {
     "RTDETRDetectionModel": "an RT-DETR model, whose transformer decoder cannot be quantized here",
@@ -68,6 +69,7 @@ def inspect_file(path: Path) -> CheckpointFile:
         raise ModelError(f"'{path}' is empty; copy the checkpoint again")
     if zipfile.is_zipfile(path):
         file = CheckpointFile(_names_in_archive(path))
+    # a bare pickle of protocol 2, which PyTorch wrote before 1.6
     elif head[:2] == b"\x80\x02":
         file = CheckpointFile(_names_in_legacy(path), legacy=True)
     else:
@@ -129,6 +131,7 @@ def _names(stream: bytes | IO[bytes], pickles: int) -> set[str]:
             elif opcode.name == "STACK_GLOBAL" and len(strings) >= 2:
                 names.add(".".join(strings[-2:]))
             elif isinstance(argument, str) and "UNICODE" in opcode.name:
+                # STACK_GLOBAL takes module and name from the stack: they are the last two texts
                 strings = [*strings[-3:], argument]
             if len(names) > _MOST_NAMES:
                 raise ValueError("it names too many classes")

@@ -99,12 +99,14 @@ def describe_foreign(path: Path) -> ForeignArtifact:
 
 
 def _metadata(path: Path) -> dict[str, Any]:
+    # its own reader: where each format keeps its metadata is Ultralytics' business, and changes
     read = attribute("ultralytics.nn.backends.base:BaseBackend").read_metadata
     data = read(path)
     metadata = dict(data) if isinstance(data, dict) else {}
     for key in _LITERALS:
         if isinstance(metadata.get(key), str):
             try:
+                # ONNX holds texts only: lists and mappings are written as Python literals there
                 metadata[key] = ast.literal_eval(metadata[key])
             except (ValueError, SyntaxError, RecursionError, MemoryError):
                 metadata.pop(key)
@@ -147,6 +149,7 @@ class ForeignRunner(Runner):
         """Run the model; see ``Runner.infer``."""
         import torch
 
+        # set for this call alone: torch's number is one for the whole process, and other rows have theirs
         previous = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         try:

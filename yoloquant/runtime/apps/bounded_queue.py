@@ -31,6 +31,7 @@ class BoundedQueue(Generic[T]):
         self._capacity, self._newest = capacity, newest
         self._ended, self._aborted = False, False
         self._lock = threading.Lock()
+        # two conditions of one lock: a put need not wake those that wait to put
         self._filled, self._freed = threading.Condition(self._lock), threading.Condition(self._lock)
 
     def put(self, item: T) -> T | None:
@@ -67,6 +68,7 @@ class BoundedQueue(Generic[T]):
             while not self._items:
                 if self._ended or self._aborted:
                     raise Closed
+                # monotonic: a clock that is set while a device starts must not end or prolong a wait
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return None

@@ -103,6 +103,7 @@ class PipelineBase(ABC):
     ) -> None:
         self._source, self._consume, self._show, self._limit = source, consume, show, limit
         self._stop = threading.Event()
+        # of a camera an old frame is worth nothing: detections of it would describe what was
         self._frames: BoundedQueue[Frame] = BoundedQueue(1 if source.live else ahead, newest=source.live)
         self._shown: BoundedQueue[FrameResult] = BoundedQueue(1, newest=True)
         self._asked = math.inf  # since when the source has been asked for a frame; in the future while it is not
@@ -133,6 +134,7 @@ class PipelineBase(ABC):
         ending = Ending.STOPPED
         try:
             ending = self._attend()
+        # an ordinary way to end a camera: what was inferred is still written, and the files are closed
         except KeyboardInterrupt:
             logger.info("interrupted")
         except Closed:
@@ -173,6 +175,7 @@ class PipelineBase(ABC):
         self, reader: threading.Thread, workers: Sequence[threading.Thread], finisher: threading.Thread
     ) -> None:
         self._stop.set()
+        # before the queues: the reader may be waiting inside the source
         self._source.cancel()
         self._frames.abort()
         self._release()
@@ -184,6 +187,7 @@ class PipelineBase(ABC):
             logger.warning("source '%s' does not let go; it is left behind", self._source.name)
 
     def _thread(self, work: Callable[[], None], end: Callable[[], None]) -> threading.Thread:
+        # daemon: a camera's driver that hangs in a read must not keep the process alive
         return threading.Thread(target=self._guard, args=(work, end), daemon=True)
 
     def _guard(self, work: Callable[[], None], end: Callable[[], None]) -> None:
@@ -192,6 +196,7 @@ class PipelineBase(ABC):
             work()
         except Closed:
             pass
+        # whatever it is, it must reach the caller's thread: an exception in a thread ends nothing by itself
         except BaseException as exc:
             self._errors.append(exc)
             self._stop.set()
@@ -208,6 +213,7 @@ class PipelineBase(ABC):
                 if frame is None:
                     return
                 self._frames.put(frame)
+                # a live source drops frames, so only those that came through count there
                 if self._limit is not None and not self._source.live and frame.index + 1 >= self._limit:
                     return
         except SourceError as exc:  # what was read before is still worth detecting

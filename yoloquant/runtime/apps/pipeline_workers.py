@@ -69,6 +69,7 @@ class WorkerPipeline(PipelineBase):
 
     def _take(self) -> tuple[int, Frame]:
         """The next frame and its place among the results."""
+        # place and frame under one lock, or two workers could take frames in one order and places in the other
         with self._taking:
             if self._stop.is_set() or self._enough():
                 raise Closed
@@ -88,6 +89,7 @@ class WorkerPipeline(PipelineBase):
             prepared = time.perf_counter()
             outputs = detector.infer(tensor)
             inferred = time.perf_counter()
+            # in the worker too: selection takes its share of a core, and one finisher would become the bottleneck
             found = detector.postprocess(outputs, where)
             times = Times(frame.read_s, prepared - start, inferred - prepared, time.perf_counter() - inferred)
             self._found.put(place, _Found(frame, found, times))

@@ -76,6 +76,7 @@ class TensorRTBackend(Backend):
         try:
             with self._cuda.active():
                 self._open(path)
+        # also for Ctrl-C: a CUDA context that is left open keeps its memory until the process ends
         except BaseException:
             self._cuda.close()
             raise
@@ -104,9 +105,11 @@ class TensorRTBackend(Backend):
     def _open(self, path: Path) -> None:
         identity = Identity.of(self._api.version, self._cuda.gpu)
         file = self._find(path, identity)
+        # its hash is proved before TensorRT sees it: deserializing a damaged plan can end the process
         plan = file.plan()
         self._engine = deserialize(self._api, plan, file.metadata.get("dla"))
         self._context = self._engine.create_execution_context()
+        # TensorRT reports most failures by returning nothing
         if self._context is None:
             raise TargetError(f"TensorRT {self.version} has no memory left for '{file.path}'; close other programs")
         found = _named(self._api.module, self._engine) or _bound(self._engine)
@@ -131,6 +134,7 @@ class TensorRTBackend(Backend):
         return file
 
     def _buffer(self, tensor: _Tensor) -> _Buffer:
+        # page-locked: only from such memory can a copy run beside the kernels of a stream
         host = self._cuda.pinned(tensor.shape, tensor.dtype)
         return _Buffer(tensor.name, host, self._cuda.allocate(host.nbytes))
 
@@ -138,6 +142,7 @@ class TensorRTBackend(Backend):
         """What queues the engine: by tensor names since TensorRT 8.5, before that by a list of addresses."""
         addresses = {b.name: b.device for b in (self._input, *self._outputs)}
         stream = self._cuda.stream
+        # by what is there and not by version numbers, as everywhere where releases differ
         if hasattr(self._context, "execute_async_v3"):
             for name, address in addresses.items():
                 if not self._context.set_tensor_address(name, address):
@@ -166,6 +171,7 @@ class TensorRTBackend(Backend):
         host = self._input.host
         if tensor.shape != host.shape or tensor.dtype != host.dtype:
             raise TargetError(f"the engine takes {host.dtype} {host.shape}, got {tensor.dtype} {tensor.shape}")
+        # by identity: equal arrays elsewhere in memory are not page-locked
         if any(tensor is own for own in self._pinned):
             host = tensor
         else:
@@ -190,6 +196,7 @@ class TensorRTBackend(Backend):
         if self._cuda is None:
             return
         with self._cuda.active():
+            # in this order, since the lambda holds the context and the context the engine
             self._launch = self._context = self._engine = None
             self._pinned.clear()
         self._cuda.close()

@@ -130,6 +130,7 @@ class ImageSource(Source):
 
 def _decode(path: Path) -> np.ndarray | None:
     try:
+        # read by numpy: cv2.imread fails on some characters in paths
         image: np.ndarray | None = cv2.imdecode(np.fromfile(str(path), dtype=np.uint8), cv2.IMREAD_COLOR)
     except (OSError, cv2.error):
         return None
@@ -165,6 +166,7 @@ class VideoSource(Source):
             return None
         index, self._index = self._index, self._index + 1
         milliseconds = self._capture.get(cv2.CAP_PROP_POS_MSEC)
+        # the container's own time where it has one: phones record with a varying rate
         position = milliseconds / 1e3 if milliseconds > 0 else index / (self.fps or 1.0)
         now = time.perf_counter()
         return Frame(index, position, image, "", now, now - start)
@@ -202,6 +204,7 @@ class LiveSource(Source):
         self._opener, self._options = opener, options
         self._cancelled = threading.Event()
         pauses = sum(_pause(attempt) for attempt in range(options.reconnect))
+        # every attempt may take a timeout to open and another one to read
         self.stall_timeout = options.timeout * (1 + 2 * options.reconnect) + pauses + _GRACE_S
         self._capture = opener()
         self.fps = _rate(self._capture)

@@ -106,6 +106,7 @@ class JsonLines(Writer):
         self._path, self._names, self._task, self._size = path, names, task, 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            # unbuffered: whoever follows the file sees a line as soon as it is said, and a kill loses none
             self._stream: IO[bytes] = path.open("wb", buffering=0)
         except OSError as exc:
             raise OutputError(f"'{path}' cannot be written ({exc.strerror or exc}); choose another output=") from exc

@@ -105,6 +105,7 @@ def _logger(trt: Any) -> Any:
     """Every release lets Python subclass ``ILogger``, whose own ``__init__`` must be called."""
     levels = {"INTERNAL_ERROR": logging.ERROR, "ERROR": logging.ERROR, "WARNING": logging.WARNING}
 
+    # made inside a function: there is no base class to derive from until TensorRT is imported
     class Logger(trt.ILogger):  # type: ignore[misc]  # an untyped binding
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
@@ -115,7 +116,9 @@ def _logger(trt: Any) -> Any:
             placement = "[DlaLayer]" in message or "[GpuLayer]" in message
             if level > logging.DEBUG or placement:
                 self.lines.append(f"[{severity.name}] {message}")
+                # a verbose build says far more than this, and the last lines are what explains a failure
                 del self.lines[:-_KEPT_LINES]
+            # TensorRT warns of much that is usual; its errors stay errors
             logger.log(min(level, logging.INFO) if level < logging.ERROR else level, "%s", message)
 
     return Logger()

@@ -130,6 +130,7 @@ def ready_engine(request: Request, api: TensorRT | None = None, cuda: Cuda | Non
 
 def engine_path(request: Request, identity: Identity, model: Path) -> Path:
     """Where the engine of a request lies on a device."""
+    # the model's content and not its name: an engine of an older export must not be found
     hashes = [file_sha256(model)]
     if request.options.dla is not None:
         # the same network with other scales is another engine
@@ -153,12 +154,14 @@ def _usable(path: Path) -> bool:
 
 def _build(request: Request, api: TensorRT, identity: Identity, model: Path, path: Path) -> BuiltEngine:
     options = request.options
+    # named by the identity: timings of another GPU or release would be refused by TensorRT or, worse, believed
     timing_file = options.timing_cache or request.engines / f"timing-{identity.key()[:16]}.cache"
     # measured kernels of earlier builds on this device: a rebuild takes a part of the time
     timings = timing_file.read_bytes() if timing_file.is_file() else b""
     compiled = compile_plan(api, model, options, request.sources.calibration, timings)
     if compiled.timings:
         write_whole(timing_file, compiled.timings)
+    # before the engine is written: one that is not what was planned must not be picked up by the next start
     report = _check(request, api, compiled)
     ours: dict[str, Any] = {
         **asdict(identity),
@@ -180,6 +183,7 @@ def _check(request: Request, api: TensorRT, compiled: CompiledEngine) -> layers.
         Int8Error: Planned layers do not run in Int8, and that is to be an error.
     """
     engine = deserialize(api, compiled.plan, request.options.dla)
+    # after deserializing, which is a check of its own
     if request.options.check == "off" or request.options.dla is not None or not request.planned:
         return None
     report = layers.check(layers.inspect(api.module, engine), request.planned)
@@ -230,6 +234,7 @@ def find_engine(onnx: Path, identity: Identity, folder: Path | None = None) -> E
     models = {path.name: path for path in (sources.onnx, sources.strongly_typed, sources.plain) if path.is_file()}
     hashes: dict[str, str] = {}
     engines = folder if folder is not None else onnx.parent / FOLDER
+    # kept for every engine that does not fit: 'there is none' alone would send people searching
     reasons = []
     # several may fit, built with other options: the last one is what the user tried last
     for path in sorted(engines.glob("*.engine"), key=lambda p: p.stat().st_mtime, reverse=True):

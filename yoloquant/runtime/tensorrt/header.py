@@ -20,6 +20,7 @@ from ..errors import ArtifactError, OutputError
 
 FORMAT = 1
 KEY = "yoloquant"
+# Four bytes of any other file may read as a huge length; without a limit that much would be allocated.
 _LARGEST_HEADER = 16 * 1024 * 1024
 _ALIGN = 16  # also keeps the first bytes from looking like those of a program
 _AGAIN = "build it again with build_engine force=true"
@@ -102,6 +103,7 @@ def write_engine(path: Path, plan: bytes, metadata: Mapping[str, Any], ours: Map
     """
     digest = hashlib.sha256(plan).hexdigest()
     header = {**metadata, KEY: {**ours, "format": FORMAT, "size": len(plan), "sha256": digest}}
+    # json escapes what is not ASCII, so the length in bytes is that of the text
     text = json.dumps(header, sort_keys=True).encode("ascii")
     text += b" " * (-len(text) % _ALIGN)
     write_whole(path, len(text).to_bytes(4, "little", signed=True) + text + plan)
@@ -121,7 +123,9 @@ def write_whole(path: Path, data: bytes) -> None:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
+            # renamed before it is on disk, the file may be empty after a power cut
             os.fsync(stream.fileno())
+        # mkstemp makes files that only their owner can read, and engines are often built by root
         os.chmod(temporary, 0o644)
         os.replace(temporary, str(path))
     except OSError as exc:

@@ -57,6 +57,7 @@ class Identity:
 
     def key(self, *parts: Any) -> str:
         """Hash of this identity and of whatever else decides which engine comes out (JSON data)."""
+        # sorted: the key must not depend on the order in which fields are declared
         text = json.dumps([asdict(self), *parts], sort_keys=True)
         return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
