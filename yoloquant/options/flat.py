@@ -53,6 +53,7 @@ def flatten(model: Any, command: bool = False) -> dict[str, FlatOption]:
         inside = nested(field.annotation)
         if command and extra.get("python_only"):
             continue
+        # a nested model that has a flat name is one option there, such as prune=0.5
         if inside is not None and not extra.get("flat"):
             for name, each in flatten(inside, command).items():
                 _add(options, FlatOption(name, (key, *each.path), *_rest(each)))

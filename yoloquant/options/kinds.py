@@ -23,6 +23,7 @@ def _size(value: Any) -> int | tuple[int, int] | None:
         sides = [int(part) for part in parts]
     except (TypeError, ValueError):
         sides = []
+    # True is an int to Python, and imgsz=true a mistake
     if len(sides) not in (1, 2) or isinstance(value, bool):
         raise ValueError(f"allowed is {SIZE}")
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])

@@ -62,6 +62,7 @@ def analyze(
         "model": artifact.model.sha256,
         "data": images.data.data_hash,
         "imgsz": list(artifact.info.imgsz),
+        # everything that a measurement depends on: with anything else changed the journal starts anew
         "options": options.settings(),
         **more,
     }
@@ -97,6 +98,7 @@ def _prune(
     if not options.recalibrates:
         return PruneSubject(artifact, images, (), options), {}
     sample = training_images(data, options)
+    # BatchNorm statistics of a single image are that image's
     batches = tuple(b for b in stacked(sample.tensors(artifact.info.imgsz, artifact.info.task)) if len(b) > 1)
     return PruneSubject(artifact, images, batches, options), {"training": sample.sha256}
 
@@ -139,6 +141,7 @@ def _sweep(
         if entry is None:
             start = time.perf_counter()
             score, how = subject.measure(part)
+            # NaN is kept as nothing: JSON has no word for it, and the part is not measured again
             entry = JournalEntry(part.name, part.ratio, _number(score), how)
             journal.add(entry)
             eta.add(time.perf_counter() - start)

@@ -182,11 +182,13 @@ class _Search:
 
     def run(self) -> FloatSearch:
         """Rank, grow, bisect, and take back."""
+        # first: often nothing has to stay in float, and ranking takes a run of the network for every layer
         whole = self.measure(())
         gains: tuple[tuple[str, float], ...] = ()
         best, met = whole, self.meets(whole)
         if not met:
             gains = self.rank()
+            # a layer that gains nothing alone is not tried: with others it would be noise that costs multiplications
             best = self.take_back(self.grow([layer for layer, gain in gains if gain > 0]))
             met = self.meets(best)
         plan = leave_float(self.graph, self.plan, best.layers)
@@ -197,6 +199,7 @@ class _Search:
     def rank(self) -> tuple[tuple[str, float], ...]:
         """Every layer with what it gains when it alone is in float, best first."""
         few = [torch.from_numpy(np.ascontiguousarray(i)) for i, _ in self.images.inputs[: self.options.ranking_images]]
+        # raw outputs and not fidelity: a single layer moves the latter by less than its noise
         distance = GraphDistance(self.graph, few)
         base = distance(self._simulated(self.plan))
         layers = list(dict.fromkeys(layer_of(p.name) for p in self.plan.weights))
@@ -249,6 +252,7 @@ class _Search:
 
     def measure(self, layers: Sequence[str]) -> FloatTrial:
         """Score the plan with some layers in float; what was measured before is remembered."""
+        # which layers, in whatever order they were found
         key = frozenset(layers)
         if key not in self.trials:
             runner = TorchRunner(self._simulated(leave_float(self.graph, self.plan, tuple(layers))), self.artifact.info)

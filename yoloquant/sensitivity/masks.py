@@ -32,6 +32,7 @@ def close(module: nn.Module, network: ChannelGraph, dropped: frozenset[int]) -> 
         index = torch.tensor(where, device=layer.weight.device)
         layer.weight.index_fill_(axis, index, 0.0)
         if layer.bias is not None:
+            # the bias too, or a closed channel would be a constant
             layer.bias.index_fill_(0, index, 0.0)
 
 
@@ -39,7 +40,9 @@ def close(module: nn.Module, network: ChannelGraph, dropped: frozenset[int]) -> 
 def closed(module: nn.Module, network: ChannelGraph, dropped: frozenset[int]) -> Iterator[None]:
     """The same for as long as the block runs; the weights are then put back bit by bit."""
     layers = [layer for layer, _, _ in _made(module, network, dropped)]
+    # once each, by identity: a shared layer would be saved a second time when it is closed already
     parameters = {id(p): p for layer in layers for p in (layer.weight, layer.bias) if p is not None}
+    # copies and not a subtraction later: weights must come back bit by bit
     before = [(p, p.detach().clone()) for p in parameters.values()]
     try:
         close(module, network, dropped)

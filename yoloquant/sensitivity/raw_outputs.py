@@ -53,6 +53,8 @@ def distance(found: Sequence[Raw], reference: Sequence[Raw], outputs: tuple[Outp
     total, count = 0.0, 0
     for student, teacher in zip(found, reference, strict=True):
         for i in range(len(next(iter(teacher.values())))):
+            # image by image: the loss is relative to what the teacher sees, and a batch would mix images with and
+            # without objects
             losses = distillation_loss(_one(student, i), _one(teacher, i), outputs)
             total += float(torch.stack(list(losses.values())).double().sum())
             count += 1
@@ -132,6 +134,7 @@ def _forward(model: Any, batch: Tensor, outputs: tuple[Output, ...], known: tupl
         x = done[-1] if done else batch
         for layer in model.model[len(done) :]:
             if layer.f != -1:
+                # as BaseModel's own forward, which offers no way to begin in the middle
                 x = done[layer.f] if isinstance(layer.f, int) else [x if j == -1 else done[j] for j in layer.f]
             x = layer(x)
             done.append(x)

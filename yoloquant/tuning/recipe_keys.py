@@ -36,6 +36,7 @@ _SAME = {
     "prune.ratio": "prune.amount",
 }
 """The field's words for what is called otherwise here."""
+# What is in here would make trials incomparable, or let a study choose the images that it is judged on.
 _FIXED = {
     "model": "a study is of one model",
     "data": "a study is of one data set",
@@ -108,6 +109,7 @@ def _path(name: str) -> Place | None:
     if head in _HOSTS:
         return (*head, last) if last in _host_names() else None
     if head in {("train",), ("prune",)}:
+        # our own options first: where Ultralytics has one of the same name, the recipe means ours
         own = _within(_SHORT[head[0]][:2], last)
         return own if own is not None else (*head, "arguments", last) if last in _host_names() else None
     return words if head == ("validation",) and last in fields_of(fields_of(Recipe)["validation"].annotation) else None
@@ -162,6 +164,7 @@ def with_values(content: Mapping[str, Any], values: Mapping[Place, Any]) -> dict
     for path, value in values.items():
         part = found
         for word in path[:-1]:
+            # copied on the way down, since the base is shared by all trials
             part[word] = dict(part.get(word) or {})
             part = part[word]
         part[path[-1]] = value

@@ -81,6 +81,7 @@ class TrialSearch:
         Raises:
             OutputError: The storage fails.
         """
+        # only by the first process of a study; others find it queued or done
         self.queue_defaults()
         give_up_lost(self.study)
         while self.claimed < trials and time.monotonic() < deadline and not self._exhausted:
@@ -94,6 +95,7 @@ class TrialSearch:
         """
         give_up_lost(self.study)
         for values in chosen:
+            # skip_if_exists: a study that is taken up again queues nothing twice
             self.study.enqueue_trial(dict(values), skip_if_exists=True)
         while self._count("WAITING") and time.monotonic() < deadline:
             self.one(1.0, self.claimed + self._count("WAITING"))
@@ -106,7 +108,9 @@ class TrialSearch:
         """
         start = time.monotonic()
         with storage_errors():
+            # one at a time, so that the deadline and other processes' results are looked at in between
             self.study.optimize(lambda trial: self._try(trial, share), n_trials=1, catch=(Exception,))
+        # what was looked up took no time, and would make the estimate too short
         if not self.study.get_trials(deepcopy=False)[-1].user_attrs.get(SAME_AS):
             self._eta.add(time.monotonic() - start)
         self.tell(total)
@@ -140,19 +144,23 @@ class TrialSearch:
     def _try(self, trial: Trial, share: float) -> list[float]:
         import optuna
 
+        # first of all: if this process is killed, another one must be able to tell whose trial it was
         trial.set_user_attr(WORKER, this_worker())
         values = self.space.suggest(trial)
         try:
             scores = self._known(trial, values)
             if scores is None:
                 scores = self.evaluate(Attempt(values, share, lambda epoch, score: self._watch(trial, epoch, score)))
+            # all scores, the objectives among them: the page shows what was measured besides
             trial.set_user_attr(SCORES, {name: float(value) for name, value in scores.items()})
             if self.options.drop is not None:
                 over = scores[Objective.MAP_DROP.value] - self.options.drop
+                # Optuna prefers trials at or below 0; NaN would compare as neither
                 trial.set_constraint("drop", over if math.isfinite(over) else 1.0)
             found = [scores[o.value] for o in self.options.objective]
             if not all(map(math.isfinite, found)):
                 raise YoloquantError(f"a score is not a number: {dict(scores)}")
+        # no failure: Optuna must see its own exception to note the trial as stopped
         except optuna.TrialPruned:
             raise
         except KeyboardInterrupt:
@@ -169,6 +177,7 @@ class TrialSearch:
     def _known(self, trial: Trial, values: Mapping[str, Value]) -> Scores | None:
         """Scores of the same recipe, where one was measured already: nothing in a trial is left to chance."""
         for other, scores in self.complete:
+            # a sampler of few values draws the same again, and grids of two processes overlap
             if other.params == values:
                 trial.set_user_attr(SAME_AS, other.number)
                 return scores

@@ -41,6 +41,7 @@ class SearchSpace:
     @property
     def defaults(self) -> dict[str, Value] | None:
         """What the recipe without any search stands for; None where that is outside of the space."""
+        # through the recipe's model: it knows every default, also of options that the recipe does not name
         known = make_recipe(dict(self.base))
         values: dict[str, Value] = {}
         for path, each in self.dimensions.items():
@@ -98,6 +99,7 @@ def make_space(content: Mapping[str, Any], given: Mapping[str, Any], ready_made:
             dimensions.pop(path, None)
     for name, value in given.items():
         key = find_key(name)
+        # a text with two dots may simply be a value of what cannot be searched, for instance a path
         if is_search(value, key.number) and not (key.why_fixed and "|" not in str(value)):
             dimensions[key.path] = _dimension(key, name, str(value))
             base = _without(base, key.path)
@@ -109,6 +111,7 @@ def make_space(content: Mapping[str, Any], given: Mapping[str, Any], ready_made:
             f"nothing is searched: {EXAMPLES} to a value of the recipe, or space={'|'.join(SPACES)}; for example "
             "images='32|64|128'"
         )
+    # sorted: Optuna's samplers draw in the order of suggestions, and the same seed must give the same trials
     dimensions = {path: dimensions[path] for path in sorted(dimensions)}
     _check_values(base, dimensions)
     return SearchSpace(base, dimensions)
@@ -150,6 +153,7 @@ def _without(content: Mapping[str, Any], path: Place) -> dict[str, Any]:
 
 def _check_values(base: Mapping[str, Any], dimensions: Mapping[Place, Dimension]) -> None:
     """Hold every choice, and both ends of every range, against the option models."""
+    # the other dimensions need some value for the recipe to be whole
     first = {path: each.ends[0] for path, each in dimensions.items()}
     for path, each in dimensions.items():
         for value in each.ends:
@@ -158,6 +162,7 @@ def _check_values(base: Mapping[str, Any], dimensions: Mapping[Place, Dimension]
 
                 check_value(path[-1], value)
             made = make_recipe(with_values(base, {**first, path: value}), f"{'.'.join(path)}={each.text}")
+            # names of schemes and targets are texts to the recipe; a wrong one would fail in every trial
             resolve_schemes(made.scheme)
             targets.resolve(made.targets)
     if ("scheme",) in dimensions and ("train" in base or any(path[0] == "train" for path in dimensions)):

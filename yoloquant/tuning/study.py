@@ -86,6 +86,7 @@ def open_study(
         storage = optuna.storages.RDBStorage(
             url,
             engine_kwargs=_SQLITE if url.startswith("sqlite") else None,
+            # for machines that vanish: of those on this one, the process id tells at once
             heartbeat_interval=_HEARTBEAT,
             grace_period=_GRACE,
             heartbeat_stale_trial_callback=try_again,
@@ -109,6 +110,7 @@ def open_study(
         study.set_user_attr(IDENTITY, dict(identity))
     else:
         _same(name, url, known, identity)
+    # after it is known how many trials there are: that decides the seed
     study.sampler = sampler_of(options, space, len(study.trials))
     return study
 
@@ -147,6 +149,7 @@ def sampler_of(options: TuneOptions, space: SearchSpace, known: int) -> optuna.s
     seed = options.sampler_seed if not known else options.sampler_seed + 1009 * known + os.getpid()
     match options.sampler:
         case Sampler.GRID:
+            # the same seed in every process: the grid's order is shared, and the storage says what is done
             return optuna.samplers.GridSampler(space.grid(options.grid), seed=options.sampler_seed)
         case Sampler.RANDOM:
             return optuna.samplers.RandomSampler(seed=seed)
@@ -189,6 +192,7 @@ def give_up_lost(study: optuna.Study) -> None:
 
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         worker = trial.user_attrs.get(WORKER)
+        # a process id means something on its own machine only
         if worker and worker["machine"] == platform.node() and not alive(int(worker["process"])):
             try:
                 study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
@@ -201,5 +205,6 @@ def try_again(study: optuna.Study, trial: FrozenTrial) -> None:
     """Queue what a lost trial was trying."""
     times = int(trial.user_attrs.get(LOST, 0)) + 1
     logger.warning("trial %d was lost: its process ended", trial.number)
+    # a recipe that ends its process every time must not be tried for ever
     if times <= RETRIES and trial.params:
         study.enqueue_trial(trial.params, user_attrs={LOST: times})

@@ -97,6 +97,8 @@ def replace_attention(module: nn.Module, images: Iterable[np.ndarray]) -> Rewrit
     if not blocks:
         raise ModelError("the model has no self-attention, so there is nothing to replace: export it as it is")
     fits = {path: _Fit(block) for path, block in blocks.items()}
+    # all blocks on the unchanged model: fitted one after the other, later ones would learn from the errors of earlier
+    # ones
     count = _observe(changed, fits, images)
     explained = {}
     for path, fit in fits.items():
@@ -104,6 +106,7 @@ def replace_attention(module: nn.Module, images: Iterable[np.ndarray]) -> Rewrit
         parent, _, name = path.rpartition(".")
         setattr(changed.get_submodule(parent), name, _convolutions(fit.linear, weights))
     result = Rewritten(changed, explained, count)
+    # it stays with the model, so that every export made of it says so
     setattr(changed, REWRITTEN, [*getattr(changed, REWRITTEN, []), *result.summary()])
     return result
 
@@ -164,6 +167,7 @@ def _conv(weight: Tensor, bias: Tensor, groups: int = 1) -> nn.Conv2d:
 def _means(value: Tensor) -> Tensor:
     """The predictors, (positions, sizes * channels + 1): means over squares (outside of the map is 0), and 1."""
     maps = [functional.avg_pool2d(value, size, 1, size // 2) for size in SIZES]
+    # float64: a Gram matrix of many nearly equal predictors is badly conditioned
     flat = torch.cat(maps, 1).flatten(2)[0].t().double()
     return torch.cat([flat, torch.ones(len(flat), 1, dtype=torch.float64)], 1)
 
@@ -184,6 +188,7 @@ class _Fit:
         for image in arguments[0]:
             value, mixed = self._mix(block, image[None])
             predictors, target = _means(value), mixed.flatten(2)[0].t().double()
+            # sums only: the equations do not grow with the images, keeping every position would
             self._gram += predictors.t() @ predictors
             self._cross += predictors.t() @ target
             self._square += target.square().sum(0)
@@ -211,6 +216,7 @@ def _convolutions(linear: _Linear, weights: Tensor) -> nn.Sequential:
     """Value (once for each branch), then one square for each branch, then everything that mixes channels."""
     channels, largest = linear.value.out_channels, max(SIZES)
     branches = len(SIZES) + 1
+    # repeated instead of split: a depthwise convolution reads one channel for each of its own
     value = _conv(linear.value.weight.repeat(branches, 1, 1, 1), _bias(linear.value).repeat(branches))
     squares = [_centred(torch.full((channels, 1, s, s), 1 / (s * s)), largest) for s in SIZES]
     spatial = torch.cat([_centred(linear.position.weight, largest), *squares])

@@ -58,6 +58,7 @@ def compile_model(content: bytes, options: CompilerOptions | None = None, *, pro
         return CompilerRun(CompilerReport(errors=(f"{PROGRAM} is not on PATH",)))
     with tempfile.TemporaryDirectory(prefix="yoloquant-edgetpu-") as name:
         folder = Path(name)
+        # a name of our own: the compiler writes its results beside the file, called after it
         source = folder / f"{_NAME}.tflite"
         source.write_bytes(content)
         text, problem = _run([program, *_arguments(options, folder), str(source)], folder, options.timeout_seconds)

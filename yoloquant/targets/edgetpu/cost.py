@@ -68,6 +68,7 @@ def memory(file: Flatbuffer, chosen: Collection[int]) -> Memory:
         to the last that reads it, as if none could share memory with another.
     """
     constants = {i for op in file.ops if op.index in chosen for i in op.inputs if file.tensors[i].constant}
+    # shapes and axes are constants too, and are not cached on the chip
     parameters = sum(_bytes(file, i) for i in constants if len(file.tensors[i].scale))
     steps = len(file.ops) + 1
     change = np.zeros(steps + 1, np.int64)
@@ -77,6 +78,7 @@ def memory(file: Flatbuffer, chosen: Collection[int]) -> Memory:
     last.update(dict.fromkeys(file.outputs, steps - 1))
     for index, start in first.items():
         change[start] += _bytes(file, index)
+        # a difference array: its running sum is what is alive at every step
         change[last.get(index, start) + 1] -= _bytes(file, index)
     largest = max((_bytes(file, i) for i in first), default=0)
     return Memory(parameters, int(change.cumsum().max(initial=0)), largest)

@@ -33,6 +33,7 @@ def check_operator(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     rule = _RULES.get(op.kind)
     if rule is None:
         return _cpu("not among the documented operators")
+    # what holds for every operator first: a rule may rely on constant parameters and known shapes
     for check in (_parameters, _types, _shapes, rule, _version):
         finding = check(file, op)
         if finding.status is not Status.MAPPED:
