@@ -128,6 +128,7 @@ def _embed(path: Path) -> tuple[str, float, int, int]:
     from PIL import Image, ImageOps
 
     with warnings.catch_warnings():
+        # an image that unpacks to gigabytes must not end the report
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(path) as source:
@@ -182,6 +183,7 @@ def _match(base: Sequence[Sequence[float]], own: Sequence[Sequence[float]]) -> d
     """Greedy one-to-one pairs of the same class by falling IoU, down to IoU 0.5: baseline index to artifact index."""
     options = sorted(
         ((_iou(b, o), i, j) for i, b in enumerate(base) for j, o in enumerate(own) if int(b[5]) == int(o[5])),
+        # best overlap first, so that a near pair is not taken apart by a far one
         reverse=True,
     )
     pairs: dict[int, int] = {}

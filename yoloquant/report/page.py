@@ -59,7 +59,9 @@ def _environment() -> Environment:
 
     env = Environment(
         loader=PackageLoader("yoloquant.report", "templates"),
+        # names of classes, files and errors come from users, and are no HTML
         autoescape=True,
+        # a typo in the template is an error of the tests instead of an empty cell in a report
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -110,6 +110,7 @@ def _height(target: TargetResult, labelled: bool) -> float | None:
 def _figure(height: float) -> Figure:
     from matplotlib.figure import Figure
 
+    # Figure and not pyplot, which keeps every figure alive and chooses a backend for the whole process
     return Figure(figsize=(_WIDTH, height), layout="constrained")
 
 
@@ -184,10 +185,12 @@ def _svg(figure: Figure, prefix: str) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     buffer = io.StringIO()
+    # without a date: the same result must give the same page
     FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    # matplotlib draws random ids, and those of two plots in one page could meet
     for number, name in enumerate(dict.fromkeys(re.findall(r'\bid="([^"]+)"', text))):
         text = re.sub(rf'(\bid="|href="#|url\(#){re.escape(name)}(?=["\)])', rf"\g<1>{prefix}-{number}", text)
     for colour, variable in _VARIABLES.items():

@@ -62,6 +62,7 @@ class PullRequest:
             number = (event.get("pull_request") or {}).get("number")
         except (OSError, ValueError, AttributeError) as exc:
             raise UsageError(f"the workflow's event cannot be read: {exc}") from exc
+        # pushes and schedules start workflows too
         if number is None:
             return None
         api = environment.get("GITHUB_API_URL", "https://api.github.com").rstrip("/")
@@ -87,6 +88,7 @@ def update_comment(target: PullRequest, report: str, name: str = "report") -> st
     if len(body) > MAX_BODY:
         body = f"{body[:MAX_BODY]}\n\n... the report is longer; see the workflow's artifacts"
     place = f"/repos/{target.repository}/issues"
+    # found by an invisible mark: a new comment for every push would bury the conversation
     old = next((c for c in _comments(target, place) if str(c.get("body", "")).startswith(mark)), None)
     if old is None:
         made = _request(target, "POST", f"{place}/{target.number}/comments", {"body": body})

@@ -160,6 +160,7 @@ def take_turns(
         before = load_average()
         order, rng = list(openers), random.Random(options.seed)
         for index in range(options.rounds):
+            # a machine that throttles does so in time; a fixed order would always hit the same artifact
             rng.shuffle(order)
             for place, name in enumerate(order):
                 if progress:
@@ -219,6 +220,7 @@ def _percentiles(values: np.ndarray) -> dict[str, float]:
 
 def _ratio(mine: Sequence[tuple[Turn, Reading]], first: Sequence[tuple[Turn, Reading]]) -> float | None:
     pairs = [
+        # within a round, where both met the same machine; the median of the rounds then leaves out a disturbed one
         float(np.median(a.seconds.sum(axis=1)) / np.median(b.seconds.sum(axis=1)))
         for (a, _), (b, _) in zip(mine, first)
     ]
@@ -272,6 +274,7 @@ def parse_options(settings: VerbSettings) -> BenchOptions:
         raise UsageError(f"affinity={cores} is not supported; allowed are numbers of cores, for instance 0,1")
     chosen = tuple(int(part) for part in cores.split(",")) if cores else ()
     here = affinity()
+    # the system would refuse them too, but in the worker and with a number instead of a reason
     if here and set(chosen) - set(here):
         raise UsageError(
             f"affinity={cores} names cores that this process cannot use; it has {', '.join(map(str, here))}"
@@ -341,6 +344,7 @@ def main(arguments: dict[str, str], say: Callable[[str], None] = logger.info) ->
     openers: dict[str, BundleOpener] = {}
     for path in (part.strip() for part in (settings.text("model") or own_bundle()).split(",") if part.strip()):
         name = Path(path).resolve().name
+        # two bundles of one name would hide each other
         openers[name if name not in openers else path] = BundleOpener(path, running)
     golden = Path(next(iter(openers.values())).path) / GOLDEN if openers else None
     return finish(bench(openers, pictures_of(settings, golden), options), settings.text("output"), say)

@@ -62,6 +62,7 @@ class Worker:
         self.facts: dict[str, Any] = {}
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs, opener, list(pictures), tuple(cores)), daemon=True)
+        # kept until the process has started: it is pickled into it
         self._theirs = theirs
 
     def start(self, warmup: int) -> None:
@@ -111,8 +112,10 @@ class Worker:
 def serve(connection: Connection, opener: Opener, pictures: Sequence[np.ndarray], cores: Sequence[int]) -> None:
     """Load an artifact and run as many images as each received number says, until that is 0."""
     try:
+        # before the runtime is loaded: its threads take over what this one may use
         if cores and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, cores)
+        # with the interpreter and its modules in memory: the difference is the model's
         before, _ = memory()
         detector = opener()
         measure(detector, pictures, connection.recv())
@@ -132,6 +135,7 @@ def measure(detector: Detector, pictures: Sequence[np.ndarray], runs: int) -> Tu
     """Run images one after the other; a first one, not counted, wakes threads and caches after a pause."""
     detector(pictures[0])
     seconds = np.empty((runs, 3))
+    # processor time of all threads: a runtime that spins while it waits shows here
     wall, cpu = time.perf_counter(), time.process_time()
     for index in range(runs):
         picture = pictures[index % len(pictures)]

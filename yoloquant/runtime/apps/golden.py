@@ -129,7 +129,9 @@ class GoldenOutcome:
 def run(detector: Detector, image: np.ndarray) -> GoldenOutcome:
     """Take an image through a detector (which selects by ``SELECTION``), keeping what is compared."""
     tensor, where = detector.preprocess(image)
+    # of the prepared input: a machine whose decoder or resize differs is told apart from one whose kernels do
     digest = hashlib.sha256(np.ascontiguousarray(tensor).tobytes()).hexdigest()
+    # copies, since a backend may use its buffers again
     outputs = tuple(np.array(output, dtype=np.float32) for output in detector.infer(tensor))
     return GoldenOutcome(digest, outputs, detector.postprocess(outputs, where))
 
@@ -155,6 +157,7 @@ def read_outputs(path: Path) -> tuple[np.ndarray, ...]:
         BundleError: The file is damaged.
     """
     try:
+        # a bundle comes from elsewhere, and a pickle in it could run code
         with np.load(str(path), allow_pickle=False) as stored:
             return tuple(stored[f"arr_{i}"].astype(np.float32) for i in range(len(stored.files)))
     except UNREADABLE as exc:
@@ -169,6 +172,7 @@ def write_outputs(path: Path, outputs: Sequence[np.ndarray]) -> None:
 def rounded(values: np.ndarray) -> np.ndarray:
     """Float32 to 12 bits of mantissa and to multiples of 2**-14: boxes to 0.1 pixels, and tiny scores become 0."""
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    # half of the last bit that stays is added first: cutting off alone would shift every value towards zero
     coarse = ((bits + np.uint32(0x400)) & np.uint32(0xFFFFF800)).view(np.float32)
     return np.asarray(np.rint(coarse * np.float32(2**14)) * np.float32(2**-14), dtype=np.float32)
 
@@ -248,6 +252,7 @@ def _matched(
     if not len(got) or not len(expected):
         return ours, theirs
     overlap = task.same(expected, got)
+    # an overlap of 0 is no candidate: classes and scores enter the matching this way
     overlap[expected.class_id[:, None] != got.class_id[None]] = 0
     overlap[np.abs(expected.confidence[:, None] - got.confidence[None]) > tolerances.score] = 0
     for flat in np.argsort(-overlap, axis=None, kind="stable"):

@@ -52,6 +52,7 @@ def body(graph: OnnxGraph) -> frozenset[str]:
     """Names of the nodes up to the last operators with weights; what follows decodes the head's results."""
     names: set[str] = set()
     for node in graph.of_type(*WEIGHTED):
+        # the same question as in the tracer, asked of ONNX: what has no weights behind it decodes
         if any(graph.is_weight(i) for i in node.input[:2]) and not _is_dfl(graph, node):
             names.add(node.name)
             names.update(n.name for i in node.input for n in graph.ancestors(i, "")[0])
@@ -86,6 +87,7 @@ class _Converter:
             self._restore(output.name)
         del self.model.graph.node[:]
         self.model.graph.node.extend(self.nodes)
+        # float32 originals of what is FP16 now would double the file
         used = {i for node in self.nodes for i in node.input}
         kept = [i for i in (*self.model.graph.initializer, *self.added) if i.name in used]
         del self.model.graph.initializer[:]

@@ -20,6 +20,7 @@ _OPSETS = range(13, 18)
 def check_opset(graph: OnnxGraph) -> Iterator[Issue]:
     """Opset 13 to 17."""
     for entry in graph.model.opset_import:
+        # both names stand for the standard operators
         if entry.domain in ("", "ai.onnx") and entry.version not in _OPSETS:
             yield Issue("", f"the model has opset {entry.version}; allowed are 13 to 17", "export with opset 17")
 
@@ -117,6 +118,7 @@ def check_scale_type(graph: OnnxGraph) -> Iterator[Issue]:
 def check_scale_value(graph: OnnxGraph) -> Iterator[Issue]:
     """Scales are finite and above 0."""
     for node, scale in _scales(graph):
+        # so written that NaN is bad too: it compares as neither
         bad = scale[~(np.isfinite(scale) & (scale > 0))]
         if bad.size:
             yield Issue(
@@ -169,6 +171,7 @@ def check_scale_shape(graph: OnnxGraph) -> Iterator[Issue]:
             message = f"scale has shape {list(scale.shape)}, zero_point {list(zero_point.dims)}"
             yield Issue(label(node), message, "give both the same shape")
         shape = _data_shape(graph, node)
+        # 1 is ONNX's default, which for a weight is the wrong axis: a missing one shows here
         axis = attribute(node, "axis", 1)
         fits = shape is None or (-len(shape) <= axis < len(shape) and scale.shape == (shape[axis],))
         if scale.ndim > 1 or (scale.ndim == 1 and not fits) or (scale.shape == (1,) and shape is None):

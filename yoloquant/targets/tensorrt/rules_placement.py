@@ -188,9 +188,11 @@ def check_residual_branch(graph: OnnxGraph) -> Iterator[Issue]:
 def _residuals(graph: OnnxGraph) -> Iterator[tuple[onnx.NodeProto, str, str]]:
     """Adds that close a block with quantized operators: node, identity input, branch input."""
     for node in graph.of_type("Add"):
+        # a constant is added: no block ends here
         if any(graph.is_weight(tensor) for tensor in node.input):
             continue
         for identity, branch in (tuple(node.input), tuple(node.input)[::-1]):
+            # the identity is what the branch was computed from, whichever of the two inputs it is
             nodes, met = graph.ancestors(branch, stop=graph.root(identity))
             if met and any(n.op_type in WEIGHTED and graph.is_quantized(n) for n in nodes):
                 yield node, identity, branch

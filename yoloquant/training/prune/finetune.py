@@ -68,6 +68,7 @@ def fine_tune(
         raise UsageError("training needs data=<data yaml or folder of images>")
     source = load_model(model, allow_unsafe=options.allow_unsafe)
     path = str(model) if isinstance(model, (str, os.PathLike)) else str(getattr(model, "ckpt_path", None) or "")
+    # which classes the model was trained on first, and the caller's own word last
     common = {"model": path or source.source, "task": source.task.value, **source.trained, **arguments}
     common.setdefault("imgsz", max(source.resolve_imgsz()))
     total = int(arguments.get("epochs", EPOCHS))
@@ -75,16 +76,20 @@ def fine_tune(
         raise UsageError(f"steps={options.steps} need as many epochs at least, got epochs={total}")
     steps = options.steps if options.kind is PruningKind.STRUCTURED else 1
     current, done = source, 0
+    # one teacher for all steps: the model of the step before has lost already what it should teach
     teacher = None if options.teacher is not None or not options.distils else copy.deepcopy(source.module)
     for step in range(1, steps + 1):
+        # what is left divided among the steps that are left: together they are exactly the epochs that were asked for
         epochs = (total - done) // (steps - step + 1)
         done += epochs
+        # of the unpruned model at every step, since shares count from it
         here = replace(options, amount=options.amount * step / steps)
         overrides = {**common, "epochs": epochs}
         if steps > 1 and step < steps:
             overrides["name"] = f"{common.get('name') or 'prune'}-step{step}"
         trainer = _trainer(overrides, here, data)
         trainer.taught_by = teacher
+        # a study compares epochs of finished models; those of earlier steps are of other sizes
         watch_epochs(trainer, after_epoch if step == steps else None)
         finished = _finished(_run(trainer, current.module))
         current = load_model(finished.best, allow_unsafe=options.allow_unsafe)

@@ -27,6 +27,7 @@ def channel_products(trainer: TaskTrainer, module: Any, images: int) -> dict[str
         By name of the gate's weight, a tensor with the weight's number of axes, of size 1 but along the channels.
     """
     batch = max(min(int(trainer.batch_size), images), 1)
+    # mode val: images as they are, without augmentation and in a fixed order
     loader = trainer.get_dataloader(trainer.data["train"], batch_size=batch, rank=-1, mode="val")
     before = next(module.parameters()).device
     module = module.to(trainer.device)
@@ -46,6 +47,8 @@ def channel_products(trainer: TaskTrainer, module: Any, images: int) -> dict[str
             gradients = torch.autograd.grad(loss.sum(), parameters, allow_unused=True)
             grads = {id(p): g for p, g in zip(parameters, gradients, strict=True)}
             for name, gate in gates.items():
+                # absolute per batch and not of the sum: changes of opposite sign would cancel and an important channel
+                # look idle
                 sums[name] = sums[name] + _product(gate, grads).abs().cpu()
             seen, batches = seen + len(prepared["img"]), batches + 1
             if seen >= images:

@@ -170,6 +170,7 @@ class Masks:
     def before_step(self, trainer: TaskTrainer) -> None:
         """Drop gradients of masked weights, so that neither clipping nor momentum counts them."""
         for parameter, dropped in self._dropped(unwrap_model(trainer.model)):
+            # a layer that this batch did not reach has none
             if parameter.grad is not None:
                 parameter.grad.masked_fill_(dropped, 0.0)
 
@@ -185,6 +186,7 @@ class Masks:
                 _forget(trainer.optimizer, parameter, dropped)
         ema = getattr(trainer, "ema", None)
         if ema is not None:
+            # averaged with values from before they were masked, weights would come back by a fraction
             self.apply(ema.ema)
 
     def _dropped(self, model: nn.Module) -> Iterable[tuple[nn.Parameter, Tensor]]:
@@ -234,6 +236,7 @@ def _unpack(entry: Mapping[str, Any]) -> Tensor:
     shape = [int(n) for n in entry["shape"]]
     bits = entry["bits"]
     count = int(np.prod(shape))
+    # checked before anything is allocated: the numbers come from a file
     if min(shape, default=0) < 1 or bits.dtype != torch.uint8 or bits.numel() != -(-count // 8):
         raise ValueError(f"{bits.numel()} bytes of {bits.dtype} for a mask of shape {shape}")
     flat = np.unpackbits(bits.cpu().numpy(), count=count).astype(bool)

@@ -113,6 +113,7 @@ class PruneTrainer(TaskTrainer):
         module: Any = load_model(model, allow_unsafe=self.prune.allow_unsafe).module.cpu()
         self.check_classes(module.names)
         teacher = self._teacher(module)
+        # written before the model is pruned: afterwards nothing knows what it was
         if teacher is not None:
             self._write(teacher, TEACHER)
         if is_pruned(module) and pruned_fraction(module) >= self.prune.amount:
@@ -120,6 +121,7 @@ class PruneTrainer(TaskTrainer):
             LOGGER.info(f"{share:.1%} of the multiplications are gone already: training goes on without pruning")
         elif source is not None or not (is_pruned(module) or is_sparse(module)):
             module = self._pruned(module)
+        # as a file: workers and resumed runs find it by its path
         self.model = self.args.model = str(self._write(module, START))
         self._prepared = True
 
@@ -141,6 +143,7 @@ class PruneTrainer(TaskTrainer):
     def setup_model(self) -> Any:
         """The model that is trained, and the one that teaches it."""
         checkpoint = super().setup_model()  # type: ignore[misc]
+        # loaded models are frozen for tracing
         self.model.requires_grad_(True)
         self.model.args = self.args
         # a file, since resuming and other processes have nothing else to learn from
@@ -272,6 +275,7 @@ def _score_unpruned(trainer: PruneTrainer) -> None:
         return
     model: Any = copy.deepcopy(trainer.teacher).to(trainer.device).float()
     model.args = trainer.args
+    # Ultralytics' validator scores the average: put in its place, another model is scored in the very same way
     before, trainer.ema.ema = trainer.ema.ema, without_criterion(model)
     plots, trainer.validator.args.plots = trainer.validator.args.plots, False
     trainer.loss_items, trainer.epoch = {}, trainer.start_epoch
