@@ -112,6 +112,12 @@ def _traced(family: str, task: str) -> TracedModel:
 
 def tiny_export_artifact(family: str = "yolo11", task: str = "detect", schemes: Any = ()) -> Any:
     """An ``Artifact`` of such a model at 64 pixels, with a calibrated plan for each scheme."""
+    artifact = _calibrated(family, task, tuple(schemes))
+    return replace(artifact, plans=dict(artifact.plans))
+
+
+@lru_cache(maxsize=12)
+def _calibrated(family: str, task: str, schemes: tuple[Any, ...]) -> Any:
     from yoloquant.quantization.artifact import Artifact
     from yoloquant.quantization.calibrate import observe, solve_plan
     from yoloquant.quantization.range_options import Algorithm, CalibrationRecipe
