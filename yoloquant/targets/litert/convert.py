@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from ...errors import TargetError
+from ...graph.decompositions import nodewise_decompositions
 from ...types import ModelInfo
-from .decompose import nodewise_decompositions
 from .tail import decode_tail
 
 logger = logging.getLogger(__name__)

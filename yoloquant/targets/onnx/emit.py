@@ -99,8 +99,10 @@ def _export(module: fx.GraphModule, graph: Graph) -> ir.Model:
     import onnx_ir as ir
     import torch
 
+    from ...graph.decompositions import nodewise_decompositions
+
     example = torch.zeros(1, graph.info.channels, *graph.info.imgsz)
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), nodewise_decompositions():
         warnings.simplefilter("ignore")
         try:
             # exported here and not inside torch.onnx.export, which tries several strategies and reports the last one's

@@ -1,9 +1,10 @@
-"""Decompose an exported program node by node, as litert-torch asks for four times in a conversion.
+"""Decompose exported programs node by node, which converters ask for once (ONNX) to four times (LiteRT) an export.
 
 ``ExportedProgram.run_decompositions`` traces the whole program anew, through functionalization, although most nodes
-stay what they are; that took two thirds of a conversion's time. Here only nodes that have a decomposition are traced,
-each by itself. The file that comes out is the same but for the names of tensors inside. Where a program cannot be taken
-apart this way (operations that write into their operands), litert-torch's own function does it.
+stay what they are; that took a third of an export to ONNX and two thirds of one to LiteRT. Here only nodes that have a
+decomposition are traced, each by itself. The files that come out hold the same operators and constants; names inside
+them may differ. Where a program cannot be taken apart this way (operations that write into their operands), PyTorch's
+own function does it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 logger = logging.getLogger(__name__)
-aten = torch.ops.aten
 Decompositions = Mapping[Any, Callable[..., Any]]
 
 _SEEN = "yoloquant_seen"  # in a node's meta: for which operation and operands its fake value was computed
@@ -28,42 +28,32 @@ _SEEN = "yoloquant_seen"  # in a node's meta: for which operation and operands i
 
 @contextlib.contextmanager
 def nodewise_decompositions() -> Iterator[None]:
-    """Let litert-torch decompose node by node while the context is open."""
-    from litert_torch import fx_infra
-    from litert_torch.fx_infra import _safe_run_decompositions as module
+    """Let ``ExportedProgram.run_decompositions`` work node by node, in place, while the context is open."""
+    original = ExportedProgram.run_decompositions
 
-    original = module.safe_run_decompositions
+    def run(program: ExportedProgram, decomp_table: Decompositions | None = None, **options: Any) -> Any:
+        if decomp_table is not None and not options:
+            try:
+                decompose(program, decomp_table)
+                return program
+            except Exception as exc:  # every replacement is whole, so the other function can go on from any of them
+                logger.debug("decomposing the whole program at once: %s", exc)
+        return original(program, decomp_table, **options)  # type: ignore[arg-type]
 
-    def run(program: ExportedProgram, decomp_table: Decompositions | None = None, can_skip: bool = True) -> Any:
-        if not decomp_table and decomp_table is not None:
-            table: Decompositions | None = module._DUMMY_DECOMP_TABLE
-        else:
-            table = decomp_table
-        if table is None or (can_skip and not module._require_decomp(program, table)):
-            return original(program, decomp_table, can_skip)
-        try:
-            decompose(program, table, forced=module._FORCE_DECOMP_ATTR)
-        except Exception as exc:  # every replacement is whole, so the other function can go on from any of them
-            logger.debug("decomposing the whole program at once: %s", exc)
-            return original(program, decomp_table, can_skip)
-        return program
-
-    for place in (module, fx_infra):
-        place.safe_run_decompositions = run
+    ExportedProgram.run_decompositions = run  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
-        for place in (module, fx_infra):
-            place.safe_run_decompositions = original
+        ExportedProgram.run_decompositions = original  # type: ignore[method-assign]
 
 
-def decompose(program: ExportedProgram, table: Decompositions, *, forced: str) -> None:
+def decompose(program: ExportedProgram, table: Decompositions) -> None:
     """Replace every node of a program that has a decomposition, in place.
 
     Args:
         program: The program; its nodes carry fake values.
-        table: What to replace an operation by.
-        forced: Name of the attribute that marks decompositions which are to be called themselves.
+        table: What to replace an operation by; Python functions that passes left in the graph are replaced by what
+            they do in any case.
 
     Raises:
         ValueError: A node cannot be decomposed by itself.
@@ -84,25 +74,12 @@ def decompose(program: ExportedProgram, table: Decompositions, *, forced: str) -
         for node in list(graph.nodes):
             if node.op != "call_function":
                 continue
-            target = node.target
-            if target is aten.view.default:
-                target = _reshape
-            elif hasattr(table.get(target), forced):
-                target = table[target]
-            if _decomposes(target, rest, composite):
-                _replace(program, node, _inlined(node, _traced(node, target, rest)))
+            if _decomposes(node.target, rest, composite):
+                _replace(program, node, _inlined(node, _traced(node, rest)))
             else:
                 _refresh(node, fresh=fresh)
-    for node in list(graph.nodes):
-        if node.target is aten._assert_tensor_metadata.default and not node.users:
-            graph.erase_node(node)
     graph.eliminate_dead_code()
     program.graph_module.recompile()
-
-
-def _reshape(tensor: torch.Tensor, size: list[int]) -> torch.Tensor:
-    # passes move channels without a look at the views behind them
-    return torch.reshape(tensor.contiguous(), size)
 
 
 def _decomposes(target: Any, table: Decompositions, composite: Decompositions) -> bool:
@@ -125,18 +102,18 @@ def _operands(node: fx.Node) -> list[fx.Node]:
     return list(dict.fromkeys(leaf for leaf in leaves if isinstance(leaf, fx.Node)))
 
 
-def _traced(node: fx.Node, target: Any, table: Decompositions) -> fx.GraphModule:
+def _traced(node: fx.Node, table: Decompositions) -> fx.GraphModule:
     """What the operation is made of, as a graph of its operands."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    operands = _operands(node)
+    operands, target = _operands(node), node.target
     leaves, spec = pytree.tree_flatten((node.args, node.kwargs))
     places = [operands.index(leaf) if isinstance(leaf, fx.Node) else None for leaf in leaves]
 
     def call(*tensors: Any) -> Any:
         flat = [leaf if place is None else tensors[place] for leaf, place in zip(leaves, places, strict=True)]
         args, kwargs = pytree.tree_unflatten(flat, spec)
-        return target(*args, **kwargs)
+        return target(*args, **kwargs)  # type: ignore[operator]
 
     def trace(function: Callable[..., Any]) -> fx.GraphModule:
         module = make_fx(function, decomposition_table=dict(table), _allow_non_fake_inputs=True)(

@@ -12,7 +12,7 @@ from torch import nn
 
 litert_torch = pytest.importorskip("litert_torch", reason="the litert extra is not installed")
 
-from yoloquant.targets.litert.decompose import decompose, nodewise_decompositions  # noqa: E402
+from yoloquant.graph.decompositions import decompose, nodewise_decompositions  # noqa: E402
 from yoloquant.targets.litert.flatbuffer import Flatbuffer  # noqa: E402
 
 
@@ -55,26 +55,25 @@ def contents(file: Flatbuffer) -> list[Any]:
 
 
 def test_the_file_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    from litert_torch.fx_infra import _safe_run_decompositions
-
     wanted = converted(Everything(), nodewise=False)
+    original = torch.export.ExportedProgram.run_decompositions
     with monkeypatch.context() as patch:
         # nothing may be left to the function that traces everything again
         patch.setattr(torch.export.ExportedProgram, "run_decompositions", None)
         found = converted(Everything(), nodewise=True)
+    assert torch.export.ExportedProgram.run_decompositions is original
     assert contents(found) == contents(wanted)
     made = {out for op in found.ops for out in op.outputs} | set(found.inputs)
     constants = [t.index for t in found.tensors if t.index not in made]
     assert len(constants) >= 4
     for index in constants:
         np.testing.assert_array_equal(found.values(index), wanted.values(index))
-    assert _safe_run_decompositions.safe_run_decompositions.__module__ == _safe_run_decompositions.__name__
 
 
 def test_what_writes_in_place_is_left_to_the_converter() -> None:
     program = torch.export.export(Written(), (torch.zeros(1, 3, 4, 4),))
     with pytest.raises(ValueError, match="writes into its operands"):
-        decompose(program, torch._decomp.core_aten_decompositions(), forced="forced")
+        decompose(program, torch._decomp.core_aten_decompositions())
     wanted, found = converted(Written(), nodewise=False), converted(Written(), nodewise=True)
     assert contents(found) == contents(wanted)
 
@@ -82,6 +81,6 @@ def test_what_writes_in_place_is_left_to_the_converter() -> None:
 def test_the_program_computes_the_same() -> None:
     module, image = Everything().eval(), torch.rand(1, 3, 16, 16)
     program = torch.export.export(module, (image,))
-    decompose(program, torch._decomp.core_aten_decompositions(), forced="forced")
+    decompose(program, torch._decomp.core_aten_decompositions())
     torch.testing.assert_close(program.module()(image), module(image), rtol=1e-5, atol=1e-6)
     assert not [n for n in program.graph.nodes if "silu" in str(n.target) or "chunk" in str(n.target)]
