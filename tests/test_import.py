@@ -71,8 +71,8 @@ def test_every_public_name_resolves() -> None:
         from yoloquant import quantise  # noqa: F401
 
 
-VERBS = ("analyze", "bench", "compare", "export", "load", "plan", "predict", "prune", "quantize", "run", "search",
-         "train", "tune", "validate", "write_report")  # fmt: skip
+VERBS = ("analyze", "bench", "compare", "export", "history", "load", "plan", "predict", "prune", "quantize", "run",
+         "search", "train", "tune", "validate", "write_report")  # fmt: skip
 
 
 def test_verbs_stay_functions_and_no_other_name_is_public() -> None:

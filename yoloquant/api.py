@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .quantization.quantize_options import QuantizeOptions
     from .recipe import Recipe
     from .report import ReportPaths
+    from .report.history import History
     from .runtime.apps.bench_report import Report
     from .runtime.apps.predict_summary import Summary
     from .sensitivity.analyze_options import AnalyzeOptions
@@ -328,6 +329,26 @@ def write_report(result: ValidationResult, folder: PathLike) -> ReportPaths:
     from .io import output_folder
 
     return report.write_report(result, output_folder(folder))
+
+
+def history(reports: PathLike | Iterable[PathLike], *, output: PathLike | None = None) -> History:
+    """Read what releases were worth from their reports, and plot it.
+
+    Args:
+        reports: Reports or folders that hold them, in order; see ``yoloquant.report.history.read_history``.
+        output: Folder for ``history.html`` and ``history.csv``; nothing is written without one.
+
+    Raises:
+        DataError: A place holds no report, or one is damaged.
+        OutputError: The folder cannot be written.
+    """
+    from pathlib import Path
+
+    from .report.history import read_history, write_history
+
+    named = [reports] if isinstance(reports, (str, os.PathLike)) else list(reports)
+    found = read_history([Path(place) for place in named])
+    return found if output is None else write_history(found, Path(output))
 
 
 def run(recipe: Recipe | PathLike | None = None, *, listener: Listener | None = None, **keys: Any) -> RunResult:

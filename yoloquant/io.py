@@ -18,6 +18,8 @@ import yaml
 from .errors import ArtifactError, OutputError
 
 _MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"
+CACHE = "YOLOQUANT_CACHE"
+"""Variable that names another folder for copies."""
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -157,6 +159,15 @@ def parse_yaml(text: str) -> Any:
     except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as exc:
         said = str(exc) if isinstance(exc, yaml.YAMLError) else repr(exc)
         raise ValueError(" ".join(said.split())) from exc
+
+
+def cache_folder() -> Path:
+    """Where copies of what users named lie: ``YOLOQUANT_CACHE``, or the user's own folder for such things."""
+    given = os.environ.get(CACHE)
+    if given:
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("LOCALAPPDATA") if os.name == "nt" else None)
+    return Path(base or Path.home() / ".cache") / "yoloquant"
 
 
 def resource(*parts: str) -> Path:

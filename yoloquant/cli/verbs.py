@@ -87,6 +87,12 @@ VERBS = (
         first="",
     ),
     Verb(
+        "history",
+        "Plot what releases were worth one after the other, from their reports.",
+        "yoloquant history releases/ output=history",
+        first="reports",
+    ),
+    Verb(
         "run",
         "Quantize, export, validate and report, from a recipe or from arguments.",
         "yoloquant run model=best.pt data=coco128.yaml targets=openvino,litert",

@@ -22,7 +22,7 @@ import yaml
 
 from ..bridge import val as host
 from ..errors import DataError
-from ..io import atomic_path
+from ..io import atomic_path, cache_folder
 from ..runtime.core.class_order import plain_name
 from ..runtime.core.model_info import Task
 from ..runtime.tasks import SPECS, spec_of
@@ -33,7 +33,6 @@ from .image_check import plain_open
 
 logger = logging.getLogger(__name__)
 
-CACHE = "YOLOQUANT_CACHE"
 CROWDS = "crowds_{split}.json"  # beside the data yaml of a copy
 Crowds = tuple[tuple[int, float, float, float, float], ...]
 VERSION = 2  # of what is written; another one makes every copy anew
@@ -90,15 +89,6 @@ def crowds_of(content: Mapping[str, Any], file: Path, split: str) -> dict[str, C
         return {}
     found = json.loads(place.read_text(encoding="utf-8"))
     return {name: tuple((c, x, y, right, bottom) for c, x, y, right, bottom in rows) for name, rows in found.items()}
-
-
-def cache_folder() -> Path:
-    """Where copies lie: ``YOLOQUANT_CACHE``, or the user's own folder for such things."""
-    given = os.environ.get(CACHE)
-    if given:
-        return Path(given)
-    base = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("LOCALAPPDATA") if os.name == "nt" else None)
-    return Path(base or Path.home() / ".cache") / "yoloquant"
 
 
 def _copy(form: DataFormat, found: Found, task: Task | None, names: tuple[str, ...]) -> Path:

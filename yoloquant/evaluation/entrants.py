@@ -11,6 +11,7 @@ from ..bridge.checkpoint import load_model
 from ..bridge.host_model import file_sha256
 from ..data.dataset import ValidationSet
 from ..errors import DataError, UsageError
+from ..fetch import fetch, is_address
 from ..graph.traced_model import TracedModel
 from ..predictions.prediction_options import ReadingChoices
 from ..predictions.prediction_set import RecordedModel
@@ -73,7 +74,7 @@ def entrants(text: str, choices: ReadingChoices, threads: int) -> tuple[Entrant,
     Raises:
         YoloquantError: It is missing, damaged, or nothing of this kind.
     """
-    path = Path(text)
+    path = fetch(text) if is_address(text) else Path(text)
     inside = path / RESULTS
     if inside.is_file():
         return _stored(inside)

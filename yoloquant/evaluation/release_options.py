@@ -8,8 +8,8 @@ from ..predictions.prediction_options import ReadingChoices
 from .validate_options import GateNames, MeasuringOptions
 
 WHAT = (
-    "an artifact, an export folder, a checkpoint, a report's folder or its results.npz, or predictions (.json, .jsonl, "
-    ".npz)"
+    "an artifact, an export folder, a checkpoint, a report's folder or its results.npz (also by its address), or "
+    "predictions (.json, .jsonl, .npz)"
 )
 
 

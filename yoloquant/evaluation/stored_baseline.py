@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..data.dataset import ValidationSet
 from ..errors import ArtifactError, DataError
+from ..fetch import fetch, is_address
 from ..predictions.prediction_set import RecordedModel
 from ..predictions.results_file import ResultsFile
 from ..types import ModelInfo
@@ -19,8 +20,10 @@ def stored_baseline(asked: str | Path | None) -> ResultsFile | None:
     """The results file that ``baseline=`` names; None if it names a checkpoint or nothing.
 
     Raises:
-        DataError: It is missing or no results file.
+        DataError: It is missing, cannot be fetched, or is no results file.
     """
+    if is_address(asked):
+        return ResultsFile(fetch(str(asked)))
     if asked is None or Path(asked).suffix != ".npz":
         return None
     if not Path(asked).is_file():

@@ -65,8 +65,8 @@ class ValidateOptions(ScoringOptions):
 
     baseline: str | Path | None = option(
         default=None,
-        help="checkpoint of the FP32 model to compare with, or results.npz of an earlier report, which holds its "
-        "results; the one that the model was made from if not given",
+        help="checkpoint of the FP32 model to compare with, or results.npz of an earlier report, a file or an https "
+        "address, which holds its results; the one that the model was made from if not given",
     )
     allow_stale: bool = option(default=False, help="score artifacts of other weights than the model's")
     allow_scored: bool = option(default=False, help="score artifacts even on images that calibrated them")
