@@ -120,7 +120,7 @@ class TrustingUnpickler(SafeUnpickler):
     dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch}
 
 
-class _Reader:
+class _PickleModule:
     """What ``torch.load(pickle_module=...)`` asks of a module."""
 
     Unpickler: type[SafeUnpickler] = SafeUnpickler
@@ -131,7 +131,7 @@ class _Reader:
         return cls.Unpickler(file, **options).load()
 
 
-class _TrustingReader(_Reader):
+class _TrustingPickleModule(_PickleModule):
     Unpickler = TrustingUnpickler
 
 
@@ -151,7 +151,7 @@ def read(path: Path, *, trusted: bool = False) -> Any:
     """
     import torch
 
-    reader: Any = _TrustingReader if trusted else _Reader
+    reader: Any = _TrustingPickleModule if trusted else _PickleModule
     return torch.load(path, map_location="cpu", pickle_module=reader, weights_only=False)
 
 

@@ -67,7 +67,7 @@ class Point:
         role: What the tensor is.
         spec: Representation.
         sites: Where it applies; empty for weights.
-        tie: Name of the group that must share one range; empty if it stands alone.
+        tie: Name of the group with shared qparams; empty if it stands alone.
         fixed: Whether its range is prescribed rather than calibrated or learned.
         reason: Why the scheme wants it.
         params: Its range; None until calibrated.
