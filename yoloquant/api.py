@@ -144,11 +144,13 @@ def prune(
     from .options import gather
     from .pruning.prune import prune as pruned
     from .pruning.prune_options import PruneOptions, parse
+    from .trackers import track
+    from .trackers.runs import of_pruning
     from .training.prune.start import standalone_products
 
     given = None if options is None else parse(options)
     also = ("data", "imgsz", "output", "dry_run", "latency", "options")
-    return pruned(
+    result = pruned(
         model,
         data=data,
         options=gather(PruneOptions, given, keywords, "prune", also),
@@ -158,6 +160,9 @@ def prune(
         latency=latency,
         gradients=standalone_products,
     )
+    if result.path is not None:
+        track(of_pruning(result, str(model)))
+    return result
 
 
 def analyze(
@@ -270,6 +275,8 @@ def validate(
     from .options import gather
     from .report import report_or_error
     from .targets.float_models import float_model
+    from .trackers import track
+    from .trackers.runs import of_validation
 
     options = gather(ValidateOptions, options, keywords, "validate", ("data", "source", "options", "progress"))
     folder = options.report
@@ -278,6 +285,8 @@ def validate(
             model, exports, data=data, source=source, options=options, float_model=float_model, progress=progress
         )
         write(result)
+    if folder is not None:
+        track(of_validation(result, folder))
     return result
 
 
@@ -311,6 +320,8 @@ def compare(
     from .options import gather
     from .report import report_or_error
     from .report import write_report as written
+    from .trackers import track
+    from .trackers.runs import of_validation
 
     named = {key: value for key, value in (("old", old), ("new", new)) if value is not None}
     options = gather(ReleaseOptions, options, {**named, **keywords}, "compare", ("old", "new", "options", "progress"))
@@ -319,6 +330,7 @@ def compare(
         for each in compare_releases(options, progress=progress):
             if each.folder is not None:
                 written(each.result, each.folder)
+                track(of_validation(each.result, each.folder, "compare"))
             comparisons.append(each)
     return tuple(comparisons)
 
@@ -400,6 +412,8 @@ def tune(
         YoloquantError: See ``yoloquant.tuning.tune.tune``.
     """
     from .options import build, flatten
+    from .trackers import track
+    from .trackers.runs import of_study
     from .tuning.tune import tune as tuned
     from .tuning.tune_options import TuneOptions
 
@@ -407,7 +421,9 @@ def tune(
     given = {key: value for key, value in keys.items() if key not in own}
     if options is not None and own:
         raise UsageError(f"give {', '.join(f'{key}=' for key in own)} or options=, not both, to tune")
-    return tuned(recipe, given, options or build(TuneOptions, own, "tune"), listener)
+    result = tuned(recipe, given, options or build(TuneOptions, own, "tune"), listener)
+    track(of_study(result))
+    return result
 
 
 def predict(model: PathLike, source: str | int | PathLike, **keywords: Any) -> Summary:

@@ -27,6 +27,8 @@ from .targets.export import complete, export
 from .targets.exports import ExportResult
 from .targets.float_models import float_model
 from .targets.schemes import AUTO, resolve_schemes
+from .trackers import track
+from .trackers.runs import of_validation
 from .training.qat.qat_options import QATOptions, parse
 from .types import AfterEpoch, Listener, Progress, Verdict
 
@@ -145,7 +147,9 @@ def _run(recipe: Recipe, targets: Sequence[Target], folder: Path, listener: List
             float_model=float_model,
             progress=progress,
         )
-    return RunResult(folder, artifact, exports, result, write(result))
+    written = write(result)
+    track(of_validation(result, folder / "report", "run"))
+    return RunResult(folder, artifact, exports, result, written)
 
 
 def output_of(recipe: Recipe) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from typing import Any
 
 from ..runtime.device.environment import variable
 
@@ -17,3 +18,10 @@ def ultralytics_version() -> str:
     import ultralytics
 
     return str(ultralytics.__version__)
+
+
+def settings() -> dict[str, Any]:
+    """Settings that the user gave Ultralytics (``yolo settings``): which experiment trackers are told, among others."""
+    from ultralytics.utils import SETTINGS
+
+    return dict(SETTINGS)

@@ -1,0 +1,48 @@
+"""MLflow: a run of its own, or the active one; store, experiment and name from the variables that Ultralytics reads."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import ClassVar
+
+from .base import TrackedRun, Tracker
+
+EXPERIMENT = "/Shared/Ultralytics"
+"""Where Ultralytics puts runs without a project."""
+LONGEST = 500  # characters of a parameter that every store takes
+
+
+class MLflow(Tracker):
+    """Parameters, metrics and files."""
+
+    title: ClassVar[str] = "MLflow"
+    setting: ClassVar[str] = "mlflow"
+    module: ClassVar[str] = "mlflow"
+
+    def log(self, run: TrackedRun) -> None:
+        """See ``Tracker.log``."""
+        import mlflow
+
+        own = mlflow.active_run() is None
+        if own:
+            mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
+            mlflow.start_run(run_name=os.environ.get("MLFLOW_RUN") or f"{run.verb} {run.name}")
+        status = "FAILED"
+        try:
+            mlflow.log_params({_key(f"{run.verb}.{k}"): str(v)[:LONGEST] for k, v in run.parameters.items()})
+            mlflow.log_metrics({_key(f"{run.verb}/{k}"): v for k, v in run.metrics.items()})
+            for name, values in run.series.items():
+                for step, value in values:
+                    mlflow.log_metric(_key(f"{run.verb}/{name}"), value, step=step)
+            for path in run.files:
+                mlflow.log_artifact(str(path), run.verb)
+            status = "FINISHED"
+        finally:
+            if own:
+                mlflow.end_run(status)
+
+
+def _key(name: str) -> str:
+    """A name of the characters that MLflow allows."""
+    return re.sub(r"[^\w\-. /]", "_", name)

@@ -1,0 +1,36 @@
+"""TensorBoard: an event file in the run's folder, as Ultralytics writes one beside training."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from .base import TrackedRun, Tracker
+
+
+class TensorBoard(Tracker):
+    """Scalars, the summary as text, and pictures."""
+
+    title: ClassVar[str] = "TensorBoard"
+    setting: ClassVar[str] = "tensorboard"
+    module: ClassVar[str] = "tensorboard"
+
+    def log(self, run: TrackedRun) -> None:
+        """See ``Tracker.log``."""
+        import cv2
+        from torch.utils.tensorboard import SummaryWriter
+
+        writer = SummaryWriter(str(run.folder))  # type: ignore[no-untyped-call]
+        try:
+            for name, value in run.metrics.items():
+                writer.add_scalar(f"{run.verb}/{name}", value, 0)  # type: ignore[no-untyped-call]
+            for name, values in run.series.items():
+                for step, value in values:
+                    writer.add_scalar(f"{run.verb}/{name}", value, step)  # type: ignore[no-untyped-call]
+            parameters = "".join(f"- {key}: `{value}`\n" for key, value in run.parameters.items())
+            writer.add_text(run.verb, f"{run.text}\n\n{parameters}")  # type: ignore[no-untyped-call]
+            for path in run.pictures:
+                image = cv2.imread(str(path))
+                if image is not None:
+                    writer.add_image(path.stem, image[..., ::-1], dataformats="HWC")  # type: ignore[no-untyped-call]
+        finally:
+            writer.close()  # type: ignore[no-untyped-call]
