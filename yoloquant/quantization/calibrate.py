@@ -23,6 +23,7 @@ from .plan import Plan, Point
 from .qparams import QParams
 from .range_options import OUTPUT_AWARE, Algorithm, CalibrationRecipe
 from .readout import expected
+from .weight_inputs import WeightInputs
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ Progress = Callable[[int, str], None]
 # Below this a range is one image's luck; the audit says how many would settle them.
 MIN_IMAGES = 8
 GRADIENT_IMAGES = 24
+RESULT = "mse_result"  # the range of a weight with the least squared error of what it computes
 # Share of the weight that counts all values alike: two dozen images with gradients miss values that others will have.
 UNIFORM = 0.1
 
@@ -44,6 +46,7 @@ class Observations:
         importance: The same by squared gradient, of the first images; empty without gradients.
         heads: What the heads' last layers read; None if that was not looked at.
         statistics: What each image did inside the network, for the audit; None if that was not looked at.
+        moments: Second moments of what small convolutions read, by weight point.
     """
 
     histograms: dict[str, Histogram]
@@ -51,6 +54,7 @@ class Observations:
     importance: Mapping[str, Histogram] = field(default_factory=dict)
     heads: HeadColumns | None = None
     statistics: ImageStatistics | None = None
+    moments: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class _Observe(fx.Interpreter):
@@ -67,6 +71,7 @@ class _Observe(fx.Interpreter):
         self.columns = HeadColumns(graph, tuple(self.outputs.values()))
         self._kept = self.columns.wanted | frozenset(self.importance.products.values())
         self.statistics = ImageStatistics(tuple(self.histograms))
+        self.inputs = WeightInputs(graph)
         self._values: dict[str, Tensor] = {}
         self._raw: dict[HeadOutput, Tensor] = {}
         self._moments: dict[str, tuple[float, ...]] = {}
@@ -95,6 +100,7 @@ class _Observe(fx.Interpreter):
         # raw head outputs are the last that is looked at; anchors and decode cost time and tell nothing
         if name is None:
             return None  # the decode tail: what comes out of it is not needed
+        self.inputs.add(n, self.map_nodes_to_values(n.args, n))  # type: ignore[arg-type]
         result = super().run_node(n)
         if isinstance(result, Tensor):
             self._look(name, result)
@@ -175,7 +181,8 @@ def observe(
             "Point data= to a set with more training images"
         )
     importance = interpreter.importance.histograms if gradients else {}
-    return Observations(interpreter.histograms, count, importance, interpreter.columns, interpreter.statistics)
+    i = interpreter
+    return Observations(i.histograms, count, importance, i.columns, i.statistics, i.inputs.moments)
 
 
 class Solver:
@@ -222,8 +229,10 @@ class Solver:
         # the recipe has one algorithm for weights, so it need not be part of the key
         key = (point.name, point.spec)
         if key not in self._known:
-            params = compute_weight_qparams(weight_of(graph, point), point.spec, self.recipe.weight)
-            self._known[key] = params, self.recipe.weight.value
+            aware = self.recipe.output_aware and self.recipe.weight is Algorithm.MSE and point.spec.axis == 0
+            moments = self.observations.moments.get(point.name) if aware else None
+            params = compute_weight_qparams(weight_of(graph, point), point.spec, self.recipe.weight, moments)
+            self._known[key] = params, self.recipe.weight.value if moments is None else RESULT
         return self._known[key]
 
 

@@ -254,13 +254,20 @@ def _line(loss: Callable[[float], float], start: float, least: float | None) -> 
     return min(tried, key=tried.__getitem__)
 
 
-def compute_weight_qparams(weight: npt.NDArray[np.float32], spec: QuantSpec, algorithm: Algorithm) -> QParams:
+def compute_weight_qparams(
+    weight: npt.NDArray[np.float32],
+    spec: QuantSpec,
+    algorithm: Algorithm,
+    moments: npt.NDArray[np.float64] | None = None,
+) -> QParams:
     """Symmetric parameters of a weight.
 
     Args:
         weight: Any shape; ``spec.axis`` is the output channel.
         spec: The representation.
         algorithm: MINMAX, or MSE for the amax that loses least squared error in each channel.
+        moments: Second moments of what each channel's weights meet, (weights, weights): with them the error is that of
+            the results.
 
     Returns:
         Parameters of shape (channels,), or () for one scale per tensor.
@@ -279,9 +286,12 @@ def compute_weight_qparams(weight: npt.NDArray[np.float32], spec: QuantSpec, alg
     row_spec = replace(spec, symmetric=True, axis=0)
     best, least = amax, np.full(len(rows), np.inf)
     # a grid rather than a search, since the loss has local minima
-    for f in (1.0,) if algorithm is Algorithm.MINMAX else np.linspace(1.0, 0.5, 41):
+    grid = (1.0,) if algorithm is Algorithm.MINMAX else np.linspace(1.0, 0.5, 41)
+    # how errors cancel changes with every step of the scale, beyond the largest weight too
+    for f in grid if moments is None else np.linspace(1.2, 0.5, 141):
         params = from_range(-amax * f, amax * f, row_spec)
-        error = ((fake_quantize(rows, params, row_spec) - rows) ** 2).sum(1)
+        lost = fake_quantize(rows, params, row_spec) - rows
+        error = (lost**2).sum(1) if moments is None else ((lost @ moments) * lost).sum(1)
         better = error < least
         best, least = np.where(better, amax * f, best), np.where(better, error, least)
     params = from_range(-best, best, row_spec)
