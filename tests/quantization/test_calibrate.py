@@ -173,5 +173,6 @@ def test_weights_are_those_of_the_graph() -> None:
         solved = tiny_artifact().plans["portable"].by_name[point.name]
         assert solved.params is not None and solved.params.scale.shape == (weight.shape[0],)
         amax = np.abs(weight).reshape(len(weight), -1).max(1)
-        wider = 2 if solved.spec.safe_pairs else 1  # two equal weights side by side double the scale
+        # two equal weights side by side double the scale; errors may cancel best a little beyond the largest weight
+        wider = 2 if solved.spec.safe_pairs else 1.2 if solved.algorithm == "mse_result" else 1
         assert (solved.params.scale * solved.spec.qmax <= wider * amax * (1 + 1e-6) + 1e-30).all()
