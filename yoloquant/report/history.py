@@ -125,8 +125,8 @@ def _points(file: Path, release: str) -> list[HistoryPoint]:
     try:
         report = json.loads(file.read_text(encoding="utf-8"))
         rows = [report["baseline"], *report["targets"]]
-        about = {"release": release, "gate": str(report.get("gate", ""))}
-        about["data"] = str((report.get("environment") or {}).get("data_sha256", ""))[:12]
+        data = str((report.get("environment") or {}).get("data_sha256", ""))[:12]
+        about: dict[str, Any] = {"release": release, "gate": str(report.get("gate", "")), "data": data}
         return [HistoryPoint(**about, **_figures(row)) for row in rows]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise DataError(

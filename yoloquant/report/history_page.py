@@ -108,7 +108,7 @@ def _chart(
     low, high = low - room, high + room
 
     def place(value: float) -> float:
-        return round(PAD + (HEIGHT - PAD) * (high - value) / (high - low), 1)
+        return float(round(PAD + (HEIGHT - PAD) * (high - value) / (high - low), 1))
 
     lines = []
     for style, name in enumerate(names):

@@ -19,18 +19,18 @@ class TensorBoard(Tracker):
         import cv2
         from torch.utils.tensorboard import SummaryWriter
 
-        writer = SummaryWriter(str(run.folder))  # type: ignore[no-untyped-call]
+        writer = SummaryWriter(str(run.folder))
         try:
             for name, value in run.metrics.items():
-                writer.add_scalar(f"{run.verb}/{name}", value, 0)  # type: ignore[no-untyped-call]
+                writer.add_scalar(f"{run.verb}/{name}", value, 0)
             for name, values in run.series.items():
                 for step, value in values:
-                    writer.add_scalar(f"{run.verb}/{name}", value, step)  # type: ignore[no-untyped-call]
+                    writer.add_scalar(f"{run.verb}/{name}", value, step)
             parameters = "".join(f"- {key}: `{value}`\n" for key, value in run.parameters.items())
-            writer.add_text(run.verb, f"{run.text}\n\n{parameters}")  # type: ignore[no-untyped-call]
+            writer.add_text(run.verb, f"{run.text}\n\n{parameters}")
             for path in run.pictures:
                 image = cv2.imread(str(path))
                 if image is not None:
-                    writer.add_image(path.stem, image[..., ::-1], dataformats="HWC")  # type: ignore[no-untyped-call]
+                    writer.add_image(path.stem, image[..., ::-1], dataformats="HWC")
         finally:
-            writer.close()  # type: ignore[no-untyped-call]
+            writer.close()
