@@ -22,6 +22,7 @@ from options import parse_options
 import yoloquant
 from yoloquant.bridge.checkpoint import load_model
 from yoloquant.bridge.host_model import model_info
+from yoloquant.bridge.val import label_paths
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.io import output_folder
 
@@ -58,12 +59,22 @@ def by_hand(found: Path, work: Path) -> Path:
     return out
 
 
-def by_ultralytics(export: str, data: str, imgsz: int, work: Path) -> Path:
-    """What Ultralytics' own validation writes of the same file."""
+def by_ultralytics(export: str, images: ValidationSet, imgsz: int, work: Path) -> Path:
+    """What Ultralytics' own validation writes of the same file; on links, since it writes a cache beside labels."""
+    import yaml
     from ultralytics import YOLO
 
+    paths = [image.path for image in images.images]
+    for kind, files in (("images", paths), ("labels", label_paths(paths))):
+        folder = output_folder(work / "links" / kind / "val")
+        for file in files:
+            if file.is_file() and not (folder / file.name).exists():
+                (folder / file.name).symlink_to(file.resolve())
+    root = str((work / "links").resolve())
+    content = {"path": root, "train": "images/val", "val": "images/val", "names": dict(enumerate(images.names))}
+    (work / "links" / "data.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     YOLO(export, task="detect").val(
-        data=data,
+        data=str(work / "links" / "data.yaml"),
         imgsz=imgsz,
         batch=1,
         save_json=True,
@@ -87,9 +98,8 @@ def main(arguments: Sequence[str]) -> int:
     limit = int(options["limit"]) if options["limit"] else None
     images = ValidationSet.open(options["data"], info).for_classes(info.names).take(limit)
     ours = by_predict(options["export"], images, work)
-    files = {"predict": ours, "hand": by_hand(ours, work)}
-    if limit is None:  # Ultralytics scores the whole split
-        files["ultralytics"] = by_ultralytics(options["export"], options["data"], info.imgsz[0], work)
+    theirs = by_ultralytics(options["export"], images, info.imgsz[0], work)
+    files = {"predict": ours, "hand": by_hand(ours, work), "ultralytics": theirs}
     result = yoloquant.validate(
         options["model"],
         options["export"],
