@@ -23,9 +23,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, fx
-from torch.nn.functional import pad
 
 from ..graph.trace import Graph, OpKind, OpNode
+from .conv_operands import conv_operands
 from .plan import Plan, Point
 from .qparams import QParams, fake_quantize
 from .safe_pairs import Integers, least_scale, operands, pairs
@@ -235,21 +235,11 @@ class _Layer:
             channels, groups = image.shape[1], int(options[3]) if len(options) > 3 else 1
             flat = image.reshape(groups, channels // groups, -1)
             return list(flat[:, :, _spread(flat.shape[-1])])
-        defaults: tuple[Any, ...] = ((1, 1), (0, 0), (1, 1))
-        stride, padding, dilation = (*options[:3], *defaults[len(options[:3]) :])
-        kernel, channels = tuple(self.weight.shape[2:]), self.weight.shape[1]
-        padded = pad(image, _padding(padding, kernel, dilation))[0]
-        height, width = (
-            (size - d * (k - 1) - 1) // s + 1
-            for size, k, s, d in zip(padded.shape[1:], kernel, stride, dilation, strict=True)
-        )
-        at = _spread(height * width)
-        taps = torch.cartesian_prod(*(torch.arange(k) * d for k, d in zip(kernel, dilation, strict=True)))
-        y = (at // width * stride[0])[None] + taps[:, :1]
-        x = (at % width * stride[1])[None] + taps[:, 1:]
-        groups = len(padded) // channels
-        values = padded.reshape(groups, channels, *padded.shape[1:])[:, :, y, x]  # groups, channels, taps, positions
-        return list(values.transpose(1, 2).reshape(groups, channels * self.taps, -1))
+        kernel, channels = (int(self.weight.shape[2]), int(self.weight.shape[3])), self.weight.shape[1]
+        values = conv_operands(image, kernel, options, _spread)
+        groups = len(values) // channels
+        by_tap = values.reshape(groups, channels, *values.shape[1:]).transpose(1, 2)
+        return list(by_tap.reshape(groups, channels * self.taps, -1))
 
 
 def _spread(count: int) -> Tensor:
@@ -305,14 +295,3 @@ def clamped_change(
             change = np.zeros((len(weight), codes.shape[1]), np.int32) if change is None else change
             change[np.ix_(rows, where)] += beyond
     return change
-
-
-def _padding(padding: Any, kernel: tuple[int, ...], dilation: Sequence[int]) -> tuple[int, int, int, int]:
-    """Left, right, top and bottom."""
-    if padding == "valid":
-        return (0, 0, 0, 0)
-    if padding == "same":
-        # an odd total goes to the right and the bottom, as torch pads
-        total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-        return (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2)
-    return (padding[1], padding[1], padding[0], padding[0])

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx
-from torch.nn import functional
 
 from ..graph.ops import OpKind
 from ..graph.trace import Graph
+from .conv_operands import conv_operands
 from .scheme import weight_point_name
 
 LARGEST = 288
@@ -26,6 +26,7 @@ LARGEST = 288
 RIDGE = 0.01
 """Share of the mean square that is added to every value's own: other images differ, and some values were never seen."""
 _PLACES = 128  # per image: with 24 images ten times as many as the largest layer has weights
+
 
 _GOLDEN = (5**0.5 - 1) / 2
 
@@ -54,15 +55,11 @@ class WeightInputs:
             return
         point, shape = self._layers[node.name]
         x = arguments[0].detach()
-        if x.shape[1] != shape[1] or isinstance(arguments[4] if len(arguments) > 4 else 0, str):
-            return  # grouped, or padded by a word
-        stride, padding, dilation = (
-            arguments[i] if len(arguments) > i else default for i, default in ((3, 1), (4, 0), (5, 1))
-        )
-        columns = functional.unfold(x, shape[2:], dilation=dilation, padding=padding, stride=stride)[0]
-        # steps of the golden ratio: even over the image, and in no step with its rows
-        places = (np.arange(_PLACES) * _GOLDEN % 1 * columns.shape[1]).astype(np.int64)
-        chosen = columns[:, torch.from_numpy(places)].double()
+        if x.shape[1] != shape[1]:
+            return  # grouped
+        kernel = (shape[2], shape[3])
+        # every channel's weights meet the same values, in the order of the weight
+        chosen = conv_operands(x, kernel, arguments[3:6], _spread).flatten(0, 1).double()
         self._sums[point] = self._sums.get(point, 0) + chosen @ chosen.T
         self._counts[point] = self._counts.get(point, 0) + chosen.shape[1]
 
@@ -76,3 +73,8 @@ class WeightInputs:
             if level > 0 and self._counts[point] >= 2 * len(mean):
                 found[point] = mean + RIDGE * level * np.eye(len(mean))
         return found
+
+
+def _spread(count: int) -> Tensor:
+    # steps of the golden ratio: even over the image, and in no step with its rows
+    return torch.from_numpy((np.arange(_PLACES) * _GOLDEN % 1 * count).astype(np.int64))
