@@ -6,6 +6,7 @@ import copy
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ModelError
 from ..types import ModelInfo
 from .host_model import HostModel
 from .installed import offline
@@ -23,13 +24,22 @@ def exportable(host: HostModel, info: ModelInfo) -> nn.Module:
 
     Returns:
         The module to trace; it maps (1, channels, height, width) to the drop-in output.
+
+    Raises:
+        ModelError: Layers of the model do not fit together.
     """
     module: Any = copy.deepcopy(host.module).cpu().float().eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     with offline():
         quiet = {"verbose": False} if "verbose" in inspect.signature(module.fuse).parameters else {}
-        fused: nn.Module = module.fuse(**quiet)
+        try:
+            fused: nn.Module = module.fuse(**quiet)
+        except Exception as exc:  # whatever the code of a layer raises
+            raise ModelError(
+                f"the layers of '{host.source}' do not fit together ({exc}); the checkpoint is damaged or "
+                "was edited: copy it again, or save it anew from training"
+            ) from exc
     m: Any
     for m in fused.modules():
         if hasattr(m, "inplace"):
