@@ -11,7 +11,6 @@ from ..bridge.checkpoint import load_model
 from ..bridge.host_model import file_sha256
 from ..data.dataset import ValidationSet
 from ..errors import DataError, UsageError
-from ..fetch import fetch, is_address
 from ..graph.traced_model import TracedModel
 from ..predictions.prediction_options import ReadingChoices
 from ..predictions.prediction_set import RecordedModel
@@ -21,6 +20,7 @@ from ..runtime.core.runner import Runner
 from ..targets.exports import content_sha256
 from ..types import ExportedModel, ModelInfo
 from .contenders import contenders, named_rows, path_names
+from .fetch import fetch, is_address
 from .opened_artifacts import exported_info
 from .recorded_files import prediction_info, reading_options
 from .results import RESULTS

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ..data.dataset import ValidationSet
 from ..errors import ArtifactError, DataError
-from ..fetch import fetch, is_address
 from ..predictions.prediction_set import RecordedModel
 from ..predictions.results_file import ResultsFile
 from ..types import ModelInfo
+from .fetch import fetch, is_address
 from .lineage import SHORT
 
 logger = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ..cluster import RETRIES, connected
 from ..errors import TrainingError, YoloquantError
 from ..types import Progress
+from .cluster import RETRIES, connected
 from .dimensions import Value
 from .search import Evaluate, TrialSearch
 from .study import LOST, give_up_lost, is_lost

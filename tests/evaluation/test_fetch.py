@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from yoloquant.errors import DataError
+from yoloquant.evaluation.fetch import fetch, is_address
 from yoloquant.evaluation.stored_baseline import stored_baseline
-from yoloquant.fetch import fetch, is_address
 
 CONTENT = b"results" * 100
 ASKED: list[str] = []

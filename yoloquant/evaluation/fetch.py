@@ -12,8 +12,8 @@ import urllib.request
 from pathlib import Path
 from typing import IO
 
-from .errors import DataError
-from .io import atomic_path, cache_folder
+from ..errors import DataError
+from ..io import atomic_path, cache_folder
 
 logger = logging.getLogger(__name__)
 

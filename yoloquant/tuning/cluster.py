@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .errors import UsageError
+from ..errors import UsageError
 
 RETRIES = 3
 """So often a task is begun again whose worker was lost."""
