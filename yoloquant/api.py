@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .quantization.quantize_options import QuantizeOptions
     from .recipe import Recipe
     from .report import ReportPaths
-    from .report.history import History
+    from .report.history import ReleaseHistory
     from .runtime.apps.bench_report import Report
     from .runtime.apps.predict_summary import Summary
     from .sensitivity.analyze_options import AnalyzeOptions
@@ -343,7 +343,7 @@ def write_report(result: ValidationResult, folder: PathLike) -> ReportPaths:
     return report.write_report(result, output_folder(folder))
 
 
-def history(reports: PathLike | Iterable[PathLike], *, output: PathLike | None = None) -> History:
+def history(reports: PathLike | Iterable[PathLike], *, output: PathLike | None = None) -> ReleaseHistory:
     """Read what releases were worth from their reports, and plot it.
 
     Args:

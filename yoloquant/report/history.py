@@ -53,7 +53,7 @@ class HistoryPoint:
 
 
 @dataclass(frozen=True)
-class History:
+class ReleaseHistory:
     """Releases in order.
 
     Attributes:
@@ -67,7 +67,7 @@ class History:
     page: Path | None = None
 
 
-def read_history(places: Sequence[Path]) -> History:
+def read_history(places: Sequence[Path]) -> ReleaseHistory:
     """Read the reports of releases.
 
     Args:
@@ -85,10 +85,10 @@ def read_history(places: Sequence[Path]) -> History:
         files += [file for file in found if file not in files]
     names = _names(files)
     points = tuple(point for file, name in zip(files, names, strict=True) for point in _points(file, name))
-    return History(tuple(names), points)
+    return ReleaseHistory(tuple(names), points)
 
 
-def write_history(history: History, folder: Path) -> History:
+def write_history(history: ReleaseHistory, folder: Path) -> ReleaseHistory:
     """Write ``history.html`` and ``history.csv``.
 
     Raises:
@@ -102,7 +102,7 @@ def write_history(history: History, folder: Path) -> History:
     writer.writerows(rows)
     write_text(folder / TABLE, text.getvalue())
     write_text(folder / PAGE, to_html(history.releases, rows))
-    return History(history.releases, history.points, folder / PAGE)
+    return ReleaseHistory(history.releases, history.points, folder / PAGE)
 
 
 def _natural(text: str) -> list[Any]:
