@@ -142,11 +142,11 @@ def test_the_worst_class_of_an_unlabelled_set_has_a_limit() -> None:
     classes = {"cat": Interval(0.02, 0.0, 0.05), "dog": Interval(0.96, 0.9, 0.99), "rare": Interval(0.0, 0.0, 0.0)}
     counts = {"cat": 30, "dog": 500, "rare": 3}
     known = replace(measured(None, SURE), class_fidelity=classes, class_references=counts)
-    checks, _ = load_gate("unlabelled").judge("x", known)
+    checks, _ = load_gate("unlabelled").check("x", known)
     by_name = {c.name: c for c in checks}
     assert by_name["fidelity"].verdict is Verdict.PASS
     assert by_name["per_class_fidelity"].verdict is Verdict.FAIL and "(cat)" in by_name["per_class_fidelity"].message
-    checks, notes = load_gate("unlabelled").judge("x", replace(known, class_references={"cat": 5}))
+    checks, notes = load_gate("unlabelled").check("x", replace(known, class_references={"cat": 5}))
     assert not {"per_class_fidelity"} & {c.name for c in checks} and any("too few objects" in note for note in notes)
 
 
