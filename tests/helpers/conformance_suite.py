@@ -220,11 +220,7 @@ class TargetConformance:
         with _closing(target.load(exported, threads=1)) as runner:
             got = np.concatenate([runner(image)[0] for image in images])
         want, exact = _run(simulated, images), _run(graph.module, images)
-        gap, error = np.abs(got - want).mean(), np.abs(want - exact).mean()
-        # sums of float layers differ in their last bits: a value on the edge between two codes may fall on the other
-        # side, which this small net with random weights amplifies
-        allowed = max(self.agreement, 0.3)
-        assert gap <= allowed * error, f"off by {gap:.3g}, quantization itself by {error:.3g}"
+        assert np.abs(got - want).mean() <= self.agreement * np.abs(want - exact).mean()
 
     @pytest.mark.parametrize("precision", ["fp16", "dynamic", "weights"])
     def test_other_precisions_lose_less_than_int8(
