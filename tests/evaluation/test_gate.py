@@ -288,6 +288,16 @@ def test_gate_files(tmp_path: Path) -> None:
         load_gate(bad)
 
 
+def test_the_accuracy_gate_is_the_default_one_without_latency() -> None:
+    default, accuracy = load_gate("default"), load_gate("accuracy")
+    assert accuracy.limits == default.limits
+    assert {name for target in default.targets for name in default.limits_for(target)} - set(
+        accuracy.limits_for("litert")
+    ) == {"latency_ratio"}
+    kept = {"name": "", "description": "", "targets": {}}
+    assert accuracy.model_copy(update=kept) == default.model_copy(update=kept)
+
+
 def test_several_gates_in_one_run() -> None:
     soft = {"name": "soft", "limits": {"fidelity": 0.6}}
     hard = {"name": "hard", "limits": {"fidelity": 0.95}}

@@ -31,6 +31,6 @@ def run(call: Call) -> int:
     folder = Path(own.output)
     with bar("drawing the demo images"):
         prepared = demo.prepare(folder)
-    return whole_job(
-        make_recipe({**prepared, "targets": own.targets, "output": str(folder / "exports")}), inconclusive=3
-    )
+    # A call of so small a model is mostly overhead: the ratio of latencies is shown, not judged.
+    chosen = {"targets": own.targets, "output": str(folder / "exports"), "gate": "accuracy"}
+    return whole_job(make_recipe({**prepared, **chosen}), inconclusive=3)
