@@ -6,10 +6,11 @@ would, with labels and without, and counts the verdicts. True drop, fidelity and
 
     python tools/simulate_gate.py models=yolo11n.pt,yolov8n.pt data=coco256.yaml
 
-An artifact is *harmless* if it is a quantized one that loses at most ``MAX_DROP`` of mAP and moves confidences by at
-most ``MAX_SHIFT``. It is *harmful* if it loses twice one of those, or if it is a mistake that no figure excuses
-(swapped classes, another model's artifact). What lies between is shown and not counted: no sample tells a loss of 0.9
-points from one of 1.1.
+Some mistakes come in several strengths: those that harm a little more than is allowed are the hardest to see. An
+artifact is *harmless* if it is a quantized one that loses at most ``MAX_DROP`` of mAP and moves confidences by at most
+``MAX_SHIFT``. It is *harmful* if it loses twice one of those, or if it is a mistake that no figure excuses (swapped
+classes, another model's artifact). What lies between is shown and not counted: no sample tells a loss of 0.9 points
+from one of 1.1.
 
 Options (``key=value`` or ``--key value``): models, data (a yaml, or one for each model), split (val), gate (default),
 imgsz (320), limit (images of the population; all by default), size (images of a sample; as many as the population if
@@ -161,13 +162,15 @@ def artifacts(artifact: Artifact, other: str | None, data: str) -> dict[str, Run
     plans = {n: simulate(graph, artifact.plans[n], bias=dict(artifact.bias.get(n, {}))) for n in SCHEMES}
     found: dict[str, Runner] = {
         "fp32": plain,
-        "weights rounded": TorchRunner(_rounded(graph, 1.0), info),
+        "weights rounded": TorchRunner(_rounded(graph), info),
         **{f"{name} plan": TorchRunner(module, info) for name, module in plans.items()},
         **{twin(f"{n} plan"): TorchRunner(_behind(graph, module, Bfloat16), info) for n, module in plans.items()},
         twin("fp32"): TorchRunner(_behind(graph, graph.module, Bfloat16), info),
+        **{f"weights of {bits} bits": TorchRunner(_rounded(graph, bits=bits), info) for bits in (6, 5, 4)},
+        **{f"every range cut to {s:.0%}": TorchRunner(_clipped(graph, images, s), info) for s in (0.8, 0.6, 0.4)},
         "wrong range of one layer": TorchRunner(_clipped(graph, images, 0.1, only=0), info),
         "stale calibration (night images)": TorchRunner(_clipped(graph, [0.03 * i for i in images], 1.0), info),
-        "saturating weights": TorchRunner(_rounded(graph, 0.5), info),
+        "saturating weights": TorchRunner(_rounded(graph, share=0.5), info),
         "letterbox shifted by 4 pixels": Changed(plain, image=lambda x: np.roll(x, 4, axis=3)),
         "BGR for RGB": Changed(plain, image=lambda x: x[:, ::-1]),
         "division by 255 missing": Changed(plain, image=lambda x: x * 255),
@@ -193,14 +196,14 @@ def _convolutions(graph: Graph, module: fx.GraphModule) -> list[fx.Node]:
     return found
 
 
-def _rounded(graph: Graph, share: float) -> fx.GraphModule:
-    """A copy with the convolutions' weights on a grid of 127 steps, which reaches to a share of each channel's peak."""
-    result = copy.deepcopy(graph.module)
+def _rounded(graph: Graph, share: float = 1.0, bits: int = 8) -> fx.GraphModule:
+    """A copy with the convolutions' weights on a signed grid, which reaches to a share of each channel's peak."""
+    result, steps = copy.deepcopy(graph.module), 2 ** (bits - 1) - 1
     with torch.no_grad():
         for node in _convolutions(graph, result):
             weight = result.get_parameter(str(node.args[1].target))  # type: ignore[union-attr]
             peak = weight.abs().flatten(1).amax(1).view(-1, 1, 1, 1).clamp(min=1e-9) * share
-            weight.copy_((weight / peak * 127).round().clamp(-127, 127) * peak / 127)
+            weight.copy_((weight / peak * steps).round().clamp(-steps, steps) * peak / steps)
     return result
 
 
