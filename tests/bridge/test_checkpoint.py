@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from core_models import checkpoint, family_model, tiny_host
+from tiny_models import tiny_yolo
 from torch import nn
 
 from yoloquant.bridge.checkpoint import load_model
@@ -95,6 +96,18 @@ def test_damaged_files(tmp_path: Path, damage: str, unsafe: bool) -> None:
     DAMAGE[damage](path)
     with pytest.raises(ModelError, match=r"bad\.pt"):
         load_model(path, allow_unsafe=unsafe)
+
+
+@pytest.mark.parametrize("unbuilt", [{}, {"_parameters": {}, "_buffers": {}, "_modules": {"conv": "text"}}])
+def test_a_layer_that_was_never_built_is_damage(tmp_path: Path, unbuilt: dict[str, object]) -> None:
+    yolo = tiny_yolo()
+    state = vars(yolo.model.model[1])
+    state.clear()
+    state.update(unbuilt)
+    path = tmp_path / "bad.pt"
+    torch.save({"model": yolo.model}, path)
+    with pytest.raises(ModelError, match=r"bad\.pt' is damaged \(a layer in it was never built"):
+        load_model(path)
 
 
 def test_missing_files(tmp_path: Path) -> None:

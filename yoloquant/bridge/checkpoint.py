@@ -89,6 +89,8 @@ def _load_file(path: Path, allow_unsafe: bool) -> HostModel:
             f"'{path}' is a PyTorch file without a YOLO in it (keys: {', '.join(map(str, list(checkpoint)[:8]))}); "
             "an Ultralytics checkpoint holds the model under 'model' or 'ema'"
         )
+    if not _built(module):
+        raise ModelError(f"'{path}' is damaged (a layer in it was never built); copy it again or retrain")
     safe_unpickler.without_records(module)
     args = checkpoint.get("train_args")
     state = checkpoint.get(STATE_KEY) or {}
@@ -101,6 +103,15 @@ def _load_file(path: Path, allow_unsafe: bool) -> HostModel:
     host = _describe(module, source=str(path), sha256=file_sha256(path), imgsz=imgsz, state=state, unsafe=unsafe)
     trained = {k: args[k] for k in CLASS_ARGUMENTS if args.get(k)} if isinstance(args, dict) else {}
     return replace(host, native=native, trained=trained)
+
+
+def _built(module: nn.Module) -> bool:
+    """Whether every layer has what torch gives each: a file whose pickle lost a step loads, and fails much later."""
+    parts = {"_parameters", "_buffers", "_modules"}
+    try:
+        return all(parts <= vars(layer).keys() for layer in module.modules())
+    except AttributeError:  # what stands in a layer's place is none
+        return False
 
 
 def _without_quantizers(module: nn.Module) -> tuple[nn.Module, dict[str, Any]]:
