@@ -32,10 +32,12 @@ def split_arguments(
     names = {alias for option in flatten(QATOptions).values() for alias in (option.name, *option.aliases)}
     of_qat = {key: value for key, value in arguments.items() if key in names}
     of_prune = {key[len(PREFIX) :]: value for key, value in arguments.items() if key.startswith(PREFIX)}
+    # whatever is neither's is Ultralytics' own, and checked as such where the run begins
     rest = {k: v for k, v in arguments.items() if k not in of_qat and not k.startswith(PREFIX)}
     if of_qat:
         if isinstance(qat, QATOptions):
             raise UsageError(f"give {', '.join(f'{key}=' for key in of_qat)} or qat=QATOptions(...), not both")
+        # a preset and single options go together: the preset says how long, the options what
         own = {"preset": qat} if isinstance(qat, str) else dict(qat or {})
         qat = build(QATOptions, {**own, **of_qat}, "train")
     if of_prune:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .qat.trainer import QATTrainer
 
 
+# ``on_pretrain_routine_end`` comes after EMA and optimizer are built and before the first batch (Ultralytics 8.4.190)
 def _begin(trainer: QATTrainer) -> None:
     """Before the first epoch: hang in the loss, and score what training starts from."""
     student = unwrap_model(trainer.model)
@@ -44,6 +45,7 @@ def _begin(trainer: QATTrainer) -> None:
     # ranges are averaged with the weights: a best epoch is chosen by both
     trainer.ema.decay = Average(len(trainer.train_loader))
     trainer.reference_detections = None
+    # Ultralytics' validator reads both, which are set by the first batch only (8.4.190)
     trainer.loss_items = {}
     trainer.epoch = trainer.start_epoch
     if trainer.resumed_from is None:
@@ -59,10 +61,12 @@ class Average:
     """
 
     def __init__(self, batches: int) -> None:
+        # not fewer than 16 steps, or a run of few batches would average nothing; not more than Ultralytics' own ramp
         self.longest = 1.0 - 1.0 / min(max(batches, 16), 2000)
 
     def __call__(self, updates: int) -> float:
         """Share of the average that stays at an update."""
+        # n / (n + 1) is the plain mean of the start and of all steps so far, until these are more than an epoch
         return min(self.longest, updates / (updates + 1))
 
 
@@ -71,6 +75,7 @@ def host_criterion(student: Any, epochs: int) -> Any:
     criterion = student.init_criterion()
     # only losses of end-to-end heads have a schedule
     if epochs and hasattr(criterion, "updates"):
+        # its weights are a function of this count, so that one update leads to where the interrupted run was
         criterion.updates = epochs - 1
         criterion.update()
     return criterion
@@ -84,10 +89,13 @@ def _restore_progress(trainer: QATTrainer) -> None:
 def _advance(trainer: QATTrainer) -> None:
     """Before an epoch, whose order of images depends on nothing but the seed and its number: resuming keeps it."""
     sampler = getattr(trainer.train_loader, "sampler", None)
+    # of one process; the sampler of several is told its epoch by Ultralytics and shuffles by that
     if isinstance(sampler, RandomSampler):
         # seed and epoch side by side, so that no two of them give one number
         sampler.generator = torch.Generator().manual_seed((trainer.args.seed << 32) + trainer.epoch)
+    # here and not where they are restored: Ultralytics zeroes all gradients after ``on_train_start``
     trainer.accumulation.fill(unwrap_model(trainer.model))
+    # 1 in the last epoch, so that damping ends with its whole weight
     unwrap_model(trainer.model).criterion.progress = trainer.epoch / max(trainer.epochs - 1, 1)
 
 

@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 def world_size() -> int:
     """Processes that train together."""
+    # is_available: builds of torch without distributed training have no is_initialized
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -33,6 +34,7 @@ def from_first(value: T) -> T:
     if world_size() == 1:
         return value
     # torch broadcasts a list in place
+    # any value, at the cost of pickling: what is told is small and sent once a run or an epoch
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
@@ -42,6 +44,7 @@ def gathered(value: T) -> list[T]:
     """Every process's value in order of their ranks, on the first process; elsewhere this process's alone."""
     if world_size() == 1:
         return [value]
+    # torch wants a list on the process that gathers and None on all others
     values: list[Any] | None = [None] * world_size() if is_first() else None
     dist.gather_object(value, values, dst=0)
     return [value] if values is None else values
@@ -66,6 +69,7 @@ def launching(trainer: TaskTrainer) -> Iterator[None]:
         TrainingError: One of them failed.
     """
     # the only flag that keeps Ultralytics from emptying the folder
+    # what stands there is needed: the pruned checkpoint, the teacher and the settings
     resume, trainer.resume = trainer.resume, True
     try:
         yield

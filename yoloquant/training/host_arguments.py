@@ -32,6 +32,8 @@ def check_value(name: str, value: Any) -> None:
         UsageError: Its type or its size is not supported.
     """
     try:
+        # hard: without it strings are cast to numbers, and a typing error would be searched over
         host.check_cfg({name: value}, hard=True)
     except (TypeError, ValueError, SyntaxError) as exc:
+        # their messages run over several lines
         raise UsageError(" ".join(str(exc).split())) from exc

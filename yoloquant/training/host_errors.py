@@ -22,6 +22,7 @@ def setting_up() -> Iterator[None]:
     except YoloquantError:
         raise
     except (RuntimeError, FileNotFoundError) as exc:  # how Ultralytics reports data that it cannot read
+        # by its words: Ultralytics raises the same RuntimeError whatever it could not read (8.4.190)
         kind = DataError if "ataset" in str(exc) or "images" in str(exc) else ModelError
         raise kind(str(exc).strip()) from exc
     except (SyntaxError, TypeError, ValueError) as exc:  # how Ultralytics reports arguments

@@ -102,22 +102,30 @@ def compare_own_plans(
         data=data,
         schemes=own,
         options=QuantizeOptions(
-            imgsz=trained.info.imgsz, calibration=base.calibration, ranges=base.ranges, max_det=base.max_det
+            # at the trained size: scores at two sizes could not be compared
+            imgsz=trained.info.imgsz,
+            calibration=base.calibration,
+            ranges=base.ranges,
+            max_det=base.max_det,
         ),
     )
+    # not the images that calibrated, on which a range looks better than it is
     held_back = ValidationSet.open(os.fspath(data), trained.info).take(images)
     runners = {
+        # the very module that was calibrated, so that nothing but the plans differs between the runners
         _FLOAT: TorchRunner(calibrated.graph.module, calibrated.info),
         _TRAINED: _simulated(trained, PORTABLE.name),
         **{scheme.name: _simulated(calibrated, scheme.name) for scheme in own},
     }
     evaluation = evaluate(runners, held_back, EvaluateOptions(baseline=_FLOAT, warmup=0), progress=progress)
+    # no interval is asked for: resampling is kept to the fewest replicates that it takes
     comparer = Comparer(evaluation, BootstrapOptions(replicates=2))
     scores = {name: _score(comparer, name) for name in evaluation.records if name != _FLOAT}
     return OwnPlans(scores.pop(_TRAINED), scores, len(held_back))
 
 
 def _simulated(artifact: Artifact, scheme: str) -> TorchRunner:
+    # a shift of the class biases is part of what calibration alone gives; trained artifacts have learned theirs
     bias = dict(artifact.bias.get(scheme, {}))
     return TorchRunner(simulate(artifact.graph, artifact.plans[scheme], bias=bias), artifact.info)
 

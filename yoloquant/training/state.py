@@ -32,6 +32,7 @@ def random_state(loader: Any) -> dict[str, Any]:
         "torch": torch.get_rng_state(),
         "cuda": list(torch.cuda.get_rng_state_all()) if torch.cuda.is_available() else [],
     }
+    # of the workers' seeds; Ultralytics gives its loader one of its own
     generator = getattr(loader, "generator", None)
     if isinstance(generator, torch.Generator):
         state["loader"] = generator.get_state()
@@ -55,7 +56,9 @@ def restore_random_state(state: dict[str, Any], loader: Any) -> None:
         version, numbers, gauss = state["python"]
         random.setstate((version, tuple(numbers), gauss))
         kind, keys, position, has_gauss, cached = state["numpy"]
+        # stored as int64: torch had no uint32 tensors before 2.3
         np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+        # a ByteTensor on the CPU is all that torch accepts, wherever the checkpoint was mapped to
         torch.set_rng_state(state["torch"].cpu())
         # a run may go on with another number of GPUs; then their states mean nothing
         if state["cuda"] and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
@@ -95,6 +98,7 @@ class Accumulation:
     def restore(self, trainer: TaskTrainer, data: dict[str, Any]) -> None:
         """Let a resumed run's first step come when it would have come: the trainer counts batches from the start."""
         self.batches, self.gradients = int(data["batches"]), dict(data["gradients"])
+        # with one batch per step there is nothing that could wait
         if trainer.accumulate > 1:
             self.nominal = trainer.accumulate
             # Ultralytics steps when the count of all batches since the start reaches the last step plus this; a resumed
@@ -119,6 +123,8 @@ def plain(value: Any) -> Any:
         return value.detach().clone().cpu()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    # numpy's scalars would make the file need numpy's classes, which weights_only refuses
     if isinstance(value, np.generic):
         return value.item()
+    # paths, enums: people read them, nothing here reads them back
     return str(value)

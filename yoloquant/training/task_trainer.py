@@ -101,6 +101,7 @@ class TaskTrainer:
         # a class for a task was named, or chosen below
         if TaskTrainer not in cls.__bases__:
             return super().__new__(cls)
+        # from the arguments alone: the model is read much later, inside Ultralytics' constructor
         task = (overrides or {}).get("task") or Task.DETECT.value
         if task not in cls.by_task:
             raise UsageError(f"task '{task}' cannot be trained here; allowed are {', '.join(cls.by_task)}")
@@ -117,12 +118,14 @@ class TaskTrainer:
 
     def get_dataset(self) -> Any:
         """Read Ultralytics' data sets, those of other formats, and plain folders of images without labels."""
+        # converted before Ultralytics sees it, which takes any other path for a yaml or a download
         if is_foreign(self.args.data):
             self.args.data = as_yolo(self.args.data, task=Task(self.args.task), names=self.source_names())
         folder = Path(str(self.args.data))
         self.unlabelled = unlabelled.is_written(folder)  # for a resumed run, or by the parent of this process
         # a classifier's data set is a folder of folders, whose names are the labels
         if unlabelled.is_folder_of_images(folder) and self.args.task != Task.CLASSIFY.value:
+            # known only now, where the data are seen to have no labels; still before the model is set up
             if self.settings.needs_labels:
                 raise UsageError(
                     f"data='{folder}' is a folder of images without labels; loss={self.settings.loss.value} needs "

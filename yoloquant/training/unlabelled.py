@@ -11,6 +11,7 @@ import yaml
 from ..data.image_files import list_images
 from ..errors import DataError
 
+# of the images, by which the best epoch is chosen
 HELD_BACK = 0.15
 _FEWEST = 4  # of each part
 _NAME = "unlabelled.yaml"
@@ -18,11 +19,13 @@ _NAME = "unlabelled.yaml"
 
 def is_folder_of_images(folder: Path) -> bool:
     """Whether a path is a folder that is no data set with a yaml."""
+    # a folder with a yaml is a data set whose labels must not be overlooked
     return folder.is_dir() and not any(folder.glob("*.y*ml"))
 
 
 def is_written(path: Path) -> bool:
     """Whether a path is the yaml that ``write_data`` wrote."""
+    # with its list, since a user's own file may have that name too
     return path.name == _NAME and (path.parent / "unlabelled_train.txt").is_file()
 
 
@@ -48,6 +51,7 @@ def write_data(folder: Path, names: Sequence[str], out: Path, *, seed: int = 0) 
         DataError: There are too few images.
     """
     images = list_images([folder.resolve()], str(folder))
+    # by names and not by position: images that are added later hardly move others to the other part
     order = sorted(images, key=lambda p: hashlib.sha256(f"{seed}:{p.name}".encode()).digest())
     held = max(int(len(order) * HELD_BACK), _FEWEST)
     if len(order) - held < _FEWEST:
@@ -57,6 +61,7 @@ def write_data(folder: Path, names: Sequence[str], out: Path, *, seed: int = 0) 
     parts = {"train": sorted(order[held:]), "val": sorted(order[:held])}
     for name, paths in parts.items():
         (out / f"unlabelled_{name}.txt").write_text("".join(f"{p}\n" for p in paths), encoding="utf-8")
+    # lists beside the yaml and not links to images: the user's folder stays as it is
     content = {
         "path": str(out.resolve()),
         **{name: f"unlabelled_{name}.txt" for name in parts},

@@ -71,6 +71,7 @@ class DistillationCriterion:
             items.update(parts)
         if self.teacher is not None and self.tap is not None:
             parts = distillation_loss(self.tap.take(), self.teacher(images), self.teacher.outputs)
+            # times the batch, as Ultralytics' own loss is, so that the weights of the two compare
             total = total + torch.stack(list(parts.values())).sum() * images.shape[0] * self.options.distill_weight
             items.update({k: v.detach() for k, v in parts.items()})
             mine, theirs = self.tap.take_features(), self.teacher.tap.take_features()
@@ -80,11 +81,13 @@ class DistillationCriterion:
                 items["distill_features"] = gap.detach()
         if self.options.damping and self.quantizers is not None:
             pull = self.quantizers.distance()
+            # from none to all over the run: weights must be free to move first
             total = total + pull * images.shape[0] * self.options.damping * self.progress
             items["damping"] = pull.detach()
         if self.options.local_weight and self.quantizers is not None:
             error = self.quantizers.local_error()
             total = total + error * images.shape[0] * self.options.local_weight
+            # the mean is shown, since the sum grows with the number of ranges and says nothing to people
             items["range_error"] = error.detach() / len(self.quantizers.ranges)
         return total, items
 
@@ -103,11 +106,14 @@ class NoLoss:
 
     def __call__(self, preds: Any, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """No loss at all."""
+        # an empty mapping: the validator adds what it finds to the parts of the last training loss (Ultralytics
+        # 8.4.190)
         return torch.zeros(1), {}
 
 
 def without_criterion(model: nn.Module) -> nn.Module:
     """Drop a model's criterion, in place."""
     if hasattr(model, "criterion"):
+        # None and not deleted: Ultralytics makes its own where it finds None (``BaseModel.loss``)
         model.criterion = None  # type: ignore[assignment]
     return model

@@ -61,6 +61,7 @@ def head_outputs(model: nn.Module, graph: Graph) -> tuple[Output, ...]:
 def layers_of(model: nn.Module) -> Features:
     """Every layer before the head that has weights, with all of its channels."""
     layers: Any = model.model
+    # a layer without weights (concat, upsampling) repeats what those before it computed
     return {f"model.{i}": None for i, layer in enumerate(layers[:-1]) if any(True for _ in layer.parameters())}
 
 
@@ -82,6 +83,7 @@ class FeatureExtractor:
         self.features: dict[str, Tensor] = {}
         self._handles = [layers[-1].get_submodule(o.path).register_forward_hook(self._keep(o.path)) for o in outputs]
         if features:
+            # maps of a forward that nobody took, as of a validation, would hold its memory until the next one
             self._handles.append(layers[0].register_forward_pre_hook(self._forget_features))
         modules = dict(model.named_modules())
         for path, channels in (features or {}).items():
@@ -145,6 +147,7 @@ class Teacher:
         layers: Any = model.model
         student_layers: Any = student.model
         theirs, ours = (dict(m[-1].named_modules()) for m in (layers, student_layers))
+        # said before the first batch, where the difference would break a loss in the middle
         for o in outputs:
             size, wanted = (_channels(m.get(o.path)) for m in (theirs, ours))
             if size != wanted:
@@ -159,6 +162,7 @@ class Teacher:
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Raw outputs by path for images (batch, channels, height, width)."""
         layers: Any = self.model.model
+        # set at every call: Ultralytics' heads decode in evaluation mode, into which the model was put
         layers[-1].training = True  # raw outputs, no decode; BatchNorm stays in evaluation mode
         self.model(images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images)
         return self.tap.take()
@@ -168,6 +172,7 @@ def merged(model: nn.Module) -> nn.Module:
     """Fold BatchNorm into its convolution wherever a block can run without, in place; both branches of a head stay."""
     block: Any
     for block in model.modules():
+        # not by Ultralytics' ``fuse``, which drops an end-to-end head's one-to-many branch (8.4.190)
         if isinstance(block, Conv) and isinstance(getattr(block, "bn", None), nn.BatchNorm2d):
             block.conv = fuse_conv_bn_eval(block.conv, block.bn)
             delattr(block, "bn")
@@ -176,6 +181,7 @@ def merged(model: nn.Module) -> nn.Module:
 
 
 def _channels(module: Any) -> int:
+    # a classifier's head is a linear layer
     return int(getattr(module, "out_channels", getattr(module, "out_features", 0))) if module is not None else 0
 
 
@@ -211,6 +217,7 @@ def distillation_loss(
             sums.setdefault("distill_box", []).append((_box(s, t) * weight).sum() / total)
         else:
             sums.setdefault("distill_other", []).append(_relative(s, t, weight))
+    # both branches of an end-to-end head are taught: the mean keeps the weight of the loss the same for every family
     groups = max(len({o.group for o in outputs}), 1)
     return {name: torch.stack(parts).sum() / groups for name, parts in sums.items()}
 
@@ -232,6 +239,7 @@ def feature_loss(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -
                 f"feature_weight needs a teacher of the student's width; at {path} it makes {theirs}, the student "
                 f"{ours}; {_OFF}"
             )
+    # over the teacher's variance: layers differ by orders of magnitude, and the largest would be all that counts
     return torch.stack([((s - t) ** 2).mean() / t.var().clamp(min=1e-6) for s, t in pairs.values()]).mean()
 
 
@@ -251,6 +259,7 @@ def _weights(teacher: dict[str, Tensor], outputs: tuple[Output, ...]) -> dict[An
 
 def _arranged(x: Tensor, like: Tensor) -> Tensor:
     """The same values in another tensor's memory layout: passes over two layouts at once crawl."""
+    # of other shapes: the caller refuses them with a message
     same = x.shape != like.shape or x.stride() == like.stride()
     return x if same else torch.empty_like(like, dtype=x.dtype).copy_(x)
 
@@ -320,5 +329,6 @@ def _box(s: Tensor, t: Tensor) -> Tensor:
 
 
 def _relative(s: Tensor, t: Tensor, weight: Tensor | None) -> Tensor:
+    # mask coefficients, keypoints and angles have units of their own, which the spread takes out
     error = ((s - t) ** 2).mean(1) / t.var().clamp(min=1e-6)
     return error.mean() if weight is None else (error * weight).sum() / weight.sum().clamp(min=1.0)

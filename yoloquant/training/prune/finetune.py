@@ -63,17 +63,21 @@ def fine_tune(
     """
     check_arguments(arguments)
     if arguments.get("resume"):
+        # options are None: those of the interrupted run are in its folder
         return _finished(_run(_trainer({**arguments, "model": str(model), "resume": str(model)}, None, data)))
     if data is None:
         raise UsageError("training needs data=<data yaml or folder of images>")
     source = load_model(model, allow_unsafe=options.allow_unsafe)
+    # Ultralytics wants a path, also of a live model, whose weights are given to ``prepare`` below
     path = str(model) if isinstance(model, (str, os.PathLike)) else str(getattr(model, "ckpt_path", None) or "")
     # which classes the model was trained on first, and the caller's own word last
     common = {"model": path or source.source, "task": source.task.value, **source.trained, **arguments}
+    # Ultralytics trains on squares only
     common.setdefault("imgsz", max(source.resolve_imgsz()))
     total = int(arguments.get("epochs", EPOCHS))
     if options.steps > total:
         raise UsageError(f"steps={options.steps} need as many epochs at least, got epochs={total}")
+    # single zeros come by a schedule of their own, within one run
     steps = options.steps if options.kind is PruningKind.STRUCTURED else 1
     current, done = source, 0
     # one teacher for all steps: the model of the step before has lost already what it should teach
@@ -86,8 +90,10 @@ def fine_tune(
         here = replace(options, amount=options.amount * step / steps)
         overrides = {**common, "epochs": epochs}
         if steps > 1 and step < steps:
+            # the last step keeps the name that was asked for: its folder is the result
             overrides["name"] = f"{common.get('name') or 'prune'}-step{step}"
         trainer = _trainer(overrides, here, data)
+        # as a module and not as a file: every step writes its teacher into its own folder and drops it at its end
         trainer.taught_by = teacher
         # a study compares epochs of finished models; those of earlier steps are of other sizes
         watch_epochs(trainer, after_epoch if step == steps else None)
@@ -120,6 +126,7 @@ def _finished(trainer: PruneTrainer) -> FineTuned:
 
 def quantization_arguments(pruned: FineTuned, arguments: dict[str, Any]) -> dict[str, Any]:
     """Ultralytics' arguments for the quantization-aware training that follows: its own epochs, rates and folder."""
+    # all of these are chosen anew by the preset; "name" and "exist_ok" would put the second run beside the first
     theirs = ("epochs", "time", "patience", "resume", "optimizer", "lr0", "lrf", "name", "exist_ok", "close_mosaic")
     kept = {k: v for k, v in arguments.items() if k not in theirs}
     return {**kept, "project": str(pruned.folder), "name": "qat", "exist_ok": True}

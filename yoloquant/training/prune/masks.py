@@ -62,6 +62,7 @@ class MaskSpec:
         if self.schedule is not None and self.pattern is not Pattern.MAGNITUDE:
             raise UsageError(f"a schedule needs pattern=magnitude, got pattern={self.pattern.value}; leave it out")
         if self.schedule is not None and self.schedule.amount != self.sparsity.amount:
+            # one amount: of two that disagree nobody could tell which holds
             object.__setattr__(self, "sparsity", replace(self.sparsity, amount=self.schedule.amount))
 
     def to_plain(self) -> dict[str, Any]:
@@ -126,6 +127,7 @@ class Masks:
         else:
             if spec.schedule is not None:
                 magnitude_masks(model, spec.sparsity)  # what cannot be reached is refused now, not in the last epoch
+            # the share that the schedule starts with; all of it without one
             masks.step(model)
         masks.apply(model)
         return masks
@@ -153,6 +155,7 @@ class Masks:
         if schedule is not None and not schedule.changes_at(self.steps):
             return False
         amount = self.spec.sparsity.amount if schedule is None else schedule.at(self.steps)
+        # the masks so far are given: what was dropped once never comes back, or a checkpoint's zeros would wander
         self.tensors = magnitude_masks(model, replace(self.spec.sparsity, amount=amount), self.tensors)
         return True
 
@@ -178,6 +181,7 @@ class Masks:
         """Follow the schedule, then zero the masked weights of the model and of its average, and their momentum."""
         model = unwrap_model(trainer.model)
         self.steps += 1
+        # before the zeros are written below, so that a new mask holds from this very step
         if self.step(model):
             logger.debug("step %d: %.1f %% of the weights are masked", self.steps, 100 * self.amount)
         with torch.no_grad():
@@ -192,6 +196,7 @@ class Masks:
     def _dropped(self, model: nn.Module) -> Iterable[tuple[nn.Parameter, Tensor]]:
         for name, mask in self.tensors.items():
             parameter = parameter_for(model, name, mask)
+            # moved once and kept: masks are read from a file before the model is on its device
             if mask.device != parameter.device:
                 mask = self.tensors[name] = mask.to(parameter.device)
             yield parameter, ~mask
@@ -201,6 +206,7 @@ class Masks:
     def to_plain(self) -> dict[str, Any]:
         """Plain data for a checkpoint: numbers, strings, and eight mask bits in a byte."""
         packed = {
+            # a bool tensor takes a byte for each weight, as much as a quarter of the float32 model
             name: {"shape": list(mask.shape), "bits": torch.from_numpy(np.packbits(mask.cpu().numpy().ravel()))}
             for name, mask in self.tensors.items()
         }
@@ -243,6 +249,7 @@ def _unpack(entry: Mapping[str, Any]) -> Tensor:
     return torch.from_numpy(flat).reshape(shape)
 
 
+# left alone, momentum would move masked weights between this step and the next mask, and so the average
 def _forget(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, dropped: Tensor) -> None:
     """Zero what an optimizer remembers of masked weights."""
     for value in optimizer.state.get(parameter, {}).values():

@@ -58,6 +58,7 @@ def prune_for(trainer: PruneTrainer, module: Any) -> nn.Module:
     smaller = pruned(module, plan, channels=channels)
     try:
         recalibrate_bn(smaller, stacked(_images(trainer, module)))
+    # better stale statistics than no run: fine-tuning updates them unless they are frozen
     except CalibrationError as exc:
         LOGGER.warning(f"BatchNorm statistics stay those of the unpruned model: {exc}")
     return smaller
@@ -66,6 +67,7 @@ def prune_for(trainer: PruneTrainer, module: Any) -> nn.Module:
 def _images(trainer: PruneTrainer, module: Any) -> Iterator[np.ndarray]:
     """Training images as validation sees them."""
     source, options = load_model(module), trainer.prune
+    # the calibration set refuses fewer, whereas pruning itself may ask for as few as it likes
     images = max(options.images, MIN_IMAGES)
     found = calibration_set(str(trainer.args.data), CalibrationOptions(images=images, seed=options.seed))
     return found.tensors(check_imgsz(trainer.args.imgsz, source.stride), source.task)
@@ -100,19 +102,23 @@ def masks_for(trainer: PruneTrainer, model: nn.Module) -> Masks | None:
     """
     if not is_sparse(model):
         return None
+    # before any new choice, with which the schedule would start over
     stored = Path(str(trainer.wdir)) / "masks.pt"
     if trainer.resume and stored.is_file():
         return Masks.from_plain(torch.load(stored, map_location="cpu", weights_only=True), model)
     kind = trainer.prune.kind
+    # zeros that another run made must not be chosen anew by the magnitude of what training made of them
     if _zeros_are_there(model, trainer.prune):
         spec = MaskSpec(Pattern.KEEP)
     elif kind is PruningKind.NM:
         spec = MaskSpec(Pattern.TWO_FOUR, Sparsity(ignored=trainer.prune.ignored))
     else:
+        # optimizer steps and not batches, as ``Masks`` counts them
         steps = max(int(trainer.epochs * len(trainer.train_loader) / max(trainer.accumulate, 1)), 1)
         sparsity = sparsity_of(trainer.prune)
         spec = MaskSpec(Pattern.MAGNITUDE, sparsity, Schedule.over(steps, sparsity.amount))
     masks = Masks.start(model, spec)
+    # the average was copied from the model before it had masks
     masks.apply(trainer.ema.ema)
     return masks
 
@@ -132,6 +138,7 @@ def plan_for(trainer: PruneTrainer, module: Any) -> PrunePlan:
     size = check_imgsz(trainer.args.imgsz, source.stride)
     gradients = None
     if options.measured_by(not trainer.unlabelled) is ImportanceCriterion.TAYLOR and options.plan is None:
+        # Ultralytics sets names, classes and arguments on the trainer's own model, and its losses read them there
         trainer.model = module
         trainer.set_model_attributes()
         gradients = channel_products(trainer, module, options.images)
@@ -149,6 +156,7 @@ def standalone_products(
     """
     from .trainer import PruneTrainer  # the trainer imports this module
 
+    # a trainer of Ultralytics writes its arguments into a run folder as soon as it is made
     with tempfile.TemporaryDirectory() as folder:
         overrides = {
             **{"model": source.source, "task": source.task.value, "mode": "train", "data": data, "imgsz": max(imgsz)},
@@ -158,6 +166,7 @@ def standalone_products(
             trainer = PruneTrainer(overrides={**overrides, "prune": options})
         except (RuntimeError, FileNotFoundError) as exc:
             raise DataError(str(exc).strip()) from exc
+        # gradients are switched on in it, and the caller's stays frozen for tracing
         module = copy.deepcopy(source.module)
         module.args = trainer.args
         trainer.model = module

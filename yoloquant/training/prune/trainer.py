@@ -58,6 +58,7 @@ class PruneTrainer(TaskTrainer):
     def __init__(self, cfg: Any = None, overrides: dict[str, Any] | None = None, _callbacks: Any = None) -> None:
         given = dict(overrides or {})
         wanted = given.pop("prune", None)
+        # all of these before Ultralytics' constructor, which calls methods of ours (``get_dataset``)
         self._prepared = False
         self.teacher: nn.Module | None = None
         self.taught_by: nn.Module | None = None  # who teaches, if not what the options say
@@ -66,11 +67,13 @@ class PruneTrainer(TaskTrainer):
         self.unpruned_fitness = float("nan")
         if given.get("compile"):
             raise UsageError("compile is not supported with distillation from the unpruned model; leave it out")
+        # None is "not said" and not "the defaults": a run must not prune by amounts that nobody asked for
         wanted = _stored(given) if wanted is None else wanted
         self._asked = wanted is not None
         self.prune: PruneOptions = PruneOptions() if wanted is None else parse(wanted)
         arguments = {} if cfg is None else {"cfg": cfg}
         super().__init__(**arguments, overrides=given, _callbacks=_callbacks)  # type: ignore[call-arg]
+        # one writer: all processes of a run share the folder
         if RANK in {-1, 0}:
             (self.save_dir / SETTINGS).write_text(json.dumps(self.prune.to_dict(), indent=2), encoding="utf-8")
         if _hang_in_loss not in self.callbacks["on_pretrain_routine_end"]:  # workers are given their parent's
@@ -89,6 +92,7 @@ class PruneTrainer(TaskTrainer):
             self.prepare()
         if not self.ddp:
             return super().train()  # type: ignore[misc]
+        # its workers are new processes, which know their parent's arguments and nothing else
         self.args.prune = self.prune.to_dict()
         with ranks.launching(self):
             result = super().train()  # type: ignore[misc]
@@ -100,6 +104,7 @@ class PruneTrainer(TaskTrainer):
         path = Path(str(self.save_dir)) / SCORES
         scores = json.loads(path.read_text(encoding="utf-8"))
         self.best_fitness, self.unpruned_fitness = scores["best"], scores["unpruned"]
+        # for this process alone
         path.unlink()
 
     def prepare(self, source: nn.Module | None = None) -> None:
@@ -116,6 +121,7 @@ class PruneTrainer(TaskTrainer):
         # written before the model is pruned: afterwards nothing knows what it was
         if teacher is not None:
             self._write(teacher, TEACHER)
+        # the same call on the result of the first must not prune a second time
         if is_pruned(module) and pruned_fraction(module) >= self.prune.amount:
             share = pruned_fraction(module)
             LOGGER.info(f"{share:.1%} of the multiplications are gone already: training goes on without pruning")
@@ -128,6 +134,7 @@ class PruneTrainer(TaskTrainer):
     def _write(self, module: nn.Module, name: str) -> Path:
         path = Path(str(self.wdir)) / name
         arguments = {"imgsz": self.args.imgsz, "task": self.args.task}
+        # a copy without its loss: that holds the teacher of the step before
         save_checkpoint(path, without_criterion(copy.deepcopy(module)).cpu(), arguments)
         return path
 
@@ -177,6 +184,7 @@ class PruneTrainer(TaskTrainer):
 
     def build_optimizer(self, model: nn.Module, *args: Any, iterations: float = 1e5, **kwargs: Any) -> Any:
         """Ultralytics' optimizer; a small set gets a step for every batch, where it would wait for ``nbs`` images."""
+        # not after resuming: the checkpoint's arguments have the changed nbs already
         if self._may_step and not self.resume and iterations < _FEW_STEPS and self.batch_size < self.args.nbs:
             LOGGER.info(f"{iterations:.0f} steps of nbs={self.args.nbs} images are few: nbs={self.batch_size}")
             self.args.nbs, self.accumulate = self.batch_size, 1
@@ -189,6 +197,8 @@ class PruneTrainer(TaskTrainer):
         found = super().validate()  # type: ignore[misc]
         # a model that is still denser than asked scores better, and is not what was asked for
         if self.masks is not None and not self.masks.done:
+            # 0 is what early stopping takes for "no score yet" (Ultralytics 8.4.190), so patience counts from the full
+            # sparsity
             self.best_fitness = None
             self.stopper.best_fitness, self.stopper.best_epoch = 0.0, self.epoch
         return found
@@ -196,6 +206,7 @@ class PruneTrainer(TaskTrainer):
     def save_model(self) -> Any:
         """Ultralytics' checkpoints; masks and their schedule beside them, for resuming."""
         if self.masks is not None:
+            # before last.pt: masks that are one epoch newer than it still hold its zeros, older ones would let some go
             with atomic_path(Path(str(self.wdir)) / MASKS) as temporary:
                 torch.save(self.masks.to_plain(), temporary)
         return super().save_model()  # type: ignore[misc]
@@ -203,6 +214,7 @@ class PruneTrainer(TaskTrainer):
     def final_eval(self) -> None:
         """Score best.pt, and drop what only resuming needed."""
         super().final_eval()  # type: ignore[misc]
+        # of several processes; a single one has both numbers in memory
         if RANK == 0:
             scores = {"best": float(self.best_fitness or 0.0), "unpruned": self.unpruned_fitness}
             (Path(str(self.save_dir)) / SCORES).write_text(json.dumps(scores), encoding="utf-8")
@@ -225,6 +237,7 @@ def _stored(given: dict[str, Any]) -> Any:
 def _hang_in_loss(trainer: PruneTrainer) -> None:
     """Before the first epoch: distillation beside the model's own loss, and zeros that hold."""
     student = unwrap_model(trainer.model)
+    # first: whatever is traced, taught and scored below has the zeros already
     trainer.masks = masks_for(trainer, student)
     teacher, tap = None, None
     if trainer.teacher is not None:
@@ -233,6 +246,7 @@ def _hang_in_loss(trainer: PruneTrainer) -> None:
         model = without_criterion(copy.deepcopy(trainer.teacher)).to(trainer.device)
         features = comparable(student, model, trainer.device) if trainer.prune.feature_weight else {}
         teacher = Teacher(model, outputs, student, features)
+        # all channels of the student, of which the teacher's are chosen by ``features``
         tap = FeatureExtractor(student, outputs, dict.fromkeys(features))
     student.criterion = DistillationCriterion(
         host=host_criterion(student, trainer.start_epoch) if trainer.prune.needs_labels else None,
@@ -240,6 +254,7 @@ def _hang_in_loss(trainer: PruneTrainer) -> None:
         teacher=teacher,
         tap=tap,
     )
+    # over an epoch, as in ``callbacks``: Ultralytics' ramp hardly averages in a run this short
     trainer.ema.decay = Average(len(trainer.train_loader))
     _score_unpruned(trainer)
     LOGGER.info(f"Fine-tuning by {trainer.prune.loss.value}: {_sizes(student)}")
@@ -271,9 +286,11 @@ def _hold_statistics(trainer: PruneTrainer) -> None:
 
 def _score_unpruned(trainer: PruneTrainer) -> None:
     """What the pruned model is measured against: the unpruned one on the same held-back images."""
+    # a teacher of the user's own is not what was pruned; without labels there is nothing to score by
     if trainer.teacher is None or trainer.prune.teacher is not None or trainer.unlabelled:
         return
     model: Any = copy.deepcopy(trainer.teacher).to(trainer.device).float()
+    # the validator computes a loss beside the scores, whose gains it reads there
     model.args = trainer.args
     # Ultralytics' validator scores the average: put in its place, another model is scored in the very same way
     before, trainer.ema.ema = trainer.ema.ema, without_criterion(model)

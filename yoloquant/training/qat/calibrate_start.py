@@ -76,6 +76,7 @@ def calibrated(source: HostModel, options: QATOptions, data: str, imgsz: Any) ->
 
 def _calibrate(source: HostModel, options: QATOptions, data: str, size: tuple[int, int]) -> Artifact:
     LOGGER.info(f"Calibrating the {options.scheme} plan on {options.images} training images...")
+    # the same calibration as without training: what training must beat is what a user could have had
     artifact = quantize(
         source.module,
         data=data,
@@ -87,6 +88,7 @@ def _calibrate(source: HostModel, options: QATOptions, data: str, size: tuple[in
             points=None if options.weight_bits == options.activation_bits == 8 else _Bits(options),
         ),
     )
+    # quantize() was given the bare module; the result keeps the file's name and class names
     return replace(artifact, traced=artifact.traced.described_as(source))
 
 
@@ -98,6 +100,7 @@ def _stored(source: HostModel, options: QATOptions, size: tuple[int, int]) -> tu
             "that size, or start from the float checkpoint"
         )
     plan = artifact.plans[options.scheme]
+    # the narrowest count: outer layers, the input and head outputs keep eight (``_Bits``)
     bits = min(p.spec.bits for p in plan.weights), min(p.spec.bits for p in plan.activations)
     wanted = options.weight_bits, options.activation_bits
     if bits != wanted:
@@ -134,11 +137,13 @@ def _outer_weights(graph: Graph) -> frozenset[str]:
 def score_calibrated(trainer: QATTrainer) -> None:
     """Score the calibrated model before the first step, and keep it as best.pt until training beats it."""
     scores = trainer.score(epoch=0)
+    # another process of the run than the first
     if scores is None:
         return
     trainer.fitness = trainer.best_fitness = scores.fitness
     trainer.history.add(scores, current_plan(trainer.ema.ema, trainer.plan))
     trainer.metrics = {**trainer.metrics, **scores.metrics()}
+    # "epoch 0 of training" in the checkpoint's provenance, which counts from 1
     trainer.epoch = -1
     checkpoint.write(trainer, trainer.best, trainer.plan)
     trainer.epoch = trainer.start_epoch

@@ -58,6 +58,7 @@ def read(path: Any) -> ResumableRun:
     Raises:
         ArtifactError: It holds no state of a run: it is finished, or was not written by this trainer.
     """
+    # never unsafe: such a file was written here, of plain data
     source = load_model(path)
     run = source.state.get(RUN_KEY)
     if not isinstance(run, dict):
@@ -86,6 +87,7 @@ def stored_options(path: Any) -> QATOptions:
 
 def artifact_of(trainer: QATTrainer, plan: Plan) -> Artifact:
     """The averaged weights with a plan, as everything downstream takes them."""
+    # the average goes on being trained, with its hooks
     module = copy.deepcopy(trainer.ema.ema)
     detach(module)
     # a loss holds the teacher, which would double the size of the file
@@ -100,11 +102,13 @@ def artifact_of(trainer: QATTrainer, plan: Plan) -> Artifact:
 def _provenance(trainer: QATTrainer) -> dict[str, Any]:
     return {
         **trainer.qat.to_dict(),
+        # 0 is the calibrated start, before any epoch
         "epoch": trainer.epoch + 1,
         "epochs": trainer.epochs,
         "score": float(trainer.fitness),
         "score_kind": "fidelity" if trainer.selects_fidelity else "fitness",
         "score_calibrated": trainer.history.start.fitness if trainer.history.start else float(trainer.fitness),
+        # the name alone: paths of the training machine do not belong into a file that is given away
         "data": Path(str(trainer.args.data)).name,
         "data_sha256": trainer.data_sha256(),
     }
@@ -123,7 +127,9 @@ def run_state(trainer: QATTrainer) -> dict[str, Any]:
         "best_fitness": float(trainer.best_fitness),
         "stopper": {"best_fitness": trainer.stopper.best_fitness, "best_epoch": trainer.stopper.best_epoch},
         "random": random_state(trainer.train_loader),
+        # of the other processes of a distributed run, in order of their ranks
         "random_others": plain(trainer.random_states[1:]),
+        # the teacher and reference: the checkpoint's own module holds trained weights
         "float": plain(trainer.float_model.state_dict()),
         "plan": trainer.plan.to_json(),
         "history": trainer.history.to_plain(),
@@ -146,6 +152,7 @@ def write(trainer: QATTrainer, path: Path, plan: Plan, *, run: dict[str, Any] | 
         "ema": artifact.model.module,
         "updates": trainer.ema.updates,
         "optimizer": run["optimizer"] if run is not None else None,
+        # plain: an argument may hold an object that no other machine could unpickle
         "train_args": plain(vars(trainer.args)),
         "train_metrics": plain({**trainer.metrics, "fitness": trainer.fitness}),
         "date": datetime.now().astimezone().isoformat(),
@@ -165,9 +172,11 @@ def restore(trainer: QATTrainer, found: ResumableRun) -> None:
     """
     run = found.run
     try:
+        # both: the average lags behind the weights that the optimizer steps
         unwrap_model(trainer.model).load_state_dict(run["model"])
         trainer.ema.ema.load_state_dict(run["ema"])
         trainer.ema.updates = int(run["updates"])
+        # not strict: another number of groups is reported by load_state_dict below, with its own words
         for saved, group in zip(run["optimizer"]["param_groups"], trainer.optimizer.param_groups, strict=False):
             saved["fused"] = group.get("fused")  # the device at hand decides, as in Ultralytics
         trainer.optimizer.load_state_dict(run["optimizer"])
@@ -175,6 +184,7 @@ def restore(trainer: QATTrainer, found: ResumableRun) -> None:
             trainer.scaler.load_state_dict(run["scaler"])
         trainer.float_model.load_state_dict(run["float"])
         trainer.plan = Plan.from_json(run["plan"])
+        # scores of the calibrated start belong to it: they are what the end is compared with
         trainer.history.restore(run["history"])
         trainer.best_fitness = run["best_fitness"]
         # Ultralytics' early stopping has no method to set its state
@@ -191,6 +201,7 @@ def restore_progress(trainer: QATTrainer, found: ResumableRun) -> None:
         ArtifactError: The state is damaged.
     """
     try:
+        # after ``start_epoch`` is known, by which the trainer counts batches
         trainer.accumulation.restore(trainer, found.run["accumulation"])
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise ArtifactError(f"'{found.source.source}' is damaged: its gradients cannot be read ({exc!r})") from exc

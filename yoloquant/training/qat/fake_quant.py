@@ -23,6 +23,7 @@ __all__ = ["FakeQuantize", "FakeQuantizeChannels", "FakeQuantizeSiLU", "IntegerG
 logger = logging.getLogger(__name__)
 
 
+# once a process, so that the hint below appears once as well
 @functools.cache
 def _fused() -> Any:
     """The compiled loops; None where numba is missing."""
@@ -61,10 +62,12 @@ def fold_quantize(
     """
     if _compiled(weight, grid) is None:
         return None
+    # here, since that file cannot be imported without numba
     from .fake_quant_folded import FoldQuantize, serves
 
     if not serves(weight, scale):
         return None
+    # rsqrt as in ``function_hooks.fold``: 1 / sqrt differs from it in the last bit
     statistics = norm.running_mean, torch.rsqrt(norm.running_var + norm.eps)
     folded = FoldQuantize.apply(weight, bias, statistics, scale, grid, norm.weight, norm.bias)  # type: ignore[no-untyped-call]
     return folded  # type: ignore[no-any-return]
@@ -86,6 +89,7 @@ class FakeQuantize(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Straight-through inside the range, nothing outside."""
         x, *pair = ctx.saved_tensors
+        # [1:3]: of scale and zero_point; a frozen range saves both sums
         return (*ctx.by.quantize_gradients(x, grads[0], tuple(pair), ctx.grid, ctx.needs_input_grad[1:3]), None)
 
 
@@ -123,6 +127,7 @@ class FakeQuantizeSiLU(torch.autograd.Function):
         """The chain through all three quantizers, straight-through inside their ranges."""
         x, *ranges = ctx.saved_tensors
         needs = ctx.needs_input_grad
+        # positions among forward's arguments: x, grids, then scale and zero_point of each of the three
         wanted = [(needs[i], needs[i + 1]) for i in (2, 4, 6)]
         arguments = x, grads[0], ctx.grids, _pairs(ranges), wanted
         found = (
@@ -153,6 +158,7 @@ class FakeQuantizeChannels(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Straight-through inside the range, nothing outside."""
         x, scale = ctx.saved_tensors
+        # computed again as in ``FakeQuantize``: kept masks would take as much memory as the weights
         position = x / scale
         inside = position.round()
         q = inside.clamp(ctx.grid.qmin, ctx.grid.qmax)

@@ -37,6 +37,7 @@ def scratch(count: int, like: Tensor) -> list[Tensor]:
     cache: dict[torch.device, list[Tensor]] = _local.__dict__.setdefault("buffers", {})
     buffers = cache.setdefault(like.device, [])
     if len(buffers) < count or buffers[0].numel() < size:
+        # a validation runs in inference mode, and scratch made there could not be used by a training step
         with torch.inference_mode(False):
             cache[like.device] = buffers = [
                 torch.empty(size, device=like.device) for _ in range(max(count, len(buffers)))
@@ -53,6 +54,7 @@ def dense(x: Tensor) -> Tensor:
     """The same values without gaps."""
     if x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)):
         return x
+    # e.g. a slice of a concat, which is no flat piece of memory
     return x.contiguous()
 
 
@@ -65,6 +67,7 @@ def arranged(x: Tensor, like: Tensor) -> Tensor:
 
 def pieces(like: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Matching flat pieces of tensors of one layout that stay in the cache while every pass runs over them."""
+    # one walk over all samples where the layouts agree; else sample by sample, since gaps lie between samples only
     whole = all(o.stride() == like.stride() for o in others)
     samples = [(like, *others)] if whole else zip(*(t.unbind(0) for t in (like, *others)), strict=True)
     size = _chunk(like)

@@ -61,6 +61,7 @@ def quantize_gradients(x: Tensor, grad: Tensor, pair: Pair, grid: IntegerGrid, w
         residual = Residual(as_float(part, b[3]), steps, (b[0], b[1], b[2]))
         out = place_for(place, b[5])
         sums.add(residual.gradients(as_float(given, b[4]), out, wanted))
+        # half precision: results were made in float32 scratch memory
         if out is not place:
             place.copy_(out)
     return [result, sums.like(sums.scale, pair[0]), sums.like(sums.zero, pair[1])]
@@ -94,6 +95,7 @@ def gate_gradients(
     sums = (Sums(), Sums(), Sums())
     chain = _Chain(grids, pairs)
     table = chain.table(x.device) if chain.tabulated(x.device, _BACKWARD_TABLE_THREADS) else None
+    # as many as the two ways below use: b[0] to b[2] here, the rest there
     buffers = scratch(14 if table is None else 7, x)
     for part, given, place in pieces(x, arranged(grad, x), result):
         b = [w[: part.numel()] for w in buffers]
@@ -201,6 +203,7 @@ class _Chain:
             unit = Residual(s, steps[1], (b[5], b[6], b[7]))
             gate = unit.values(b[8])
         if steps[2] is not None:
+            # ``out`` as scratch memory: nothing is in it yet
             residual = Residual(torch.mul(y, gate, out=b[9]), steps[2], (b[9], b[10], out))
             sums[2].add(residual.gradients(g, b[10], needs[2]))
             g = b[10]

@@ -21,6 +21,7 @@ _Array = npt.NDArray[np.float32]
 
 def serves(weight: Tensor, scale: Tensor) -> bool:
     """Whether a weight can be done here: float32 on a CPU, with one scale for each output channel."""
+    # a single channel is quantized as one tensor (``lsq.LSQQuantizer.forward``), by other loops
     on_cpu = weight.device.type == "cpu" and weight.dtype == torch.float32
     return on_cpu and weight.numel() > 0 and scale.shape == weight.shape[:1] and len(scale) > 1
 
@@ -56,6 +57,7 @@ class FoldQuantize(torch.autograd.Function):
         ctx.save_for_backward(weight, bias, scale, gamma, *norm)
         ctx.grid = grid
         mean, inverse = (_numpy(t) for t in norm)
+        # contiguous, whatever the weight's layout: a row of the loops is one output channel without gaps
         out = torch.empty(weight.shape)
         limits = np.float32(grid.qmin), np.float32(grid.qmax)
         loops.fold_quantize(_rows(weight), _rows(out), _numpy(gamma) * inverse, _numpy(scale), *limits)
@@ -75,6 +77,7 @@ class FoldQuantize(torch.autograd.Function):
         of_bias = _numpy(grads[1])
         by_gamma = by_factor * inverse + of_bias * _centred(bias, mean) * inverse
         by_bias = None if bias is None else torch.from_numpy(of_bias * inverse * gain)
+        # beta is added last, so its gradient is the bias's own
         return result, by_bias, None, torch.from_numpy(by_scale), None, torch.from_numpy(by_gamma), grads[1]
 
 
@@ -84,6 +87,7 @@ def _centred(bias: Tensor | None, mean: _Array) -> _Array:
 
 
 def _numpy(x: Tensor) -> _Array:
+    # contiguous copies weights only where they are channels-last
     return x.detach().contiguous().numpy()  # type: ignore[no-any-return]
 
 

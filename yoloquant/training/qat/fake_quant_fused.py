@@ -34,6 +34,7 @@ def serves(x: Tensor, grid: IntegerGrid | None) -> bool:
     """Whether the compiled loops can do a tensor whose first grid is ``grid``."""
     if grid is None or x.device.type != "cpu" or x.dtype != torch.float32:
         return False
+    # uint16 indices and exact rounding hold up to here (``loops.LIMIT``)
     return grid.qmax - grid.qmin < MAX_LEVELS and max(-grid.qmin, grid.qmax) < loops.LIMIT
 
 
@@ -54,6 +55,7 @@ def table(grids: Sequence[IntegerGrid | None], pairs: Sequence[Pair | None]) -> 
     """Everything behind the pre-activation of a quantized SiLU, for each of its values and for NaN."""
     pre, pair = grids[0], pairs[0]
     assert pre is not None and pair is not None
+    # one more than there are grid points: the last place is for NaN, as in ``fake_quant_eager._Chain.table``
     levels = (np.arange(pre.qmin, pre.qmax + 2, dtype=np.float32) - np.float32(pair[1])) * np.float32(pair[0])
     levels[-1] = np.nan
     # torch's sigmoid and not numba's: the two differ in the last bit, and results must be those of the eager kernels
@@ -87,6 +89,7 @@ def gate_gradients(
     pre, pair = grids[0], pairs[0]
     assert pre is not None and pair is not None
     later = [(which, k) for which in (1, 2) for k in (0, 1) if wanted[which][k]]
+    # frozen ranges have no gradient, and each table costs a pass
     chosen = np.ascontiguousarray(tables[[1, *(2 * which + k for which, k in later)]])
     found, sums = _gradients(x, grad, (pair, pre), chosen, wanted[0][1])
     result: list[Tensor | None] = [found, *[None] * 6]
@@ -111,11 +114,13 @@ def _gradients(
     return out, sums.sum(0)
 
 
+# on the CPU alone, where everything of this file is
 def _like(value: Any, parameter: Tensor, wanted: bool) -> Tensor | None:
     return torch.full(parameter.shape, float(value), dtype=parameter.dtype) if wanted else None
 
 
 def _steps(pair: Pair, grid: IntegerGrid) -> tuple[np.float32, ...]:
+    # float32 arithmetic: in Python's float64 the inverse and the limits would round otherwise than torch's kernels
     scale, zero = np.float32(pair[0].item()), np.float32(pair[1].item())
     return np.float32(1) / scale, scale, np.float32(grid.qmin) - zero, np.float32(grid.qmax) - zero
 
@@ -151,6 +156,7 @@ def _rows(tensors: Sequence[Tensor]) -> tuple[int, ...] | None:
     strides = [t.stride() for t in tensors]
     if first.is_contiguous() and all(t.is_contiguous() for t in tensors):
         return size, max(size, 1), 0, 0, 0
+    # outermost first; an axis of one element has a stride that says nothing
     axes = sorted((a for a in range(len(shape)) if shape[a] > 1), key=lambda a: -strides[0][a])
     inner, rows = 1, 1
     while axes and all(s[axes[-1]] == inner for s in strides):
@@ -180,10 +186,12 @@ def _share(loop: Callable[..., None], layout: tuple[int, ...], *arguments: Any) 
     """Run a loop over all blocks, on several threads where that pays."""
     blocks = _blocks(layout)
     threads = max(min(_threads(), blocks // _MIN_BLOCKS), 1)
+    # even parts; the calling thread takes the first, instead of waiting for the others
     own, *others = itertools.pairwise(blocks * i // threads for i in range(threads + 1))
     waiting = [_pool(threads - 1).submit(loop, *arguments, *part) for part in others]
     loop(*arguments, *own)
     for w in waiting:
+        # raises here what a thread raised
         w.result()
 
 
@@ -193,6 +201,7 @@ def _threads() -> int:
 
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Threads beside the calling one; they are kept."""
+    # all that torch may use, so that small and large tensors share one pool
     size = max(threads, _threads() - 1)
     pool = _pools.get(size)
     if pool is None:

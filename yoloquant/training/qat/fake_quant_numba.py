@@ -18,6 +18,7 @@ from numba import boolean, float32, float64, int64, uint16, void
 if numba.config.DISABLE_JIT:
     raise ImportError("numba's compiler is switched off (NUMBA_DISABLE_JIT)")
 
+# elements, 32 KB of float32: the few scratch rows of a block stay in the cache
 BLOCK = 8192
 LIMIT = 1 << 20  # of a grid's steps; rounding below is exact up to twice that
 _F, _U, _T = float32[::1], uint16[::1], float32[:, ::1]
@@ -32,6 +33,8 @@ _MAGIC, _ONE, _ZERO = np.float32(12582912.0), np.float32(1), np.float32(0)
 def _compiled(signature: Any, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def compile_(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
+            # "numpy": division by a zero scale gives infinity as torch does, where Python's model would raise and not
+            # vectorise
             return numba.njit(signature, nogil=True, cache=True, error_model="numpy", **options)(function)  # type: ignore[no-any-return]
         except RuntimeError:  # no folder that a cache could be written to
             return numba.njit(signature, nogil=True, error_model="numpy", **options)(function)  # type: ignore[no-any-return]
@@ -44,6 +47,7 @@ def _round(x: Any, out: Any, grid: Any) -> None:
     inverse, scale, low, high = grid
     for i in range(x.shape[0]):
         p = x[i] * inverse
+        # clamped before rounding, as low and high are whole: the same value, and _MAGIC stays within its limit
         p = low if p < low else p  # NaN stays
         p = high if p > high else p
         out[i] = ((p + _MAGIC) - _MAGIC) * scale
@@ -72,6 +76,7 @@ def _multiply(by: Any, out: Any) -> None:
         out[i] *= by[i]
 
 
+# float64, since a block adds up thousands of products; "reassoc" lets the compiler add several lanes at once
 @_compiled(float64(_F, _F), fastmath={"reassoc"})
 def _dot(a: Any, b: Any) -> Any:
     total = 0.0
@@ -94,6 +99,7 @@ def _residual(x: Any, grad: Any, out: Any, sensitivity: Any, grid: Any) -> None:
     inverse, _, low, high = grid
     for i in range(x.shape[0]):
         p = x[i] * inverse
+        # one step of room on either side: what lies outside must still round to something else than q
         c = p if p > low - _ONE else low - _ONE
         c = c if c < high + _ONE else high + _ONE
         r = (c + _MAGIC) - _MAGIC
@@ -159,6 +165,7 @@ def gradients(
     index, behind, work = np.empty(BLOCK, np.uint16), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     looks_up, nan = tables.shape[0] > 0, np.uint16(tables.shape[1] - 1)
     for block in range(first, last):
+        # np.empty above: a block's row is cleared by the thread that fills it
         sums[block, :] = 0.0
         at, end = block * BLOCK, min((block + 1) * BLOCK, size)
         while at < end:
@@ -172,12 +179,14 @@ def gradients(
                 for t in range(1, tables.shape[0]):
                     _take(tables[t], index[:n], work[:n])
                     sums[block, 1 + t] += _dot(given, work[:n])
+                # the chain rule: from here on ``given`` is the gradient right behind the first grid
                 _take(tables[0], index[:n], behind[:n])
                 _multiply(given, behind[:n])
                 given = behind[:n]
             _residual(values, given, place, work[:n], grid)
             sums[block, 0] += _dot(given, work[:n])
             if zero:
+                # given minus its masked self is the gradient where values are clipped, which is the zero_point's
                 sums[block, 1] += _gap(given, place)
             at += n
 

@@ -59,6 +59,7 @@ class Quantizers(nn.Module):
         unique = list({id(r): r for r in ranges.values()}.values())
         self.ranges = nn.ModuleList(unique)
         position = {id(r): i for i, r in enumerate(unique)}
+        # by position and not by object: copies of the model (its average) must find their own ranges
         self._index = {name: position[id(r)] for name, r in ranges.items()}
         self._root = (model,)  # in a tuple, so that it is no submodule
         self._prefix = prefix or {}
@@ -128,9 +129,11 @@ class Quantizers(nn.Module):
     def _enter_layer(self, path: str, first: bool, module: nn.Module, args: Any) -> Any:
         if not (self.enabled or self.recorder):
             return None
+        # numbers start anew in every layer: a name holds the layer's path
         self._path, self._counts = [(path, self._rename(path))], Counter()
         # one layer at a time: between layers Ultralytics' own forward runs, whose calls have no names
         self._mode = _Mode(self)
+        # entered and left by two hooks, since no ``with`` statement stands around the layer
         self._mode.__enter__()  # type: ignore[no-untyped-call]
         if first:
             self._errors = []
@@ -159,6 +162,7 @@ class Quantizers(nn.Module):
         """The path as the traced graph has it; None where that lacks the branch."""
         for live, traced in self._prefix.items():
             if path == live or path.startswith(f"{live}."):
+                # None: the branch runs untouched, and only in training
                 return traced + path[len(live) :] if traced else None
         return path
 
@@ -171,6 +175,7 @@ class Quantizers(nn.Module):
             return func(*args, **kwargs)
         if short == "interpolate":
             short = f"upsample_{kwargs.get('mode', args[3] if len(args) > 3 else 'nearest')}2d"
+        # before a name is taken: it takes two
         if short == "silu":
             return self._silu(func, path, args, kwargs)
         # folded into the weight already
@@ -192,6 +197,7 @@ class Quantizers(nn.Module):
 
     def _quantize(self, name: str, x: Tensor) -> Tensor:
         found = self._range(self.wiring.results[name])
+        # before the range is applied: its error is that of the float values
         self._note_error(found, x)
         return found(x)  # type: ignore[no-any-return]
 
@@ -228,9 +234,11 @@ class Quantizers(nn.Module):
                 quantizer.keep_safe(weight if norm is None else fold(weight, bias, norm)[0])
         if self.keeps_errors and torch.is_grad_enabled() and quantizer.trainable:
             with torch.no_grad():
+                # no gradient for the weight: what is repaired is the range
                 whole = weight if norm is None else fold(weight, bias, norm)[0]
             self._errors.append(quantizer.local_error(whole.detach().float()))
         at_once = None
+        # not with damping, which needs the folded weight before it is quantized
         if norm is not None and not self.keeps_distance and quantizer.spec.axis == 0:
             scale = quantizer.scale(weight[0].numel())
             at_once = fold_quantize(weight, bias, norm, scale, quantizer.grid)
@@ -245,6 +253,7 @@ class Quantizers(nn.Module):
         # a float32 weight in a half-precision validation: a folded and quantized weight is not cast with the model
         if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
             x = x.to(weight.dtype)
+        # by position, so that a bias that folding made is given once, also where the call named it
         return (x, weight, bias, *args[3:]), {k: v for k, v in kwargs.items() if k != "bias"}
 
     def _silu(self, func: Callable[..., Any], path: str, args: Any, kwargs: Any) -> Any:
@@ -262,6 +271,7 @@ class Quantizers(nn.Module):
             unit = y.sigmoid()
             return y * (unit if gate.unit is None else self._range(gate.unit)(unit))
 
+        # in float: what the next layer should have been given
         result = F.silu(x)
         if gate.pre is not None and self._range(gate.pre).trainable:
             self._errors.append(self._range(gate.pre).local_error(x, after, result))
@@ -289,6 +299,7 @@ def thinned(x: Tensor) -> Tensor:
     if x.dim() != 4:
         return x.float()
     step = max(int((x.numel() / _ENOUGH) ** 0.5), 1)
+    # at least one place of a small map
     step = min(step, *x.shape[2:])
     # from the middle of a cell, as far from the padded border as from the next place
     return x[:, :, step // 2 :: step, step // 2 :: step].float().contiguous()
@@ -329,6 +340,7 @@ class _Mode(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         short = _SHORT.get(getattr(func, "__name__", ""))
+        # views, shapes and bookkeeping: most calls of a layer
         if short is None:
             return func(*args, **(kwargs or {}))
         return self.owner.call(func, short, args, kwargs or {})
@@ -356,9 +368,11 @@ class Recorder:
         if short == "batch_norm" and self._last is not None and args[0] is self._last[1]:
             convolution = self._last[0]
             self.folded[convolution] = path
+            # under the convolution's name: the traced graph has both as one folded convolution
             self.values[convolution] = result
         elif isinstance(result, Tensor):
             self.values[name] = result
+        # the directly following call only: a norm after anything else cannot be folded
         self._last = (name, result) if short in {"conv2d", "conv_transpose2d"} else None
         return result
 

@@ -46,6 +46,7 @@ class EpochScores:
     def selected_by(self) -> str:
         """What the fitness is."""
         if self.fidelity is None or self.shift is None:
+            # equality of floats, since one was assigned from the other
             return "fidelity" if self.fitness == self.fidelity else "fitness"
         return "fidelity - |shift|" if self.fitness == self.fidelity - abs(self.shift) else "fitness"
 
@@ -57,6 +58,7 @@ class EpochScores:
                 {f"{FLOAT_PREFIX}{k.split('/', 1)[-1]}": v for k, v in self.plain.items() if "mAP" in k or "acc" in k}
             )
         if self.fidelity is not None:
+            # as many digits as Ultralytics' own columns
             row["fidelity"] = round(self.fidelity, 5)
         if self.shift is not None:
             row["confidence_shift"] = round(self.shift, 5)
@@ -92,7 +94,7 @@ class History:
 
     Attributes:
         scores: One entry for each scored epoch, the calibrated model first.
-        ranges: Largest scale of every learned point after each of them.
+        ranges: Mean scale of every learned point after each of them.
     """
 
     scores: list[EpochScores] = field(default_factory=list)
@@ -107,10 +109,12 @@ class History:
         """Note one epoch."""
         self.scores.append(scores)
         scales = {p.name: p.params.scale for p in plan.points if p.params is not None and not p.fixed}
+        # one number a point: a plan has thousands of channels, and checkpoints carry the history
         self.ranges.append({name: float(np.mean(scale)) for name, scale in scales.items()})
 
     def best(self) -> EpochScores:
         """The first of the best."""
+        # max() takes the first of equals: a tie is no reason to leave the calibrated ranges
         return max(self.scores, key=lambda s: s.fitness)
 
     def verdict(self, path: Path) -> str:
@@ -139,6 +143,7 @@ class History:
             trainer: The trainer, at its end.
             artifact: Its best checkpoint.
         """
+        # plots imports this module
         from .plots import run_of, write_plots
 
         try:

@@ -71,7 +71,9 @@ def wire(graph: Graph, plan: Plan, silus: Iterable[str]) -> Wiring:
     # edges and not tensors: a plan may quantize what one reader sees and leave another in float
     covered = _covered(graph, plan)
     results, operands = _places(graph, covered)
+    # before the gates, which take their points out of the results that are left
     _drop_exact_concats(graph, plan, results)
+    # a SiLU in the tail runs after the raw outputs, where nothing is trained
     gates = {s: _gate(graph, s, results, operands) for s in silus if s in graph.ops and not graph.ops[s].tail}
     known = plan.by_name
     weights = {
@@ -100,6 +102,7 @@ def _places(graph: Graph, covered: set[tuple[str, str]]) -> tuple[dict[str, str]
             continue
         for index, source in enumerate(op.inputs):
             root, found, reader = source, (source, op.name) in covered, source
+            # up through views and splits, which have no name in a live forward, to the operation that made the values
             while graph.ops[reader].kind in QUANTIZATION_AGNOSTIC and not graph.ops[reader].tail:
                 before = graph.ops[reader].inputs[0]
                 found = found or (before, reader) in covered

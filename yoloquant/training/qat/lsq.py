@@ -57,6 +57,7 @@ class LSQQuantizer(nn.Module):
         # buffers, so that checkpoints and the averaged model carry them
         self.register_buffer("start", torch.from_numpy(params.scale.copy()))
         self.register_buffer("zero", torch.from_numpy(params.zero_point.copy()))  # int32: no averaging touches it
+        # 0: no floor, until a weight has been seen
         self.register_buffer("least", torch.zeros_like(self.start))
         if trainable:
             self.log_ratio = nn.Parameter(torch.zeros_like(self.start))
@@ -86,6 +87,7 @@ class LSQQuantizer(nn.Module):
         if self.log_low is not None:
             return self.start * self._ends(elements)[0]
         learned = self._damped(self.start * self.log_ratio.exp(), elements)
+        # its gradient stops where the floor holds, so that the scale does not drift below unseen
         return torch.maximum(learned, self.least) if self.spec.safe_pairs else learned
 
     @torch.no_grad()
@@ -103,6 +105,7 @@ class LSQQuantizer(nn.Module):
         if self.log_low is None:
             return self.zero.float()
         low = RoundStraight.apply(self._ends(elements)[1])  # type: ignore[no-untyped-call]
+        # one of the integers, as runtimes store it; outside of them 0.0, and with it padding, would not be exact
         return (self.grid.qmin - low).clamp(self.grid.qmin, self.grid.qmax)  # type: ignore[no-any-return]
 
     def _ends(self, elements: float) -> tuple[Tensor, Tensor]:
@@ -220,6 +223,7 @@ def learned_plan(plan: Plan, ranges: dict[str, LSQQuantizer]) -> Plan:
     algorithm: dict[str, str] = {}
     for point in plan.points:
         quantizer = ranges[point.name]
+        # a frozen one keeps the word of how it was calibrated
         if quantizer.trainable:
             params[point.name], algorithm[point.name] = quantizer.qparams(), "learned"
     return plan.with_params(params, algorithm)

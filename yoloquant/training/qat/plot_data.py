@@ -124,6 +124,7 @@ def trajectories(history: History, plan: Plan, kind: PointKind) -> list[Trajecto
         if members[0].fixed or any(name not in row for row in history.ranges):
             continue
         start = history.ranges[0][name]
+        # base two: doubling and halving a range lie as far from 0
         values = tuple(math.log2(row[name] / start) for row in history.ranges)
         trajectories.append(Trajectory(name, len(members) - 1, epochs, values))
     return sorted(trajectories, key=lambda t: (-t.moved, t.name))
@@ -153,6 +154,7 @@ def measure_noise(before: Stage, after: Stage, files: Sequence[Path], count: int
     try:
         images = _images(after, files, count)
         activations = _both(*(activation_sqnr(stage, images, before.graph) for stage in (before, after)))
+    # weights need no images: half a picture is better than none
     except (YoloquantError, RuntimeError, OSError, ValueError) as exc:
         logger.warning("SQNR of activations is not plotted: %s", exc)
         return Noise(weights, {}, 0)
@@ -165,6 +167,7 @@ def _images(stage: Stage, files: Sequence[Path], count: int) -> list[np.ndarray]
         raise ValueError(f"the model takes {info.channels} channels, only colour images can be read here")
     if not files:
         raise ValueError("the held-back images are not known by file name")
+    # over the whole list: neighbours may be of one scene
     spread = [files[i] for i in np.linspace(0, len(files) - 1, min(count, len(files))).round().astype(int)]
     return list(islice(CalibrationSet(tuple(spread), "", "", "").tensors(info.imgsz, info.task), count))
 
@@ -175,6 +178,7 @@ def _both(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, 
 
 def worst_points(noise: Mapping[str, tuple[float, float]], count: int) -> list[tuple[str, float, float]]:
     """The points with the lowest SQNR at either end: name, before and after; the lowest before first."""
+    # by the worse of both ends: a point that training spoilt belongs here too
     chosen = sorted(noise.items(), key=lambda item: min(item[1]))[:count]
     return [(name, *values) for name, values in sorted(chosen, key=lambda item: item[1][0])]
 
@@ -192,6 +196,7 @@ def weight_changes(before: Stage, after: Stage, noise: Noise, count: int = 6) ->
 def _change(before: Stage, after: Stage, name: str, sqnr: tuple[float, float]) -> WeightChange:
     point, trained = before.plan.by_name[name], after.plan.by_name[name]
     assert point.params is not None and trained.params is not None
+    # float64: the difference of nearly equal weights is what is shown
     old, new = (weight_of(stage.graph, point).astype(np.float64) for stage in (before, after))
     start, end = (_steps(p, old.ndim) for p in (point, trained))
     integers = [_quantized(v, p) / by for v, p, by in ((old, point, start), (new, trained, end))]

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, PURPLE, RED, SKY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"
 _INK, _MUTED, _GRID = "#222222", "#666666", "#dddddd"
 _FONT, _SIZE, _DPI = "DejaVu Sans", 9.0, 130  # the font ships with matplotlib; size in pt
+# named ranges, one for each style; points in a panel; grid points up to which single ones can be drawn (five bits)
 _NAMED, _ROWS, _FEW_POINTS = 6, 40, 33
 _STYLES = tuple(zip((BLUE, RED, GREEN, PURPLE, ORANGE, SKY), "osD^vP", strict=True))
 
@@ -143,6 +144,7 @@ def draw_ranges(weights: Sequence[Trajectory], activations: Sequence[Trajectory]
         named = most_moved(found, _NAMED)
         for one in found:
             axes.plot(one.epochs, one.values, color="#aaaaaa", lw=0.6, alpha=0.7)
+        # the legend from top to bottom as the curves end
         for one, (colour, marker) in sorted(zip(named, _STYLES, strict=False), key=lambda pair: -pair[0].values[-1]):
             shared = f" and {one.shared} tied" if one.shared else ""
             label = f"{_short(one.name)}{shared}, {100 * (2 ** one.values[-1] - 1):+.2f} %"
@@ -181,6 +183,7 @@ def draw_noise(noise: Noise) -> Figure:
         title = f"{what.capitalize()}s: {count} (median change of all: {gain:+.2f} dB)\n{noise_is}"
         axes.set_title(title, loc="left", **_text(_SIZE))
         _decorate(axes, x="SQNR in dB (right is better)")
+        # upside down: the worst point on top
         axes.set_ylim(len(chosen) - 0.4, -0.6)
         axes.set_yticks(list(y_all), [_short(r[0]) for r in chosen], **_text(_SIZE - 1.5))
         axes.legend(loc="lower left", **_legend())
@@ -220,6 +223,7 @@ def _histogram(axes: Axes, one: WeightChange) -> None:
     for factor, colour, style, label in ((1.0, RED, "--", "calibrated clip"), (trained, BLUE, ":", "trained clip")):
         axes.axvline(spec.qmin * factor, color=colour, lw=1.3, ls=style, label=label)
         axes.axvline(spec.qmax * factor, color=colour, lw=1.3, ls=style)
+    # most weights lie near zero, and the few at the ends of the range must be seen too
     axes.set_yscale("log")
     before, after = one.sqnr
     axes.set_title(
@@ -296,4 +300,5 @@ def _short(name: str, limit: int = 36) -> str:
     """A point's name without what every name has, cut in its middle where it is long."""
     text = name.removeprefix("model.").removesuffix(":weight")
     text = text if len(text) <= limit else f"{text[: limit // 2 - 1]}…{text[-limit // 2 :]}"
+    # the font has no glyph for every script, and matplotlib warns about each one that it lacks
     return "".join(c if c.isprintable() and (ord(c) < 0x250 or c == "…") else "?" for c in text)

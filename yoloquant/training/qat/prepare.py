@@ -36,7 +36,9 @@ def prepare_qat(model: nn.Module, graph: Graph, plan: Plan, *, offset: bool = Fa
     Raises:
         PlanError: The model does not run an operation that the plan names, or computes something else there.
     """
+    # a model that carries hooks already would be quantized twice
     detach(model)
+    # before any hook is set: merging puts new convolutions into the model
     merge_branches(model)
     quantizers = Quantizers(model, learned_ranges(plan, offset=offset, heads=heads), _renamed(model, graph))
     try:
@@ -46,11 +48,13 @@ def prepare_qat(model: nn.Module, graph: Graph, plan: Plan, *, offset: bool = Fa
         unfolded = {op.name for op in graph.ops.values() if op.name in recorder.folded and "transpose" in op.name}
         if unfolded:
             raise PlanError(f"{unfolded.pop()} is a transposed convolution with BatchNorm, which cannot be trained")
+    # also on Ctrl-C: hooks that stayed would trace every later forward
     except BaseException:
         quantizers.remove()
         raise
     quantizers.connect(wiring, recorder.folded)
     device = next(model.parameters()).device
+    # as a module of the model: optimizer, average, checkpoints and devices reach its parameters by themselves
     model.add_module(NAME, quantizers.to(device))
     return quantizers
 
@@ -87,10 +91,12 @@ def merge_branches(model: nn.Module) -> None:
     for block in list(model.modules()):
         kind = type(block).__name__
         if kind in {"RepConv", "RepVGGDW"} and (hasattr(block, "conv1") or hasattr(block, "conv2")):
+            # RepVGGDW calls it ``fuse`` (Ultralytics 8.4.190)
             block.fuse_convs() if hasattr(block, "fuse_convs") else block.fuse()
             block.forward = block.forward_fuse
         elif kind == "Conv2" and hasattr(block, "cv2"):
             block.fuse_convs()
+    # Ultralytics' merged convolutions come without gradients
     for parameter in model.parameters():
         parameter.requires_grad_(True)
 
@@ -136,6 +142,7 @@ def _record(model: nn.Module, quantizers: Quantizers, graph: Graph) -> Recorder:
 
 
 def _probe(graph: Graph) -> Tensor:
+    # twice the same image: the live model and its graph are compared on it
     generator = torch.Generator().manual_seed(0)
     return torch.rand(1, graph.info.channels, *graph.info.imgsz, generator=generator)
 
@@ -155,6 +162,7 @@ class _Values(fx.Interpreter):
 
 def _check(graph: Graph, wiring: Wiring, recorder: Recorder) -> None:
     """Every place of the wiring must exist in the live model and hold the value that the graph has there."""
+    # the network's input is no call of any layer
     operations = wiring.operations() - {"images"}
     missing = sorted(operations - set(recorder.values))
     if missing:
@@ -168,6 +176,10 @@ def _check(graph: Graph, wiring: Wiring, recorder: Recorder) -> None:
     for name, value in traced.values.items():
         live = recorder.values[name].float().cpu()
         if live.shape != value.shape or not torch.allclose(
-            live, value, rtol=TOLERANCE, atol=TOLERANCE * max(float(value.abs().max()), 1e-6)
+            # relative to the largest value too: near zero a rounding error is larger than any share of it
+            live,
+            value,
+            rtol=TOLERANCE,
+            atol=TOLERANCE * max(float(value.abs().max()), 1e-6),
         ):
             raise PlanError(f"{name} holds other values in the live model than in its graph; the names do not match")

@@ -97,6 +97,7 @@ class QATOptions:
 
     def __post_init__(self) -> None:
         if self.feature_weight is None:
+            # a teacher that was given may be of another width, whose features cannot be compared
             helps = self.missing_bits > 0 and self.distils and self.teacher is None
             object.__setattr__(self, "feature_weight", _FEATURES if helps else 0.0)
 
@@ -138,6 +139,7 @@ def host_defaults(options: QATOptions, given: dict[str, Any]) -> dict[str, Any]:
     defaults = {
         "epochs": epochs,
         "optimizer": "AdamW",
+        # 1e-6 at eight bits, 5e-5 at four
         "lr0": _WEIGHT_LR * 50 ** (options.missing_bits / 4),
         "lrf": 0.05,
         "cos_lr": True,
@@ -147,6 +149,7 @@ def host_defaults(options: QATOptions, given: dict[str, Any]) -> dict[str, Any]:
         "nbs": batch if isinstance(batch, int) and batch > 0 else 16,  # a step for every batch: small sets have few
         # at eight bits ranges should see what deployment sees; at fewer a small set is learned by heart without mixing
         "mosaic": 1.0 if options.missing_bits else 0.0,
+        # the last fifth sees whole images, as the device will
         "close_mosaic": epochs // 5,
     }
     return {k: v for k, v in defaults.items() if k not in given}
@@ -154,6 +157,7 @@ def host_defaults(options: QATOptions, given: dict[str, Any]) -> dict[str, Any]:
 
 def norm_ratio(options: QATOptions) -> float:
     """Learning rate of norms and biases relative to that of weights: they are few, and each moves a whole channel."""
+    # 100 at eight bits, 10 at four, where the weights' own rate is fifty times as high
     return _NORM_LR / _WEIGHT_LR * 10 ** (-options.missing_bits / 4)
 
 
@@ -172,6 +176,7 @@ def parse(value: Any) -> QATOptions:
         return QATOptions()
     if isinstance(value, QATOptions):
         return value
+    # through ``build``, whose message lists the presets
     if isinstance(value, str):
         return build(QATOptions, {"preset": value}, "qat")
     if not isinstance(value, Mapping):

@@ -41,19 +41,23 @@ def run(
     watch_epochs(trainer, after_epoch)
     with host_errors.running():
         trainer.train()
+    # read back from the file, since a distributed run trained in other processes
     return trainer.best, trainer.save_dir, dict(Artifact.load(trainer.best).provenance["qat"])
 
 
 def _trainer(model: Any, data: Any, options: QATOptions, arguments: dict[str, Any], resume: bool) -> QATTrainer:
+    # Ultralytics wants a path, also of a live model, which ``start_from`` puts in its place
     path = str(model) if isinstance(model, (str, os.PathLike)) else str(getattr(model, "ckpt_path", None) or "")
     source = load_model(model, allow_unsafe=options.allow_unsafe)
     own = {"model": path or source.source, "task": source.task.value, "mode": "train"}
+    # which classes the model was trained on first; what the caller says comes later, and these three last
     overrides = {**source.trained, **arguments, **own}
     if data is not None:
         overrides["data"] = str(data)
     if resume:
         overrides["resume"] = path
     else:
+        # a resumed run keeps the options in its checkpoint
         overrides["qat"] = options
         overrides.setdefault("imgsz", max(source.resolve_imgsz()))
     with host_errors.setting_up():

@@ -41,6 +41,7 @@ class Capture:
     def __call__(self, preds: Any) -> Any:
         """Run the host's NMS and keep what it returns."""
         results = self._postprocess(preds)
+        # set again by every batch; a tuple is what segmentation returned before 8.4: boxes and prototypes apart
         self.usable = not isinstance(results, tuple) and all(map(_is_whole, results))
         if self.usable:
             self.found.extend(map(_detections, results))
@@ -62,6 +63,7 @@ def _detections(found: Any) -> Detections:
     boxes, scores, classes = (found[key].float().cpu().numpy() for key in ("bboxes", "conf", "cls"))
     parts: dict[str, np.ndarray] = {}
     if boxes.shape[1] == 5:
+        # upright boxes around them, by which sizes are told; overlap is that of the rotated ones
         parts["rotated"], boxes = boxes, upright(boxes)
     if "keypoints" in found:
         parts["keypoints"] = found["keypoints"].float().cpu().numpy()
@@ -83,6 +85,7 @@ def _unpacked(found: Detections) -> Detections:
         return found
     height, width = found.parts["shape"][0].tolist() if len(found) else (1, 1)
     masks = np.unpackbits(found.parts["packed"], axis=1, count=height * width).reshape(len(found), height, width)
+    # -0.5 and 0.5: the task's file takes values above 0 for the inside
     return found.with_parts(logits=masks.astype(np.float32) - np.float32(0.5))
 
 
@@ -131,6 +134,7 @@ def agreement(found: Sequence[Detections], reference: Sequence[Detections], task
         pairs = partner >= 0
         confidence = theirs.confidence[: len(truth.classes)]  # the truth are the first ones
         changes.append(mine.confidence[pairs] - confidence[partner[pairs]])
+    # the empty array in front keeps this defined where no image has a pair
     every = np.concatenate(changes)
     shift = float(every.mean(dtype=np.float64)) if len(every) else 0.0
     if not any(len(truth.classes) for truth in truths):

@@ -1,7 +1,8 @@
 """Ultralytics trainers with learned ranges: the one place that subclasses them.
 
 Only stable extension points are used: ``get_model``, ``setup_model``, ``build_optimizer``, ``preprocess_batch``,
-``validate``, ``save_model``, ``resume_training``, ``final_eval`` and callbacks. Nothing is patched.
+``get_validator``, ``validate``, ``save_model``, ``resume_training``, ``final_eval`` and callbacks; of the private ones
+only ``_handle_nan_recovery``. Nothing is patched.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class QATTrainer(TaskTrainer):
     def __init__(self, cfg: Any = None, overrides: dict[str, Any] | None = None, _callbacks: Any = None) -> None:
         given = dict(overrides or {})
         wanted = given.pop("qat", None)
+        # known before the constructor below reads the data, which asks whether labels are needed
         self.qat: QATOptions = _settings(given) if wanted is None else parse(wanted)
         # set before Ultralytics' constructor, which reads the data set and asks for class names
         self._source: HostModel | None = None
@@ -86,8 +88,10 @@ class QATTrainer(TaskTrainer):
             checkpoint.stored_options(given["resume"])  # a clear error before Ultralytics looks at its data
         arguments = {} if cfg is None else {"cfg": cfg}
         super().__init__(**arguments, overrides=given, _callbacks=_callbacks)  # type: ignore[call-arg]
+        # Ultralytics has found the checkpoint by now (``resume=True`` means the latest run)
         if self.resume:
             self.qat = checkpoint.stored_options(self.args.model)
+        # one writer: all processes of a run share the folder
         if RANK in {-1, 0}:
             (self.save_dir / SETTINGS).write_text(json.dumps(self.qat.to_dict(), indent=2), encoding="utf-8")
         for event, callback in CALLBACKS.items():
@@ -109,9 +113,10 @@ class QATTrainer(TaskTrainer):
         # in one process; the parent of several only starts them
         if not self.ddp:
             return super().train()  # type: ignore[misc]
-        # plain data: Ultralytics writes its arguments into a Python file that the workers run
+        # plain data: Ultralytics hands its arguments on in a file, pickled (8.4.190) or as Python source (before)
         self.args.qat = self.qat.to_dict()
         if self._source is not None:
+            # a live model has no file that the workers could read it from
             self.model = self._source.module
         with ranks.launching(self):
             return super().train()  # type: ignore[misc]
@@ -145,16 +150,19 @@ class QATTrainer(TaskTrainer):
 
     def setup_model(self) -> Any:
         """Put the plan's ranges into the model, calibrated, or as a checkpoint holds them."""
+        # of a resumed run this is last.pt (Ultralytics' ``check_resume``)
         found = checkpoint.read(self.args.model) if self.resume else None
         if found is None and self._source is None and isinstance(self.model, nn.Module):
             self.start_from(load_model(self.model))  # a live model that the parent of this process was given
         source = self._load() if found is None else found.source
+        # before calibration, which takes minutes
         self.check_classes(source.names)
         self.artifact, self.plan = start.calibrated(source, self.qat, self._calibration_data(), self.args.imgsz)
         # loaded models are frozen for tracing
         module = copy.deepcopy(source.module).requires_grad_(True)
         # losses read their weights from there
         module.args = self.args
+        # before quantizers are put in: a copy without hooks is what teaches and what fidelity is held against
         self.float_model = copy.deepcopy(module)
         merge_branches(self.float_model)
         prepare_qat(module, self.artifact.graph, self.plan, offset=self.qat.learn_offset, heads=self.qat.learn_heads)
@@ -165,6 +173,7 @@ class QATTrainer(TaskTrainer):
         quantizers_of(module).keeps_errors = self.qat.local_weight > 0
         self.model = module
         self.resumed_from = found
+        # Ultralytics passes this on to ``resume_training``
         return None if found is None else {"epoch": found.run["epoch"]}
 
     def _load(self) -> HostModel:
@@ -183,6 +192,7 @@ class QATTrainer(TaskTrainer):
         files = files or sorted(str(s[0]) for s in getattr(self.train_loader.dataset, "samples", []))
         digest = hashlib.sha256()
         for file in files:
+            # names and sizes, since reading a training set to hash it takes as long as an epoch
             digest.update(f"{Path(file).name}:{Path(file).stat().st_size}\n".encode())
         return digest.hexdigest()
 
@@ -215,6 +225,7 @@ class QATTrainer(TaskTrainer):
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
         prepared: dict[str, Any] = super().preprocess_batch(batch)  # type: ignore[misc]
+        # counted here, which Ultralytics calls once a batch and nothing else does
         self.accumulation.batches += 1
         return prepared
 
@@ -233,11 +244,13 @@ class QATTrainer(TaskTrainer):
         validator.postprocess = Capture(validator.postprocess)
         if getattr(unwrap_model(self.model).model[-1], "one2one_cv2", None) is not None:
             # recent releases let this argument choose the branch, and write the choice into the model they score
+            # the branch that is exported is the branch that is scored
             validator.args.nms = False if self.artifact.info.end2end else None
         return validator
 
     def validate(self) -> Any:
         """Score the quantized model, and the float weights beside it; the quantized score decides."""
+        # before scores, which NaN weights would make 0 without a word
         self._require_finite(self.epoch)
         scores = self.score(epoch=self.epoch + 1)
         if scores is None:
@@ -251,11 +264,13 @@ class QATTrainer(TaskTrainer):
     def score(self, epoch: int) -> EpochScores | None:
         """Score the quantized model, and the float weights too where asked; None on all processes but the first."""
         plain_metrics = None
+        # the start always: log and plots show what the float model scored
         if self.qat.float_val or epoch == 0:
             # the same averaged weights, ranges off: how much of a change is quantization
             with disabled(self.ema.ema):
                 plain_metrics = self._run_validator()
         metrics = self._run_validator()
+        # before processes without metrics leave: gathering needs them all
         pair = (self._detections(), self.reference()) if self.has_fidelity else None
         if metrics is None:  # another process of the run has the scores of them all
             return None
@@ -291,6 +306,7 @@ class QATTrainer(TaskTrainer):
     def reference(self) -> Any:
         """Detections of the float model that training started from, on the held-back images."""
         if self.reference_detections is None:
+            # the quantized model's, which the pass below would replace
             found = self.validator.postprocess.found
             with self._scored(self.float_model):
                 self._run_validator()
@@ -328,6 +344,7 @@ class QATTrainer(TaskTrainer):
         """
         plan = current_plan(self.ema.ema, self.plan)
         # history counts epochs from 1; 0 is the calibrated model
+        # and not ``fitness == best_fitness`` as Ultralytics has it, by which a tie would replace the first of the best
         if self.history.best().epoch == self.epoch + 1:
             checkpoint.write(self, self.best, plan)
         checkpoint.write(self, self.last, plan, run=None if self.stop else checkpoint.run_state(self))
@@ -337,6 +354,7 @@ class QATTrainer(TaskTrainer):
 
     def resume_training(self, ckpt: Any) -> None:
         """Go on where last.pt stopped: weights, ranges, averages, optimizer and schedule."""
+        # Ultralytics' own would load the module's plain weights and know nothing of ranges
         if self.resumed_from is not None:
             checkpoint.restore(self, self.resumed_from)
 
@@ -346,6 +364,7 @@ class QATTrainer(TaskTrainer):
         # one process has its own state at hand when it writes
         if ranks.world_size() > 1:
             self.random_states = ranks.gathered(random_state(self.train_loader))
+        # never True, which would let Ultralytics train this epoch once more: what is not finite has raised above
         return False
 
     def _require_finite(self, epoch: int) -> None:
@@ -361,6 +380,7 @@ class QATTrainer(TaskTrainer):
 
     def final_eval(self) -> None:
         """Score best.pt as it was written, and say whether training helped."""
+        # not Ultralytics' ``final_eval``, which casts best.pt to half precision (``strip_optimizer``)
         artifact = Artifact.load(self.best)
         model = copy.deepcopy(artifact.model.module)
         # with the plan that was written and not with the ranges in memory: it is what an export will read
