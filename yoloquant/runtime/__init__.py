@@ -46,6 +46,7 @@ def load(
         MissingRuntimeError: The runtime's library is not installed.
         TargetError: The runtime refuses the model.
     """
+    # Inside: `info` and the check of a bundle's files import this package first, and must do without numpy.
     from pathlib import Path
 
     from .backends import BackendOptions, open_backend
@@ -53,6 +54,7 @@ def load(
     from .core.detections import Selection
     from .core.detector import Detector
 
+    # One class for a box: what an application wants, and what Ultralytics' predict gives; validation differs.
     selection = Selection(conf=conf, iou=iou, max_det=max_det, multi_label=False)
     folder = Path(path)
     manifest = read(folder)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if not __package__:  # run by the path of its folder: python /media/bundle/yoloquant_runtime verify
+    # Python has put this folder itself on its path, where io/ and errors.py would be found as modules of their own.
     _HERE = Path(__file__).resolve().parent
     sys.path[:] = [str(_HERE.parent), *(place for place in sys.path if Path(place or ".").resolve() != _HERE)]
     runpy.run_module(_HERE.name, run_name="__main__", alter_sys=True)
@@ -27,6 +28,7 @@ from .errors import OutputError, SourceError, TargetError, UsageError, Yoloquant
 if TYPE_CHECKING:
     from .apps.verify import Verification
 
+# 1 and 3 are verdicts, so no error may end with them; 130 is what shells give a program that Ctrl-C ended.
 EXIT_USAGE, EXIT_COULD_NOT_RUN, EXIT_INTERRUPTED = 2, 4, 130
 HELP = """\
 usage: python -m {package} VERB [key=value ...]
@@ -81,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     except YoloquantError as exc:
         print(f"error: {exc}", file=sys.stderr)
+        # What this machine or its camera fails at is told apart from what must be given differently.
         return EXIT_COULD_NOT_RUN if isinstance(exc, (TargetError, SourceError)) else EXIT_USAGE
     except OSError as exc:
         print(f"error: {OutputError(f'reading or writing failed: {exc}')}", file=sys.stderr)
@@ -126,6 +129,7 @@ def _folder(arguments: dict[str, str]) -> Path:
     if arguments.get("bundle"):
         return Path(arguments["bundle"])
     own = Path(__file__).resolve().parent.parent
+    # Without a manifest this is the installed package and not the copy in a bundle.
     return own if (own / "manifest.json").is_file() else Path.cwd()
 
 
@@ -141,6 +145,7 @@ def _checked(arguments: dict[str, str]) -> Path:
 def _verify(arguments: dict[str, str]) -> int:
     settings = VerbSettings(arguments, VERIFY, "verify")
     folder = _checked(arguments)
+    # Only behind the check: a module beside this one that was changed must be refused before it runs.
     from .apps.verify import VerifyOptions, verify
     from .backends import BackendOptions
 
@@ -192,6 +197,7 @@ def _handed_on(module: str, key: str) -> Callable[[dict[str, str]], int]:
     """A verb of another module, whose ``main`` takes the arguments and the bundle under a key of its own."""
 
     def call(arguments: dict[str, str]) -> int:
+        # A model= that is given may be several, or no bundle; the verb proves them itself when it reads them.
         if key == "bundle" or key not in arguments:
             arguments[key] = str(_checked(arguments))
         if key != "bundle":
@@ -202,6 +208,7 @@ def _handed_on(module: str, key: str) -> Callable[[dict[str, str]], int]:
 
 
 def _say(text: str) -> None:
+    # JSON lines are read by another program meanwhile: a pipe would hold them back until a block is full.
     print(text, flush=True)
 
 

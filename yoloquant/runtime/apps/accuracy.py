@@ -77,6 +77,7 @@ def measure(
     matches: dict[str, list[Matches]] = {s.prefix: [] for s in task.similarities}
     for index, (path, item) in enumerate(zip(images, labels)):
         tensor, where = detector.preprocess(read_image(path))
+        # The validator's thresholds and not the detector's own: those would cut off the tail of every curve.
         everything = detector.select(detector.infer(tensor), Selection())
         truth = task.truth(item, where, info)
         for prefix, matched in task.match(everything, truth, where.area_scale).items():
@@ -85,6 +86,7 @@ def measure(
         truths.append(task.kept(truth))
         if progress is not None:
             progress(index + 1, len(images))
+    # One row of ones: every image counts once. The bootstrap gives the same function many rows.
     values = task.scores(found, matches, truths).values(np.ones((1, len(images))))
     return DataSetAccuracy({name: float(value[0]) for name, value in values.items()}, len(images))
 
@@ -124,6 +126,7 @@ def find_images(source: Path, task: Task = Task.DETECT) -> list[Path]:
         DataError: There are none.
     """
     roots = _split_of_yaml(source) if source.suffix in {".yaml", ".yml"} else [_split_of_folder(source, task)]
+    # By the text of the whole path: limit= and the fingerprint depend on the order, which must be the same everywhere.
     images = sorted((p for root in roots for p in _listed(root)), key=str)
     if not images:
         raise DataError(f"'{source}' holds no images: looked in {', '.join(map(str, roots))}")
@@ -189,6 +192,7 @@ def _listed(path: Path) -> list[Path]:
 def label_path(image: Path) -> Path:
     """Path of an image's label file: the last ``/images/`` becomes ``/labels/``, the suffix ``.txt``."""
     parts = list(image.parts)
+    # The last such folder, as Ultralytics' `img2label_paths`: a data set may lie below another folder 'images'.
     for index in range(len(parts) - 2, -1, -1):
         if parts[index] == "images":
             parts[index] = "labels"

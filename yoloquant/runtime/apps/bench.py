@@ -58,6 +58,7 @@ class BenchOptions:
 
 def made_pictures(count: int = 4, seed: int = 0) -> list[np.ndarray]:
     """Pictures of random blocks (480, 640, 3), for where no real ones are at hand; they hold no objects."""
+    # RandomState's stream is frozen (NEP 19), that of default_rng is not: the pictures stay the same with every NumPy.
     draw = np.random.RandomState(seed)
     blocks = draw.randint(0, 256, (count, _SHAPE[0] // 16, _SHAPE[1] // 16, 3), dtype=np.uint8)
     return [np.ascontiguousarray(b.repeat(16, axis=0).repeat(16, axis=1)) for b in blocks]
@@ -122,6 +123,7 @@ def bench(
     """
     taken = take_turns(openers, pictures, options, progress=progress)
     first = next(iter(openers))
+    # Without the first artifact there is nothing to divide by; the others still have their times.
     reference = taken.turns[first] if first not in taken.errors else []
     return Report(
         taken.environment,
@@ -155,6 +157,7 @@ def take_turns(
     errors: dict[str, str] = {}
     try:
         for name, opener in openers.items():
+            # Listed before it starts, so that `finally` also ends the process of one that fails to load.
             workers[name] = Worker(opener, pictures, options.cores)
             _try(errors, name, partial(workers[name].start, options.warmup))  # one after the other: loading is work
         before = load_average()
@@ -203,6 +206,7 @@ def _measured(
         name,
         facts,
         {step: _percentiles(column) for step, column in zip(STEPS, columns)},
+        # From the mean and not the median: slow images take their share of the time, too.
         fps=round(1e3 / float(times.sum(axis=1).mean()), 2),
         cpu_percent=round(cpu / wall * 100, 1),
         memory_mb=_rounded(turns[-1][0].memory_mb),
@@ -253,6 +257,7 @@ def _environment(options: BenchOptions, pictures: int, power: str, load: float |
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """The processor's or the board's name."""
     try:
+        # A board's name first: cpuinfo of ARM processors has no 'model name'. Texts of a device tree end in NUL.
         board = Path("/proc/device-tree/model").read_text(encoding="utf-8", errors="replace").strip("\0\n ")
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -280,6 +285,7 @@ def parse_options(settings: VerbSettings) -> BenchOptions:
             f"affinity={cores} names cores that this process cannot use; it has {', '.join(map(str, here))}"
         )
     return BenchOptions(
+        # `or` is for the types alone: `whole` gives None only where its default is None.
         rounds=settings.whole("rounds", 10) or 10,
         runs=settings.whole("runs", 20) or 20,
         warmup=settings.whole("warmup", 10) or 10,
@@ -316,6 +322,7 @@ def finish(report: Report, output: str, say: Callable[[str], None]) -> int:
     say(report.table())
     if output:
         path = Path(output)
+        # Another name first, so that nobody reads half of it.
         temporary = path.with_name(f".{path.name}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -346,5 +353,6 @@ def main(arguments: dict[str, str], say: Callable[[str], None] = logger.info) ->
         name = Path(path).resolve().name
         # two bundles of one name would hide each other
         openers[name if name not in openers else path] = BundleOpener(path, running)
+    # The first bundle's: all artifacts must see the same pictures, or their times do not compare.
     golden = Path(next(iter(openers.values())).path) / GOLDEN if openers else None
     return finish(bench(openers, pictures_of(settings, golden), options), settings.text("output"), say)

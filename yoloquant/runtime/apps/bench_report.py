@@ -89,6 +89,7 @@ def _table(report: Report) -> str:
     failed = []
     for m in report.measured:
         if m.error:
+            # Below the table: a runtime's message is far wider than a column.
             failed.append(f"{m.name} failed: {m.error}")
             continue
         total = m.steps_ms["total"]

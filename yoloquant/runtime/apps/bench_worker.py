@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 else:
     Opener = object
 
+# Not what is expected, but what ends a runtime that hangs: loading may mean compiling for a device first.
 START_S, TURN_S, END_S = 600.0, 600.0, 10.0
 
 
@@ -61,6 +62,7 @@ class Worker:
         context = multiprocessing.get_context("spawn")  # a fork would share the runtimes' threads and locks
         self.facts: dict[str, Any] = {}
         self._connection, theirs = context.Pipe()
+        # daemon: it ends with this process, also where nobody comes to `close`.
         self._process = context.Process(target=serve, args=(theirs, opener, list(pictures), tuple(cores)), daemon=True)
         # kept until the process has started: it is pickled into it
         self._theirs = theirs
@@ -126,6 +128,7 @@ def serve(connection: Connection, opener: Opener, pictures: Sequence[np.ndarray]
     except (EOFError, KeyboardInterrupt):
         pass  # whoever asked is gone
     except YoloquantError as exc:
+        # As text: an exception class of a runtime need not survive pickling.
         connection.send((False, str(exc)))
     except Exception as exc:
         connection.send((False, f"{type(exc).__name__}: {exc}"))
@@ -146,6 +149,7 @@ def measure(detector: Detector, pictures: Sequence[np.ndarray], runs: int) -> Tu
         inferred = time.perf_counter()
         detector.postprocess(outputs, where)
         seconds[index] = prepared - start, inferred - prepared, time.perf_counter() - inferred
+    # At once: asking for the memory takes processor time itself.
     used = time.process_time() - cpu
     return Turn(seconds, time.perf_counter() - wall, used, memory()[0])
 

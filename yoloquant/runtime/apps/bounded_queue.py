@@ -45,6 +45,7 @@ class BoundedQueue(Generic[T]):
         """
         out = None
         with self._lock:
+            # In a loop: whoever is woken may find that another thread took the place.
             while len(self._items) >= self._capacity and not self._aborted:
                 if self._newest:
                     out = self._items.popleft()

@@ -38,11 +38,14 @@ def fingerprint(source: str | Path, info: ModelInfo, limit: int | None = None) -
     Raises:
         DataError: There are no images, a label is malformed, or a yaml names other classes than the model's.
     """
+    # Names first: the same files scored as other classes are another data set.
     digest, count = hashlib.sha256("\n".join(info.names).encode()), 0
     images = find_images(Path(source), info.task)[:limit]
     everything = of_model(spec_of(info.task).labels_of(images, info, label_path), Path(source), info.names)
     for path, labels in zip(images, everything):
+        # Not the folder, which differs between machines. No name holds a NUL, so name and hash cannot run together.
         digest.update(path.name.encode() + b"\0" + file_sha256(path).encode())
+        # Once mapped to the model's classes: two yamls that list them differently mean the same labels.
         digest.update(labels_bytes(labels))
         count += len(labels.classes)
     return DataFingerprint(digest.hexdigest(), count)

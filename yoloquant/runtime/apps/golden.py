@@ -146,6 +146,7 @@ def rows(detections: Detections) -> tuple[tuple[float, ...], ...]:
 
 def from_rows(table: Sequence[Sequence[float]]) -> Detections:
     """The way back from ``rows``."""
+    # Also of no rows at all, which alone would have no columns.
     array = np.asarray(table, dtype=np.float32).reshape(-1, 6)
     return Detections(array[:, :4], array[:, 4], array[:, 5].astype(np.int64))
 
@@ -196,6 +197,7 @@ def output_errors(expected: Mapping[str, np.ndarray], got: Mapping[str, np.ndarr
 def _error(expected: np.ndarray, got: np.ndarray) -> tuple[float, float]:
     if expected.shape != got.shape:
         return float("inf"), 1.0
+    # In float64: a sum of squared pixels over thousands of anchors has more digits than float32.
     error = float(np.mean(np.square(expected - got, dtype=np.float64)))
     return (error if np.isfinite(error) else float("inf")), float(np.var(expected, dtype=np.float64))
 
@@ -204,8 +206,10 @@ def pooled(errors: Sequence[Mapping[str, tuple[float, float]]]) -> dict[str, flo
     """Root mean square difference of each part over several images, relative to the standard deviation of that part."""
     pooled: dict[str, float] = {}
     for part in sorted({name for one in errors for name in one}):
+        # Summed before the quotient: an image whose outputs hardly vary would outweigh all others.
         error = sum(one[part][0] for one in errors if part in one)
         spread = sum(one[part][1] for one in errors if part in one)
+        # A part that never varies has no spread to divide by: equal is right, and anything else is not.
         pooled[part] = float(np.sqrt(error / spread)) if spread > 0 else (0.0 if error == 0 else float("inf"))
     return pooled
 
@@ -255,6 +259,7 @@ def _matched(
     # an overlap of 0 is no candidate: classes and scores enter the matching this way
     overlap[expected.class_id[:, None] != got.class_id[None]] = 0
     overlap[np.abs(expected.confidence[:, None] - got.confidence[None]) > tolerances.score] = 0
+    # Stable, so that ties fall alike on every machine.
     for flat in np.argsort(-overlap, axis=None, kind="stable"):
         their, our = divmod(int(flat), len(got))
         if overlap[their, our] < tolerances.iou:

@@ -39,6 +39,7 @@ def write_message(stream: IO[bytes], content: bytes) -> None:
 def _exactly(stream: IO[bytes], count: int) -> Optional[bytes]:
     found = b""
     while len(found) < count:
+        # A pipe may give less than was asked for.
         more = stream.read(count - len(found))
         if not more:
             return None
@@ -52,9 +53,11 @@ def main(request: str) -> int:
     Args:
         request: See the module.
     """
+    # The descriptor and not sys.stdout: native libraries print past Python.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     try:
+        # Inside: that a model does not load must be told, too.
         backend = _open(json.loads(request))
         write_message(answers, backend.version.encode())
         while True:

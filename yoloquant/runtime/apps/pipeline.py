@@ -62,7 +62,9 @@ class Pipeline(PipelineBase):
         self._detector = detector
         # Of three tensors one is filled, one waits, and one is read by the network; a dropped one is free at once.
         self._free = deque(detector.backend.new_input() for _ in range(3))
+        # Of a camera a newer image takes the place of one that waits: its age counts, not their number.
         self._prepared: BoundedQueue[_Prepared] = BoundedQueue(1, newest=source.live)
+        # Never drops: what was inferred has been paid for, and `stop` promises that it is consumed.
         self._inferred: BoundedQueue[_Inferred] = BoundedQueue(1 if source.live else 2)
 
     def _workers(self) -> Sequence[tuple[Callable[[], None], Callable[[], None]]]:
@@ -106,6 +108,7 @@ class Pipeline(PipelineBase):
                     outputs = tuple(o.copy() for o in outputs)
                 self._inferred.put(_Inferred(prepared, outputs, time.perf_counter() - start))
                 count += 1
+            # Images of a folder are looked at one by one, so each is waited for; of a video the newest is enough.
             if not self._present(wait=prepared is not None and self._source.still):
                 return Ending.STOPPED
             if self._limit is not None and count >= self._limit:

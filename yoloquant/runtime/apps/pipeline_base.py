@@ -131,6 +131,7 @@ class PipelineBase(ABC):
         finisher = self._thread(self._finish, self._shown.end)
         for thread in (reader, *workers, finisher):
             thread.start()
+        # What holds where Ctrl-C comes before `_attend` can say anything.
         ending = Ending.STOPPED
         try:
             ending = self._attend()
@@ -142,7 +143,9 @@ class PipelineBase(ABC):
         finally:
             self._wind_down(reader, workers, finisher)
         if self._errors:
+            # The first: further ones follow from it.
             raise self._errors[0]
+        # The last result may have come after the last look at the window.
         if ending in (Ending.END, Ending.LIMIT):
             self._present()
         error = str(self._lost) if ending is Ending.LOST else ""
@@ -220,6 +223,7 @@ class PipelineBase(ABC):
             self._lost = exc
         finally:
             self._asked = math.inf
+            # Here and not by whoever ends the run: a source is read and closed by one thread (see `Source`).
             self._source.close()
 
     def _stalled(self) -> bool:
@@ -246,6 +250,7 @@ class PipelineBase(ABC):
         age = time.perf_counter() - frame.captured if self._source.live else sum(times)
         result = FrameResult(frame, detections, times, age)
         self._consume(result)
+        # Only now: an output that failed has not got the frame.
         self._done += 1
         self._last = time.perf_counter()
         if self._show is not None:

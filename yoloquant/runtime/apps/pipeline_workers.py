@@ -54,7 +54,9 @@ class WorkerPipeline(PipelineBase):
     ) -> None:
         super().__init__(source, consume, show, limit, ahead=len(detectors))
         self._detectors = tuple(detectors)
+        # Two places for each worker: they wait for their turn while the worker that holds them up is still at work.
         self._found: InOrder[_Found] = InOrder(2 * len(detectors), producers=len(detectors))
+        # Every still image is shown, so `put` waits for the window; of a video the newest is enough.
         self._shown: BoundedQueue[FrameResult] = BoundedQueue(1, newest=not source.still)
         self._taking, self._taken = threading.Lock(), 0
 
@@ -65,6 +67,7 @@ class WorkerPipeline(PipelineBase):
         self._found.abort()
 
     def _release(self) -> None:
+        # A finisher that waits for somebody to look would never write what is left.
         self._shown.abort()
 
     def _take(self) -> tuple[int, Frame]:

@@ -30,6 +30,7 @@ from .workers import open_workers, pipeline_of, shares
 
 logger = logging.getLogger(__name__)
 
+# How long an image of a folder stays in the window before the next one replaces it.
 _STILL_MS = 500
 
 
@@ -124,6 +125,7 @@ def predict(
         names = read_labels(Path(options.labels), len(names))
     window = _wants_window(options)
     outputs = options.outputs or (() if window else (STANDARD_OUTPUT,))
+    # Every kind before anything opens: a wrong suffix must not be found once a camera runs.
     for text in outputs:
         _check_kind(text)
     source = open_source(options.source, options.reading)
@@ -131,14 +133,18 @@ def predict(
     try:
         for text in outputs:
             writers.append(_writer(text, source, (names, task), say or logger.info))
+    # Also for Ctrl-C: a camera that stays open is busy for the next program.
     except BaseException:
         source.close()
         _close(writers, failing=True)
         raise
+    # 1 ms and not 0, for which OpenCV would wait for a key.
     screen = Window(f"yoloquant {source.name}", _STILL_MS if source.still else 1) if window else None
+    # Only where somebody sees it: drawing and copying labels takes a share of every frame's time.
     painter = Painter(names, options.line) if screen or any(s.pictures for s in writers) else None
     consumer = Consumer(writers, painter, options.overlay, task)
     pipeline = pipeline_of(source, detectors, consumer, show=screen.show if screen else None, limit=options.limit)
+    # Until the run has ended well, so that an output's own error cannot hide the one that ended it.
     failing = True
     try:
         with _stop_signals(pipeline.stop):
@@ -205,6 +211,7 @@ def _check_kind(text: str) -> None:
 
 def _check_apart(output: Path, source: Path, text: str) -> None:
     """Raise UsageError if an output would replace what is read."""
+    # A folder of images would be written over the images that are read: they keep their names.
     taken = [place for place in (source, source.parent if source.is_file() else source) if place.exists()]
     if output.exists() and any(output.samefile(place) for place in taken):
         raise UsageError(f"output '{text}' would replace the source; choose another place")
@@ -228,6 +235,7 @@ def _close(writers: Sequence[Writer], *, failing: bool) -> None:
 @contextmanager
 def _stop_signals(stop: Callable[[], None]) -> Iterator[None]:
     """Ctrl-C and a service manager's request end the run in order; a second one ends it at once."""
+    # Python sets signal handlers in the main thread alone.
     if threading.current_thread() is not threading.main_thread():
         yield
         return

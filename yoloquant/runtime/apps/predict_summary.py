@@ -150,6 +150,7 @@ def report(summary: Summary, say: Callable[[str], None]) -> int:
     Raises:
         SourceError: The source was lost on the way (exit code 4).
     """
+    # Said first: what was found until a source was lost is not lost with it.
     say(json.dumps({"summary": summary.to_dict()}, ensure_ascii=False) if summary.said_lines else str(summary))
     if summary.outcome.ending is Ending.LOST:
         raise SourceError(summary.outcome.error)

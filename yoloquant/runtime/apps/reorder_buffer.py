@@ -22,6 +22,7 @@ class InOrder(Generic[T]):
         self._capacity, self._producers = capacity, producers
         self._items: dict[int, T] = {}
         self._next, self._aborted = 0, False
+        # One for all, and all are woken: each waits for another place, and only it can see whether that has come.
         self._changed = threading.Condition()
 
     def put(self, place: int, item: T) -> None:

@@ -26,6 +26,7 @@ def check_requirements(manifest: BundleManifest) -> str:
     if not manifest.requires:
         return ""
     for requirement in manifest.requires:
+        # Without importing it: a library that is broken or slow is not loaded only to see that it is there.
         if util.find_spec(requirement.module) is not None:
             _check_version(requirement, _version(requirement))
             return requirement.package
@@ -34,6 +35,7 @@ def check_requirements(manifest: BundleManifest) -> str:
 
 
 def _check_version(requirement: Requirement, version: str) -> None:
+    # A library that does not tell its version is let through; loading the model then says what is wrong.
     if version and numbers(version) < numbers(requirement.minimum):
         raise TargetError(
             f"{requirement.package} {version} is installed, this bundle needs {requirement.minimum} or newer; "

@@ -90,6 +90,7 @@ class Running:
         Raises:
             YoloquantError: See ``open_backend``.
         """
+        # For a backend "" is the runtime's own choice.
         precision = "" if self.precision == "auto" else self.precision
         options = BackendOptions(self.threads, self.device, self.hint, network.raw, precision)
         selection = Selection(
@@ -145,6 +146,7 @@ class BundleOpener:
 
 def confidence_of(value: object) -> float | None:
     """A matched confidence as files state it, if it is one."""
+    # Metadata come from anywhere, and what is no confidence must not become a threshold.
     return float(value) if isinstance(value, (int, float)) and 0 < value < 1 else None
 
 

@@ -35,8 +35,10 @@ def parse(words: Sequence[str], first: str = "") -> Dict[str, str]:
     while rest:
         word = rest.pop(0)
         key, equals, value = word.lstrip("-").partition("=")
+        # Only behind two dashes: a bare word is rather a typing error than a key.
         if not equals and word.startswith("--") and rest:
             equals, value = "=", rest.pop(0)
+        # As people write options elsewhere: --max-det.
         key = key.replace("-", "_")
         if not equals or not key:
             raise UsageError(f"argument '{word}' is not key=value or --key value")
@@ -92,6 +94,7 @@ class VerbSettings:
         try:
             value = float(text)
         except ValueError:
+            # NaN lies within no limits, so that one message serves what is no number and what is out of range.
             value = math.nan
         if not low <= value <= high:
             raise UsageError(f"{key}={text} is not supported; allowed is a number from {low:g} to {high:g}")
@@ -105,6 +108,7 @@ class VerbSettings:
         try:
             value = int(text)
         except ValueError:
+            # Out of range, for the same message.
             value = low - 1
         if value < low:
             raise UsageError(f"{key}={text} is not supported; allowed is a whole number from {low}")

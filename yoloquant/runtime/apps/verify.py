@@ -135,11 +135,13 @@ def verify(folder: str | Path, options: VerifyOptions | None = None) -> Verifica
     start = time.perf_counter()
     folder = Path(folder)
     manifest = read(folder, expect=options.expect)
+    # Before a runtime is loaded: a damaged manifest must not look like a runtime that fails.
     golden = Golden.from_dict(manifest.golden)
     checks = [VerifyCheck("files", VerifyResult.PASS, f"{len(manifest.files)} files are as exported")]
     library = check_requirements(manifest)
     checks += _engine_checks(folder, manifest, options.backend)
     version = library
+    # An engine that is not what was planned is not run: its differences would only hide why.
     if checks[-1].result is VerifyResult.PASS:
         with open_detector(folder, manifest, options.backend) as detector:
             version = detector.backend.version
@@ -202,6 +204,7 @@ def _errors(
     folder: Path, item: GoldenImage, outcome: GoldenOutcome, detector: Detector
 ) -> dict[str, tuple[float, float]]:
     stored = read_outputs(folder / item.outputs)
+    # Held against the model's before they are decoded, which would fail with an error of numpy's.
     shapes = [output.shape for output in stored]
     if shapes != [output.shape for output in outcome.outputs]:
         raise BundleError(f"the golden outputs '{item.outputs}' have shapes {shapes}, not the model's; copy it again")
@@ -258,8 +261,10 @@ def _accuracy_check(
             "accuracy", VerifyResult.INCONCLUSIVE, f"{measured}; the export machine measured none", values
         )
     limit = golden.tolerances.map_drop
+    # The worst of them: a pose model may keep its boxes and lose its keypoints.
     drop = max(expected.metrics[name] - accuracy.metrics[name] for name in detector.task.main_metrics)
     values.update(expected=asdict(expected), drop=drop, limit=limit)
+    # Of other images a difference says something about the data, and nothing about this machine.
     if expected.data_sha256 and expected.data_sha256 != data.sha256:
         message = (
             f"{measured}; the export machine's {detector.task.named(expected.metrics)} is of other images or labels"

@@ -48,7 +48,9 @@ def shares(workers: int | None, network: RunnableModel, running: Running, source
     if workers is None:
         workers = min(threads, MOST) if on_cpu and can_wait(source) else 1
     if workers == 1:
+        # None stays None: the runtime then counts for itself.
         return [running.threads]
+    # The rest goes to the first ones; where more workers than threads were asked for, each still needs one.
     return [max(threads // workers + (index < threads % workers), 1) for index in range(workers)]
 
 

@@ -55,6 +55,7 @@ def backend_class(name: str) -> type[Backend]:
         raise UsageError(f"there is no backend '{name}'; there are {', '.join(backend_names())}")
     module = importlib.import_module(f".{name}", __name__)
     for value in vars(module).values():
+        # Defined here, not imported: `Backend` itself lies in every such module.
         if inspect.isclass(value) and issubclass(value, Backend) and value.__module__ == module.__name__:
             return value
     raise UsageError(f"the module '{name}' of the backends holds no class of one; copy the runtime again")

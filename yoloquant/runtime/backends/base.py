@@ -90,6 +90,7 @@ class Backend(Runner):
             path: What would be loaded.
             device: As in ``BackendOptions``.
         """
+        # The careful answer: several networks are put side by side only where a backend says that they share the cores.
         return False
 
     @classmethod
@@ -146,7 +147,9 @@ class Backend(Runner):
         if self.input_quantization is not None:
             image = quantize(image, *self.input_quantization, dtype=self.input_dtype)
         image = image.transpose(0, 2, 3, 1) if self.channels_last else image
+        # A transposed view is not contiguous, and runtimes read the memory behind an array without its strides.
         outputs = self.run(np.ascontiguousarray(image, dtype=self.input_dtype))
+        # The caller of `infer` may keep them (see `Runner`), that of `run` may not: latency is measured without copies.
         return tuple(o.copy() for o in outputs) if self.reuses_outputs else outputs
 
     def decode(self, outputs: tuple[np.ndarray, ...], conf: float = 0.0) -> tuple[np.ndarray, ...]:

@@ -22,6 +22,7 @@ LIBRARIES = ("ai_edge_litert", "tflite_runtime")
 """Packages that hold the interpreter, the preferred one first."""
 COMPILED_OPERATOR = b"edgetpu-custom-op"
 """What a file holds once Edge TPU's compiler has been at it."""
+# Far more than a delegate takes to load; it only ends a process that hangs.
 _DELEGATE_S = 60.0
 TPU_DEVICES = ("usb", "pci")
 
@@ -52,6 +53,7 @@ class LiteRTBackend(Backend):
         try:
             self._interpreter = module.Interpreter(
                 str(path),
+                # The interpreter's own default is a single thread.
                 num_threads=options.threads or cpu_threads(),
                 experimental_delegates=delegates,
                 **_resolver(module, options.optimize),
@@ -126,6 +128,7 @@ class _Output:
     def __init__(self, detail: dict[str, Any]) -> None:
         self.index, self.dtype = int(detail["index"]), np.dtype(detail["dtype"])
         scale, zero_point = detail["quantization"]
+        # float32 as in `dequantize`, so that both give the same last bit.
         self.scale, self.zero_point = np.float32(scale), np.float32(zero_point)
         self.values = np.zeros(tuple(int(side) for side in detail["shape"]), np.float32)
 
@@ -165,6 +168,7 @@ def _ordered(interpreter: Any) -> list[dict[str, Any]]:
     runner = interpreter.get_signature_runner(next(iter(signatures)))
     by_name = {name: d["index"] for name, d in runner.get_output_details().items()}
     # ``output_10`` comes behind ``output_9``, not behind ``output_1``
+    # `output_10` comes behind `output_9`.
     names = sorted(by_name, key=lambda name: int(name.rsplit("_", 1)[-1]))
     by_index = {d["index"]: d for d in details}
     return [by_index[by_name[name]] for name in names]
@@ -172,6 +176,7 @@ def _ordered(interpreter: Any) -> list[dict[str, Any]]:
 
 def _compiled(path: Path) -> bool:
     """Whether Edge TPU's compiler has been at a file."""
+    # A search instead of reading the flatbuffer: a device has no schema of it, and the name stands there as it is.
     return COMPILED_OPERATOR in path.read_bytes()
 
 
@@ -188,6 +193,7 @@ def _delegates(module: Any, path: Path, device: str) -> list[Any] | None:
     library = {"darwin": "libedgetpu.1.dylib", "win32": "edgetpu.dll"}.get(sys.platform, "libedgetpu.so.1")
     if not compiled:
         raise ArtifactError(f"'{path}' is not compiled for an Edge TPU; run edgetpu_compiler on it first")
+    # Without the key the driver takes the first Edge TPU that it finds.
     options = {"device": kind} if kind and kind != "tpu" else {}
     _try_delegate(module, library, options)
     try:

@@ -12,10 +12,13 @@ import numpy as np
 from ..core.model_info import HeadLayout, ModelInfo
 from ..device.cuda import Cuda, open_cuda
 from ..errors import ArtifactError, TargetError
+from ..tensorrt import request_for
 from ..tensorrt.api import TensorRT, load
-from ..tensorrt.build import deserialize, find_engine
+from ..tensorrt.build import deserialize, find_engine, ready_engine
+from ..tensorrt.build_options import BuildOptions
 from ..tensorrt.header import EngineFile, read_header
 from ..tensorrt.identity import Identity, require_same
+from ..tensorrt.layers import Int8Error
 from .base import Backend, BackendOptions, Build
 
 if TYPE_CHECKING:
@@ -72,8 +75,10 @@ class TensorRTBackend(Backend):
         cuda: Cuda | None = None,
     ) -> None:
         self._api = api or load()
+        # After TensorRT, so that a machine without it says so, and not that it has no GPU.
         self._cuda = cuda or open_cuda(options.device)
         try:
+            # Around TensorRT, too: it works in the current context, and a pipeline's thread has none.
             with self._cuda.active():
                 self._open(path)
         # also for Ctrl-C: a CUDA context that is left open keeps its memory until the process ends
@@ -88,11 +93,6 @@ class TensorRTBackend(Backend):
     @classmethod
     def build(cls, folder: Path, manifest: BundleManifest, device: str) -> Build | None:
         """Build the engine, or take the one that was built before; not ok if planned layers do not run in Int8."""
-        from ..tensorrt import request_for
-        from ..tensorrt.build import ready_engine
-        from ..tensorrt.build_options import BuildOptions
-        from ..tensorrt.layers import Int8Error
-
         try:
             built = ready_engine(request_for(folder, manifest, BuildOptions(device=device)))
         except Int8Error as exc:
@@ -112,6 +112,7 @@ class TensorRTBackend(Backend):
         # TensorRT reports most failures by returning nothing
         if self._context is None:
             raise TargetError(f"TensorRT {self.version} has no memory left for '{file.path}'; close other programs")
+        # By names where the release knows them; `_bound` has what TensorRT 10 removed.
         found = _named(self._api.module, self._engine) or _bound(self._engine)
         inputs = [self._buffer(t) for t in found if t.is_input]
         self._outputs = [self._buffer(t) for t in found if not t.is_input]
@@ -120,6 +121,7 @@ class TensorRTBackend(Backend):
                 f"'{file.path}' has {len(inputs)} inputs and {len(self._outputs)} outputs; build it again"
             )
         (self._input,) = inputs
+        # Once: addresses stay, and setting them before every image would take a call for each tensor.
         self._launch = self._launcher([t.name for t in found])
 
     def _find(self, path: Path, identity: Identity) -> EngineFile:
@@ -155,6 +157,7 @@ class TensorRTBackend(Backend):
         """Page-locked memory, which ``run`` copies to the device as it is; valid until ``close``."""
         with self._cuda.active():
             tensor = self._cuda.pinned(self.input_shape, self.input_dtype)
+        # Page-locked memory comes with what lay there before.
         tensor[...] = 0
         self._pinned.append(tensor)
         return tensor
@@ -180,6 +183,7 @@ class TensorRTBackend(Backend):
             with self._cuda.active():
                 self._cuda.to_device(self._input.device, host)
                 queued = self._launch()
+                # Queued behind the kernels on the same stream, so nothing in between has to wait.
                 for output in self._outputs:
                     self._cuda.to_host(output.host, output.device)
                 self._cuda.synchronize()
@@ -187,8 +191,10 @@ class TensorRTBackend(Backend):
             raise
         except Exception as exc:  # pycuda and cuda-python have exceptions of their own
             raise TargetError(f"running the engine failed: {exc}") from exc
+        # After the stream is empty: raising earlier would leave copies running into buffers that are freed.
         if not queued:
             raise TargetError(f"TensorRT {self.version} could not run the engine; see its log")
+        # Without a copy where the engine gives float32 anyway.
         return tuple(o.host.astype(np.float32, copy=False) for o in self._outputs)
 
     def close(self) -> None:

@@ -139,23 +139,28 @@ def model_path(folder: str | Path, manifest: BundleManifest) -> Path:
 
 def _load(path: Path) -> dict[str, Any]:
     """The JSON object in a file, if the file is what ``text`` wrote and the ``id`` in it is right."""
+    # A link could lead to a manifest outside, whose files were never part of this bundle.
     if path.is_symlink() or not path.is_file():
         raise BundleError(f"'{path.parent}' is no bundle: it has no file {path.name}; name the folder that holds it")
     try:
         content = path.read_bytes()
     except OSError as exc:
         raise BundleError(f"'{path}' cannot be read ({exc.strerror or exc})") from exc
+    # Before it is parsed: JSON of that size takes a multiple of it in memory.
     if len(content) > _LARGEST:
         raise BundleError(f"'{path}' has {len(content)} bytes; a manifest is never that large")
     try:
+        # NaN and Infinity are no JSON and are never written; an infinite tolerance would pass anything.
         data = json.loads(content.decode("utf-8"), parse_constant=_refuse)
     except (ValueError, RecursionError) as exc:
         raise BundleError(f"'{path}' is damaged ({exc}); copy the bundle again") from exc
     if not isinstance(data, dict):
         raise BundleError(f"'{path}' is damaged (no JSON object); copy the bundle again")
+    # Before the id: a later format may compute it in another way, and "was changed" would be a wrong lead.
     if data.get("format") != FORMAT:
         got = data.get("format")
         raise BundleError(f"'{path}' has format {got!r}, this runtime reads {FORMAT}; use the runtime in the bundle")
+    # Byte by byte: of two spellings of the same data only one can be what was exported.
     if _canonical(data).encode("utf-8") != content or data.get("id") != _fingerprint(data):
         raise BundleError(f"'{path}' was changed after the export (its id does not fit); copy the bundle again")
     return data
@@ -166,10 +171,12 @@ def _refuse(constant: str) -> float:
 
 
 def _canonical(data: Mapping[str, Any]) -> str:
+    # Sorted, ASCII, one indent: the id is a hash of this text, on every Python alike.
     return json.dumps(data, indent=1, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n"
 
 
 def _fingerprint(data: Mapping[str, Any]) -> str:
+    # Without the id, which cannot contain itself.
     content = {key: value for key, value in data.items() if key != "id"}
     return hashlib.sha256(_canonical(content).encode("utf-8")).hexdigest()
 
@@ -204,6 +211,7 @@ def _parse(data: dict[str, Any]) -> BundleManifest:
 def _build(cls: type[_T], values: Mapping[str, Any]) -> _T:
     """A dataclass from exactly its fields."""
     names = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    # Missing keys as well: a default would fill in what the export never said.
     if set(values) != names:
         odd = ", ".join(sorted(set(values) ^ names))
         raise TypeError(f"{cls.__name__} has missing or unknown keys: {odd}")

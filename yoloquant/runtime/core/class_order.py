@@ -12,6 +12,7 @@ from ..errors import DataError
 def class_labels(names: Sequence[str]) -> Tuple[str, ...]:
     """A label for every class that no other class has: its name, and its index where two classes share a name."""
     count = Counter(names)
+    # Reports and limits are keyed by these; two classes of one name would overwrite each other.
     return tuple(name if count[name] == 1 else f"{name} [{i}]" for i, name in enumerate(names))
 
 
@@ -37,6 +38,7 @@ def class_order(model: Sequence[str], data: Sequence[str], source: str) -> Optio
             "score a model on the data set it was trained for"
         )
     theirs, ours = [plain_name(name) for name in data], [plain_name(name) for name in model]
+    # Same order: also fine where names are not unique, since nothing has to be told apart by them.
     if theirs == ours:
         return None
     if sorted(theirs) != sorted(ours):

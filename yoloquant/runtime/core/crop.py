@@ -32,10 +32,12 @@ def place_crop(original: tuple[int, int], imgsz: tuple[int, int]) -> Letterbox:
     Returns:
         The place; ``left`` and ``top`` are negative where something is cut off.
     """
+    # torchvision's Resize takes a pair of sides as they are, and a single one for the short side.
     if imgsz[0] != imgsz[1]:
         return Letterbox(original, imgsz, (float(imgsz[0]), float(imgsz[1])), 0, 0, imgsz)
     short, long = min(original), max(original)
     side = imgsz[0]
+    # Cut off and not rounded, as torchvision's `_compute_resized_output_size`; `round` below is its CenterCrop's.
     longer = int(side * long / short)
     resized = (side, longer) if original[0] <= original[1] else (longer, side)
     top, left = (round((size - side) / 2.0) for size in resized)
@@ -63,9 +65,11 @@ class CropCanvas:
 
     def fill(self, image: np.ndarray) -> None:
         """Resize an image and cut the middle out of it."""
+        # Columns after rows: each pass rounds to bytes, so the order shows in the pixels.
         if image.shape[0] > 2 * image.shape[1]:
             self.pixels[...] = self._columns.along(self._rows.along(image, 0), 1)
             return
+        # Only the lines that any output line is made from: a crop leaves the rest of a long image aside.
         first, last = self._rows.first, self._rows.last
         self.pixels[...] = self._rows.along(self._columns.along(image[first:last], 1), 0, first)
 
@@ -89,6 +93,7 @@ class _Weights:
             return np.asarray(np.take(image, index[:, 0], axis=axis))
         shape = [1, 1, 1]
         shape[axis] = -1
+        # Half of the last bit first, so that the shift rounds instead of cutting off.
         total = np.full((), 1 << (PRECISION - 1), np.int32)
         for tap in range(index.shape[1]):
             lines = np.take(image, index[:, tap], axis=axis).astype(np.int32)
@@ -103,11 +108,13 @@ def _weights(size: int, resized: int, start: int, end: int) -> _Weights:
         lines = np.arange(start, end)[:, None]
         return _Weights(lines, np.ones_like(lines), plain=True)
     scale = size / resized
+    # Enlarged images get plain linear interpolation: a triangle narrower than a pixel would miss its neighbours.
     reach = max(scale, 1.0)
     rows = [_one(line, size, scale, reach) for line in range(start, end)]
     taps = max(len(weights) for _, weights in rows)
     index, weight = np.zeros((len(rows), taps), np.int64), np.zeros((len(rows), taps), np.int32)
     for row, (low, weights) in enumerate(rows):
+        # Rows at the border have fewer taps; the rest gets weight 0 and any index inside.
         index[row] = np.minimum(low + np.arange(taps), size - 1)
         weight[row, : len(weights)] = weights
     return _Weights(index, weight, plain=False)

@@ -46,6 +46,7 @@ def quantize(values: Floats, scale: float, zero_point: int, dtype: npt.DTypeLike
     # float32 throughout: a float64 quotient would round a few values to the other side
     steps = np.divide(values, np.float32(scale), dtype=np.float32)
     np.rint(steps, out=steps)
+    # After rounding, as ONNX Runtime, torch and LiteRT do it; added before, ties would fall to the other side.
     steps += zero_point
     np.clip(steps, limits.min, limits.max, out=steps)
     return steps.astype(dtype)
@@ -124,9 +125,12 @@ def decode_levels(
     _check("score", scores, info, len(info.names))
     for index, levels in enumerate(further):
         _check(f"further ({index})", levels, info, None)
+    # Kept between images: the same 8400 points for every one of 640 pixels.
     points, steps = _grid(info.imgsz, info.strides)
+    # As Ultralytics' `get_topk_index`: torch's `topk` refuses more than there are.
     count = min(info.max_det, len(points))
     sides, logits, rest = _flatten(boxes), _flatten(scores), [_flatten(levels) for levels in further]
+    # Before the expectation over bins and the sigmoid, which are most of the work: few anchors hold anything.
     if conf > 0:
         chosen = _possible(logits, conf)
         points, steps, sides, logits = points[chosen], steps[chosen], _rows(sides, chosen), _rows(logits, chosen)
@@ -144,11 +148,13 @@ def decode_levels(
 def _geometry(points: Floats, distances: Floats, corners: bool, angle: Floats | None) -> Floats:
     """Boxes in units of the stride: xywh, or corners; a rotated box keeps its sides and turns about its anchor."""
     if angle is not None:
+        # How far the centre lies from the anchor, (anchors, 2), along the box's own axes (Ultralytics' `dist2rbox`).
         half = (distances[:, 2:] - distances[:, :2]) / 2
         cos, sin = np.cos(angle), np.sin(angle)
         turned = np.concatenate([half[:, :1] * cos - half[:, 1:] * sin, half[:, :1] * sin + half[:, 1:] * cos], axis=1)
         return np.concatenate([turned + points, distances[:, :2] + distances[:, 2:]], axis=1)
     low, high = points - distances[:, :2], points + distances[:, 2:]
+    # End-to-end heads give corners, others xywh (Ultralytics' `Detect.decode_bboxes`).
     if corners:
         return np.concatenate([low, high], axis=1)
     return np.concatenate([(low + high) / 2, high - low], axis=1)
@@ -210,6 +216,7 @@ def sigmoid(logits: Floats) -> Floats:
 def _select(boxes: Floats, scores: Floats, values: Floats, count: int) -> Floats:
     """Best detections as Ultralytics' end-to-end heads choose them: best anchors first, then best classes of those."""
     anchors = _top(scores.max(axis=1), count)
+    # (max_det, classes): of few anchors every class competes, so one anchor may appear several times.
     chosen = scores[anchors]
     flat = _top(chosen.ravel(), count)
     rows, classes = np.divmod(flat, scores.shape[1])

@@ -63,6 +63,7 @@ class Selection:
     multi_label: bool = True
 
     def __post_init__(self) -> None:
+        # Said here, since a threshold beyond 1 would only give empty results.
         for name, value in (("conf", self.conf), ("iou", self.iou)):
             if not 0 <= value <= 1:
                 raise UsageError(f"{name}={value} is out of range; give a value from 0 to 1")

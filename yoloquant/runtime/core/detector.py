@@ -75,6 +75,7 @@ class Detector:
 
     def select(self, outputs: tuple[np.ndarray, ...], selection: Selection) -> Detections:
         """Select detections with other thresholds; boxes stay in pixels of the network's input."""
+        # The threshold goes along, so that raw heads decode only what can be selected.
         decoded = self.backend.decode(outputs, selection.conf)
         return self.task.select(decoded, self.backend.layout, self.info, selection)
 

@@ -40,6 +40,7 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
+        # In blocks: a model may be larger than the memory of a device.
         for block in iter(lambda: stream.read(_BLOCK), b""):
             digest.update(block)
     return digest.hexdigest()
@@ -53,6 +54,7 @@ def check_relative(path: str) -> str:
     """
     parts = path.split("/") if isinstance(path, str) else []
     odd = not parts or any(part in {"", ".", ".."} for part in parts)
+    # Also what Windows gives a meaning (drives, streams, wildcards): a bundle may be unpacked there.
     if odd or re.search(r'[\\:\x00-\x1f<>"|?*]', path):
         raise BundleError(f"the manifest names the file {path!r}, which is no path inside the bundle; it is refused")
     return path
@@ -72,6 +74,7 @@ def check_folder(folder: Path, files: Mapping[str, FileEntry], manifest: str) ->
     Raises:
         BundleError: A file is missing, changed, cut short, a link, or executable and not listed.
     """
+    # The listed ones first, since a damaged file is the likelier and plainer thing to say.
     for path, entry in files.items():
         _check_listed(folder, check_relative(path), entry)
     for path in _walk(folder):
@@ -81,6 +84,7 @@ def check_folder(folder: Path, files: Mapping[str, FileEntry], manifest: str) ->
 
 def _check_listed(folder: Path, path: str, entry: FileEntry) -> None:
     file = folder / path
+    # Every folder on the way, too: a file behind a linked folder is a plain file by itself.
     for step in (file, *file.parents):
         if step == folder:
             break
@@ -90,6 +94,7 @@ def _check_listed(folder: Path, path: str, entry: FileEntry) -> None:
         raise BundleError(f"'{path}' is missing from the bundle '{folder}'; {_AGAIN}")
     try:
         size = file.stat().st_size
+        # Before the hash: a copy that broke off is told in no time, and in the right words.
         if size != entry.size:
             word = "cut short" if size < entry.size else "changed"
             raise BundleError(f"'{path}' is {word}: it has {size} bytes, exported were {entry.size}; {_AGAIN}")
@@ -101,6 +106,7 @@ def _check_listed(folder: Path, path: str, entry: FileEntry) -> None:
 
 def _walk(folder: Path) -> Iterator[str]:
     """Every file of a folder by its path inside it; links to folders count as files."""
+    # `os.walk` does not go into linked folders and lists them among the folders, where they would be overlooked.
     for place, folders, names in os.walk(str(folder)):
         links = [name for name in folders if os.path.islink(os.path.join(place, name))]
         for name in sorted([*names, *links]):
@@ -113,6 +119,7 @@ def _check_extra(folder: Path, path: str, files: Mapping[str, FileEntry]) -> Non
         raise BundleError(f"'{path}' is a link, which a bundle never holds; remove it")
     if not file.is_file():
         raise BundleError(f"'{path}' is neither a file nor a folder; remove it")
+    # Python writes its cache beside modules on the first run; refusing it would break the second one.
     if _is_own_bytecode(folder, PurePosixPath(path), files):
         return
     with file.open("rb") as stream:
@@ -143,6 +150,7 @@ def _is_own_bytecode(folder: Path, path: PurePosixPath, files: Mapping[str, File
         return True
     level = int(found["level"] or 0)
     text = (folder / source).read_bytes()
+    # Compiled from the proven source: a cache with a valid header could hold any code.
     wanted = compile(text, str(folder / source), "exec", dont_inherit=True, optimize=level)
     try:
         return bool(marshal.loads(content[16:]) == wanted)  # PEP 552: a header of 16 bytes

@@ -33,12 +33,15 @@ class Letterbox:
     @property
     def area_scale(self) -> float:
         """Factor from areas in input pixels to areas in original pixels."""
+        # By the extent before rounding, which boxes follow: by whole pixels an object at a border of COCO's sizes
+        # flips.
         return (self.original[0] * self.original[1]) / (self.extent[0] * self.extent[1])
 
     def to_input(self, boxes: np.ndarray) -> np.ndarray:
         """Map normalised xywh labels (n, 4) to xyxy in input pixels."""
         height, width = self.extent
         scale = np.array([width, height, width, height], dtype=np.float32)
+        # float32 step by step, as Ultralytics keeps labels: matches at a threshold depend on the last bit.
         xywh = boxes.astype(np.float32) * scale
         half = xywh[:, 2:] / 2
         corners = np.concatenate([xywh[:, :2] - half, xywh[:, :2] + half], axis=1)
@@ -67,6 +70,7 @@ class Letterbox:
         (height, width), (new_height, new_width) = self.original, self.extent
         out = boxes - np.array([self.left, self.top] * 2, dtype=np.float32)
         out = out * np.array([width / new_width, height / new_height] * 2, dtype=np.float32)
+        # Clipped as Ultralytics' `clip_boxes`: sides of a box may lie in the padding.
         return np.asarray(np.clip(out, 0, np.array([width, height] * 2, dtype=np.float32)))
 
 
@@ -85,9 +89,12 @@ def place(original: tuple[int, int], imgsz: tuple[int, int]) -> Letterbox:
     height, width = (
         (original[0], original[1]) if gain == 1 else tuple(min(math.ceil(side * gain), long_side) for side in original)
     )
+    # Never above 1, since the host's validator letterboxes with `scaleup=False`.
     shrink = min(imgsz[0] / height, imgsz[1] / width, 1.0)
     extent = height * shrink, width * shrink
+    # At least one pixel, as in the host: images of extreme proportions would vanish.
     height, width = max(round(extent[0]), 1), max(round(extent[1]), 1)
+    # The 0.1 is the host's (`LetterBox`): an odd line of padding goes below and to the right.
     top = round((imgsz[0] - height) / 2 - 0.1)
     left = round((imgsz[1] - width) / 2 - 0.1)
     return Letterbox(original, (height, width), extent, left, top, imgsz)
@@ -111,8 +118,10 @@ class Canvas:
         self.where = place(size, imgsz)
         self.pixels = np.full((*imgsz, 3), PAD_VALUE, dtype=np.uint8)
         (height, width), top, left = self.where.resized, self.where.top, self.where.left
+        # A view: resizing writes straight into the middle, and the border stays grey from image to image.
         self._inside = self.pixels[top : top + height, left : left + width]
         first = place(size, (max(imgsz), max(imgsz))).resized
+        # Two resizings round twice; in one step a non-square input would get other pixels than the host's.
         self._between = None if first in {size, self.where.resized} else np.zeros((*first, 3), np.uint8)
         self._cv2 = cv2
 
@@ -144,5 +153,6 @@ def letterbox(image: np.ndarray, imgsz: tuple[int, int]) -> tuple[np.ndarray, Le
 
 def to_tensor(pixels: np.ndarray) -> np.ndarray:
     """A network's float input, (1, 3, height, width) RGB 0 to 1, from its pixels, (height, width, 3) BGR."""
+    # Before the division, which then reads memory in order.
     chw = np.ascontiguousarray(pixels[..., ::-1].transpose(2, 0, 1))
     return np.asarray(np.divide(chw[None], 255.0, dtype=np.float32))

@@ -15,6 +15,7 @@ import numpy as np
 
 from .detections import Detections
 
+# float32 as Ultralytics' `iouv`: an overlap of 0.75 exactly must fall on the same side.
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10, dtype=np.float32)
 SIZES: tuple[str, ...] = ("small", "medium", "large")
 SMALL, LARGE = 32.0**2, 96.0**2
@@ -59,6 +60,7 @@ def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Pairwise IoU of xyxy boxes: (n, 4) and (m, 4) give float32 (n, m)."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    # Clipped before the product: two negative sides would give a positive area.
     inner = np.clip(high - low, 0, None).prod(axis=2)
     area_a = (a[:, 2:] - a[:, :2]).prod(axis=1)
     area_b = (b[:, 2:] - b[:, :2]).prod(axis=1)
@@ -90,15 +92,19 @@ def match(found: Detections, truth: Truth, area_scale: float, similarity: np.nda
     status = np.zeros((n, ranges, steps), dtype=np.uint8)
     partner, overlap = np.full(n, -1, dtype=np.int64), np.zeros(n, dtype=np.float32)
     outside = size_index(found.xyxy, area_scale)[:, None] != np.arange(len(SIZES))
+    # What a detection is worth in a size range if it takes nothing; those that take something are set below.
     status[:, 1:, :] = np.where(outside, IGNORED, WRONG)[:, :, None]
     if n == 0 or len(truth.classes) == 0:
         return Matches(status, partner, overlap)
     alike = box_iou(truth.boxes, found.xyxy) if similarity is None else similarity
+    # Zero instead of a mask: an overlap of 0 is below every threshold, so other classes drop out by themselves.
     iou = alike * (truth.classes[:, None] == found.class_id)
     ignored = np.zeros((len(truth.classes), ranges), dtype=bool)
     ignored[:, 1:] = truth.sizes[:, None] != np.arange(len(SIZES))
     claimed = np.zeros((len(truth.classes), ranges, steps), dtype=bool)
+    # Detections that reach not even the lowest threshold can take nothing; most of a validation's are such.
     close = iou >= IOU_THRESHOLDS[0]
+    # One after the other, by falling score: what one takes is gone for those behind it.
     for j in np.flatnonzero(close.any(axis=0)):
         rows = np.flatnonzero(close[:, j])
         taken, partner[j] = _take(iou[rows, j], ignored[rows], claimed, rows)
@@ -121,6 +127,7 @@ def _take(iou: np.ndarray, ignored: np.ndarray, claimed: np.ndarray, rows: np.nd
     """
     free = (iou[:, None] >= IOU_THRESHOLDS)[:, None, :] & ~claimed[rows]
     # A counted truth comes before an ignored one however large the overlap with the latter (pycocotools).
+    # 2.0 is above every IoU, so that any counted truth outranks every ignored one.
     rank = np.where(free, iou[:, None, None] + np.where(ignored, 0.0, 2.0)[:, :, None], 0.0)
     best = rank.argmax(axis=0)
     value = rank.max(axis=0)

@@ -101,6 +101,7 @@ def class_scores(
     index = 0 if size is None else size + 1
     ranked = found if isinstance(found, Ranked) else Ranked.of(found, order)
     steps = len(IOU_THRESHOLDS)
+    # (detections, thresholds) of one size range over all images.
     status = np.concatenate([m.status[:, index] for m in matches]) if matches else np.zeros((0, steps), dtype=np.uint8)
     counted = [t.classes if size is None else t.classes[t.sizes == size] for t in truths]
     whose = np.repeat(np.arange(len(counted)), [len(c) for c in counted])
@@ -188,6 +189,7 @@ class _Sums:
         """The sums for weights (images, rows): float64 (k, thresholds or 1, rows)."""
         each = by_image[self._images][:, None]
         each = each if self._counted is None else each * self._counted[:, :, None]
+        # Over all detections and then picked: wrong ones between two right ones lower the precision of the second.
         return np.asarray(_scan(np.add, each)[self._places])
 
 
@@ -198,6 +200,7 @@ class _SparseSums(_Sums):
         """The sums for weights (images, rows): float64 (k, thresholds or 1, rows)."""
         from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
+        # Row k of the sparse matrix holds what came since the place before it; accumulating rows gives the sums.
         ends = np.concatenate([[0], self._places + 1])
         counted = np.ones((len(self._images), 1)) if self._counted is None else self._counted.astype(np.float64)
         shape = len(self._places), len(by_image)
@@ -220,6 +223,7 @@ def _staircase(hits: np.ndarray, every: np.ndarray, total: np.ndarray) -> np.nda
     # where nothing has been drawn yet both are 0
     envelope = np.divide(right, every + (every == 0))
     _scan(np.maximum, envelope[::-1])
+    # How many of the 101 recalls lie below each right detection's; differences are the widths of the stairs.
     below = grid_below(np.divide(right, total + EPSILON, out=right))
     steps = np.subtract(below[1:], below[:-1], out=right[1:])
     steps *= envelope[1:]
@@ -338,6 +342,7 @@ def per_size_map(
 ) -> dict[str, float | None]:
     """mAP50-95 of small, medium and large objects; None where there is no truth of that size."""
     ranked = found if isinstance(found, Ranked) else Ranked.of(found)
+    # No resamples: sizes are printed without intervals.
     one = np.ones((1, len(matches)))
     result: dict[str, float | None] = {}
     for index, size in enumerate(SIZES):

@@ -108,14 +108,17 @@ def _suppress(boxes: np.ndarray, classes: np.ndarray, iou: float, max_det: int) 
     by_group = np.argsort(group, kind="stable")
     moved = moved[:, by_group]
     area = (moved[2] - moved[0]) * (moved[3] - moved[1])
+    # (4, n) as x1, y1, -x2, -y2.
     edges = np.concatenate([moved[:2], -moved[2:]])  # so that one maximum finds all sides of an intersection
     keep = np.ones(len(classes), dtype=bool)
+    # Where one class ends and the next begins, in the order of `by_group`.
     borders = np.flatnonzero(np.diff(group[by_group], prepend=-1, append=-1)).tolist()
     limit = _at_most(iou)
     with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 of boxes without area overlaps nothing
         for start, end in zip(borders, borders[1:]):  # noqa: RUF007 - Python 3.8
             if end - start > 1:
                 keep[start:end] = _greedy(edges[:, start:end], area[start:end], limit, max_det)
+    # Sorted: indices are places by falling score, which going through class by class has mixed.
     return np.sort(by_group[keep])[:max_det]
 
 
@@ -144,6 +147,7 @@ def _greedy(edges: np.ndarray, area: np.ndarray, limit: np.float32, most: int) -
                 dropped |= int.from_bytes(bits[index * step : (index + 1) * step], "little")
         keep[left[chosen]] = True
         count += len(chosen)
+        # All boxes that were left have been decided.
         if size == len(left):
             break
         free = np.flatnonzero(~overlap[chosen, size:].any(axis=0)) + size

@@ -53,6 +53,7 @@ class Preprocessor:
             )
         canvas = self._canvas((image.shape[0], image.shape[1]))
         canvas.fill(image)
+        # In turn: the tensor of the image before may still be read by the network in another thread.
         tensor = self._turn() if into is None else into
         self._write(canvas.pixels, tensor)
         return tensor, canvas.where
@@ -69,17 +70,20 @@ class Preprocessor:
     def _canvas(self, size: tuple[int, int]) -> Canvas:
         canvas = self._canvases.get(size)
         if canvas is None:
+            # A limit: in a folder where every image has its own size, each would keep a canvas of the input's size.
             if len(self._canvases) >= KNOWN_SIZES:
                 self._canvases.clear()
             canvas = self._canvases[size] = self._new_canvas(size, self._imgsz)
         return canvas
 
     def _write(self, pixels: np.ndarray, tensor: np.ndarray) -> None:
+        # In the table's type: what OpenCV does not look up as it is, is written as bits of the same width.
         cv2, storage = self._cv2, tensor.view(self._table.dtype)[0]
         if self._channels_last:
             cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=self._rgb)
             cv2.LUT(self._rgb, self._table, dst=storage)
             return
+        # Into planes that are there already: a transposed copy would be allocated for every image.
         cv2.split(pixels, self._planes)
         for channel, plane in enumerate(reversed(self._planes)):
             cv2.LUT(plane, self._table, dst=storage[channel])

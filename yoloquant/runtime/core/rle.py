@@ -28,11 +28,13 @@ def encode(mask: np.ndarray, corner: Tuple[int, int], size: Tuple[int, int]) -> 
 
 def runs(mask: np.ndarray, corner: Tuple[int, int], size: Tuple[int, int]) -> List[int]:
     """Lengths of the runs of zeros and ones in turn, column by column; see ``encode``."""
+    # Whole columns of the image, but only those of the mask: runs go column by column (COCO).
     full = np.zeros(mask.shape[1] * size[0], dtype=np.int8).reshape(mask.shape[1], size[0])  # columns as rows
     full[:, corner[1] : corner[1] + mask.shape[0]] = mask.T != 0
     flat = full.ravel()
     changes = np.flatnonzero(np.diff(flat, prepend=np.int8(0), append=np.int8(0))) + corner[0] * size[0]
     ends = np.concatenate([[0], changes, [size[0] * size[1]]])
+    # The first run is of zeros even where it has none, which the leading 0 in `ends` gives.
     lengths = np.diff(ends)
     return [int(n) for n in (lengths[:-1] if len(lengths) > 1 and lengths[-1] == 0 else lengths)]
 
@@ -56,10 +58,13 @@ def decode(rle: Any) -> Tuple[np.ndarray, Tuple[int, int]]:
     except (TypeError, ValueError, KeyError, IndexError) as exc:
         raise DataError(f"a mask is no COCO run-length encoding ({exc!r}); it holds 'size' and 'counts'") from exc
     fits = 0 < height <= SIDE and 0 < width <= SIDE and lengths.ndim == 1 and bool((lengths >= 0).all())
+    # The largest one as well: a sum of int64 from a hostile file may wrap around.
     if not fits or lengths.sum() > height * width or lengths.max(initial=0) > height * width:
         raise DataError(f"a mask's run lengths do not fill its size {height} x {width}")
     ends = np.cumsum(lengths)
+    # Every second run is of ones: from the end of a run of zeros to its own.
     starts, stops = ends[:-1:2], ends[1::2]
+    # A list of odd length ends with zeros, which nothing follows.
     starts = starts[: len(stops)]
     keep = stops > starts
     starts, stops = starts[keep], stops[keep]
@@ -86,6 +91,7 @@ def expand(text: str | bytes) -> List[int]:
     value, shift = 0, 0
     for byte in data:
         bits = byte - 48
+        # Python's integers have no end, so a hostile text could grow one without limit; 35 bits hold any run.
         if not 0 <= bits < 64 or shift > 35:
             raise ValueError("counts hold what is no run length")
         value |= (bits & 0x1F) << shift
@@ -94,8 +100,10 @@ def expand(text: str | bytes) -> List[int]:
             continue
         if bits & 0x10:
             value |= -1 << shift
+        # From the fourth on, as in pycocotools: the first three are stored as they are.
         lengths.append(value + lengths[-2] if len(lengths) > 2 else value)
         value, shift = 0, 0
+    # A group that says "more follows" was the last one.
     if shift:
         raise ValueError("counts are cut off")
     return lengths

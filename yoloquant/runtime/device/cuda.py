@@ -115,6 +115,7 @@ class PyCuda(Cuda):
     def allocate(self, size: int) -> int:
         """Device memory."""
         memory = self._driver.mem_alloc(size)
+        # Kept, since pycuda frees device memory together with the object that stands for it.
         self._memory[int(memory)] = memory
         return int(memory)
 
@@ -144,6 +145,7 @@ class PyCuda(Cuda):
         if self._context is None:
             return
         with self.active():
+            # Inside: what pycuda destroys wants its own context to be the current one.
             for memory in self._memory.values():
                 memory.free()
             self._memory.clear()
@@ -234,14 +236,17 @@ def open_cuda(device: str = "", library: str = "") -> Cuda:
     reasons = []
     for name in [library] if library else LIBRARIES:
         module = _MODULES.get(name)
+        # A package that is not there is no reason worth telling; one that is there and fails is.
         if module is not None and importlib.util.find_spec(module) is None:
             continue
         try:
             return LIBRARIES[name](index)
+        # An index that does not exist is no better with the next library.
         except UsageError:
             raise
         except Exception as exc:  # a missing driver shows as ImportError, OSError or the library's own exception
             reasons.append(f"{name}: {exc}")
+    # libcudart is tried without a package: where that is all that failed, nothing is installed.
     if not reasons or all(reason.startswith("cudart: no libcudart") for reason in reasons):
         raise MissingRuntimeError("tensorrt", "pycuda", FIX)
     raise TargetError(f"no CUDA device can be used ({'; '.join(reasons)}); is this the device with the GPU? {FIX}")

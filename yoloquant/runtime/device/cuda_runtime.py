@@ -88,6 +88,7 @@ class CudaRuntime(Cuda):
         count = int(np.prod(shape, dtype=np.int64))
         address = self._api.malloc_host(max(count * kind.itemsize, 1))
         self._host.append(address)
+        # A view: the array does not own the memory, `close` frees it.
         memory = (ctypes.c_char * (count * kind.itemsize)).from_address(address)
         return np.frombuffer(memory, dtype=kind, count=count).reshape(shape)
 
@@ -121,6 +122,7 @@ class CudaRuntime(Cuda):
             self._api.free(address)
         for address in self._host:
             self._api.free_host(address)
+        # 0 is the default stream, which nobody may destroy, and what this is after the first `close`.
         if self.stream:
             self._api.stream_destroy(self.stream)
         self._device, self._host, self.stream = [], [], 0
@@ -207,6 +209,7 @@ class LibCudart:
 
     def __init__(self, path: str = "") -> None:
         self._cuda = _load(path)
+        # ctypes takes every result for a C int, which would cut a pointer of 64 bits in half.
         self._cuda.cudaGetErrorName.restype = ctypes.c_char_p
 
     def _call(self, name: str, *arguments: Any) -> None:
@@ -261,6 +264,7 @@ class LibCudart:
 
     def copy_async(self, target: int, source: int, size: int, kind: int, stream: int) -> None:
         """Queue a copy."""
+        # With their types: ctypes hands over plain integers as C ints, which cannot hold an address.
         pointers = (ctypes.c_void_p(target), ctypes.c_void_p(source), ctypes.c_size_t(size))
         self._call("cudaMemcpyAsync", *pointers, ctypes.c_int(kind), ctypes.c_void_p(stream))
 
@@ -280,6 +284,7 @@ class LibCudart:
 def _load(path: str) -> Any:
     names: list[str | None] = [path] if path else [ctypes.util.find_library("cudart"), "libcudart.so"]
     if not path:
+        # The newest first; CUDA's own folder is not always among those that the loader searches.
         names += sorted(glob.glob("/usr/local/cuda*/lib64/libcudart.so*"), reverse=True)
     for name in names:
         if name:

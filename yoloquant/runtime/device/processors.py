@@ -27,6 +27,7 @@ def cpu_threads(root: Path = CGROUPS, own: Path = OWN) -> int:
     """
     cores = len(affinity()) or os.cpu_count() or 1
     quota = cpu_quota(root, own)
+    # Rounded up: what is left of a core still carries one more thread for a part of the time.
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
 
@@ -41,13 +42,16 @@ def cpu_quota(root: Path = CGROUPS, own: Path = OWN) -> float | None:
 
 def _folders(root: Path, own: Path) -> list[Path]:
     """Folders of this process's groups up to the root, in both versions; a container sees its own group as the root."""
+    # Version 1 mounts controllers in folders of their own, these two often in one.
     folders = [root, root / "cpu", root / "cpu,cpuacct"]
     for line in _text(own).splitlines():
+        # Filled up, so that an odd line is no error here; a place may hold colons itself.
         _, controllers, place = [*line.split(":", 2), "", ""][:3]
         if controllers and "cpu" not in controllers.split(","):
             continue
         base = root / controllers if controllers else root
         relative = Path(place.lstrip("/"))
+        # Every parent, too: the strictest quota on the way up holds.
         folders += [base / part for part in (relative, *relative.parents)]
     return folders
 

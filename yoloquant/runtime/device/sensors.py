@@ -31,6 +31,7 @@ def memory(status: Path = PROC_SELF / "status") -> tuple[float | None, float | N
         text = status.read_text(encoding="ascii", errors="replace")
     except OSError:
         return _psutil_memory()
+    # The kernel's kB are 1024 bytes.
     sizes = {m[1]: int(m[2]) * 1024 / 1e6 for m in re.finditer(r"^(VmRSS|VmHWM):\s+(\d+) kB", text, re.M)}
     return sizes.get(_PAGE), sizes.get(_PEAK)
 
@@ -41,6 +42,7 @@ def _psutil_memory() -> tuple[float | None, float | None]:
     except ImportError:
         return None, None
     facts = psutil.Process().memory_info()
+    # psutil knows a peak on Windows alone.
     return facts.rss / 1e6, getattr(facts, "peak_wset", 0) / 1e6 or None
 
 
@@ -89,6 +91,7 @@ class Rapl:
                 self._zones.append((zone / "energy_uj", int(limit) if limit.isdigit() else 0))
         self._last = [0] * len(self._zones)
         self._total = 0
+        # The first reading only says where the counter stands.
         self.read()
         self._total = 0
 
@@ -103,6 +106,7 @@ class Rapl:
             text = _text(path)
             if text.isdigit():
                 step = int(text) - self._last[index]
+                # The counter starts again at `max_energy_range_uj`.
                 self._total += step if step >= 0 else step + limit
                 self._last[index] = int(text)
         return self._total / 1e6
@@ -171,6 +175,7 @@ class Tegrastats:
         if not self._command:
             return False
         try:
+            # bufsize=1: a line that waited in a buffer would be given the time of a later one.
             self._process = subprocess.Popen(
                 self._command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1
             )
@@ -226,6 +231,7 @@ class Sensors:
     def __init__(self, rapl: Rapl | None = None, tegrastats: Tegrastats | None = None, thermal: Path = THERMAL) -> None:
         self._rapl, self._tegra = rapl or Rapl(), tegrastats or Tegrastats()
         self._thermal = thermal
+        # tegrastats first: it measures the whole module, RAPL the processors alone.
         self.power_source = "tegrastats" if self._tegra.start() else "rapl" if self._rapl.available else ""
         self.mark()
 
@@ -241,6 +247,7 @@ class Sensors:
             lines = self._tegra.since(self._start)
             totals = [w for line in lines if (w := line.total_watts) is not None]
             watts = sum(totals) / len(totals) if totals else None
+            # The last line, as the zones are read at the end, too.
             zones = {**zones, **(lines[-1].degrees if lines else {})}
         elif self.power_source == "rapl":
             passed = time.perf_counter() - self._start

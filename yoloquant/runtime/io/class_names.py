@@ -20,6 +20,7 @@ def read_labels(path: Path, count: int) -> tuple[str, ...]:
         DataError: It cannot be read, or has another number of names.
     """
     try:
+        # The mark that Windows editors begin with would become a part of the first name.
         text = path.read_text(encoding="utf-8-sig")
         names = json.loads(text) if path.suffix.lower() == ".json" else _label_lines(text)
     except (OSError, ValueError, RecursionError) as exc:
@@ -34,6 +35,7 @@ def _label_lines(text: str) -> list[str]:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     numbered = [re.match(r"(\d+)\s*[:\s]\s*(\S.*)$", line) for line in lines]
     lines_by_number = {int(match[1]): match[2] for match in numbered if match}
+    # Only where the numbers are exactly those of the classes: "3 wheeler" is a name.
     if lines and sorted(lines_by_number) == list(range(len(lines))):
         return [lines_by_number[index] for index in range(len(lines))]
     return lines

@@ -67,6 +67,7 @@ class CocoResults(Writer):
                 x1, y1, x2, y2 = (float(v) for v in found.xyxy[index])
                 kind = int(found.class_id[index])
                 entry: dict[str, Any] = {
+                    # isascii: `int` also takes the digits of other scripts, whose names would then no longer match.
                     "image_id": int(stem) if stem.isdecimal() and stem.isascii() else stem,
                     "file_name": name,
                     "category_id": kind + 1,
@@ -77,6 +78,7 @@ class CocoResults(Writer):
                 for key, (called, form) in FURTHER.items():
                     if key in further:
                         entry[called] = form(further[key][index])
+                # One by one: the results of a long video need no memory this way.
                 self._stream.write(("\n" if self._first else ",\n") + json.dumps(entry, ensure_ascii=False))
                 self._first = False
         except OSError as exc:

@@ -22,6 +22,7 @@ _WINDOW_S = 2.0
 
 def colour_of(index: int) -> Colour:
     """A colour (BGR) for a class: hues a golden angle apart, so that neighbours differ."""
+    # OpenCV's hues go from 0 to 179; 67 of them are 134 degrees.
     hsv = np.array([[[index * 67 % 180, 200 - 60 * (index // 8 % 2), 255 - 50 * (index // 16 % 2)]]], np.uint8)
     blue, green, red = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0].tolist()
     return int(blue), int(green), int(red)
@@ -70,6 +71,7 @@ class Painter:
         x, y = corner
         part = image[y : y + mask.shape[0], x : x + mask.shape[1]]
         inside = mask[: part.shape[0], : part.shape[1]] > 0
+        # Halved before they are added: a sum of two bytes does not fit into one.
         part[inside] = part[inside] // 2 + np.array(colour_of_cached(kind), np.uint8) // 2
 
     def skeleton(
@@ -125,6 +127,7 @@ class Painter:
         for line in lines:
             rendered = self._lines.get((line, width))
             if rendered is None:
+                # The figures change with every frame, so without a limit a run of weeks would fill the memory.
                 if len(self._lines) >= _CACHED:
                     self._lines.clear()
                 rendered = self._lines[line, width] = render(line, width, (0, 0, 0), (255, 255, 255))
@@ -132,6 +135,7 @@ class Painter:
             y += rendered.shape[0]
 
     def _label(self, kind: int, score: int, width: int) -> np.ndarray:
+        # The score in whole percent, which is all that is shown: at most 101 pictures for each class.
         label = self._labels.get((kind, score, width))
         if label is None:
             if len(self._labels) >= _CACHED:
@@ -193,6 +197,7 @@ class Rate:
             Frames per second; 0 for the first frame.
         """
         self._times.append(now)
+        # Two always stay, or a camera with a frame every few seconds would show 0.
         while len(self._times) > 2 and now - self._times[0] > _WINDOW_S:
             self._times.popleft()
         passed = now - self._times[0]

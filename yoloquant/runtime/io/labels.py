@@ -70,6 +70,7 @@ def _row(words: List[str], classes: int, where: str, form: str) -> Row:
     except ValueError as exc:
         raise DataError(f"{where}: {exc}; a label line is {form}") from exc
     label = values[0]
+    # The remainder also catches nan and inf, which `float` reads without complaint.
     if label % 1 != 0 or not 0 <= label < classes:
         raise DataError(
             f"{where}: class {words[0]} is out of range; the data yaml names the classes 0 to {classes - 1}"
@@ -82,6 +83,7 @@ def first_of_each(table: np.ndarray) -> np.ndarray:
     if not len(table):
         return np.zeros(0, dtype=np.int64)
     _, first = np.unique(table, axis=0, return_index=True)
+    # Back into the order of the file: `unique` sorts by the values.
     return np.asarray(np.sort(first))
 
 
@@ -111,6 +113,7 @@ def read_boxes(path: Path, classes: int) -> Tuple[np.ndarray, np.ndarray]:
     """
     rows = read_rows(path, classes, BOX_FORM)
     labels, boxes = arrays(rows, [_box(row) for row in rows])
+    # In float32, in which Ultralytics compares rows: what differs only beyond it is one label.
     keep = first_of_each(np.concatenate([labels[:, None], boxes], axis=1).astype(np.float32))
     return labels[keep], boxes[keep]
 

@@ -95,6 +95,7 @@ def _network_source(address: str, options: SourceOptions) -> Source:
     name, first = _without_password(address), _open_stream(address, options)
     if address.startswith(("http://", "https://")) and first.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
         return VideoSource(name, first, options.timeout)
+    # The connection that was made to find out is the one that is read; only a reconnect makes another.
     opened = [first]
     return LiveSource(name, lambda: opened.pop() if opened else _open_stream(address, options), options)
 
@@ -118,6 +119,7 @@ def _open_camera(number: int, options: SourceOptions) -> Any:
 
 def _open_stream(address: str, options: SourceOptions) -> Any:
     milliseconds = int(options.timeout * 1e3)
+    # OpenCV's own limits are 30 s for each, which nobody waits for a camera that is switched off.
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds, cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds]
     capture = cv2.VideoCapture()
     try:

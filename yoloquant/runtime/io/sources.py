@@ -150,6 +150,7 @@ class VideoSource(Source):
         self.name, self.stall_timeout, self._capture = name, timeout, capture
         self.fps = _rate(capture)
         count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        # Streams without a length give numbers below 0 or beyond all measure.
         self._promised = int(count) if Path(name).suffix.lower() in _COUNTED and 0 < count < 1e9 else 0
         self._index = 0
 
@@ -206,8 +207,10 @@ class LiveSource(Source):
         pauses = sum(_pause(attempt) for attempt in range(options.reconnect))
         # every attempt may take a timeout to open and another one to read
         self.stall_timeout = options.timeout * (1 + 2 * options.reconnect) + pauses + _GRACE_S
+        # Here and not at the first frame: what does not open must be told before outputs are made.
         self._capture = opener()
         self.fps = _rate(self._capture)
+        # After opening, which may take seconds.
         self._start, self._index = time.perf_counter(), 0
 
     def read(self) -> Frame | None:
@@ -246,7 +249,9 @@ class LiveSource(Source):
                 hint = self._hint if self._hint and not self._index and not self.reconnects else hint
                 raise SourceError(f"source '{self.name}' {what} after {self._index} frames{tried}{hint}")
             logger.warning("source '%s' %s; attempt %d to open it again", self.name, what, attempt + 1)
+            # Before it is opened again: most cameras can be held by one user only, also if that is this process.
             self._capture.release()
+            # A wait and not a sleep, so that `cancel` ends it.
             if self._cancelled.wait(_pause(attempt)):
                 break
             attempt += 1

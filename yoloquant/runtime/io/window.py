@@ -27,8 +27,10 @@ class Window:
     def show(self, result: FrameResult) -> bool:
         """Show a picture and return False once somebody pressed q or Escape, or closed the window."""
         cv2.imshow(self._title, result.frame.image)
+        # Some platforms set higher bits for modifiers and locks.
         if cv2.waitKey(self._delay) & 0xFF in (ord("q"), 27):
             return False
+        # After `waitKey`, which is when a click on the window's cross is handled.
         return bool(cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1)
 
     def close(self) -> None:

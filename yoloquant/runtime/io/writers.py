@@ -170,6 +170,7 @@ class ImageFolder(Writer):
         path = self._folder / name
         temporary = path.with_name(f".{name}.part")
         try:
+            # Encoded here and written by Python, which says so when a disk is full.
             good, data = cv2.imencode(path.suffix, result.frame.image)
             if not good:
                 raise OutputError(f"OpenCV cannot write '{path}'; use .jpg or .png images")
@@ -197,6 +198,7 @@ class VideoFile(Writer):
 
     def __init__(self, path: Path, fps: float | None = None, *, steady: bool = False, reserve: int = RESERVE) -> None:
         self._path, self._fps, self._steady, self._reserve = path, fps or _NO_FPS, steady, reserve
+        # The suffix stays at the end: OpenCV chooses the container by it.
         self._temporary = path.with_name(f".{path.stem}.part{path.suffix}")
         self._writer: Any = None
         self._size, self._start = (0, 0), 0.0
@@ -204,6 +206,7 @@ class VideoFile(Writer):
         self._frames = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            # Now, so that a place which cannot be written is told before the first frame.
             self._temporary.touch()
         except OSError as exc:
             raise OutputError(f"'{path}' cannot be written ({exc.strerror or exc}); choose another output=") from exc
@@ -222,6 +225,7 @@ class VideoFile(Writer):
         if image.shape[1::-1] != self._size:
             image = _fitted(image, self._size)
         if self._steady:
+            # Frames that the file should hold by now: it has one rate, a camera has not.
             due = round(min((result.frame.time - self._start) * self._fps, self._frames + LONGEST_GAP_S * self._fps))
             while self._last is not None and self._frames < due:
                 self._append(self._last)
@@ -231,6 +235,7 @@ class VideoFile(Writer):
         self._append(image)
 
     def _append(self, image: np.ndarray) -> None:
+        # Not at every frame, since asking the disk is a system call.
         if self._frames % _CHECK_EVERY == 0:
             self._check_space()
         self._writer.write(image)
@@ -293,6 +298,7 @@ def _readable(path: Path, frames: int) -> bool:
     try:
         if not capture.isOpened() or capture.get(cv2.CAP_PROP_FRAME_COUNT) < frames:
             return False
+        # The last one: a file that was cut off opens and counts as its header says.
         capture.set(cv2.CAP_PROP_POS_FRAMES, frames - 1)
         return bool(capture.read()[0])
     finally:

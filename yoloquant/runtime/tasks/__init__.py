@@ -20,6 +20,7 @@ SPECS = {
 __all__ = ["SPECS", "Task", "TaskSpec", "spec_of"]
 
 
+# One object for each task, since they keep no state.
 @lru_cache(maxsize=None)
 def spec_of(task: Task) -> TaskSpec:
     """The rules of a task."""

@@ -52,6 +52,7 @@ class AnchorTask(TaskSpec):
             extend=(lambda anchors: self.extend(anchors, info)) if rest else None,
             rotated=self.rotated,
         )
+        # Raw outputs are channels last, a drop-in's prototypes channels first.
         return (decoded, *(np.ascontiguousarray(found[name][0].transpose(0, 3, 1, 2)) for name in self.single))
 
     def extend(self, anchors: Anchors, info: ModelInfo) -> np.ndarray:
@@ -65,6 +66,7 @@ class AnchorTask(TaskSpec):
         height, width = info.imgsz
         scores = outputs[0][0, 4 : 4 + len(info.names)]
         below = scores.max(axis=0) <= np.float32(conf) if conf > 0 else None  # NaN stays, to be reported
+        # A copy: what lies in the backend's buffer may be decoded again, by `verify` for instance.
         decoded = outputs[0].copy() if below is None else outputs[0][:, :, ~below]
         decoded[:, :4] *= np.array([width, height, width, height], np.float32)[None, :, None]
         self.further_to_pixels(decoded[:, 4 + len(info.names) :], info)
@@ -76,6 +78,7 @@ class AnchorTask(TaskSpec):
     def select(self, outputs: Outputs, layout: HeadLayout, info: ModelInfo, selection: Selection) -> Detections:
         """See ``TaskSpec.select``."""
         rows = self._rows(outputs, layout, info, selection)
+        # Copies: a view would keep the whole table alive, with its further values, for every image scored.
         found = Detections(rows[:, :4].copy(), rows[:, 4].copy(), rows[:, 5].astype(np.int64))
         return self.finish(found, rows[:, 6:], outputs, info)
 
@@ -90,6 +93,7 @@ class AnchorTask(TaskSpec):
         classes, width = len(info.names), self.width(outputs, info)
         if layout is HeadLayout.END2END:
             rows = checked(array, (1, "max_det", 6 + width), layout.value)[0]
+            # Cut in the head's own order, as in Ultralytics, and then sorted, which `Detections` promise.
             rows = rows[rows[:, 4] > selection.conf][: selection.max_det].astype(np.float32)
             return np.asarray(rows[np.argsort(-rows[:, 4], kind="stable")])
         array = checked(array, (1, 4 + classes + width, "anchors"), layout.value)
@@ -153,6 +157,7 @@ class MeanAp(Scores):
         truths: Sequence[Truth],
         names: Mapping[str, Tuple[str, str]],
     ) -> None:
+        # Sorted once for all similarities.
         ranked = Ranked.of(found)
         self._given = ranked, matches, truths
         self._names = names
@@ -163,6 +168,7 @@ class MeanAp(Scores):
     def table(self, prefix: str, weights: np.ndarray) -> MeanTable:
         """AP of every class by one similarity; the last one is kept, since a thousand resamples take a while."""
         last = self._last.get(prefix)
+        # By identity: all who ask hand over the same array of resamples.
         if last is None or last[0] is not weights:
             last = self._last[prefix] = (weights, ap_table(self._scores[prefix], weights).means())
         return last[1]
@@ -213,6 +219,7 @@ def numbers(record: Mapping[str, Any], key: str, shape: Tuple[int, ...]) -> np.n
         found = np.asarray(record[key], dtype=np.float32)
     except (TypeError, ValueError) as exc:
         raise DataError(f"'{key}' of the results are not numbers in the shape {shape}") from exc
+    # An empty list has no shape of its own.
     if found.size == 0 and 0 in shape:
         return np.zeros(shape, np.float32)
     if found.shape != shape or not np.isfinite(found).all():

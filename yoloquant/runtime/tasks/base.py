@@ -144,6 +144,7 @@ class TaskSpec(ABC):
     @property
     def main_metrics(self) -> Tuple[str, ...]:
         """Names of the metrics that a device is held to: the strictest by each similarity."""
+        # `metrics` is one group for each similarity, of equal length, the strictest first.
         return tuple(metric.name for metric in self.metrics[:: max(1, len(self.metrics) // len(self.similarities))])
 
     def named(self, values: Mapping[str, float], *, every: bool = False) -> str:
@@ -380,6 +381,7 @@ def labels_bytes(labels: Labels) -> bytes:
     parts = [labels.classes.astype("<i8").tobytes(), labels.boxes.astype("<f4").tobytes()]
     for name in sorted(labels.parts):
         rows = labels.parts[name]
+        # Row by row, since polygons differ in length; the order of bytes is fixed, or the hash would be the machine's.
         parts += [np.asarray(row).astype("<f4").tobytes() for row in rows]
     return b"".join(parts)
 
@@ -401,6 +403,7 @@ def checked(array: np.ndarray, wanted: Sequence[int | str], what: str) -> np.nda
             f"the runner returned an output of shape {array.shape}, but {what} needs ({', '.join(map(str, wanted))}); "
             "was it exported with another task or number of classes?"
         )
+    # One sum instead of a test of every value: NaN and infinity survive it.
     if not np.isfinite(array.sum()):
         raise TargetError("the runner returned NaN or infinite outputs; the artifact is numerically broken")
     return array

@@ -58,6 +58,7 @@ class Classify(TaskSpec):
             raise ArtifactError(
                 f"raw logits have shape {logits.shape}, a model of {len(info.names)} classes has as many"
             )
+        # Less the largest, or exp overflows.
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return (np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32),)
 
@@ -67,6 +68,7 @@ class Classify(TaskSpec):
         array = np.asarray(outputs[0]) if outputs else np.zeros((0, 0))
         values = np.asarray(checked(array, (1, classes), "classification")[0], dtype=np.float32)
         order = np.argsort(-values, kind="stable")[: classes if selection.multi_label else SHOWN]
+        # One row of zeros that all share, since a class has no box.
         return Detections(np.broadcast_to(np.zeros(4, np.float32), (len(order), 4)), values[order], order)
 
     def to_original(self, found: Detections, where: Letterbox) -> Detections:
@@ -105,6 +107,7 @@ class Classify(TaskSpec):
 
     def reference(self, found: Detections, conf: float, where: Letterbox) -> Truth:
         """The most probable class, whatever its probability."""
+        # Back into the order of the classes, in which `_divergence` compares.
         order = np.argsort(found.class_id)
         first = found.take(slice(0, 1))
         probabilities = found.confidence[order][None]
@@ -120,6 +123,7 @@ class Classify(TaskSpec):
         partner = np.full(n, -1, np.int64)
         if len(truth.classes):
             partner[found.class_id == truth.classes[0]] = 0
+        # No sizes and no thresholds.
         return {"": Matches(np.zeros((n, 0, 0), np.uint8), partner, (partner >= 0).astype(np.float32))}
 
     def similarity(self, prefix: str, truth: Truth, found: Detections) -> np.ndarray:
@@ -227,6 +231,7 @@ def _divergence(found: Detections, truth: Truth) -> float:
     if not len(truth.classes) or "probabilities" not in truth.parts:
         return 0.0
     wanted = np.maximum(truth.parts["probabilities"][0].astype(np.float64), FLOOR)
+    # Classes that are not among the results count as if they were 0.
     got = np.full(len(wanted), FLOOR)
     got[found.class_id] = np.maximum(found.confidence, FLOOR)
     return float((wanted * np.log(wanted / got)).sum())

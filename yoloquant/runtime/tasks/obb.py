@@ -66,6 +66,7 @@ class RotatedBoxes(AnchorTask):
 
     def finish(self, found: Detections, further: np.ndarray, outputs: Outputs, info: ModelInfo) -> Detections:
         """Rows as rotated boxes, and upright boxes around them."""
+        # `suppress` hands the rows through as x, y, w, h, so what is called xyxy holds these until here.
         rotated = np.concatenate([found.xyxy, further], axis=1).astype(np.float32)
         return Detections(upright(rotated), found.confidence, found.class_id, {"rotated": rotated})
 
@@ -122,6 +123,7 @@ class RotatedBoxes(AnchorTask):
         corners = drawn.polygons[0]
         if len(corners) != 4:
             corners = cv2.boxPoints(cv2.minAreaRect(corners.astype(np.float32)))
+        # The smallest rectangle may reach beyond the image, where no label may lie.
         return list((np.clip(corners, 0, (size[1], size[0])) / (size[1], size[0])).ravel())
 
     def truth_parts(self, labels: Labels, where: Letterbox, info: ModelInfo) -> Mapping[str, np.ndarray]:
@@ -178,6 +180,7 @@ def probiou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     determinant = sum_a * sum_b - np.square(sum_c)
     t1 = (sum_a * np.square(dy) + sum_b * np.square(dx)) / (determinant + small) * np.float32(0.25)
     t2 = sum_c * -dx * dy / (determinant + small) * np.float32(0.5)
+    # Clamped as in Ultralytics: rounding may make the determinant of a thin box negative.
     own = np.maximum(a1 * b1 - np.square(c1), 0) * np.maximum(a2 * b2 - np.square(c2), 0)
     t3 = np.log(determinant / (4 * np.sqrt(own) + small) + small) * np.float32(0.5)
     distance = np.clip(t1 + t2 + t3, small, np.float32(100))
@@ -199,10 +202,13 @@ def _apart(boxes: np.ndarray, classes: np.ndarray, iou: float) -> np.ndarray:
     for kind in np.unique(classes).tolist():
         rows = np.flatnonzero(classes == kind)
         moved = boxes[rows].copy()
+        # Each class is looked at alone, but in the far corner that Ultralytics moves it to, with its rounding.
         moved[:, :2] += np.float32(kind) * MAX_WH
+        # In blocks: 30,000 candidates against one another would be gigabytes.
         for start in range(0, len(rows), BLOCK):
             block = slice(start, min(start + BLOCK, len(rows)))
             overlap = probiou(moved[: block.stop], moved[block]) > iou
+            # Only stronger boxes count, and not a box itself.
             overlap &= np.arange(block.stop)[:, None] < np.arange(block.start, block.stop)[None]
             keep[rows[block]] = ~overlap.any(axis=0)
     return np.flatnonzero(keep)
@@ -214,6 +220,7 @@ def _smallest(corners: np.ndarray) -> Tuple[float, ...]:
 
     (x, y), (width, height), degrees = cv2.minAreaRect(corners.astype(np.float32))
     angle = degrees / 180 * np.pi
+    # The longer side is the width there, and angles go from -45 to 135 degrees (`xyxyxyxy2xywhr`).
     if width < height:
         width, height, angle = height, width, angle + np.pi / 2
     return x, y, width, height, (angle + np.pi / 4) % np.pi - np.pi / 4

@@ -64,15 +64,16 @@ class Pose(AnchorTask):
         count, values = shape_of(info)
         raw = anchors.further[0].reshape(-1, count, values)
         points, steps = anchors.points[:, None], anchors.steps[:, None, None]
+        # Earlier heads regress twice the distance from a cell's corner, YOLO26 the distance from its centre.
         near = raw[..., :2] + points if info.direct else raw[..., :2] * np.float32(2) + (points - np.float32(0.5))
         parts = [near * steps] if values == 2 else [near * steps, sigmoid(raw[..., 2:])]
         return np.concatenate(parts, axis=2).reshape(len(raw), count * values)
 
     def further_to_pixels(self, values: np.ndarray, info: ModelInfo) -> None:
         """X and y times the input's width and height."""
-        numbers = shape_of(info)[1]
-        values[:, 0::numbers] *= np.float32(info.imgsz[1])
-        values[:, 1::numbers] *= np.float32(info.imgsz[0])
+        step = shape_of(info)[1]
+        values[:, 0::step] *= np.float32(info.imgsz[1])
+        values[:, 1::step] *= np.float32(info.imgsz[0])
 
     def finish(self, found: Detections, further: np.ndarray, outputs: Outputs, info: ModelInfo) -> Detections:
         """Rows as keypoints."""
@@ -208,6 +209,7 @@ def oks(truth: np.ndarray, found: np.ndarray, area: np.ndarray) -> np.ndarray:
     small = np.float32(1e-7)
     sigmas = sigmas_of(truth.shape[1])
     distance = np.square(truth[:, None, :, :2] - found[None, :, :, :2]).sum(axis=3)
+    # As pycocotools computes it, not as COCO's page writes it; Ultralytics' `kpt_iou` does the same.
     error = distance / (np.square(2 * sigmas) * (area[:, None, None] + small) * 2)
     counts = truth[..., 2] != 0
     total = (np.exp(-error) * counts[:, None]).sum(axis=2)

@@ -52,6 +52,7 @@ class Segment(AnchorTask):
         """Number of prototypes."""
         if len(outputs) != 2 or outputs[1].ndim != 4:
             shapes = [o.shape for o in outputs]
+            # Nothing fits an empty array, so this raises the usual message.
             checked(
                 np.zeros(0),
                 (1, "count", "height", "width"),
@@ -65,6 +66,7 @@ class Segment(AnchorTask):
             np.asarray(outputs[1], dtype=np.float32), (1, "count", "height", "width"), "the prototypes"
         )[0]
         count, height, width = prototypes.shape
+        # (results, prototypes) by (prototypes, pixels).
         logits = further.astype(np.float32) @ prototypes.reshape(count, -1)
         return found.with_parts(logits=logits.reshape(-1, height, width))
 
@@ -75,6 +77,7 @@ class Segment(AnchorTask):
     def parts_to_original(self, found: Detections, where: Letterbox) -> Mapping[str, np.ndarray]:
         """Masks in original pixels, each as large as its box."""
         boxes = where.to_original(found.xyxy)
+        # A pixel lies in a box where x1 <= its index < x2, as in Ultralytics' `crop_mask`.
         low = np.ceil(boxes[:, :2]).astype(np.int64)
         high = np.maximum(np.ceil(boxes[:, 2:]).astype(np.int64), low)
         logits = found.parts["logits"]
@@ -114,6 +117,7 @@ class Segment(AnchorTask):
             _check_polygon(row)
         polygons = [np.array(row.values, dtype=np.float32).reshape(-1, 2) for row in rows]
         classes, boxes = arrays(rows, [polygon_box(row.values) for row in rows])
+        # By their bytes and not in a table, since polygons differ in length.
         first: Dict[Tuple[int, bytes], int] = {}
         for index, (label, polygon) in enumerate(zip(classes.tolist(), polygons)):
             first.setdefault((label, polygon.tobytes()), index)
@@ -128,6 +132,7 @@ class Segment(AnchorTask):
 
     def truth_parts(self, labels: Labels, where: Letterbox, info: ModelInfo) -> Mapping[str, np.ndarray]:
         """Masks (m, height, width) at the prototypes' resolution, where a smaller object hides a larger one."""
+        # More only where a polygon of the image has more itself: to one more than that, as Ultralytics does.
         points = max([POINTS, *(len(p) + 1 for p in labels.parts["polygons"] if len(p) > POINTS)])
         polygons = [where.points_to_input(_resampled(p, points)) for p in labels.parts["polygons"]]
         return {"masks": _fill(polygons, where.imgsz)}
@@ -203,6 +208,7 @@ def _outlines(found: Detections, index: int) -> List[np.ndarray]:
 
     mask = _cropped(found.take(slice(index, index + 1)), _input_size(found))[0].astype(np.uint8)
     contours: Any = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    # Contours go through the centres of pixels; one or two points enclose nothing.
     return [(line[:, 0].astype(np.float32) + np.float32(0.5)) * RATIO for line in contours[0] if len(line) > 2]
 
 
@@ -224,6 +230,7 @@ def _mask(logits: np.ndarray, low: np.ndarray, high: np.ndarray, where: Letterbo
     offset = ((low + 0.5) * scale + np.array([where.left, where.top])) * small - 0.5
     moved = np.array([[scale[0] * small[0], 0, offset[0]], [0, scale[1] * small[1], offset[1]]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    # Beyond the outermost prototypes the nearest logit holds; zeros there would draw an edge.
     values = cv2.warpAffine(logits, moved, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(values > 0, dtype=np.uint8)
 
@@ -279,11 +286,13 @@ def _fill(polygons: Sequence[np.ndarray], imgsz: Tuple[int, int]) -> np.ndarray:
     masks = np.zeros((len(polygons), height, width), np.uint8)
     for mask, polygon in zip(masks, polygons):
         full = np.zeros(imgsz, np.uint8)
+        # Cut off to whole pixels, not rounded, as Ultralytics' `polygon2mask`.
         cv2.fillPoly(full, [polygon.astype(np.int32)], color=(1,))
         mask[...] = cv2.resize(full, (width, height))
     order = np.argsort(-masks.sum(axis=(1, 2), dtype=np.int64), kind="stable")
     hidden = np.zeros((height, width), bool)
     result = np.zeros(masks.shape, bool)
+    # From the smallest one, which takes its pixels from all that are larger.
     for index in order[::-1]:
         result[index] = (masks[index] > 0) & ~hidden
         hidden |= result[index]

@@ -87,6 +87,7 @@ def build_engine(request: Request, api: TensorRT | None = None, cuda: Cuda | Non
     """
     api = api or load()
     model = model_for(api, request.sources, request.options)
+    # A device that was handed in stays open for whoever opened it.
     own = cuda is None
     cuda = cuda or open_cuda(request.options.device)
     try:
@@ -118,6 +119,7 @@ def ready_engine(request: Request, api: TensorRT | None = None, cuda: Cuda | Non
     cuda = cuda or open_cuda(request.options.device)
     try:
         engine = find_engine(request.sources.onnx, Identity.of(api.version, cuda.gpu), request.folder)
+        # Proves its hash: a damaged one is built again below.
         engine.plan()
         return BuiltEngine(engine.path, fresh=False)
     except ArtifactError as exc:  # there is none, or it was damaged

@@ -60,6 +60,7 @@ def load(text: str) -> dict[str, float]:
     for number, line in enumerate(lines, start=2):
         if not line.strip():
             continue
+        # From the right: names of tensors may hold colons.
         name, found, digits = line.rpartition(": ")
         try:
             (scale,) = struct.unpack(">f", bytes.fromhex(digits.strip()))

@@ -43,6 +43,7 @@ def model_for(api: TensorRT, sources: Sources, options: BuildOptions) -> Path:
         raise TargetError(
             f"TensorRT {api.version} does not support DLAs; leave out dla=, or use TensorRT 10 (JetPack 6)"
         )
+    # Before TensorRT 11 FP16 is a flag of the builder; from then on types come from the model, so there are two.
     if options.dla is not None:
         path = sources.plain
     elif api.strongly_typed and options.fp16:
@@ -118,6 +119,7 @@ def _error(error: Any) -> str:
 def _set_options(api: TensorRT, config: Any, options: BuildOptions) -> None:
     trt = api.module
     if not api.strongly_typed:
+        # Both: with Int8 alone the parts that stay float run in FP32, which may cost more than Int8 saves.
         config.set_flag(trt.BuilderFlag.INT8)
         if options.fp16:
             config.set_flag(trt.BuilderFlag.FP16)
@@ -136,6 +138,7 @@ def _set_options(api: TensorRT, config: Any, options: BuildOptions) -> None:
 
 def _start_timing_cache(config: Any, timings: bytes) -> None:
     """Use an earlier cache; one that is damaged or from another device is set aside."""
+    # An empty cache, too: without one the builder has nowhere to note what it measures.
     for blob in [timings, b""] if timings else [b""]:
         try:
             cache = config.create_timing_cache(blob)

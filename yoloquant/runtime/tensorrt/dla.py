@@ -102,6 +102,7 @@ def configure(api: TensorRT, builder: Any, config: Any, core: int, cache: Path) 
         raise TargetError(f"dla={core} was asked for, but this device has {have}; leave out dla= to build for the GPU")
     config.default_device_type = trt.DeviceType.DLA
     config.DLA_core = core
+    # Without it a single layer that the DLA lacks ends the build.
     config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
     chosen = calibrator(api, cache)
     config.int8_calibrator = chosen

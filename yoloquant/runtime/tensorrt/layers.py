@@ -187,6 +187,7 @@ def check(layers: Iterable[Layer], planned: Iterable[str]) -> Int8Report:
             (int8 if all(k.is_int8 for k in own) else other).append(node)
         else:
             unseen.append(node)
+    # A node that no layer names may lie in a region that shows nothing: that proves nothing against the plan.
     hidden, missing = (unseen, []) if regions else ([], unseen)
     return Int8Report(tuple(int8), tuple(other), tuple(hidden), tuple(missing))
 
