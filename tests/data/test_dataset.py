@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -37,6 +38,20 @@ def test_equals_ultralytics(dataset: Path) -> None:
         np.testing.assert_array_equal(item.classes, label["cls"].flatten())
         np.testing.assert_array_equal(item.boxes, label["bboxes"])
     assert ours.boxes == sum(len(label["cls"]) for label in theirs.labels) and ours.labelled
+
+
+def test_hidden_files_are_left_out_and_linked_folders_entered_as_in_ultralytics(dataset: Path) -> None:
+    from ultralytics.data import YOLODataset
+
+    images = dataset.parent / "images" / "val"
+    for hidden in (images / "._000.png", images / ".thumbnails" / "000.png"):
+        hidden.parent.mkdir(exist_ok=True)
+        hidden.write_bytes(b"not an image")
+    (images / "linked").symlink_to(dataset.parent / "images" / "train", target_is_directory=True)
+    theirs = YOLODataset.get_img_files(SimpleNamespace(prefix="", fraction=1.0), str(images))
+    ours = ValidationSet.from_folder(images)
+    assert [str(i.path) for i in ours.images] == theirs
+    assert len(ours) == 12
 
 
 def test_splits_lists_and_text_files(dataset: Path) -> None:

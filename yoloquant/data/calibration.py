@@ -61,6 +61,7 @@ class CalibrationSet:
             DataError: An image cannot be decoded.
         """
         prepare = spec_of(task).prepare
+        # read one by one and never kept: 512 float images of 640 pixels take 2.5 GB
         for path in self.paths:
             image = host_val.read_image(path)
             if image is None or image.ndim != 3:
@@ -87,7 +88,9 @@ def calibration_set(data: str | os.PathLike[str], options: CalibrationOptions | 
         CalibrationError: There are too few images.
     """
     options = options or CalibrationOptions()
+    # without task and names: only the images count here
     path = Path(as_yolo(data))
+    # a folder with a yaml in it is the data set that the yaml describes
     if path.is_dir() and not any(path.glob("*.y*ml")):
         if is_split_root(path):
             _refuse_scored_split(options, str(data))
@@ -103,6 +106,7 @@ def calibration_set(data: str | os.PathLike[str], options: CalibrationOptions | 
         pool = list_images(split_paths(content, file, split), str(data))
         scored = _scored_images(content, file, options, str(data))
     sample = _draw(pool, scored, options, str(data))
+    # the sample alone and not the pool, which may be a hundred thousand images
     check_images(sample)  # before a model runs on them
     hashes = [file_sha256(p) for p in sample]
     digest = hashlib.sha256("".join(hashes).encode()).hexdigest()
@@ -111,6 +115,7 @@ def calibration_set(data: str | os.PathLike[str], options: CalibrationOptions | 
 
 def short_hash(sha256: str) -> str:
     """Enough of an image's hash to know it again among millions, and short enough to travel in every artifact."""
+    # 64 bits: among a million images two share them once in forty million data sets
     return sha256[:16]
 
 
@@ -141,14 +146,17 @@ def _scored_folder(root: Path, options: CalibrationOptions) -> list[Path]:
 
 
 def _draw(pool: Sequence[Path], scored: Sequence[Path], options: CalibrationOptions, source: str) -> list[Path]:
+    # by size first: only files of one length can be the same, and hashing a whole split would take minutes
     by_size: dict[int, list[Path]] = defaultdict(list)
     for path in scored:
         if path.is_file():
             by_size[path.stat().st_size].append(path)
+    # by a hash of seed and name: the order of a random generator would depend on how many images there are
     order = sorted(pool, key=lambda p: hashlib.sha256(f"{options.seed}:{p.name}".encode()).digest())
     sample: list[Path] = []
     refused = 0
     for path in order:
+        # before the next one is looked at: what is not drawn need not be whole
         if len(sample) == options.images:
             break
         if not path.is_file() or path.stat().st_size == 0:
@@ -157,6 +165,7 @@ def _draw(pool: Sequence[Path], scored: Sequence[Path], options: CalibrationOpti
             refused += 1
             continue
         sample.append(path)
+    # two messages: too few because of the split is another mistake than too few at all
     if refused and len(sample) < MIN_IMAGES:
         raise DataError(
             f"{refused} of {len(pool)} images in split '{options.split}' of '{source}' are also in the split that is "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..options import option, option_model
 
 DEFAULT_IMAGES = 128
+# a percentile or a histogram of fewer images is that of its one odd image
 MIN_IMAGES = 8
 
 

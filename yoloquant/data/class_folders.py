@@ -15,6 +15,7 @@ NAMES = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("t
 def is_split_root(folder: Path) -> bool:
     """Whether a folder holds the splits of a classifier's data set: a folder ``train`` of class folders."""
     train = folder / NAMES["train"][0]
+    # a detector's data set may have train/images and train/labels
     return train.is_dir() and any(
         child.is_dir() and child.name not in {"images", "labels"} for child in train.iterdir()
     )
@@ -31,6 +32,7 @@ def split_folder(data: str | Path, split: str) -> Path:
         DataError: There is none.
     """
     root = Path(data)
+    # as Ultralytics finds ``data=imagenet10``
     if not root.is_dir() and not root.is_absolute() and (host.datasets_folder() / root).is_dir():
         root = host.datasets_folder() / root
     if not root.is_dir():
@@ -50,6 +52,7 @@ def split_folder(data: str | Path, split: str) -> Path:
 
 def class_names(folder: Path) -> list[str]:
     """Names of a split's class folders, sorted."""
+    # sorted, as torchvision's ImageFolder counts classes, which Ultralytics reads them by
     return sorted(child.name for child in folder.iterdir() if child.is_dir())
 
 
@@ -58,6 +61,7 @@ def check_class_folders(folder: Path, images: Sequence[Path]) -> None:
 
     A folder that is kept for its name alone may hold a hidden file, for instance ``.gitkeep``.
     """
+    # deeper or flatter images would count as a class that no folder names, or be skipped without a word
     stray = next((image for image in images if image.parent.parent != folder), None)
     if stray is not None:
         raise DataError(

@@ -69,6 +69,7 @@ def is_foreign(data: str | os.PathLike[str] | None) -> bool:
 
 
 def _known(data: str) -> tuple[DataFormat, Found] | None:
+    # nothing is downloaded; the message comes from whoever reads the yaml
     if "://" in data:
         return None
     each = ((form, form.find(data)) for form in formats())
@@ -92,10 +93,12 @@ def crowds_of(content: Mapping[str, Any], file: Path, split: str) -> dict[str, C
 
 
 def _copy(form: DataFormat, found: Found, task: Task | None, names: tuple[str, ...]) -> Path:
+    # for people who look into the cache
     stem = Path(found.source.rstrip("/")).name.partition(".")[0] or "data"
     folder = cache_folder() / "data" / f"{stem}-{_identity(form, found, task, names)}"
     if not _whole(folder):
         logger.info("reading %s '%s' once, into %s", form.title, found.source, folder)
+        # whole or not at all: a copy that was cut short would be taken for the data set next time
         with atomic_path(folder) as temporary:
             temporary.mkdir()
             _write(form, found, task, names, temporary, folder)
@@ -104,6 +107,7 @@ def _copy(form: DataFormat, found: Found, task: Task | None, names: tuple[str, .
 
 
 def _identity(form: DataFormat, found: Found, task: Task | None, names: Sequence[str]) -> str:
+    # by name, size and time: hashing gigabytes of annotations at every call would cost more than reading them once
     files = sorted({file for files in found.splits.values() for file in files})
     parts = [str(VERSION), form.title, "" if task is None else task.value, *names]
     parts += sorted(f"{split} {folder.resolve()}" for split, folder in found.images.items())
@@ -116,11 +120,13 @@ def _identity(form: DataFormat, found: Found, task: Task | None, names: Sequence
 
 def _whole(folder: Path) -> bool:
     """Whether a copy is there and every link in it still leads to an image."""
+    # images that were moved since leave links to nothing
     return folder.is_dir() and all(p.exists() for p in folder.rglob("*") if p.is_symlink())
 
 
 def _write(form: DataFormat, found: Found, asked: Task | None, names: tuple[str, ...], out: Path, final: Path) -> None:
     contents = form.read(found, keypoints=asked is not None and spec_of(asked).keypointed)
+    # nobody asked for labels, only for images: any task's will do
     task = _suiting(contents) if asked is None else spec_of(asked)
     if contents.classifies != task.class_folders:
         has, wants = ("whole images", "objects") if contents.classifies else ("objects", "whole images")
@@ -134,11 +140,13 @@ def _write(form: DataFormat, found: Found, asked: Task | None, names: tuple[str,
             _write_class_folders(out / split, pictures, [used[i] for i in order], found, split)
         else:
             _write_labels(_Split(out, split, task, order, found, contents), pictures)
+    # after the splits: their iterators count while they are read
     for text, count in contents.notes.items():
         logger.warning("data '%s': %d %s", found.source, count, text)
     if contents.classifies:
         return
     content: dict[str, Any] = {
+        # the place that the copy moves to, not the temporary one that it is written in
         "path": str(final.resolve()),
         **{split: f"images/{split}" for split in contents.splits},
         "names": dict(enumerate(used)),
@@ -165,9 +173,11 @@ def _classes(contents: Contents, names: tuple[str, ...]) -> tuple[list[int], tup
     A model that knows every labelled class lends its order; classes that nothing is labelled as, such as the
     super-category that some tools list, do not count then.
     """
+    # as everywhere that classes are matched: case and separators do not count
     plain = [plain_name(name) for name in names]
     theirs = [plain_name(name) for name in contents.names]
     if names and len(set(plain)) == len(plain) and all(theirs[i] in plain for i in contents.used):
+        # -1 never reaches a label: such a class is labelled nowhere
         return [plain.index(name) if name in plain else -1 for name in theirs], names
     return list(range(len(theirs))), contents.names
 
@@ -177,8 +187,10 @@ def _keypoint_keys(keypoints: Sequence[str]) -> dict[str, Any]:
     if not keypoints:
         return {}
     pairs = {"left": "right", "right": "left"}
+    # flipped images swap left and right; without flip_idx Ultralytics does not flip pose images at all
     other = ["".join(pairs.get(w, w) for w in _sides(name)) for name in keypoints]
     flip = {"flip_idx": [keypoints.index(name) for name in other]} if set(other) <= set(keypoints) else {}
+    # 3: x, y and visibility
     return {"kpt_shape": [len(keypoints), 3], **flip}
 
 
@@ -221,6 +233,7 @@ class _Split:
         """An object clipped to its image; what lies further outside than rounding explains is counted."""
         height, width = size
         left, top, right, bottom = drawn.box
+        # of the image's side: half a pixel out is rounding at any size
         far = max(-left / width, -top / height, right / width - 1, bottom / height - 1) > SLACK
         self.boxes, self.outside = self.boxes + 1, self.outside + far
         if far:
@@ -237,6 +250,7 @@ def _merged(drawn: Drawn) -> Drawn:
     """An object whose outline is one polygon: its parts joined by lines, as Ultralytics joins them."""
     if len(drawn.polygons) < 2:
         return drawn
+    # the host's own, so that the outline is the one that it would have trained on
     merge = host.attribute("ultralytics.data.converter:merge_multi_segment")
     whole = np.concatenate(merge([part.ravel().tolist() for part in drawn.polygons]), axis=0)
     return replace(drawn, polygons=(whole,))
@@ -247,15 +261,18 @@ def _write_labels(into: _Split, pictures: Iterator[Picture]) -> None:
     for picture in pictures:
         name = _name(picture.name, taken)
         _put(picture, into.images / name)
+        # of the decoded file: a label divided by another size would be wrong without a word
         size = _size(picture, into.images / name, into.found.source)
         lines = [into.line(picture, size, index) for index in range(len(picture.things))]
         if picture.crowds:
             into.crowds[name] = [[into.order[each.label], *each.drawn.box] for each in picture.crowds]
         text = "".join(f"{line}\n" for line in lines if line)
+        # also an empty one: it says that the image was looked at and holds nothing
         (into.labels / name).with_suffix(".txt").write_text(text, encoding="utf-8")
     if into.crowds:
         place = into.labels.parents[1] / CROWDS.format(split=into.labels.name)
         place.write_text(json.dumps(into.crowds), encoding="utf-8")
+    # the iterator has been read to its end by now
     if not taken:
         raise DataError(f"data '{into.found.source}' lists no image in split '{into.images.name}'")
     if into.outside > _MOST_OUTSIDE * into.boxes:
@@ -272,6 +289,7 @@ def _name(name: str, taken: Counter[str]) -> str:
     taken[Path(plain).stem] += 1
     if taken[Path(plain).stem] == 1:
         return plain
+    # its folders tell it from its namesake; a number where even these are the same
     longer = name.strip("/").replace("/", "__")
     if taken[Path(longer).stem]:
         longer = f"{Path(plain).stem}__{taken[Path(plain).stem]}{Path(plain).suffix}"
@@ -284,6 +302,7 @@ def _put(picture: Picture, place: Path) -> None:
         place.write_bytes(picture.content)
         return
     try:
+        # a link, since a data set may be larger than the disk that the cache is on
         os.symlink(picture.file.resolve(), place)
     except OSError:  # a system without links, or where they need a permission
         shutil.copyfile(picture.file, place)
@@ -307,6 +326,7 @@ def _decoded_size(place: Path) -> tuple[int, int] | None:
     try:
         with plain_open()(place) as image:
             width, height = image.size
+            # 5 to 8 are the quarter turns, with which decoders swap width and height
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     except Exception:  # Pillow raises many types; what checks images names the file
         return None
@@ -321,6 +341,7 @@ def _write_class_folders(
         (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / name / ".gitkeep").touch()  # a class of which this split has no image
     for picture in pictures:
+        # datasets writes -1 where a split has no labels, as test splits often do
         if picture.label is None or not 0 <= picture.label < len(names):
             raise DataError(f"data '{found.source}': '{picture.name}' in split '{split}' has no class")
         _put(picture, folder / names[picture.label] / _name(picture.name, taken))

@@ -90,6 +90,7 @@ class ValidationSet:
     @property
     def labelled(self) -> bool:
         """Whether there is anything to score against besides the FP32 model."""
+        # a set of images without one object is scored like one without label files
         return self.boxes > 0
 
     @cached_property
@@ -97,6 +98,7 @@ class ValidationSet:
         """Hash of every image's bytes, name and labels; independent of where the data lie."""
         digest = hashlib.sha256("\n".join(self.names).encode())
         for image in self.images:
+            # a zero byte between: no name holds one, so no two pairs run together to the same bytes
             digest.update(image.path.name.encode() + b"\0" + image.sha256.encode())
             digest.update(labels_bytes(image.labels))
         return digest.hexdigest()
@@ -117,6 +119,7 @@ class ValidationSet:
         Raises:
             DataError: The model has other classes.
         """
+        # unlabelled sources have no classes that could disagree
         order = class_order(names, self.names, self.source) if self.labelled else None
         if order is None:
             return self
@@ -124,6 +127,7 @@ class ValidationSet:
         note = f"data '{self.source}' lists the classes in another order than the model; {moved} were mapped by name"
         logger.warning(note)
         table = np.array(order, dtype=np.int64)
+        # indices alone: boxes and parts are shared with the original
         images = tuple(replace(image, classes=table[image.classes]) for image in self.images)
         return replace(self, images=images, names=tuple(names), notes=(*self.notes, note))
 
@@ -138,6 +142,7 @@ class ValidationSet:
         labels = host.label_paths([image.path for image in self.images])
         present = sum(label.is_file() for label in labels)
         looked = f"looked for {labels[0]}" + (f" and {len(labels) - 1} more" if len(labels) > 1 else "")
+        # two mistakes that look alike: labels in the wrong place, and label files with nothing in them
         reason = f"{present} label files hold no box" if present else "there is not one label file"
         raise DataError(
             f"data '{self.source}' has no labels in split '{self.split}': {reason} ({looked}); put the labels "
@@ -181,6 +186,7 @@ class ValidationSet:
         found: ValidationSet
         if spec_of(info.task).class_folders:
             found = cls.from_class_folders(as_yolo(data, task=info.task, names=info.names), info, split=split)
+            # what the user named, not the cache's copy
             return replace(found, source=str(data))
         found = cls.from_yaml(data, split=split, manifest=manifest, info=info)
         return found if trained is None else found.as_trained(trained, info.names)
@@ -192,6 +198,7 @@ class ValidationSet:
             trained: Which classes it saw.
             names: Class names of the model.
         """
+        # a model with several classes cannot have been trained so; its stored argument is stale
         single = trained.single and len(names) == 1
         if not single and not trained.only:
             return self
@@ -225,6 +232,7 @@ class ValidationSet:
         folder = split_folder(data, split)
         images = list_images([folder], str(data))
         check_class_folders(folder, images)
+        # a classifier's label is its image's folder, so the label's place is the image's own path
         labels = spec_of(info.task).labels_of(images, info, Path, host.renamed_classes(class_names(folder)))
         known = [LabelledImage(i, n.classes, n.boxes) for i, n in zip(images, labels, strict=True) if len(n.classes)]
         if len(known) < len(images):
@@ -258,6 +266,7 @@ class ValidationSet:
         images = list_images(paths, str(data))
         described = replace(info, names=names) if info is not None else ModelInfo(Task.DETECT, names, (0, 0))
         task = spec_of(described.task)
+        # before label files are read: a wrong kpt_shape would make every line look malformed
         task.check_data(content, str(file), described)
         places = dict(zip(images, host.label_paths(images), strict=True))
         labels = task.labels_of(images, described, places.__getitem__)
@@ -265,6 +274,7 @@ class ValidationSet:
         check_images(images)
         named = manifest if manifest is not None else content.get("manifest")
         if named is not None:
+            # one that a yaml names lies beside it, one that a user names beside him
             location = Path(manifest) if manifest is not None else file.parent / str(named)
             check_manifest(read_manifest(location), [(item.path, len(item.classes)) for item in items])
         return cls(items, names, str(data), split, notes_of(content), crowds_of(content, file, split))
@@ -285,6 +295,7 @@ class ValidationSet:
             raise DataError(f"source '{folder}' is not a folder; name a folder of images, or a data yaml with data=")
         images = list_images([path.resolve()], str(folder))
         check_images(images)
+        # one pair for all images: nothing writes into labels
         empty = np.zeros(0, dtype=np.int64), np.zeros((0, 4), dtype=np.float32)
         return cls(tuple(LabelledImage(image, *empty) for image in images), tuple(names), str(folder), "")
 
@@ -300,6 +311,7 @@ def load_yaml(data: str | Path) -> tuple[Path, dict[str, Any]]:
         raise DataError(f"data '{name}' is a URL; nothing is downloaded: fetch the data set and name its yaml")
     file = Path(name)
     if file.is_dir():
+        # a folder stands for its yaml, as in Ultralytics; of several nobody could tell which
         candidates = sorted(p for p in file.iterdir() if p.suffix in {".yaml", ".yml"})
         if len(candidates) != 1:
             raise DataError(f"data '{name}' is a folder with {len(candidates)} yaml files; name the yaml itself")
@@ -308,6 +320,7 @@ def load_yaml(data: str | Path) -> tuple[Path, dict[str, Any]]:
     if found is None:
         raise DataError(f"data yaml '{name}' does not exist, neither as a path nor among Ultralytics' own")
     try:
+        # replace: a comment in another encoding is no reason to refuse a data set; Ultralytics reads it so
         content = parse_yaml(found.read_text(encoding="utf-8", errors="replace"))
     except (OSError, ValueError) as exc:
         raise DataError(f"data yaml {found} cannot be read: {exc}") from exc
@@ -324,6 +337,7 @@ def class_names_of(content: dict[str, Any], file: Path) -> tuple[str, ...]:
     """
     names = content.get("names")
     if names is None and isinstance(content.get("nc"), int):
+        # as Ultralytics names them
         names = [f"class_{i}" for i in range(content["nc"])]
     if isinstance(names, list):
         names = dict(enumerate(names))
@@ -342,6 +356,7 @@ def class_names_of(content: dict[str, Any], file: Path) -> tuple[str, ...]:
 
 def split_paths(content: dict[str, Any], file: Path, split: str) -> list[Path]:
     """Resolve a split's paths by Ultralytics' rules: ``path:`` in the working or its data folder, else by the yaml."""
+    # ``validation`` is an older word for it, which Ultralytics still takes
     value = content.get(split) or (content.get("validation") if split == "val" else None)
     if not value:
         known = [key for key in ("train", "val", "test", "minival") if content.get(key)]
@@ -360,6 +375,7 @@ def _resolved(content: dict[str, Any], file: Path, split: str, entries: list[Any
     paths = []
     for entry in map(str, entries):
         path = (root / entry).resolve()
+        # Ultralytics' rule, for yamls that count from a folder above their data set
         if not path.exists() and entry.startswith("../"):
             path = (root / entry[3:]).resolve()
         if not path.exists():

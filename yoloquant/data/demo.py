@@ -11,6 +11,7 @@ from typing import Any
 
 from ..io import output_folder, resource
 
+# the size that demo.pt was trained at
 IMGSZ = 320
 IMAGES = 128
 
@@ -21,6 +22,7 @@ def generator() -> ModuleType:
     The folder lies at the top of a checkout and inside an installed package, and other packages are called datasets.
     """
     name, folder = "yoloquant_datasets", resource("datasets")
+    # once: a module that is executed twice has two of each class
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(
             name, folder / "__init__.py", submodule_search_locations=[str(folder)]

@@ -46,6 +46,7 @@ def _header(path: Path) -> tuple[tuple[int, int] | None, str]:
 
     try:
         with plain_open()(path) as image:
+            # Pillow reads the header alone until pixels are asked for
             found = (int(image.size[0]), int(image.size[1])), str(image.format)
             if found[1] == "PNG":
                 image.verify()  # checksums of every chunk
@@ -61,12 +62,14 @@ def plain_open() -> Callable[..., Any]:
     """Pillow's own ``Image.open``: Ultralytics replaces it by one that wants to install a plug-in for any odd file."""
     from PIL import Image
 
+    # looked up and not imported: without Ultralytics nothing is patched
     patches = sys.modules.get("ultralytics.utils.patches")
     found: Callable[..., Any] = getattr(patches, "_image_open", None) or Image.open
     return found
 
 
 def _content(path: Path) -> str:
+    # what lies in place of images most often: Git LFS pointers, and pages of error text
     head = path.read_bytes()[:64]
     if head.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer: fetch the file with git lfs pull"
@@ -85,8 +88,10 @@ def _jpeg_fault(path: Path, complaints: Callable[[], str]) -> str:
     import cv2
     import numpy as np
 
+    # not imread, which fails on some characters in paths
     content = np.fromfile(str(path), np.uint8)
     decoded = cv2.imdecode(content, cv2.IMREAD_REDUCED_GRAYSCALE_8)
+    # other libraries may speak on the same stream
     said = [line.strip() for line in complaints().splitlines() if "JPEG" in line]
     if said:
         return said[0]
@@ -94,6 +99,7 @@ def _jpeg_fault(path: Path, complaints: Callable[[], str]) -> str:
         return "it cannot be decoded"
     return (
         "it was cut short"
+        # the end mark may be followed by padding of some cameras and editors
         if content[-2:].tobytes() != b"\xff\xd9" and b"\xff\xd9" not in content[-64:].tobytes()
         else ""
     )
@@ -109,6 +115,7 @@ def _complaints() -> Iterator[Callable[[], str]]:
         yield lambda: ""
         return
     with tempfile.TemporaryFile() as sink:
+        # descriptor 2 and not sys.stderr: C libraries write past Python
         os.dup2(sink.fileno(), 2)
         try:
             yield lambda: _taken(sink)
@@ -119,6 +126,7 @@ def _complaints() -> Iterator[Callable[[], str]]:
 
 def _taken(sink: Any) -> str:
     sys.stderr.flush()
+    # nothing was written, as for nearly every image
     if not sink.seek(0, os.SEEK_END):
         return ""
     sink.seek(0)

@@ -35,6 +35,7 @@ class SubsetManifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    # a later format is refused, not half understood
     format: int = Field(default=1, ge=1, le=1)
     name: str
     source: str = ""
@@ -90,6 +91,7 @@ def check_manifest(manifest: SubsetManifest, images: Sequence[tuple[Path, int]])
     """
     wanted = {entry.file: entry for entry in manifest.images}
     present = {path.name: (path, boxes) for path, boxes in images}
+    # before names are compared: the second image of a name would hide the first
     if len(present) != len(images):
         raise DataError("a manifest names images by file name, and two images of this data set share one; rename them")
     missing, extra = sorted(wanted.keys() - present.keys()), sorted(present.keys() - wanted.keys())
@@ -101,6 +103,7 @@ def check_manifest(manifest: SubsetManifest, images: Sequence[tuple[Path, int]])
         )
     for name, entry in wanted.items():
         path, boxes = present[name]
+        # cheaper than a hash, and labels are what changes most often
         if boxes != entry.boxes:
             raise DataError(
                 f"{path} has {boxes} labelled boxes, manifest '{manifest.name}' says {entry.boxes}; "

@@ -31,6 +31,7 @@ class TrainedClasses:
         """Read them from a checkpoint's training arguments; what makes no sense there counts as not given."""
         given = dict(arguments) if isinstance(arguments, Mapping) else {}
         only = given.get("classes")
+        # Ultralytics takes one class or a list
         only = [only] if isinstance(only, int) else only
         known = isinstance(only, (list, tuple)) and all(isinstance(c, int) and c >= 0 for c in only)
         return cls(bool(given.get("single_cls")), tuple(only) if known and only is not None else ())

@@ -34,13 +34,16 @@ def connected(address: str | None) -> Iterator[Any]:
         raise UsageError(
             'on=ray needs Ray, which is not installed; install it with: pip install "yoloquant[ray]"'
         ) from exc
+    # whoever connected disconnects: the caller may have work of its own on the cluster
     if ray.is_initialized():
         yield ray
         return
     if address is not None:
         _require_answer(address)
+    # of a cluster that lives as long as the study; that of a running one is its own affair
     quiet: dict[str, Any] = {"include_dashboard": False} if address is None else {}
     try:
+        # not to the driver: the lines of every worker would run through the command's progress
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as exc:
         where = "a cluster cannot be started here" if address is None else f"no Ray cluster answers at '{address}'"
@@ -59,6 +62,7 @@ def _require_answer(address: str) -> None:
     Raises:
         UsageError: Nobody answers.
     """
+    # from the right: of ray://head:10001 the scheme goes first, and an IPv6 host has colons of its own
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host:  # "auto", or the name of a file of Ray's own
         return

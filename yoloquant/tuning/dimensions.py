@@ -57,12 +57,14 @@ class Span:
 
     def holds(self, value: Any) -> bool:
         """Whether a value lies in it."""
+        # True is an int to Python, and no number to a recipe
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         return number and self.low <= value <= self.high
 
     def grid(self, points: int) -> list[Value]:
         """At most so many values, evenly spread, the ends among them."""
         if self.step is not None:
+            # a hair more: 0.3 / 0.1 is 2.9999999999999996, and the end would be lost
             count = int((self.high - self.low) / self.step + 1e-9) + 1
             every = [self.low + i * self.step for i in range(count)]
         elif self.whole and self.high - self.low < points:
@@ -71,8 +73,10 @@ class Span:
             shares = [i / max(points - 1, 1) for i in range(points)]
             ratio = self.high / self.low if self.log else 0.0
             every = [self.low * ratio**s if self.log else self.low + s * (self.high - self.low) for s in shares]
+        # thinned by position, so that both ends stay
         if len(every) > points:
             every = [every[round(i * (len(every) - 1) / max(points - 1, 1))] for i in range(points)]
+        # two neighbours may round to the same whole number, and a grid must not try it twice
         return list(dict.fromkeys(self._exact(min(max(v, self.low), self.high)) for v in every))
 
     def _exact(self, value: float) -> int | float:
@@ -140,6 +144,7 @@ def parse_dimension(key: str, text: str, *, number: bool, whole: bool = False) -
     Raises:
         UsageError: It is empty, inverted, or no range of numbers.
     """
+    # before the range: choices may hold two dots, as paths do
     if "|" in text:
         return _choice(key, text)
     found = _RANGE.fullmatch(text.strip())
@@ -158,6 +163,7 @@ def _choice(key: str, text: str) -> Choice:
     if "" in words:
         raise UsageError(f"{key}={text} has an empty choice; {EXAMPLES}, or none for no value")
     values = tuple(_value(word) for word in words)
+    # a study in a database finds a choice by its value: of two alike the second could never be told
     double = next((v for i, v in enumerate(values) if v in values[:i]), None)
     if double is not None:
         raise UsageError(f"{key}={text} names {written(double)} twice; name every choice once")
@@ -183,6 +189,7 @@ def _value(word: str) -> Value:
 def _number(key: str, text: str, part: str) -> float:
     try:
         value = float(part)
+        # infinity and NaN, which float() reads without complaint
         if value - value != 0:
             raise ValueError(part)
     except ValueError:

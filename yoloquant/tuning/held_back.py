@@ -44,6 +44,7 @@ def hold_back(recipe: Recipe, count: int, folder: Path) -> HeldBack:
         model = load_model(recipe.model, allow_unsafe=recipe.allow_unsafe)
         named = as_yolo(named, task=model.task, names=model.names)
     pool, write = _pool(named, split)
+    # never more than half: what is left must calibrate and train
     most = min(count, len(pool) // 2)
     if most < MIN_IMAGES:
         raise CalibrationError(
@@ -52,10 +53,12 @@ def hold_back(recipe: Recipe, count: int, folder: Path) -> HeldBack:
         )
     drawn = calibration_set(
         named,
+        # ``scored_split`` keeps out copies of images that the chosen recipe is scored on at the end
         CalibrationOptions(images=most, seed=SEED, split=split, scored_split=recipe.validation.split),
     )
     held = set(drawn.paths)
     rest = [path for path in pool if path not in held]
+    # the count of the others too: with more training images the same recipe gives other results
     digest = hashlib.sha256(f"{drawn.sha256} {len(rest)}".encode()).hexdigest()
     try:
         data, own = write(named, folder, rest, list(drawn.paths))
@@ -78,9 +81,12 @@ def _pool(data: str, split: str) -> tuple[list[Path], Any]:
 def _lists(data: str, folder: Path, rest: Sequence[Path], held: Sequence[Path]) -> tuple[Path, None]:
     """Two lists of images, and a data yaml that names them."""
     _, content = load_yaml(data)
+    # no test split, which a study must not see; no manifest, which would miss the images that are not in these lists
     kept = {key: value for key, value in content.items() if key not in ("test", "minival", "manifest", "download")}
     lists = {"train": rest, "val": held}
     for name, images in lists.items():
+        # absolute, links not followed: Ultralytics finds a label by its image's path, and the link's target may have
+        # none
         _write(folder / f"{name}.txt", "".join(f"{path.absolute()}\n" for path in images))
     own = {"path": str(folder.resolve()), **{name: f"{name}.txt" for name in lists}}
     _write(folder / "data.yaml", yaml.safe_dump({**kept, **own}, allow_unicode=True, sort_keys=False))
@@ -89,6 +95,7 @@ def _lists(data: str, folder: Path, rest: Sequence[Path], held: Sequence[Path]) 
 
 def _class_folders(data: str, folder: Path, rest: Sequence[Path], held: Sequence[Path]) -> tuple[Path, None]:
     """Folders of classes, with links to the images."""
+    # every class in both parts, drawn or not: Ultralytics counts classes by their folders
     classes = [p.name for p in split_folder(data, "train").iterdir() if p.is_dir()]
     for name, images in (("train", rest), ("val", held)):
         for each in classes:
@@ -104,10 +111,12 @@ def _plain_folders(data: str, folder: Path, rest: Sequence[Path], held: Sequence
     for name, images in (("train", rest), ("val", held)):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for i, image in enumerate(images):
+            # numbered, since images of different folders may share a name
             _link(image, folder / name / f"{i:06d}_{image.name}")
     return folder / "train", folder / "val"
 
 
+# links, so that a study of a large set takes no room
 def _link(image: Path, place: Path) -> None:
     if not place.is_symlink():
         os.symlink(image.resolve(), place)

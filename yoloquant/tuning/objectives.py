@@ -57,6 +57,7 @@ def check_objectives(objectives: Sequence[Objective], drop: float | None) -> Non
     """
     if len(set(objectives)) < len(objectives):
         raise UsageError(f"objective={','.join(o.value for o in objectives)} names one twice; name each once")
+    # every objective but accuracy is best for a model that computes nothing
     if drop is None and not any(o.of_accuracy for o in objectives):
         raise UsageError(
             f"objective={','.join(o.value for o in objectives)} would choose the model that finds nothing; add "
@@ -76,6 +77,7 @@ def ranked(found: Sequence[tuple[T, Scores]], objectives: Sequence[Objective], d
     def key(item: tuple[T, Scores]) -> tuple[float, ...]:
         mine = [o.cost(item[1]) for o in objectives]
         beaten = sum(dominates([o.cost(s) for o in objectives], mine) for _, s in found)
+        # dominance and not the first objective alone: of several objectives the whole front is looked at again
         return (excess(item[1], drop), beaten, *mine)
 
     return [each for each, _ in sorted(found, key=key)]
@@ -90,6 +92,7 @@ def front(found: Sequence[tuple[T, Scores]], objectives: Sequence[Objective]) ->
     kept: dict[tuple[float, ...], T] = {}
     for (each, _), mine in zip(found, costs, strict=True):
         if not any(dominates(other, mine) for other in costs):
+            # the same recipe, measured again or in another process, is one point of the front
             kept.setdefault(tuple(mine), each)
     return [kept[mine] for mine in sorted(kept)]
 
@@ -110,8 +113,8 @@ def excess(scores: Scores, drop: float | None) -> float:
 def choose(found: Sequence[tuple[T, Scores]], objectives: Sequence[Objective], drop: float | None) -> T | None:
     """The one result that a study ends with.
 
-    Within the limit the one that is best in what the limit does not hold already; without a limit, or where nothing is
-    within it, the best by the first objective.
+    Within the limit the one that is best in what the limit does not hold already; without a limit the best by the first
+    objective; where nothing is within the limit, the one that is least over it.
 
     Args:
         found: Results with their scores.
@@ -123,6 +126,7 @@ def choose(found: Sequence[tuple[T, Scores]], objectives: Sequence[Objective], d
     within = [(each, scores) for each, scores in found if not excess(scores, drop)]
     if drop is None or not within:
         return ranked(found, objectives, drop)[0] if drop is not None else _best(found, objectives)
+    # accuracy is held by the limit already: within it, it only decides between equals
     free = [o for o in objectives if not o.of_accuracy]
     return _best(within, [*free, *(o for o in objectives if o.of_accuracy)])
 

@@ -23,6 +23,7 @@ def write_page(result: TuneResult, plots: Sequence[Path]) -> Path:
     Raises:
         OutputError: The folder cannot be written.
     """
+    # where it is used: not every install draws pages
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -40,6 +41,7 @@ def write_page(result: TuneResult, plots: Sequence[Path]) -> Path:
         left=max(len(result.trials) - _MOST, 0),
         over=bool(excess(result.chosen.scores, result.options.drop)),
         values=list(result.chosen.values),
+        # inside the page as data: it is mailed and kept without its folder
         pictures=[(p.stem.replace("_", " "), base64.b64encode(p.read_bytes()).decode()) for p in plots],
         recipe=result.recipe.read_text(encoding="utf-8"),
         number=lambda value: "" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value),
@@ -52,4 +54,5 @@ def write_page(result: TuneResult, plots: Sequence[Path]) -> Path:
 def _shown(result: TuneResult) -> list[TrialRecord]:
     """Trials of the table: those that were measured with everything first, failed ones last."""
     order = {"measured": 0, "stopped": 1, "running": 2, "waiting": 3, "lost": 4, "failed": 5}
+    # False sorts first: the second look, with everything, stands above the search
     return sorted(result.trials, key=lambda t: (t.stage == "search", order[t.state], t.number))[:_MOST]

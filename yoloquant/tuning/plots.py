@@ -39,6 +39,7 @@ def write_plots(study: optuna.Study, options: TuneOptions, folder: Path) -> list
     from optuna.visualization import matplotlib as draw
 
     plots: list[Path] = []
+    # one trial has neither a course nor anything that could have mattered
     if len(complete_trials(study)) < 2:
         return plots
     for index, objective in enumerate(options.objective):
@@ -66,6 +67,7 @@ def _drawn(path: Path, draw: Callable[[], Any]) -> list[Path]:
     """A file with what Optuna draws; none where it cannot. Its style and its figures do not outlive this."""
     from matplotlib import pyplot
 
+    # Optuna's plots switch the process's style to "ggplot" (Optuna 5); its warnings are about drawing with few trials
     with pyplot.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -50,7 +50,9 @@ class RayTrials:
             UsageError: The cluster cannot be reached.
             OutputError: The storage fails.
         """
+        # by the driver alone, before any worker could ask for a trial
         self._search.queue_defaults()
+        # looked up each time: other drivers may work on the same study
         self._fill(lambda: trials - _finished(self._search.study), share, trials, deadline)
 
     def look_again(self, chosen: Sequence[Mapping[str, Value]], deadline: float = math.inf) -> None:
@@ -70,8 +72,13 @@ class RayTrials:
         options = self.studied.options
         with connected(options.address) as ray:
             task = ray.remote(_one_trial).options(
-                num_cpus=options.cpus, num_gpus=options.gpus, max_retries=RETRIES, retry_exceptions=False
+                # only what loses its worker is begun again: an error of ours is the trial's result and would come again
+                num_cpus=options.cpus,
+                num_gpus=options.gpus,
+                max_retries=RETRIES,
+                retry_exceptions=False,
             )
+            # once in the cluster's memory, instead of with every task
             shared = ray.put((self.studied, self.evaluate))
             pending: list[Any] = []
             while True:
@@ -80,6 +87,7 @@ class RayTrials:
                     pending.append(task.remote(shared, self.again, share, total))
                 if not pending:
                     return
+                # a time limit, so that trials of lost workers are queued anew while others still run
                 done, pending = ray.wait(pending, num_returns=1, timeout=_PATIENCE)
                 for reference in done:
                     self._take(ray, reference)
@@ -91,6 +99,7 @@ class RayTrials:
             self._lost = 0
         except ray.exceptions.RayTaskError as exc:
             if isinstance(exc.cause, YoloquantError):
+                # our own error as if it had been raised here: people need not read Ray's stack
                 raise exc.cause from exc
             raise
         except ray.exceptions.RayError as exc:  # its worker was lost, and so were those that tried again
@@ -136,6 +145,7 @@ def _missing(study: optuna.Study, chosen: Sequence[Mapping[str, Value]]) -> int:
     trials = study.get_trials(deepcopy=False)
     done = [t.params for t in trials if t.state.is_finished() and not is_lost(t)]
     given_up = [t.params for t in trials if is_lost(t) and int(t.user_attrs.get(LOST, 0)) >= RETRIES]
+    # by what they try, since a lost trial comes again under another number
     return sum(values not in done and values not in given_up for values in chosen)
 
 

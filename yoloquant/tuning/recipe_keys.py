@@ -85,6 +85,7 @@ def find_key(name: str) -> RecipeKey:
     path = _path(name)
     if path is None:
         raise UsageError(f"no recipe has the key '{name}'{nearest(name, _known(name))}")
+    # imported here: knowing the names loads Ultralytics and torch
     if path[:2] in _HOSTS:
         from ..training import host_arguments as host
 
@@ -134,6 +135,7 @@ def _host_names() -> tuple[str, ...]:
 
 
 def _annotation(path: Place) -> Any:
+    # the longer place first: ("train", "qat") and not ("train",)
     for size in (2, 1):
         if path[:size] in _PARTS:
             return fields_of(_PARTS[path[:size]])[path[size]].annotation
@@ -190,6 +192,7 @@ def expanded(content: Mapping[str, Any]) -> dict[str, Any]:
     expanded_content = dict(content)
     if isinstance(expanded_content.get("train"), str):
         expanded_content["train"] = {"qat": expanded_content["train"]}
+    # a share or a preset: written out, so that a single value can be put in beside it
     if isinstance(expanded_content.get("prune"), (int, float, str)):
         expanded_content["prune"] = {"options": expanded_content["prune"]}
     for part, inner, short in _SHORT.values():

@@ -119,6 +119,7 @@ def records(study: optuna.Study, stage: str, defaults: Mapping[str, Value] | Non
 
 def _record(trial: FrozenTrial, stage: str, defaults: Mapping[str, Value] | None) -> TrialRecord:
     state = "lost" if is_lost(trial) else _STATES[trial.state.name]
+    # of a trial that waits, what it will try is noted under the second name only (Optuna 5)
     values = trial.params or trial.system_attrs.get("fixed_params", {})
     reused = SAME_AS in trial.user_attrs
     return TrialRecord(
@@ -128,6 +129,7 @@ def _record(trial: FrozenTrial, stage: str, defaults: Mapping[str, Value] | None
         dict(values),
         dict(trial.user_attrs.get(SCORES, {})),
         dict(trial.intermediate_values),
+        # looked up and not tried: its own few milliseconds would mislead whoever adds up
         0.0 if reused else None if trial.duration is None else round(trial.duration.total_seconds(), 3),
         str(trial.user_attrs.get(ERROR, "its process ended" if state == "lost" else "")),
         defaults is not None and values == defaults,
@@ -139,6 +141,7 @@ def pick(
 ) -> tuple[TrialRecord | None, tuple[TrialRecord, ...], TrialRecord | None]:
     """The chosen trial, the front, and the default; of the second look where that has results."""
     measured = [t for t in found if t.state == "measured"]
+    # scores of a few images are not comparable with those of all: one stage or the other
     stage = "again" if any(t.stage == "again" for t in measured) else "search"
     pairs = [(t, t.scores) for t in measured if t.stage == stage]
     default = next((t for t, _ in pairs if t.default), None)
@@ -158,6 +161,7 @@ def write_trials(trials: Sequence[TrialRecord], folder: Path) -> None:
         OutputError: The folder cannot be written.
     """
     table = rows(trials)
+    # of all rows: failed trials have no scores, and the first row may be one
     columns = list(dict.fromkeys(name for row in table for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -174,6 +178,7 @@ def write_recipe(space: SearchSpace, chosen: TrialRecord, options: TuneOptions, 
         OutputError: The folder cannot be written.
     """
     content = plain(space.content(chosen.values))
+    # in the file itself, which is copied away from its study
     head = f"# trial {chosen.number} ({chosen.stage}), on held-back images: {described(chosen.scores, options)}\n"
     write_text(path, head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     return path

@@ -53,6 +53,7 @@ class HeldBackScorer:
         """
         count = self.count(share)
         found, places = self._detections(runner, 0, count), self._places(count)
+        # the reference is extended as far as anybody asked, never computed twice
         self._know(count)
         options, references = self._options, self._reference[:count]
         confident = [
@@ -76,6 +77,7 @@ class HeldBackScorer:
         self._reference += self._detections(self.reference, len(self._reference), count)
 
     def _detections(self, runner: Runner, start: int, stop: int) -> list[Detections]:
+        # prepared once for all models (``Images``)
         inputs, selection = self.images.inputs[start:stop], self._options.selection
         return [self._task.select(runner(image), runner.layout, runner.info, selection) for image, _ in inputs]
 
@@ -95,5 +97,7 @@ class HeldBackScorer:
         matched = [self._task.match(f, t, w.area_scale) for f, t, w in zip(found, truths, places, strict=True)]
         matches = {prefix: [m[prefix] for m in matched] for prefix in matched[0]}
         score = self._task.fidelity if fidelity else self._task.scores
+        # one row of weights, every image once: no resampling
         values = score(list(found), matches, list(truths)).values(np.ones((1, len(found))))
+        # a task names its main metric first
         return float(next(iter(values.values()))[0])

@@ -84,6 +84,7 @@ class TrialSearch:
         # only by the first process of a study; others find it queued or done
         self.queue_defaults()
         give_up_lost(self.study)
+        # claimed and not finished: several processes together must not overshoot
         while self.claimed < trials and time.monotonic() < deadline and not self._exhausted:
             self.one(share, trials)
 
@@ -109,6 +110,7 @@ class TrialSearch:
         start = time.monotonic()
         with storage_errors():
             # one at a time, so that the deadline and other processes' results are looked at in between
+            # catch: a failed trial is noted and the study goes on
             self.study.optimize(lambda trial: self._try(trial, share), n_trials=1, catch=(Exception,))
         # what was looked up took no time, and would make the estimate too short
         if not self.study.get_trials(deepcopy=False)[-1].user_attrs.get(SAME_AS):
@@ -138,6 +140,7 @@ class TrialSearch:
     def queue_defaults(self) -> None:
         """Try what the recipe gives without any search first: the rest is held against it."""
         defaults = self.space.defaults
+        # a grid tries its own points only
         if defaults is not None and self.options.sampler is not Sampler.GRID and not self.study.trials:
             self.study.enqueue_trial(dict(defaults), skip_if_exists=True)
 
@@ -163,13 +166,17 @@ class TrialSearch:
         # no failure: Optuna must see its own exception to note the trial as stopped
         except optuna.TrialPruned:
             raise
+        # queued again, so that the study can be taken up where it was left
         except KeyboardInterrupt:
             frozen = self.study.get_trials(deepcopy=False)[trial.number]
             try_again(self.study, frozen)
             raise
         except Exception as exc:
+            # noted here: Optuna keeps that a trial failed, not why; without it the trial would count as lost
+            # (``is_lost``)
             trial.set_user_attr(ERROR, _sentence(exc))
             if not isinstance(exc, YoloquantError):
+                # a bug of ours or of others: with its stack, while our own errors are sentences
                 logger.error("trial %d failed", trial.number, exc_info=exc)
             raise
         return found
@@ -188,6 +195,7 @@ class TrialSearch:
 
         if len(self.options.objective) > 1 or not self.options.objective[0].of_accuracy:
             return  # Optuna stops trials of one objective only, and this says something about accuracy alone
+        # in the study's direction: epochs' scores are larger where better, and map_drop is made small
         trial.report(score if self.options.objective[0].larger_is_better else -score, epoch)
         if trial.should_prune():
             raise optuna.TrialPruned(f"stopped after epoch {epoch}")
@@ -218,6 +226,7 @@ def described(scores: Scores, options: TuneOptions) -> str:
 
 def _sentence(exc: Exception) -> str:
     text = " ".join(str(exc).split()) or "no message"
+    # the type says more than most messages of foreign errors do
     return text if isinstance(exc, YoloquantError) else f"{type(exc).__name__}: {text}"
 
 

@@ -88,14 +88,17 @@ def make_space(content: Mapping[str, Any], given: Mapping[str, Any], ready_made:
         UsageError: A key is unknown or cannot be searched, a range is empty or inverted, a value is not supported, or
             nothing is searched at all.
     """
+    # later ones win: single keys are the nearest to what somebody wants
     base, dimensions = dict(content), dict(_ready_made(ready_made))
     for path, value in _leaves(content):
         text = str(value)
+        # not number: of a recipe's file only what is plainly a range is one; "a..b" of letters stays a text
         if is_search(value, number=False) and path[0] in Recipe.model_fields:
             key = find_key(".".join(path))
             base = _without(base, path)
             dimensions[key.path] = _dimension(key, ".".join(path), text)
         else:
+            # a value that is stated is fixed, also where the ready-made space would vary it
             dimensions.pop(path, None)
     for name, value in given.items():
         key = find_key(name)
@@ -156,6 +159,7 @@ def _check_values(base: Mapping[str, Any], dimensions: Mapping[Place, Dimension]
     # the other dimensions need some value for the recipe to be whole
     first = {path: each.ends[0] for path, each in dimensions.items()}
     for path, each in dimensions.items():
+        # enough for a range: the option models bound numbers from below and above
         for value in each.ends:
             if path[1:2] == ("arguments",):
                 from ..training.host_arguments import check_value
@@ -165,6 +169,7 @@ def _check_values(base: Mapping[str, Any], dimensions: Mapping[Place, Dimension]
             # names of schemes and targets are texts to the recipe; a wrong one would fail in every trial
             resolve_schemes(made.scheme)
             targets.resolve(made.targets)
+    # refused, not ignored: every trial would look different and be the same
     if ("scheme",) in dimensions and ("train" in base or any(path[0] == "train" for path in dimensions)):
         raise UsageError(f"scheme= cannot be searched here: {SCHEME_OF_TRAINING}")
 
@@ -178,6 +183,7 @@ def _default(base: Mapping[str, Any], known: Recipe, path: Place) -> Value:
         found = known
         for word in path:
             found = found.get(word) if isinstance(found, Mapping) else getattr(found, word, None)
+    # enums and tuples as a recipe's YAML has them, which is what choices are compared with
     found = getattr(found, "value", found)
     value: Value = ",".join(found) if isinstance(found, (tuple, list)) else found
     return value

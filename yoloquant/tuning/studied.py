@@ -69,17 +69,21 @@ class Studied:
     def identity(self, stage: str) -> dict[str, Any]:
         """What makes results comparable."""
         options = self.options
+        # places of files may change between two calls: the model and the data count by their content
         fixed = {k: v for k, v in self.space.base.items() if k not in ("model", "data", "output", "validation")}
         return {
             "space": self.space.text,
+            # also how many images: scores of another share do not compare
             "objective": {"objectives": [o.value for o in options.measured], "stage": stage, "few": options.few},
             "model": {"sha256": file_sha256(Path(str(self.space.base["model"])))},
             "data": {"held back": self.held.sha256},
+            # through JSON, as the storage gives it back: a tuple would differ from its own list
             "recipe": json.loads(json.dumps(plain(fixed), default=str)),
         }
 
     def open(self, again: bool = False) -> optuna.Study:
         """The study of the search, or of the second look."""
         name = self.options.name + (AGAIN if again else "")
+        # the second look is for a fair comparison, which needs every epoch
         options = replace(self.options, pruner=Stopper.NONE) if again else self.options
         return open_study(self.url, name, options, self.space, self.identity("again" if again else "search"))

@@ -37,9 +37,11 @@ class _QuickConnection(sqlite3.Connection):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        # at every connection: SQLite does not store this setting in the file
         self.execute("PRAGMA synchronous=OFF")
 
 
+# seconds to wait for another process's lock, of which Python's own default of 5 is too few for many workers
 _SQLITE = {"connect_args": {"timeout": 60, "factory": _QuickConnection}}
 
 
@@ -95,6 +97,7 @@ def open_study(
             storage=storage,
             study_name=name,
             directions=[o.direction for o in options.objective],
+            # to go on where a study was left, and for several processes to share one
             load_if_exists=True,
             pruner=_pruner(options),
         )
@@ -105,6 +108,7 @@ def open_study(
         ) from exc
     known = study.user_attrs.get(IDENTITY)
     if known is None:
+        # results of somebody else's study would be taken for ours
         if study.trials:
             raise UsageError(f"study '{name}' in {url} was not made by yoloquant; choose another name=")
         study.set_user_attr(IDENTITY, dict(identity))
@@ -146,6 +150,7 @@ def sampler_of(options: TuneOptions, space: SearchSpace, known: int) -> optuna.s
     """The sampler; one that joins a study has another seed, or it would try the same again."""
     import optuna
 
+    # the process id as well: workers that start together see the same number of trials
     seed = options.sampler_seed if not known else options.sampler_seed + 1009 * known + os.getpid()
     match options.sampler:
         case Sampler.GRID:
@@ -155,6 +160,7 @@ def sampler_of(options: TuneOptions, space: SearchSpace, known: int) -> optuna.s
             return optuna.samplers.RandomSampler(seed=seed)
         case Sampler.NSGA2:
             return optuna.samplers.NSGAIISampler(population_size=options.population, seed=seed)
+    # random ones before the model: Optuna's 10 would be a third of a usual study
     startup = min(10, max(4, options.trials // 4))
     return optuna.samplers.TPESampler(n_startup_trials=startup, seed=seed)
 
@@ -164,8 +170,10 @@ def _pruner(options: TuneOptions) -> optuna.pruners.BasePruner:
 
     match options.pruner:
         case Stopper.MEDIAN:
+            # Optuna waits for 5; with 30 trials a bad one should be stopped earlier
             return optuna.pruners.MedianPruner(n_startup_trials=3)
         case Stopper.ASHA:
+            # looks after 1, 2, 4, 8 ... epochs; Optuna's factor of 4 would look at ten epochs twice
             return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
     return optuna.pruners.NopPruner()
 

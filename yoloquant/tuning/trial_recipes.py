@@ -47,6 +47,7 @@ class TrialRecipes:
 
     def __init__(self, space: SearchSpace, options: TuneOptions, held: HeldBack, folder: Path) -> None:
         self.space, self.options, self.held, self.folder = space, options, held, folder
+        # trials that differ in what comes after calibration share it
         self._memory = CalibrationMemory()
         self._macs: dict[str, float] = {}
 
@@ -61,6 +62,7 @@ class TrialRecipes:
         """Try a recipe; see ``Evaluate``."""
         recipe = self._recipe(attempt)
         chosen = registry.resolve(recipe.targets)
+        # a trial leaves checkpoints and exports behind, of which only the chosen recipe's are made again
         with scratch_folder(self.folder / "trial") as work:
             _, artifact = make_artifact(recipe, chosen, work, after_epoch=attempt.watch, memory=self._memory)
             return self._measured(artifact, chosen, attempt.share, work)
@@ -76,6 +78,7 @@ class TrialRecipes:
     def _float(self) -> TracedModel:
         from ..bridge.checkpoint import load_model
 
+        # any values: model, trust and input size cannot be searched, so every recipe of the space has the same
         recipe = self.space.recipe({".".join(p): d.ends[0] for p, d in self.space.dimensions.items()})
         return TracedModel.of(load_model(recipe.model, allow_unsafe=recipe.allow_unsafe), recipe.imgsz)
 
@@ -103,6 +106,7 @@ class TrialRecipes:
                 f"{' and '.join(names)} are of one runtime, and targets= names {len(chosen)}; give one, for instance "
                 "targets=onnxruntime"
             )
+        # a missing package is said now, and not by every trial
         chosen[0].require()
         note = unmeasured(chosen[0])
         if Objective.LATENCY.value in names and not chosen[0].capabilities.runs_here:
@@ -121,8 +125,10 @@ class TrialRecipes:
 
     def _measured(self, artifact: Artifact, chosen: tuple[Target, ...], share: float, work: Path) -> dict[str, float]:
         scores = [self.scorer(runner, share) for runner in _runners(artifact, chosen)]
+        # the worst target counts: a recipe must serve all that it names
         scores_of = {Objective.FIDELITY.value: min(s.fidelity for s in scores)}
         before = self.scorer.reference_accuracy(share)
+        # of the float model on the same images: those of the whole set would compare two samples
         if before is not None:
             scores_of[Objective.MAP_DROP.value] = max(before - (s.accuracy or 0.0) for s in scores)
         elif Objective.MAP_DROP in self.options.measured:
@@ -139,6 +145,7 @@ class TrialRecipes:
         if Objective.LATENCY in self.options.measured:
             data = self.scorer.images.data
             pictures = [data.read(i) for i in range(min(PICTURES, len(data)))]
+            # without the float model beside it: trials are compared among each other
             timing = measure_latency(exported, None, pictures, cpu_threads())
             if timing.latency is None:
                 raise TargetError(f"latency of '{target.wanted}' could not be measured: {timing.note}")
@@ -154,6 +161,7 @@ class TrialRecipes:
 
         module = artifact.model.module
         record = getattr(module, RECORD, None)
+        # of a pruned model its record has them; tracing its channels again would take seconds
         if record:
             return float(record[-1]["macs"][1])
         key = str(artifact.info.imgsz)
@@ -190,6 +198,7 @@ def _runners(artifact: Artifact, chosen: tuple[Target, ...]) -> list[Runner]:
         plan = target.plan(artifact)
         key = "float" if plan is None else plan.digest()
         if key not in runners:
+            # simulated: one runtime for all, and no export, which takes longer than scoring
             module = artifact.graph.module if plan is None else simulate(artifact.graph, plan)
             runners[key] = TorchRunner(module, artifact.info)
     return list(runners.values())

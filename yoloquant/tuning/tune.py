@@ -62,11 +62,13 @@ def tune(
     studied, evaluate = set_up(recipe, given, options)
     options = studied.options
     deadline = math.inf if options.hours is None else time.monotonic() + 3600 * options.hours
+    # before anything is searched: another study of this name is refused here
     study = studied.open()
     with listener.stage("searching") as progress:
         _searched(studied, evaluate, progress, deadline)
     second = studied.open(again=True) if options.looks_twice else None
     if second is not None:
+        # few images can only rank roughly: of several good ones the better is known after this
         best = ranked(complete_trials(study), options.objective, options.drop)[: options.again]
         chosen = [t.params for t in best]
         with listener.stage("measuring the best with everything") as progress:
@@ -85,9 +87,11 @@ def set_up(
     require_optuna()
     space = make_space(recipe_content(recipe), given, options.space or "")
     known = make_recipe(dict(space.base))
+    # its content is the study's identity, so a name that Ultralytics would download is not enough
     if not Path(known.model).is_file():
         raise ModelError(f"checkpoint '{known.model}' does not exist")
     registry.resolve(known.targets)
+    # its file is read again after the last trial, when a typing error would cost the whole study
     load_gate(known.validation.gate)
     options = _stopper(options, space, known)
     folder = output_folder(known.output or Path(known.model).parent / f"{Path(known.model).stem}_tune")
@@ -107,6 +111,7 @@ def _stopper(options: TuneOptions, space: SearchSpace, known: Recipe) -> TuneOpt
             f"pruner={options.pruner.value} stops trials after an epoch, and nothing trains here; leave pruner= out"
         )
     if options.pruner is None:
+        # Optuna cannot stop trials of several objectives
         suits = trains and len(options.objective) == 1 and options.objective[0].of_accuracy
         return replace(options, pruner=Stopper.MEDIAN if suits else Stopper.NONE)
     return options
@@ -130,6 +135,7 @@ def _looked_again(
     deadline: float,
 ) -> None:
     defaults = studied.space.defaults
+    # the default beside them, or nobody could say what the search has won
     attempts = [*chosen, *([defaults] if defaults is not None and chosen and defaults not in chosen else [])]
     if studied.options.on is Where.RAY:
         RayTrials(studied, evaluate, again=True, progress=progress).look_again(attempts, deadline)
@@ -140,6 +146,7 @@ def _looked_again(
 def _finished(studied: Studied, study: optuna.Study, second: optuna.Study | None, listener: Listener) -> TuneResult:
     defaults, options = studied.space.defaults, studied.options
     trials = records(study, "search", defaults) + (() if second is None else records(second, "again", defaults))
+    # before anything can fail: trials are what took the time
     write_trials(trials, studied.folder)
     chosen, best, default = pick(trials, options)
     if chosen is None:
@@ -163,6 +170,7 @@ def _confirmed(studied: Studied, study: optuna.Study, result: TuneResult, listen
     if study.user_attrs.get(_SCORED) == values:
         listener.note(f"the chosen recipe was scored before: {folder / 'report' / 'report.html'}")
         return None
+    # on the whole data, held-back images among them: nothing is chosen by the result any more
     found = run(studied.space.recipe(values).model_copy(update={"output": str(folder)}), listener)
     study.set_user_attr(_SCORED, values)
     return found

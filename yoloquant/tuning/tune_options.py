@@ -40,6 +40,7 @@ def _several(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+# the command gives one text, Python a list
 Objectives = Annotated[tuple[Objective, ...], BeforeValidator(_several)]
 
 
@@ -99,6 +100,7 @@ class TuneOptions:
     @property
     def measured(self) -> tuple[Objective, ...]:
         """Objectives, and what the limit needs besides."""
+        # a limit must be measured too, though nothing is made better by it
         limited = self.drop is not None and Objective.MAP_DROP not in self.objective
         return (*self.objective, *((Objective.MAP_DROP,) if limited else ()))
 

@@ -128,6 +128,7 @@ class DataFormat(ABC):
 
 def split_of(name: str) -> str | None:
     """Which split a file or folder is called after; None if it is called otherwise."""
+    # whole words: "training_notes" is of train, "constraints" is not
     words = "".join(c if c.isalpha() else " " for c in name.casefold()).split()
     return next((split for split, known in SPLITS.items() if any(word in known for word in words)), None)
 
@@ -135,6 +136,7 @@ def split_of(name: str) -> str | None:
 def stated_size(height: Any, width: Any) -> tuple[int, int] | None:
     """Height and width as a file states them; None where it does not."""
     sides = [str(side).strip() for side in (height, width)]
+    # 0 as well is "not stated": some tools write it
     return (int(sides[0]), int(sides[1])) if all(s.isdigit() and int(s) for s in sides) else None
 
 

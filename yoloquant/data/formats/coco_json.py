@@ -30,6 +30,7 @@ class CocoJson(DataFormat):
 
     def find(self, data: str) -> Found | None:
         """See ``DataFormat.find``."""
+        # with the suffix before it: an @ may be part of any folder's name
         name, _, images = data.partition(f".json{AT}")
         if images:
             return _of_file(Path(f"{name}.json"), data, Path(images))
@@ -46,9 +47,11 @@ class CocoJson(DataFormat):
             split: [_Annotations(_for_task(f, keypoints)) for f in files] for split, files in found.splits.items()
         }
         every = [part for parts in splits.values() for part in parts]
+        # over all splits: a class that only training has must not move the others' indices
         known = _categories(every)
         contents = Contents(
             tuple(known.values()),
+            # an unknown category is reported with its annotation, when that is read
             frozenset(list(known).index(i) for part in every for i in part.used if i in known),
             {},
             _keypoints(every),
@@ -64,11 +67,13 @@ def _of_file(path: Path, source: str, images: Path | None) -> Found:
     if not path.is_file():
         raise DataError(f"data '{path}' does not exist; name COCO's annotations, for instance instances_val.json")
     split = split_of(path.stem)
+    # a name that says nothing: the same images train and are scored
     if split is None:
         return Found(
             source, path.parent, undivided((path,)), {} if images is None else {"train": images, "val": images}
         )
     splits, word = {split: (path,)}, next(w for w in _words(path.stem) if split_of(w) == split)
+    # with a folder that was named only this file is meant: that folder is of one split
     if images is None:
         for other in ("train", "val", "valid", "test"):
             twin = path.with_name(path.name.replace(word, other))
@@ -85,7 +90,9 @@ def _of_folder(root: Path, source: str) -> Found | None:
     """COCO's own layout, and the one with ``_annotations.coco.json`` in each split's folder."""
     inside = {f: split_of(f.stem) for f in sorted((root / "annotations").glob("*.json")) if f.is_file()}
     beside = {f: split_of(f.parent.name) for f in sorted(root.glob("*/*.json")) if "coco" in f.name.casefold()}
+    # one layout or the other: files of both would list the same images twice
     files = {f: split for f, split in (inside or beside).items() if not f.name.startswith(OTHERS)}
+    # a data set of keypoints alone has no other annotations
     files = files or {f: split for f, split in inside.items() if f.name.startswith(KEYPOINTS)}
     if not files:
         return None
@@ -109,6 +116,7 @@ def _of_yaml(path: Path, source: str) -> Found | None:
         content = parse_yaml(path.read_text(encoding="utf-8", errors="replace"))
     except (OSError, ValueError):
         return None  # what reads data yamls says what is wrong
+    # ``convert.CONVERTED``, which cannot be imported here, since that module imports this one
     if not isinstance(content, dict) or "converted" in content:
         return None
     root = Path(str(content.get("path") or path.parent))
@@ -117,6 +125,7 @@ def _of_yaml(path: Path, source: str) -> Found | None:
     for split in ("train", "val", "test"):
         value = content.get(split)
         entries = [str(v) for v in (value if isinstance(value, list) else [value]) if v]
+        # all or none: a split of both would be half a COCO data set
         if entries and all(entry.lower().endswith(".json") for entry in entries):
             splits[split] = tuple(root / entry for entry in entries)
     if not splits:
@@ -138,10 +147,12 @@ def _place(name: str, file: Path, folder: Path | None, root: Path) -> Path | Non
     """Where an image lies: in the folder that was named, or where such files lie beside their annotations."""
     plain = Path(name).name
     if folder is not None:
+        # file_name may hold folders, of the annotations' machine or below the folder that is named
         tried = [folder / name, folder / plain]
     else:
         split = split_of(file.stem) or ""
         year = file.stem.rpartition("_")[2]  # instances_val2017 -> val2017
+        # from the annotations outwards: the nearest image of that name is meant
         near = [file.parent, file.parent / "images", file.parent.parent, file.parent.parent / "images", root]
         subs = ["", year, split, f"images/{year}", f"images/{split}"]
         tried = [place / sub / n for n in dict.fromkeys((name, plain)) for place in near for sub in subs]
@@ -177,6 +188,7 @@ class _Annotations:
         self.images: list[dict[str, Any]] = lists["images"] or []
         self.categories: list[dict[str, Any]] = lists["categories"] or []
         self.of_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+        # as they are: a number and the same number as a text are two ids, also to pycocotools
         ids = {image.get("id") for image in self.images}
         for annotation in lists["annotations"] or []:
             if annotation.get("image_id") not in ids:
@@ -206,6 +218,7 @@ def _categories(parts: Sequence[_Annotations]) -> dict[Any, str]:
             number, name = category.get("id"), category.get("name")
             if not isinstance(number, int) or not isinstance(name, str):
                 raise DataError(f"{part.path}: category {category} needs a whole number 'id' and a 'name'")
+            # two files of one data set share their categories, or one class would be two
             if known.setdefault(number, name) != name:
                 raise DataError(
                     f"{part.path}: category {number} is '{name}', but '{known[number]}' in another file of this data "
@@ -213,6 +226,7 @@ def _categories(parts: Sequence[_Annotations]) -> dict[Any, str]:
                 )
     if not known:
         raise DataError(f"{parts[0].path} lists no categories")
+    # by rising id, as Ultralytics' and pycocotools' results count them
     return {number: known[number] for number in sorted(known)}
 
 
@@ -228,6 +242,7 @@ def _pictures(
 ) -> Iterator[Picture]:
     index = {number: place for place, number in enumerate(known)}
     for part in parts:
+        # counted to the end of the file: one missing image is a gap, all of them a wrong folder
         missing: list[str] = []
         for image in part.images:
             name = image.get("file_name")
@@ -272,6 +287,7 @@ class _Reader:
         outline = self._polygons(annotation.get("segmentation"), where)
         box = annotation.get("bbox")
         try:
+            # some tools write the outline alone
             if box is None and outline:
                 points = np.concatenate(outline)
                 box = [*points.min(axis=0), *(points.max(axis=0) - points.min(axis=0))]
@@ -292,6 +308,7 @@ class _Reader:
             found = [np.array(part, dtype=np.float64).reshape(-1, 2) for part in segmentation]
         except (TypeError, ValueError) as exc:
             raise DataError(f"{where}: 'segmentation' must be polygons x1, y1, x2, y2 ..., or run lengths") from exc
+        # fewer points enclose nothing
         return [polygon for polygon in found if len(polygon) >= 3]
 
 
@@ -299,9 +316,11 @@ def _outlines(rle: Mapping[str, Any]) -> list[np.ndarray]:
     """Outlines of an encoded mask, the outer ones."""
     import cv2
 
+    # cropped to what is set, and where that lies
     mask, corner = decode(rle)
     if not mask.size:
         return []
+    # the outer ones alone: label files cannot hold holes
     found, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     parts = [np.asarray(c).reshape(-1, 2).astype(np.float64) + np.array(corner) for c in found if len(c) >= 3]
     if parts:

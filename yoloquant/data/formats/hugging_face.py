@@ -14,6 +14,7 @@ from ...errors import DataError, UsageError
 from ...runtime.tasks.base import Drawn
 from .base import Contents, DataFormat, Found, Picture, Thing, split_of, stated_size, undivided
 
+# the names that data sets on the hub use; the format itself prescribes none
 BOXES, CLASSES = ("bbox", "bboxes", "boxes"), ("category", "categories", "category_id", "label", "labels", "class")
 OBJECTS = ("objects", "annotations")
 
@@ -28,6 +29,7 @@ class HuggingFace(DataFormat):
         root = Path(data)
         if not root.is_dir():
             return None
+        # one split, saved by itself
         if (root / "state.json").is_file():
             return Found(data, root, undivided(_arrow(root)))
         if (root / "dataset_dict.json").is_file():
@@ -35,6 +37,7 @@ class HuggingFace(DataFormat):
             return Found(data, root, {split: _arrow(f) for split, f in folders.items() if split is not None})
         splits: dict[str, tuple[Path, ...]] = {}
         for file in sorted([*root.glob("*.parquet"), *root.glob("data/*.parquet")]):
+            # train-00000-of-00004.parquet
             split = split_of(file.stem.split("-")[0])
             if split is not None:
                 splits[split] = (*splits.get(split, ()), file)
@@ -44,9 +47,11 @@ class HuggingFace(DataFormat):
         """See ``DataFormat.read``."""
         if not found.splits:
             raise DataError(f"data '{found.source}' has no split that is called train, val or test")
+        # of the first file: all files of a data set share their columns
         features = _features(next(iter(found.splits.values()))[0], found)
         columns = _Columns(features, found.source)
         names = columns.names
+        # every class counts as used: knowing better would take reading all rows first
         contents = Contents(names, frozenset(range(len(names))), {}, classifies=columns.objects is None)
         contents.splits = {
             split: _pictures(files, columns, found, split, contents) for split, files in found.splits.items()
@@ -69,6 +74,8 @@ def _arrow(folder: Path) -> tuple[Path, ...]:
 def _pyarrow() -> Any:
     try:
         import pyarrow
+
+        # a submodule that pyarrow does not import by itself
         import pyarrow.parquet
     except ImportError as exc:
         raise UsageError(
@@ -86,6 +93,7 @@ def _features(file: Path, found: Found) -> Mapping[str, Any]:
         else:
             with arrow.OSFile(str(file)) as stream:
                 schema = arrow.ipc.open_stream(stream).schema
+        # Arrow's own types know no class names; ``datasets`` puts them beside the schema
         features: Mapping[str, Any] = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise DataError(
@@ -142,6 +150,7 @@ def _rows(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
             else:
                 with arrow.memory_map(str(file)) as stream:
                     for batch in arrow.ipc.open_stream(stream):
+                        # ``datasets`` writes a thousand rows a batch, each with its image: gigabytes as Python objects
                         for start in range(0, batch.num_rows, 64):
                             yield from batch.slice(start, 64).to_pylist()
         except (OSError, ValueError) as exc:
@@ -156,9 +165,11 @@ def _pictures(
         image = row.get(columns.image) or {}
         path = Path(str(image.get("path") or ""))
         content = image.get("bytes") or b""
+        # save_to_disk of a folder of images notes their paths, of the machine that wrote it
         file = None if content else next((p for p in (path, found.root / path) if path.name and p.is_file()), None)
         if not content and file is None:
             raise DataError(f"{where} holds no image, only the path '{path}', which does not exist")
+        # without a path a name by which predictions can be matched, and with a suffix, without which it is no image
         name = path.name or f"{row.get('image_id', number)}{_suffix(content)}"
         if columns.objects is None:
             yield Picture(name, file, content, label=row[columns.label])
@@ -168,6 +179,7 @@ def _pictures(
             raise DataError(f"{where} has {len(boxes)} boxes and {len(labels)} classes")
         size = stated_size(row.get("height"), row.get("width"))
         things = []
+        # COCO's convention, which detection sets on the hub follow
         for (x, y, width, height), label in zip(boxes, labels, strict=True):
             if not 0 <= label < len(columns.names):
                 raise DataError(f"{where} has class {label}, but there are {len(columns.names)} class names")

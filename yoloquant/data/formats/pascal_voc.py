@@ -21,6 +21,7 @@ class PascalVoc(DataFormat):
     def find(self, data: str) -> Found | None:
         """See ``DataFormat.find``."""
         root = Path(data)
+        # a converted set often keeps its XML files; the yaml is what its owner trains by
         if not root.is_dir() or any(root.glob("*.y*ml")):
             return None
         if (root / "Annotations").is_dir():
@@ -34,7 +35,9 @@ class PascalVoc(DataFormat):
 
     def read(self, found: Found, *, keypoints: bool) -> Contents:
         """See ``DataFormat.read``."""
+        # all at once: class names stand in the objects alone, and indices must be known before the first image
         trees = {file: _parsed(file) for files in found.splits.values() for file in files}
+        # sorted: the format has no order of classes
         names = sorted({_text(thing, "name", file) for file, tree in trees.items() for thing in tree.iter("object")})
         if not names:
             raise DataError(f"data '{found.source}': no XML file labels an object")
@@ -49,6 +52,7 @@ def _listed(root: Path) -> Mapping[str, tuple[Path, ...]]:
     for split in ("train", "val", "test"):
         file = root / "ImageSets" / "Main" / f"{split}.txt"
         names = (
+            # lists of single classes have a second column, 1 or -1
             [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
             if (file.is_file())
             else []
@@ -86,13 +90,16 @@ def _pictures(
         size = stated_size(tree.findtext("size/height"), tree.findtext("size/width"))
         things = []
         for thing in tree.iter("object"):
+            # left out already in its scores: VOC's own evaluation ignores them
             if (thing.findtext("difficult") or "0").strip() == "1":
                 contents.note("objects marked difficult are left out, as Ultralytics does")
                 continue
             label = names.index(_text(thing, "name", file))
             try:
                 left, top, right, bottom = (
-                    float(_text(thing, f"bndbox/{side}", file)) - 1 for side in ("xmin", "ymin", "xmax", "ymax")
+                    # all four sides, as Ultralytics' VOC.yaml converts them (8.4.190): the box keeps its size
+                    float(_text(thing, f"bndbox/{side}", file)) - 1
+                    for side in ("xmin", "ymin", "xmax", "ymax")
                 )
             except ValueError as exc:
                 raise DataError(f"{file}: a side of a <bndbox> is no number ({exc})") from exc
@@ -102,8 +109,10 @@ def _pictures(
 
 def _image(file: Path, name: str) -> Path:
     """The image that an XML file describes: the one it names, or the one called like itself."""
+    # VOC's own layout first, then those of labelling tools
     folders = [file.parent.parent / "JPEGImages", file.parent, file.parent.parent / "images", file.parent.parent]
     suffixes = sorted(host.image_suffixes())
+    # its last part: tools write the path of the machine that labelled
     named = [folder / Path(name).name for folder in folders if name]
     tried = [*named, *(folder / f"{file.stem}.{suffix}" for folder in folders for suffix in suffixes)]
     found = next((path for path in tried if path.is_file()), None)
