@@ -58,6 +58,7 @@ def interval(values: np.ndarray, level: float) -> Interval:
     """
     estimate, replicates = float(values[0]), values[1:]
     replicates = replicates[np.isfinite(replicates)]
+    # No spread can be told of so few, and a gate does not trust them (`min_replicates`).
     if len(replicates) < 2:
         return Interval(estimate, estimate, estimate, level, 0.0)
     moved = replicates - replicates.mean() + estimate

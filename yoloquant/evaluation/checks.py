@@ -77,6 +77,7 @@ def decide(value: float, interval: Interval | None, limit: Limit, *, sign: float
     bound = sign * limit.limit
     if interval is None or limit.rule is LimitRule.ESTIMATE:
         return Verdict.PASS if sign * value <= bound else Verdict.FAIL
+    # Turned around, a lower bound becomes an upper one, so that every rule is written once.
     low, high = sorted((sign * interval.low, sign * interval.high))
     # the same for every rule: an interval wholly on the bad side has proved the failure
     if low > bound:
@@ -114,6 +115,7 @@ def _measurement(
     interval = measured.intervals.get(name)
     if interval is not None:
         return interval.value, interval, ""
+    # What has no interval, such as size_ratio, is called in `Comparison` as its limit is.
     value = getattr(measured.comparison, name, None)
     return (float(value), None, "") if isinstance(value, (int, float)) else (None, None, "")
 
@@ -137,6 +139,7 @@ def _worst_class(
 def _absolute(interval: Interval) -> Interval:
     """Interval of the absolute value of something whose interval is known."""
     low, high = abs(interval.low), abs(interval.high)
+    # An interval across 0 comes as near to it as anything can.
     inner = 0.0 if interval.low <= 0 <= interval.high else min(low, high)
     return Interval(abs(interval.value), inner, max(low, high), interval.level, interval.std)
 
@@ -165,6 +168,7 @@ def _message(
         text += f" ({limit.limit * 100:g} points)"
     if interval is None or limit.rule is LimitRule.ESTIMATE:
         return text
+    # Percentiles of rounds are no confidence interval, so they are not called one.
     kind = f"{interval.level:.0%} interval" if metric.sampled else "spread"
     text += f" ({kind} {interval.low:.4f} to {interval.high:.4f})"
     # a spread of times is no matter of images: more of them would not narrow it

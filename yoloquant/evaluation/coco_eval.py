@@ -66,11 +66,13 @@ def coco_figures(evaluation: Evaluation) -> dict[str, CocoFigures]:
     """The figures of every model that got through."""
     labels = _labels(evaluation)
     objects = [a for a in labels["annotations"] if not a["iscrowd"]]
+    # The very same object where there are no crowds: then nothing is scored twice.
     plain = labels if len(objects) == len(labels["annotations"]) else {**labels, "annotations": objects}
     found = {}
     for name, record in evaluation.records.items():
         boxes = _boxes(evaluation, name)
         first = _score(labels, boxes, MOST)
+        # Only where an image has more than 100 boxes of a class does pycocotools' limit cut anything.
         most = max((int(np.bincount(d.class_id).max()) for d in record.detections if len(d)), default=0)
         every = first if most <= MOST else _score(labels, boxes, most)
         without = first if plain is labels else _score(plain, boxes, MOST)
@@ -132,6 +134,7 @@ def _labels(evaluation: Evaluation) -> dict[str, Any]:
                 "image_id": index,
                 "category_id": label,
                 "bbox": box,
+                # Of the box: sizes are not told apart below, but pycocotools wants a number.
                 "area": box[2] * box[3],
                 "iscrowd": crowd,
             }
@@ -155,6 +158,7 @@ def _boxes(evaluation: Evaluation, name: str) -> np.ndarray:
 
 def _score(labels: dict[str, Any], boxes: np.ndarray, most: int) -> tuple[float, float]:
     """mAP50-95 and mAP50."""
+    # pycocotools looks at the first of the results to see what they are, and fails without one.
     if not len(boxes):
         return 0.0, 0.0
     from pycocotools.coco import COCO
@@ -166,6 +170,7 @@ def _score(labels: dict[str, Any], boxes: np.ndarray, most: int) -> tuple[float,
         truth.createIndex()
         scorer = COCOeval(truth, truth.loadRes(boxes), "bbox")
         scorer.params.maxDets = [most]
+        # One range instead of four, whose figures nobody reads here.
         scorer.params.areaRng, scorer.params.areaRngLbl = [[0, 1e10]], ["all"]
         scorer.evaluate()
         scorer.accumulate()
@@ -174,5 +179,6 @@ def _score(labels: dict[str, Any], boxes: np.ndarray, most: int) -> tuple[float,
 
 
 def _mean(precision: np.ndarray) -> float:
+    # -1 stands for classes without labels.
     known = precision[precision > -1]
     return float(known.mean()) if len(known) else float("nan")

@@ -114,7 +114,9 @@ class Comparer:
         # drawn once: every artifact is compared on the same resamples, so artifacts can be compared with each other too
         self.weights = image_weights(len(evaluation.data), self.options)
         self._labels = class_labels(evaluation.names)
+        # By model, and whether against labels: accuracy, drops and classes ask for the same, and AP sorts everything.
         self._scores: dict[tuple[str, bool], Scores] = {}
+        # By content: a file that was copied is no second image.
         self._distinct = len({image.sha256 for image in evaluation.data.images})
         self._counted: dict[str, Counted] = {}
 
@@ -151,6 +153,7 @@ class Comparer:
         references = round(float(weights[0] @ per_image))
         if not self.evaluation.data.labelled:
             return Resampled(intervals, {}, class_fidelity, references=references)
+        # A classifier gives every image one class, so there is no threshold whose effect could be counted.
         if not self.evaluation.task.class_folders:
             before, after = self.counted(self.evaluation.options.baseline), self.counted(name)
             intervals.update(operating_drops(before, after, self.conf, weights, level))
@@ -224,6 +227,8 @@ class Comparer:
             {**found.intervals, **({"latency_ratio": spread} if spread else {})},
             found.class_drops,
             self.class_boxes(weights[0]),
+            # A part of the images (a row of weights) may hold fewer than all, but never more than there are different
+            # ones.
             images=min(round(float(weights[0].sum())), self._distinct),
             replicates=len(weights) - 1,
             baseline_map=found.baseline_map,
@@ -295,6 +300,7 @@ class Comparer:
     def _confidence_shift(self, record: RunnerRecord, weights: np.ndarray) -> np.ndarray:
         """Mean change of confidence over pairs matched at IoU 0.5, per row of weights; 0 where there are none."""
         images = len(self.evaluation.data)
+        # Sums for each image, so that resamples weigh images, whose detections belong together, and not pairs.
         shift, count = np.zeros(images), np.zeros(images)
         for i, (found, matches) in enumerate(zip(record.detections, record.reference_matches, strict=True)):
             pairs = matches.partner >= 0

@@ -72,6 +72,7 @@ def contenders(exports: Any, near: Path | None = None) -> Contenders:
             _find(Path(item), collected)
     if not (collected.exports or collected.foreign or collected.checkpoints):
         raise UsageError("there is no artifact to validate")
+    # The folder of the first one: the FP32 model is looked for beside it, too.
     paths = [e.path for e in collected.exports] + [f.path for f in collected.foreign] + collected.checkpoints
     return Contenders(
         ExportResult(paths[0].parent, tuple(collected.exports)), tuple(collected.foreign), tuple(collected.checkpoints)
@@ -102,6 +103,7 @@ def _find(path: Path, found: _Collected) -> None:
         else:
             found.foreign.append(describe_foreign(path))
         return
+    # A folder of Ultralytics' (saved_model) is itself an artifact, which was told apart above.
     inside = sorted(p for p in path.iterdir() if is_foreign(p))
     if not inside:
         raise ArtifactError(

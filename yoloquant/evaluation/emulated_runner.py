@@ -59,7 +59,9 @@ class EmulatedRunner(Runner):
             "exact_sums": launch.processor == NATIVE,  # elsewhere: what the file does in anybody's program
         }
         self._folder = tempfile.TemporaryDirectory(prefix="yoloquant-")
+        # The runtime alone, as in a bundle: the whole package imports what the other processor's Python lacks.
         (Path(self._folder.name) / PACKAGE).symlink_to(Path(runtime.__file__).resolve().parent)
+        # A file and not a pipe, which nobody reads meanwhile: once full, it would stop the process.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         command = [*launch.command, "-m", f"{PACKAGE}.apps.infer_worker", json.dumps(request)]
         self._process = subprocess.Popen(
@@ -71,6 +73,7 @@ class EmulatedRunner(Runner):
         )
         try:
             logger.info("cpu=%s: %s %s", launch.processor, backend, self._answer().decode())
+        # Also for Ctrl-C, or the emulator would go on by itself.
         except BaseException:
             self.close()
             raise
@@ -93,6 +96,7 @@ class EmulatedRunner(Runner):
 
     def close(self) -> None:
         """End the process."""
+        # It holds nothing that would have to be saved.
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._log):
@@ -125,6 +129,7 @@ class EmulatedRunner(Runner):
 def _within(seconds: float, action: Callable[[], _T]) -> _T | TimeoutError:
     """The result of something that may never return; its thread is left behind if it does not."""
     found: list[_T] = []
+    # A thread, since a read from a pipe takes no time limit.
     thread = threading.Thread(target=lambda: found.append(action()), daemon=True)
     thread.start()
     thread.join(seconds)

@@ -144,6 +144,7 @@ def _exported(name: str, exported: ExportedModel, threads: int) -> Entrant:
     facts = exported_info(exported)
 
     def load(images: ComparedImages) -> tuple[Runner, ArtifactInfo]:
+        # Here and not before: an absent runtime matters only for rows that are compared.
         target.require()
         return target.load(exported, threads), facts
 
@@ -161,6 +162,7 @@ def _checkpoint(name: str, path: Path, threads: int) -> Entrant:
         sized = TracedModel.of(model, images.info.imgsz)
         return TorchRunner(sized.graph.module, sized.info, threads), facts
 
+    # (0, 0): a checkpoint takes any size, so that of the other side is used.
     return Entrant(name, load, facts, replace(traced.info, imgsz=(0, 0)))
 
 

@@ -158,6 +158,7 @@ class _Pass:
         )
         self.task = spec_of(self.info.task)
         self.found: dict[str, Detections] = {}
+        # An end-to-end head that was exported for more detections must not be cut to fewer.
         most = max((runner.info.max_det for runner in runners.values()), default=0)
         self.selection = replace(options.selection, max_det=max(options.selection.max_det, most))
         self.records = {name: RunnerRecord() for name in (*runners, *recorded)}
@@ -168,6 +169,7 @@ class _Pass:
 
     def run(self, progress: Progress | None) -> Evaluation:
         start = time.perf_counter()
+        # A copy, as for the recorded ones below: `_drop` takes out what fails.
         for name, runner in list(self.runners.items()):
             if runner.info.imgsz != self.info.imgsz:
                 got, want = runner.info.imgsz, self.info.imgsz
@@ -200,6 +202,7 @@ class _Pass:
         for name in list(self.recorded):
             self._guarded(name, index, lambda n=name: self._recall(n, index, where))  # type: ignore[misc]
         truth = self.task.truth(self.data.images[index].labels, where, self.info)
+        # Behind all models: the baseline may be one whose results were recorded.
         reference = self.task.reference(self.found[self.options.baseline], self.options.reference_conf, where)
         self.letterboxes.append(where)
         self.labels.append(self.task.kept(truth))
@@ -209,9 +212,11 @@ class _Pass:
 
     def _match(self, name: str, truth: Truth, reference: Truth, area_scale: float) -> None:
         """Match a runner's detections with labels and with the baseline's, and keep what is needed of them."""
+        # Taken out: only one image's results are held in full (masks are large).
         record, found = self.records[name], self.found.pop(name)
         if self.data.labelled:
             _keep(self.task.match(found, truth, area_scale), record.label_matches, record.further_label_matches)
+        # The baseline agrees with itself, which says nothing.
         if name != self.options.baseline:
             matches = self.task.match(found, reference, area_scale)
             _keep(matches, record.reference_matches, record.further_reference_matches)

@@ -43,8 +43,10 @@ def pick_examples(evaluation: Evaluation, name: str, count: int) -> list[Example
     if count <= 0:
         return []
     order = np.argsort(-disagreement(evaluation, name), kind="stable").tolist()
+    # Images on which the FP32 model finds something, where there are any: others show people little.
     busy = [i for i in order if len(evaluation.references[i].classes)] or order
     chosen = busy[: max(1, count - 1)]
+    # The median one: the worst alone would make every artifact look broken.
     typical = busy[len(busy) // 2]
     if len(chosen) < count and typical not in chosen:
         chosen.append(typical)

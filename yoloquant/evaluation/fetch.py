@@ -14,6 +14,7 @@ from typing import IO
 
 from ..errors import DataError
 from ..io import atomic_path, cache_folder
+from ..runtime.core.folder_check import file_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +54,10 @@ def fetch(address: str, *, most: int = MOST) -> Path:
     if fragment and (len(wanted) != 64 or set(wanted) - set("0123456789abcdef")):
         raise DataError(f"'{shown}#{fragment}': behind # stands {_HASH} and 64 hexadecimal digits, or leave it out")
     name = Path(urllib.parse.unquote(parts.path)).name or "file"
+    # With a hash of the address in front: files of different addresses may have one name.
     place = cache_folder() / "fetched" / f"{hashlib.sha256(bare.encode()).hexdigest()[:16]}-{name}"
-    if wanted and place.is_file() and _sha256(place) == wanted:
+    # Only with a hash: what lies behind an address may have changed since.
+    if wanted and place.is_file() and file_sha256(place) == wanted:
         return place
     with atomic_path(place) as temporary:
         try:
@@ -69,8 +72,10 @@ def fetch(address: str, *, most: int = MOST) -> Path:
 
 
 def _read(address: str, place: Path, most: int, shown: str) -> str:
+    # identity: urllib does not unpack what a server compresses.
     request = urllib.request.Request(address, headers={"User-Agent": "yoloquant", "Accept-Encoding": "identity"})
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer, place.open("wb") as stream:
+        # Redirects are followed, and one that leads away from https could come from anybody on the way.
         landed = urllib.parse.urlsplit(answer.url).scheme
         if landed != "https" and urllib.parse.urlsplit(address).scheme != landed:
             raise DataError(f"'{shown}' leads to an address that is not https; nothing was fetched")
@@ -88,16 +93,9 @@ def _read(address: str, place: Path, most: int, shown: str) -> str:
 
 def _copy(source: IO[bytes], target: IO[bytes], most: int) -> tuple[int, str]:
     done, digest = 0, hashlib.sha256()
+    # One byte more than allowed, to tell a file that is too large from one that just fits.
     while done <= most and (block := source.read(min(_BLOCK, most + 1 - done))):
         done += len(block)
         digest.update(block)
         target.write(block)
     return done, digest.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

@@ -132,6 +132,7 @@ class Gate(BaseModel):
         """
         plain, _, precision = target.partition(":")
         own = self.targets.get(f"{plain}:{precision or INT8}", {})
+        # From the general to the particular: what comes later wins.
         chosen = {**self.limits, **self.targets.get(plain, {}), **own}
         found = {name: limit for name in METRICS if (limit := chosen.get(name)) is not None}
         if self.require is Require.PROOF:
@@ -212,6 +213,7 @@ class Gate(BaseModel):
                 f"the FP32 model itself finds {measured.references} objects on these images, of {self.min_detections} "
                 "that are needed to compare with (min_detections); use images that show the model's classes"
             )
+            # Limits on labels do not hang on how much the FP32 model finds confidently.
             doubt("min_detections", measured.references, self.min_detections, sampled - labelled, text)
         return found
 
@@ -261,6 +263,7 @@ def _checked_limits(value: Any, where: str) -> dict[str, Any]:
             limit = {"limit": limit}
         number = limit.get("limit") if isinstance(limit, Mapping) else getattr(limit, "limit", None)
         problem = ""
+        # NaN is left to pydantic, which refuses it with a message of its own.
         if isinstance(number, (int, float)) and not isinstance(number, bool) and number == number:
             problem = METRICS[name].problem(name, number)
         if problem:
@@ -271,6 +274,7 @@ def _checked_limits(value: Any, where: str) -> dict[str, Any]:
 
 def overall_verdict(verdicts: Iterable[Verdict]) -> Verdict:
     """The worst verdict: error, fail, inconclusive, pass; inconclusive if there is none."""
+    # What was not measured is worse than a failure: nobody knows what it would have been.
     order = (Verdict.ERROR, Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS)
     return min(verdicts, key=order.index, default=Verdict.INCONCLUSIVE)
 
@@ -318,6 +322,7 @@ def load_gates(gates: Any) -> tuple[Gate, ...]:
     Raises:
         UsageError: See ``load_gate``; or two gates have one name.
     """
+    # A path may hold a comma itself; one that exists is taken whole.
     if isinstance(gates, str) and not Path(gates).is_file():
         gates = [part.strip() for part in gates.split(",") if part.strip()] or [gates]
     found = tuple(load_gate(gate) for gate in (gates if isinstance(gates, (list, tuple)) else [gates]))

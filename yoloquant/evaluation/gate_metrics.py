@@ -62,6 +62,7 @@ class GateMetric:
 
 
 def _drop(title: str, tasks: frozenset[str] = frozenset()) -> GateMetric:
+    # A limit below 0 demands a gain.
     return GateMetric(title, LimitUnit.POINTS, -0.25, 0.25, needs_labels=True, tasks=tasks)
 
 
@@ -72,6 +73,7 @@ def _of_tasks() -> dict[str, GateMetric]:
     for task in Task:
         spec = spec_of(task)
         for metric in spec.metrics:
+            # A metric of several tasks is one entry that names them all.
             having.setdefault(metric.drop, set()).add(task.value)
             found.setdefault(metric.drop, _drop(f"{metric.title} drop"))
         for similarity in spec.similarities[1:]:

@@ -26,6 +26,7 @@ from .results import Interval, Latency
 
 logger = logging.getLogger(__name__)
 
+# Many short rounds: a ratio is taken within each, and how they scatter says how quiet the machine was.
 OPTIONS = BenchOptions(rounds=10, runs=8, warmup=8)
 INFERENCE = 1
 """Column of a turn's seconds that is the network alone."""
@@ -66,6 +67,7 @@ class ExportOpener:
 
         runner = targets.get(self.exported.target).load(self.exported, self.running.threads)
         backend = getattr(runner, "backend", None)
+        # Through the device's own detector where there is one, without the copies that `Runner.infer` makes.
         return Detector(backend, PREDICT) if backend is not None else _OfRunner(runner)  # type: ignore[return-value]
 
 

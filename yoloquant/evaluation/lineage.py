@@ -177,6 +177,7 @@ def _folders(starts: Iterable[Path]) -> list[Path]:
     folders: dict[Path, None] = {}
     for start in starts:
         start = start.resolve()
+        # A dict keeps the order and drops what comes twice; no set does both.
         folders.update(dict.fromkeys((start, *list(start.parents)[:_PARENTS])))
     return list(folders)
 

@@ -31,6 +31,7 @@ def peak_memory(exported: ExportedModel, threads: int) -> int | None:
     command = [sys.executable, "-m", "yoloquant.evaluation.memory", str(exported.path), str(threads)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+        # The last line: libraries may print before it.
         value = json.loads(done.stdout.splitlines()[-1])["peak_memory_bytes"]
     except (subprocess.SubprocessError, OSError, ValueError, KeyError, IndexError) as exc:
         logger.warning("peak memory of %s was not measured: %s", exported.path.name, exc)

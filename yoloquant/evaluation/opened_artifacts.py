@@ -185,7 +185,7 @@ class OpenedArtifacts:
         from .latency import measure_latency, unmeasured
 
         target = targets.get(exported.target)
-        # an emulated process' memory is the emulator's
+        # an emulated process' memory is the emulator's, and that of a simulated target another runtime's
         if self.options.memory and target.capabilities.runs_here and not facts.elsewhere:
             facts = replace(facts, peak_memory_bytes=peak_memory(exported, self.threads))
         note = f"not measured here: it is for {facts.elsewhere}" if facts.elsewhere else unmeasured(target)

@@ -58,6 +58,7 @@ def count(found: Sequence[Detections], matches: Sequence[Matches], truths: Seque
     classes = np.concatenate([each.class_id for each in found]) if found else np.zeros(0, np.int64)
     right = np.zeros(len(confidence), bool)
     if matches and len(confidence):
+        # Of all sizes, at IoU 0.5.
         right = np.concatenate([m.status[:, 0, 0] == RIGHT for m in matches])
     order = np.argsort(-confidence, kind="stable")
     kinds = np.unique(np.concatenate([t.classes for t in truths])) if truths else np.zeros(0, np.int64)
@@ -184,6 +185,7 @@ def matched_f1(before: Counted, after: Counted, conf: float, weights: np.ndarray
     """
     wanted = rates(before, conf, weights).f1
     chosen = after.confidence > LOWEST
+    # float64: the middle of two neighbouring float32 numbers is none itself.
     images, scores = after.images[chosen], after.confidence[chosen].astype(np.float64)
     if wanted[0] <= 0 or not len(scores):
         return None
@@ -193,6 +195,7 @@ def matched_f1(before: Counted, after: Counted, conf: float, weights: np.ndarray
     for start in range(0, len(weights), ROWS):
         part = weights[start : start + ROWS][:, images]
         both = np.cumsum(part, axis=1) + labels[start : start + ROWS, None]
+        # F1 is 2 right / (found + labels); (rows, detections) with one threshold behind every detection.
         f1 = np.divide(2 * np.cumsum(part * right, axis=1), both, out=np.zeros_like(both), where=both > 0)
         far = np.abs(f1 - wanted[start : start + ROWS, None])
         near = far <= far.min(axis=1, keepdims=True) + F1_STEP
@@ -202,6 +205,7 @@ def matched_f1(before: Counted, after: Counted, conf: float, weights: np.ndarray
 
 def _cuts(scores: np.ndarray) -> np.ndarray:
     """Confidences between each detection, by falling score, and the next one."""
+    # Half-way between two: at a score itself, rounding would decide whether that detection counts.
     bounds = np.concatenate([scores, [LOWEST]])
     return np.asarray((bounds[:-1] + bounds[1:]) / 2)
 
@@ -238,6 +242,8 @@ def matched_conf(
         part = weights[start : start + ROWS]
         total = np.cumsum(part[:, images], axis=1)
         values[start : start + ROWS] = [
-            cuts[np.abs(row - target).argmin()] for row, target in zip(total, wanted[start : start + ROWS], strict=True)
+            # Of equally good ones the first, which is the highest confidence.
+            cuts[np.abs(row - target).argmin()]
+            for row, target in zip(total, wanted[start : start + ROWS], strict=True)
         ]
     return interval(values, level)

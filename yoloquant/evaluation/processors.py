@@ -54,6 +54,7 @@ class Launch:
     def variables(self, *folders: str | os.PathLike[str]) -> dict[str, str]:
         """The whole environment, with more folders to import from in front."""
         places = os.pathsep.join([*(os.fspath(f) for f in folders), *self.path])
+        # PYTHONNOUSERSITE: a user's own packages are made for this machine's Python.
         return {**os.environ, **self.environment, "PYTHONPATH": places, "PYTHONNOUSERSITE": "1"}
 
 
@@ -98,6 +99,7 @@ def _avx2(backend: str, emulate: bool) -> Launch:
     if not emulate and (backend == "openvino" or not has_vnni()):
         limit = _ISA_LIMIT if backend == "openvino" else {}
         return Launch(AVX2, (sys.executable,), limit, _own_path(), emulated=False)
+    # "max" is all that qemu 7.2 emulates: AVX2, and no VNNI.
     return Launch(AVX2, (_emulator("x86_64"), "-cpu", "max", sys.executable), path=_own_path())
 
 

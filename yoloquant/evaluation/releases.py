@@ -161,6 +161,7 @@ def _compare(
     finally:
         for runner in runners.values():
             runner.close()
+    # Once both are closed: latency is measured with the machine to itself.
     facts[NEW] = _timed(facts[NEW], sides, evaluation, threads, options)
     environment = {"task": images.info.task.value, "old": options.old, "new": options.new}
     result = reach_verdict(

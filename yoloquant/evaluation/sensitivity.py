@@ -83,6 +83,7 @@ class Sensitivity(Summarized):
 
     @staticmethod
     def _mean(found: tuple[SensitivityMeasurement, ...]) -> float:
+        # Once for every requested ratio: what two were rounded to counts twice, or groups would not compare.
         drops = [p.loss for p in found for _ in (p.asked or (0.0,))]
         return sum(drops) / len(drops)
 
@@ -136,6 +137,7 @@ class Sensitivity(Summarized):
             OutputError: The file cannot be written.
         """
         path = Path(path)
+        # A line for each point, which people and diffs can read; the JSON stays the same.
         text = json.dumps(self.to_dict(), allow_nan=False).replace('{"name"', '\n  {"name"')
         write_text(path, text)
         return path
@@ -222,6 +224,7 @@ class Sensitivity(Summarized):
         found = self.parts[name]
         if not self.ratios:
             return found[:1]
+        # What was measured for this ratio; the nearest one where it was not measured.
         return tuple(min(found, key=lambda p: (r not in p.asked, abs((p.ratio or 0.0) - r))) for r in self.ratios)
 
     def _cells(self, name: str) -> list[str]:
@@ -247,5 +250,6 @@ def _measured(data: Mapping[str, Any]) -> SensitivityMeasurement:
 
 
 def _check_limit(limit: float) -> None:
+    # Turned around, so that NaN is refused, too.
     if not limit >= 0:
         raise UsageError(f"limit={limit} is not supported; it is the largest drop, 0 or more, in the metric's own unit")

@@ -57,6 +57,7 @@ def stored_model(
             f"one is a {info.task.value} model of {len(info.names)}; record it anew with this model"
         )
     notes = [f"the baseline's results were recorded earlier, in '{file.path.name}'"]
+    # Its classes may be the same although it was trained on: only the hash tells.
     if row.sha256 != sha256:
         text = (
             f"baseline '{file.path}' holds results of '{row.path}' ({row.sha256[:SHORT] or 'unknown'}), and the FP32 "

@@ -33,6 +33,7 @@ class TorchRunner(Runner):
         import torch
 
         previous = torch.get_num_threads()
+        # The number is the process's and not the model's: others in it get theirs back.
         if previous != self.threads:
             torch.set_num_threads(self.threads)
         try:

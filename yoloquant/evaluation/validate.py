@@ -90,6 +90,7 @@ def validate(
     judged = _judged(exports, options.recorded)
     outcome = judged.exports
     named = model.model if isinstance(model, Artifact) else load_model(model)
+    # Before a model is traced: an address that does not answer is told first.
     stored = stored_baseline(options.baseline)
     baseline = _baseline(named, None if stored else options.baseline, outcome)
     artifact = _float_artifact(model, baseline.model, judged, options.recorded.imgsz)
@@ -148,6 +149,7 @@ def validate(
             notes=tuple(note for note in (baseline.note, head_note(named)) if note) + notes,
         ),
     )
+    # Behind the verdict: pycocotools' figures stand beside ours and decide nothing.
     if options.coco_eval:
         result = beside(result, coco_figures(evaluation))
     _note_matched(opened, result)
@@ -259,6 +261,7 @@ def _float_artifact(model: Any, baseline: HostModel, judged: Contenders, imgsz: 
         raise UsageError(f"the artifacts have different input sizes ({sorted(sizes)}); validate them separately")
     if most := max((info.max_det for _, info in judged.infos), default=0):
         baseline.allow_detections(most)  # of an end-to-end head: as many as the artifacts return
+    # An export has one input size, and another one would silently be ignored.
     if sizes and imgsz is not None:
         raise UsageError(f"imgsz={imgsz} cannot be used here: artifacts are judged at their own input size")
     return Artifact(TracedModel.of(baseline, next(iter(sizes)) if sizes else imgsz))

@@ -155,6 +155,7 @@ def _target(
     """Judge one artifact."""
     evaluation = comparer.evaluation
     if facts.error or name not in evaluation.records:
+        # What was asked for and is not there is an error, and never silence.
         error = facts.error or evaluation.errors.get(name) or "it was asked for, but not measured"
         return TargetResult(
             target=name,
@@ -170,6 +171,7 @@ def _target(
     reasons = {"latency_ratio": facts.latency_note} if facts.latency_note else {}
     measured = comparer.compare(name, latency_ratio=facts.latency_ratio, size_ratio=ratio, reasons=reasons)
     checks, notes = check_gates(gates, facts.target or name, measured)
+    # Shown and not judged: the deployed confidence is what is released.
     matched = measured.comparison.matched_conf
     return TargetResult(
         target=name,
