@@ -51,8 +51,10 @@ def load_model(model: Any, *, allow_unsafe: bool = False) -> HostModel:
         raise ModelError("model is empty; give the path of a trained Ultralytics checkpoint, for instance best.pt")
     if isinstance(model, (str, os.PathLike)):
         return _load_file(Path(model), allow_unsafe)
+    # by what they hold and not by class: importing Ultralytics' classes to ask takes seconds
     inner = getattr(model, "model", None)
     module: Any = inner if hasattr(inner, "model") else model  # a YOLO holds a BaseModel, which holds the layers
+    # a YOLO made from an export keeps the path in ``model``
     if not hasattr(module, "state_dict") or isinstance(inner, str):
         raise ModelError(
             f"got {type(model).__name__}, which holds no PyTorch model; allowed are a path to a .pt checkpoint, an "
@@ -61,6 +63,7 @@ def load_model(model: Any, *, allow_unsafe: bool = False) -> HostModel:
     source = str(getattr(model, "ckpt_path", "") or getattr(module, "pt_path", "") or "live model")
     module, native = _without_quantizers(copy.deepcopy(module))
     args = getattr(module, "args", None)
+    # a loaded module has a mapping, one that was trained here a namespace
     arguments = args if isinstance(args, dict) else vars(args) if hasattr(args, "__dict__") else {}
     trained = {k: arguments[k] for k in CLASS_ARGUMENTS if arguments.get(k)}
     return replace(_describe(module, source=source, sha256=weights_sha256(module)), native=native, trained=trained)
@@ -78,6 +81,7 @@ def _load_file(path: Path, allow_unsafe: bool) -> HostModel:
             "such as .onnx hold no trainable weights: start from the checkpoint that they were made from"
         )
     checkpoint, unsafe = _read_checkpoint(path, allow_unsafe)
+    # after what needs no torch: a wrong path is answered at once
     from torch import nn
 
     if not isinstance(checkpoint, dict):
@@ -91,6 +95,7 @@ def _load_file(path: Path, allow_unsafe: bool) -> HostModel:
         )
     if not _built(module):
         raise ModelError(f"'{path}' is damaged (a layer in it was never built); copy it again or retrain")
+    # before anything copies the module: records of classes that are not rebuilt cannot be used
     safe_unpickler.without_records(module)
     args = checkpoint.get("train_args")
     state = checkpoint.get(STATE_KEY) or {}
@@ -100,6 +105,7 @@ def _load_file(path: Path, allow_unsafe: bool) -> HostModel:
     if not isinstance(native, dict):
         raise ModelError(f"what '{path}' holds under '{NATIVE_KEY}' is not the state of native QAT; train it again")
     imgsz = args.get("imgsz") if isinstance(args, dict) else None
+    # of the file, so that people can compare it with sha256sum
     host = _describe(module, source=str(path), sha256=file_sha256(path), imgsz=imgsz, state=state, unsafe=unsafe)
     trained = {k: args[k] for k in CLASS_ARGUMENTS if args.get(k)} if isinstance(args, dict) else {}
     return replace(host, native=native, trained=trained)
@@ -120,11 +126,13 @@ def _without_quantizers(module: nn.Module) -> tuple[nn.Module, dict[str, Any]]:
         return module, {}
     from ultralytics.utils import torch_utils
 
+    # looked for and not told by version: releases before 8.4.190 have no quantizers to strip
     if not hasattr(torch_utils, "strip_qat"):
         raise ModelError(
             "the model holds ModelOpt quantizers, which this Ultralytics cannot take out; allowed are a float model or "
             "the checkpoint file of native QAT, which Ultralytics 8.4.190 or later writes"
         )
+    # read first: stripping forgets the ranges
     state: dict[str, Any] = torch_utils.qat_state(module) or {}
     torch_utils.strip_qat(module)
     return module, state
@@ -154,6 +162,7 @@ def _read_checkpoint(path: Path, allow_unsafe: bool) -> tuple[Any, bool]:
 
 
 def _unsafe(path: Path, file: CheckpointFile, exc: RefusedError) -> str:
+    # not unsafe but too new: allow_unsafe would not help
     if exc.name.startswith("ultralytics.") or exc.name.startswith("torch.nn."):
         return (
             f"'{path}' needs {exc.name}, which the installed Ultralytics {ultralytics_version()} does not have; "
@@ -185,6 +194,7 @@ def _describe(
     other = next((OTHER_MODELS[k.__name__] for k in type(module).__mro__ if k.__name__ in OTHER_MODELS), None)
     if other is not None:
         raise ModelError(f"'{source}' is {other}; {ALLOWED}")
+    # what everything below reads; a torch module of another kind lacks at least one
     if layers is None or names is None or not hasattr(module, "stride"):
         raise ModelError(f"'{source}' holds a {type(module).__name__}, not a YOLO (no layers, names or stride)")
     task = getattr(module, "task", None) or _guess_task(layers[-1])
@@ -197,6 +207,7 @@ def _describe(
     if isinstance(names, (list, tuple)):
         names = dict(enumerate(names))
     channels = _channels(module)
+    # calibration and every prepared image are of three channels
     if channels != 3:
         raise ModelError(
             f"'{source}' takes images of {channels} channel{'s' if channels > 1 else ''}; allowed are models of colour "
@@ -212,10 +223,12 @@ def _describe(
         raise ModelError(f"'{source}' has NaN or infinite weights in {bad[0]} ({len(bad)} tensors); retrain the model")
     origin = _origin(module, source, sha256)
     # it travels with the module through every checkpoint that is written from now on
+    # as plain data: Ultralytics could not unpickle a class of ours where this package is not installed
     setattr(module, ORIGIN, asdict(origin))
     return HostModel(
         module=module,
         task=known,
+        # by index: a mapping from a file keeps any order
         names=tuple(str(names[i]) for i in sorted(names)),
         stride=stride,
         channels=channels,
@@ -233,6 +246,7 @@ def _channels(module: Any) -> int:
     first = getattr(module.model[0], "conv", None)
     if isinstance(read := getattr(first, "in_channels", None), int) and type(module.model[0]).__name__ == "Conv":
         return read
+    # ``ch`` is what earlier releases called it
     described = getattr(module, "yaml", None) or {}
     return int(described.get("channels") or described.get("ch") or 3)
 
@@ -250,6 +264,7 @@ def _trained_size(imgsz: Any, stride: int) -> tuple[int, int] | None:
     try:
         return check_imgsz(imgsz, stride) if imgsz else None
     except UsageError:
+        # no reason to refuse the weights: the size can be given
         logger.warning("the checkpoint says imgsz=%s, which its stride of %d does not allow; ignored", imgsz, stride)
         return None
 

@@ -64,9 +64,11 @@ def inspect_file(path: Path) -> CheckpointFile:
         ModelError: It is empty, damaged, no PyTorch file, an export, or another project's model.
     """
     with path.open("rb") as stream:
+        # enough to tell a web page or a Git LFS pointer from a checkpoint
         head = stream.read(512)
     if not head:
         raise ModelError(f"'{path}' is empty; copy the checkpoint again")
+    # by its content: the suffix is .pt for either format, and for much else
     if zipfile.is_zipfile(path):
         file = CheckpointFile(_names_in_archive(path))
     # a bare pickle of protocol 2, which PyTorch wrote before 1.6
@@ -74,6 +76,7 @@ def inspect_file(path: Path) -> CheckpointFile:
         file = CheckpointFile(_names_in_legacy(path), legacy=True)
     else:
         raise ModelError(f"'{path}' is no PyTorch checkpoint: {_what(head)}; allowed is a .pt that Ultralytics wrote")
+    # by classes, before these are looked for: "no module named models" would tell nobody that it is a YOLOv5
     refuse_other_projects(file.names, str(path))
     return file
 
@@ -83,6 +86,7 @@ def _what(head: bytes) -> str:
         return "it is a Git LFS pointer, so the file itself was never fetched (git lfs pull)"
     if head.startswith(b"PK"):
         return "it is an archive that was cut short, so it is damaged; copy it again"
+    # a download that needed a login is saved as its page
     if head.lstrip()[:1] == b"<":
         return "it is a web page, so the download went wrong"
     try:
@@ -98,6 +102,7 @@ def _names_in_archive(path: Path) -> frozenset[str]:
             entries = archive.namelist()
             if archive.testzip() is not None:  # torch itself does not look at the checksums
                 raise ModelError(f"'{path}' is damaged (its checksums do not match); copy it again")
+            # torch.jit.save writes it, torch.save does not
             if any(entry.endswith("constants.pkl") for entry in entries):
                 raise ModelError(
                     f"'{path}' is a TorchScript export, which holds no trainable weights; start from the checkpoint "
@@ -124,8 +129,9 @@ def _names(stream: bytes | IO[bytes], pickles: int) -> set[str]:
     """Names in so many pickles that follow each other; strings are remembered as protocol 4 needs it."""
     names: set[str] = set()
     strings: list[str] = []
-    for index in range(pickles):
-        for opcode, argument, _ in pickletools.genops(stream):
+    for _ in range(pickles):
+        # stops at the end of each pickle, and leaves the stream there
+        for opcode, argument, _position in pickletools.genops(stream):
             if opcode.name in {"GLOBAL", "INST"}:
                 names.add(str(argument).replace(" ", "."))
             elif opcode.name == "STACK_GLOBAL" and len(strings) >= 2:
@@ -135,8 +141,6 @@ def _names(stream: bytes | IO[bytes], pickles: int) -> set[str]:
                 strings = [*strings[-3:], argument]
             if len(names) > _MOST_NAMES:
                 raise ValueError("it names too many classes")
-        if isinstance(stream, bytes) and index + 1 < pickles:
-            break
     return names
 
 
@@ -148,6 +152,7 @@ def refuse_other_projects(names: frozenset[str], source: str) -> None:
     """
     for name in sorted(names):
         module, _, attribute = name.rpartition(".")
+        # not in utils: the loss of one of them may lie in a detector's checkpoint
         if name.startswith("ultralytics.") and attribute in OTHER_MODELS and ".utils" not in module:
             raise ModelError(f"'{source}' is {OTHER_MODELS[attribute]}; {ALLOWED}")
     if any(name.startswith(("ultralytics.nn.tasks.", "ultralytics.nn.modules.")) for name in names):

@@ -12,12 +12,14 @@ from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
+# with a dot where modules of other meaning start alike
 LAYERS = ("torch.nn.", "ultralytics.nn.modules", "ultralytics.nn.tasks", "torchvision.ops.", "torchvision.models.")
 _LAYER_FILES = ("conv", "block", "head", "transformer", "utils", "activation")
 _MOVED = {  # where classes lie that older releases kept elsewhere, or under another name
     "ultralytics.nn.modules.block.Silence": "torch.nn.modules.linear.Identity",
     "ultralytics.nn.tasks.YOLOv10DetectionModel": "ultralytics.nn.tasks.DetectionModel",
 }
+# what Ultralytics' classifiers are given as ``transforms``, by torchvision or itself
 _TRANSFORMS = ("Compose", "Normalize", "Resize", "CenterCrop", "ToTensor", "ClassifyLetterBox")
 _TRANSFORM_FILES = {  # as stored, and where the classes lie today
     "torchvision.transforms.transforms": "torchvision.transforms.transforms",  # since 8.1
@@ -46,6 +48,7 @@ class Record:
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
+    # a pickle may call what getattr gave it; a record of the call is as harmless as the record itself
     def __call__(self, *arguments: Any) -> Record:
         """What calling a method of the object would have returned: another record."""
         return Record(self, *arguments)
@@ -75,8 +78,10 @@ def make(kind: Any, arguments: tuple[Any, ...]) -> Any:
     if is_record(kind):
         return kind(*arguments)
     known = isinstance(kind, type) and (issubclass(kind, nn.Module) or is_plain(kind))
+    # a layer is stored without arguments; with some, __new__ could run code of the class
     if not known or arguments:
         raise RefusedError(f"it makes {getattr(kind, '__name__', kind)} from {len(arguments)} arguments")
+    # without __init__, which of an Ultralytics model evaluates text from its yaml
     return kind.__new__(kind)
 
 
@@ -115,9 +120,11 @@ def layer_class(name: str) -> Any:
         places += ["ultralytics.nn.modules", *(f"ultralytics.nn.modules.{part}" for part in _LAYER_FILES)]
     for place in places:
         try:
+            # of layer modules only (``LAYERS``), which are imported to run the model anyway
             layer = getattr(importlib.import_module(place), attribute, None)
         except ImportError:
             continue
+        # a class and not what the module happens to import, such as a function that opens files
         if isinstance(layer, type) and issubclass(layer, nn.Module):
             return layer
     return None
@@ -154,6 +161,7 @@ def plain_value(name: str) -> Any:
         return _transforms().get(name)
     if module == "torch" and isinstance(value := getattr(torch, attribute, None), (torch.dtype, torch.layout)):
         return value
+    # how tensors name their type in files
     if module == "torch" and attribute.endswith("Storage"):
         return getattr(torch, attribute, None)
     values = {
@@ -170,6 +178,7 @@ def functions() -> dict[str, Callable[..., Any]]:
     import torch
     from torch import _utils as rebuild
 
+    # asked for by what numpy does: the functions' places differ between numpy 1 and 2
     scalar = np.float64(0).__reduce__()[0]
     array = np.zeros(1).__reduce__()[0]
     by_name: dict[str, Any] = {
@@ -193,9 +202,11 @@ def functions() -> dict[str, Callable[..., Any]]:
         **{f"torch._utils.{f.__name__}": f for f in (rebuild._rebuild_tensor, rebuild._rebuild_tensor_v2,
                                                       rebuild._rebuild_tensor_v3, rebuild._rebuild_parameter)},
     }  # fmt: skip
+    # numpy 1 wrote the first, numpy 2 writes the second; either reads both here
     for core in ("numpy.core", "numpy._core"):
         by_name[f"{core}.multiarray.scalar"] = scalar
         by_name[f"{core}.multiarray._reconstruct"] = array
+    # Python 3.13 stores them under the second
     for module in ("pathlib", "pathlib._local"):
         by_name |= {
             f"{module}.{kind}": _path for kind in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
@@ -213,10 +224,12 @@ def _text(*parts: Any) -> str:
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
+    # how protocol 2 stores bytes; no other encoding is ever written
     return text.encode("latin1" if encoding == "latin1" else "utf-8")
 
 
 def _default_dict(factory: Any = None, *pairs: Any) -> dict[Any, Any]:
+    # of another factory nothing could be known; a mapping without default reads alike
     return collections.defaultdict(factory if factory in (list, dict, int, float, set) else None, *pairs)
 
 
@@ -228,6 +241,7 @@ def _reconstruct(kind: Any, base: Any, state: Any) -> Any:
 def _rebuild_from_type(function: Any, kind: Any, arguments: tuple[Any, ...], state: Any) -> Any:
     from torch import _utils as rebuild
 
+    # the call that is wrapped must be on the list itself, or the wrapper would call anything
     if function not in (rebuild._rebuild_tensor_v2, rebuild._rebuild_tensor_v3, rebuild._rebuild_parameter):
         raise RefusedError(f"it rebuilds a tensor with {getattr(function, '__qualname__', function)}")
     return function(*arguments)
@@ -248,6 +262,7 @@ def _attribute(owner: Any, name: str) -> Any:
         return Record(owner, name)
     if owner is _interpolation:
         return _interpolation(name.lower().replace("_", "-"))
+    # forward methods alone: getattr on a layer could otherwise reach any function of its class
     if isinstance(owner, type) and issubclass(owner, nn.Module) and name.startswith("forward"):
         return getattr(owner, name)
     if isinstance(owner, nn.Module) and name in {"forward", "forward_fuse"}:

@@ -28,6 +28,7 @@ def exportable(host: HostModel, info: ModelInfo) -> nn.Module:
     Raises:
         ModelError: Layers of the model do not fit together.
     """
+    # on the CPU: graphs are traced and simulated there, whatever trains
     module: Any = copy.deepcopy(host.module).cpu().float().eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
@@ -43,11 +44,15 @@ def exportable(host: HostModel, info: ModelInfo) -> nn.Module:
     m: Any
     for m in fused.modules():
         if hasattr(m, "inplace"):
+            # an activation in place changes the very tensor that a point observes
             m.inplace = False
         if hasattr(m, "export"):
             m.export = True
+            # heads branch on it: for "engine" they group the top-k, for "coreml" attention is another operator
+            # (8.4.190)
             m.format = "onnx"
             m.dynamic = False
+        # its top-k must not ask for more results than a small input has anchors
         if hasattr(m, "max_det") and info.max_det:
             m.max_det = info.max_det
     return fused

@@ -34,6 +34,7 @@ class ForeignArtifact:
         layout: What its outputs hold.
         precision: What its metadata say of its precision, in words; empty if nothing.
         maker: What wrote it.
+        arguments: What it was exported with, by Ultralytics' names.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class ForeignArtifact:
     @property
     def size_bytes(self) -> int:
         """Size on disk."""
+        # a folder is one artifact: OpenVINO's weights lie beside its graph
         files = self.path.rglob("*") if self.path.is_dir() else [self.path]
         return sum(file.stat().st_size for file in files if file.is_file())
 
@@ -60,6 +62,7 @@ class ForeignArtifact:
 
 def is_foreign(path: Path) -> bool:
     """Whether a path looks like an export that Ultralytics can open."""
+    # by name alone, since opening takes the runtime; what it holds is read in ``describe_foreign``
     return path.suffix.lower() in SUFFIXES or path.name.endswith(FOLDERS)
 
 
@@ -79,6 +82,7 @@ def describe_foreign(path: Path) -> ForeignArtifact:
         named = dict(enumerate(names)) if isinstance(names, list) else {int(k): str(v) for k, v in names.items()}
         height, width = (int(side) for side in data["imgsz"])
         kpt = data.get("kpt_shape")
+        # as text: some formats hold no truth values. NMS in the export makes the outputs final as well
         ends = str(data.get("end2end", False)).lower() == "true" or bool(args.get("nms", False))
         info = ModelInfo(
             Task(str(data["task"])),
@@ -86,6 +90,7 @@ def describe_foreign(path: Path) -> ForeignArtifact:
             (height, width),
             stride=int(data.get("stride", 32)),
             end2end=ends,
+            # Ultralytics' own default
             max_det=int(args.get("max_det", 300) or 300),
             kpt_shape=(int(kpt[0]), int(kpt[1])) if kpt else None,
         )
@@ -109,6 +114,7 @@ def _metadata(path: Path) -> dict[str, Any]:
                 # ONNX holds texts only: lists and mappings are written as Python literals there
                 metadata[key] = ast.literal_eval(metadata[key])
             except (ValueError, SyntaxError, RecursionError, MemoryError):
+                # as if it were missing, which is reported with the keys that are needed
                 metadata.pop(key)
     return metadata
 
@@ -117,6 +123,7 @@ def _precision(data: Mapping[str, Any], args: Mapping[str, Any]) -> str:
     for key, word in (("int8", "int8"), ("half", "fp16")):
         if str(args.get(key, data.get(key, False))).lower() == "true":
             return word
+    # recent releases say it by bits
     quantize = str(args.get("quantize") or "")
     return {"8": "int8", "16": "fp16", "32": "fp32"}.get(quantize, quantize)
 
@@ -162,5 +169,6 @@ class ForeignRunner(Runner):
 
 def _arrays(values: Any) -> list[np.ndarray]:
     if isinstance(values, (tuple, list)):
+        # flattened: which output is which is told by the layout, not by nesting
         return [array for value in values for array in _arrays(value)]
     return [np.array(values.float().cpu().numpy())]

@@ -72,6 +72,7 @@ class HostModel:
     @property
     def derived(self) -> bool:
         """Whether its weights are others than those of the model that it was made from."""
+        # by weights and not by file: a copy under another name is the same model
         return bool(self.origin.weights) and self.origin.weights != weights_sha256(self.module)
 
     def allow_detections(self, count: int) -> None:
@@ -100,6 +101,7 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
+        # in pieces: checkpoints may be larger than what is left of a small board's memory
         for chunk in iter(lambda: stream.read(1 << 20), b""):
             digest.update(chunk)
     return digest.hexdigest()
@@ -108,6 +110,7 @@ def file_sha256(path: Path) -> str:
 def weights_sha256(module: nn.Module) -> str:
     """Hash of all weights in float32, whatever type they are stored in."""
     digest = hashlib.sha256()
+    # sorted and in float32: the order of modules and half-precision files must not change the hash
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().float().numpy().tobytes())
@@ -117,6 +120,7 @@ def weights_sha256(module: nn.Module) -> str:
 def model_info(host: HostModel, imgsz: tuple[int, int]) -> ModelInfo:
     """Describe what a runtime must know about a model at an input size."""
     head: Any = host.module.model[-1]  # type: ignore[index]
+    # a classifier's head has none
     strides = tuple(int(s) for s in head.stride) if hasattr(head, "nl") else ()
     anchors = sum((imgsz[0] // s) * (imgsz[1] // s) for s in strides)
     kpt = getattr(head, "kpt_shape", None)
@@ -128,9 +132,11 @@ def model_info(host: HostModel, imgsz: tuple[int, int]) -> ModelInfo:
         strides=strides,
         reg_max=int(getattr(head, "reg_max", 1)),
         end2end=bool(getattr(head, "end2end", False)),
+        # a small input has fewer places than the default asks for
         max_det=min(int(getattr(head, "max_det", 300)), anchors) if anchors else 0,
         channels=host.channels,
         kpt_shape=(int(kpt[0]), int(kpt[1])) if kpt is not None else None,
+        # these heads predict keypoints and angles without the older ones' arithmetic behind them
         direct=any(kind.__name__ in {"Pose26", "OBB26"} for kind in type(head).__mro__),
     )
 

@@ -25,6 +25,7 @@ def check_imgsz(imgsz: Any, stride: int) -> tuple[int, int]:
     values = list(imgsz) if isinstance(imgsz, (list, tuple)) else [imgsz]
     try:
         sides = [int(v) for v in values]
+        # 640.5 is refused, not cut
         exact = all(float(v) == int(v) for v in values)
     except (TypeError, ValueError, OverflowError):
         sides, exact = [], False
@@ -44,6 +45,7 @@ def square_size(imgsz: Any) -> None:
     Raises:
         UsageError: They differ.
     """
+    # as texts: what is no number is refused later, with its own message
     if isinstance(imgsz, (list, tuple)) and len(set(map(str, imgsz))) > 1:
         shown = ",".join(map(str, imgsz))
         raise UsageError(
@@ -54,6 +56,7 @@ def square_size(imgsz: Any) -> None:
 
 
 def _nearest_sizes(sides: list[int], stride: int) -> str:
+    # of a pair the first that does not fit; too small and too large ones have no neighbours to offer
     wrong = next((s for s in sides if stride < s < MAX_IMGSZ and s % stride), None)
     if wrong is None:
         return f"for instance imgsz={max(640 // stride, 1) * stride}"

@@ -15,6 +15,7 @@ def offline() -> AbstractContextManager[None]:
 
 def ultralytics_version() -> str:
     """Version of the installed Ultralytics."""
+    # here: its import takes seconds, which importing this package must not
     import ultralytics
 
     return str(ultralytics.__version__)

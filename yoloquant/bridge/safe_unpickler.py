@@ -59,6 +59,7 @@ class SafeUnpickler(pickle._Unpickler):  # the C implementation cannot be told w
         if found is not None:
             return found
         if module_name.split(".")[0] == "ultralytics":
+            # a class for each name, since a pickle makes objects of what it finds here
             return type(global_name, (Record,), {"kind": name})
         raise RefusedError(f"it names {name}, which is no layer of PyTorch or Ultralytics", name)
 
@@ -70,6 +71,7 @@ class SafeUnpickler(pickle._Unpickler):  # the C implementation cannot be told w
         """Call a function of the list; make a record instead of calling anything else of Ultralytics."""
         arguments = self.stack.pop()
         called = self.stack[-1]
+        # by identity: an object may claim to equal anything
         if isinstance(called, Record) or is_record(called) or any(called is f for f in self._functions.values()):
             self.stack[-1] = called(*arguments)
         elif isinstance(called, type) and is_plain(called):
@@ -93,6 +95,7 @@ class SafeUnpickler(pickle._Unpickler):  # the C implementation cannot be told w
     def load_build(self) -> None:
         """Fill an object; its state must be a dictionary, so that no property is set."""
         state = self.stack[-1]
+        # a pair holds a dictionary and one of slots, which are set by setattr and so by any property of the class
         if isinstance(state, tuple) and not is_array(self.stack[-2]) and not isinstance(self.stack[-2], Record):
             raise RefusedError(f"it sets slots of a {type(self.stack[-2]).__name__}")
         super().load_build()  # type: ignore[misc]
@@ -152,6 +155,7 @@ def read(path: Path, *, trusted: bool = False) -> Any:
     import torch
 
     reader: Any = _TrustingPickleModule if trusted else _PickleModule
+    # torch's own reader of either format, storages included; only the unpickler is ours
     return torch.load(path, map_location="cpu", pickle_module=reader, weights_only=False)
 
 
@@ -161,6 +165,8 @@ def without_records(module: Any) -> None:
     Ultralytics makes them anew when they are needed.
     """
     for layer in module.modules():
+        # a list first: attributes go while the loop runs. The loss also where it could be rebuilt: it is of another
+        # release
         for name in [n for n, value in vars(layer).items() if n == "criterion" or holds_record(value)]:
             delattr(layer, name)
 

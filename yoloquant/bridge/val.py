@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+# those that OpenCV does not read; the host uses a plug-in of Pillow
 _HOST_FORMATS = frozenset({".avif", ".heic", ".heif"})
 
 # Never let the host install a package by itself; it reads this once, at its own import.
@@ -48,6 +49,7 @@ def read_image(path: Path) -> np.ndarray | None:
         image = (image >> 8).astype(np.uint8)  # the high byte, as the host does
     if image.ndim == 2 or image.shape[2] == 1:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+    # alpha goes without being blended in, as in the host
     return np.ascontiguousarray(image[..., :3]) if image.dtype == np.uint8 else None
 
 
@@ -58,6 +60,7 @@ def _decode(path: Path) -> np.ndarray | None:
         content = np.fromfile(str(path), np.uint8)  # OpenCV's own reading fails on some characters in paths
         if not content.size:
             return None
+        # as the host since 8.4.140: the first page of colour, unchanged, of which the high byte is taken above
         if path.suffix.lower() in {".tif", ".tiff"}:
             good, pages = cv2.imdecodemulti(content, cv2.IMREAD_UNCHANGED)
             if good and pages and pages[0].ndim == 3 and pages[0].shape[2] >= 3:
@@ -75,6 +78,7 @@ def image_suffixes() -> frozenset[str]:
 
 def label_paths(images: list[Path]) -> list[Path]:
     """Path of each image's label file: the last ``/images/`` becomes ``/labels/``, the suffix ``.txt``."""
+    # the host's own rule: our labels must be its labels
     img2label = attribute("ultralytics.data.utils:img2label_paths")
     return [Path(p) for p in img2label([str(p) for p in images])]
 
@@ -103,6 +107,7 @@ def find_data_file(name: str) -> Path | None:
     candidates = [name] if Path(name).suffix in {".yaml", ".yml"} else [f"{name}.yaml", f"{name}.yml"]
     for candidate in candidates:
         try:
+            # it also searches the host's own folders, so ``coco8.yaml`` needs no path
             found = check_file(candidate, download=False, hard=False)
         except Exception:  # the host raises several types for names it cannot parse
             continue

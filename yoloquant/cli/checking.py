@@ -59,6 +59,7 @@ def options_of(parts: Sequence[Part]) -> dict[str, FlatOption]:
     options: dict[str, FlatOption] = {}
     for part in parts:
         for name, option in _flat(part).items():
+            # the first part's words are shown: a verb's own model stands first
             options.setdefault(name, option)
     return options
 
@@ -71,8 +72,10 @@ def checked(verb: Verb, parts: Sequence[Part], texts: Mapping[str, str]) -> Call
     """
     options = options_of(parts)
     names = {alias for o in options.values() for alias in (o.name, *o.aliases)}
+    # whose they are is known where the training arguments are known; they are checked there
     extra = {key: text for key, text in texts.items() if verb.passes and key not in names}
     given = canonical({k: v for k, v in texts.items() if k not in extra}, options.values(), verb.name)
+    # before values are checked: what is not given at all is the first thing to know
     missing = [o for o in options.values() if o.required and not given.get(o.name)]
     if missing:
         raise UsageError(
@@ -87,8 +90,10 @@ def checked(verb: Verb, parts: Sequence[Part], texts: Mapping[str, str]) -> Call
             models[model_of(part)] = _made(part, given)
         except ValidationError as exc:
             own = {o.path: o.name for o in _flat(part).values()}
+            # collected: one run of the command shows every mistake
             wrong.append(sentences(exc, model_of(part), lambda path, own=own: own.get(path, ".".join(path))))  # type: ignore[misc]
     if wrong:
+        # an option of two models is wrong in both, and said once
         raise UsageError("; ".join(dict.fromkeys(wrong)))
     return Call(verb, given, models, values_of(extra))
 

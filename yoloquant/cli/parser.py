@@ -30,7 +30,7 @@ class Call:
         verb: The verb.
         given: Every option that was named, as text, by its own name.
         parts: The option models, with what was given.
-        extra: What is handed on, with the values that YAML reads in it.
+        extra: What is handed on, with the Python values that are written in it.
     """
 
     verb: Verb
@@ -67,6 +67,7 @@ def verb_named(name: str) -> Verb:
 
 def module_of(verb: Verb) -> ModuleType:
     """The module that holds a verb's options and does it."""
+    # one verb's module; these import their heavy parts when they run, so that --help answers at once
     return importlib.import_module(f".commands.{verb.name}", __package__)
 
 
@@ -78,6 +79,7 @@ def read(words: Sequence[str]) -> Call:
     """
     verb = verb_named(words[0])
     try:
+        # the runtime's own reader: bundles on devices take the same words without this package
         texts = parse(words[1:], verb.first)
     except UsageError as exc:
         raise UsageError(f"{exc}; for example: {verb.example}") from None
@@ -88,17 +90,19 @@ def read(words: Sequence[str]) -> Call:
         if unknown:
             raise UsageError(f"unknown argument '{unknown[0]}' of '{verb.name}'{nearest(unknown[0], names)}")
         return Call(verb, texts, {})
+    # pydantic is imported with it, which verbs of the runtime do not need
     from .checking import checked
 
     return checked(verb, module.PARTS, texts)
 
 
 def values_of(texts: Mapping[str, str]) -> dict[str, Any]:
-    """Handed-on arguments with the values that YAML reads in them, as the ``yolo`` command does."""
+    """Handed-on arguments with the Python values that are written in them, as the ``yolo`` command reads them."""
     words = {"none": None, "true": True, "false": False}
     values: dict[str, Any] = {}
     for key, text in texts.items():
         try:
+            # the words in any case, as people write them: Python knows True alone
             values[key] = words[text.lower()] if text.lower() in words else ast.literal_eval(text)
         except (ValueError, SyntaxError):
             values[key] = text
@@ -145,6 +149,7 @@ def _entry(name: str, help: str, width: int) -> str:
     """A name and its help; on lines of its own where the name is long."""
     indent = " " * (width + 4)
     lines = textwrap.wrap(help, 110 - len(indent), break_on_hyphens=False) or [""]
+    # a long name would push its help out of the column
     if len(name) > width:
         return "\n".join([f"  {name}", *(indent + line for line in lines)])
     return "\n".join([f"  {name:<{width}}  {lines[0]}", *(indent + line for line in lines[1:])])

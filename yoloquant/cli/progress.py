@@ -26,6 +26,7 @@ def bar(what: str) -> Iterator[Progress]:
     Yields:
         What takes steps done, steps in all, and what is being done.
     """
+    # a log that is read later must not be full of carriage returns
     if sys.stderr.isatty():
         with _drawn(what) as update:
             yield update
@@ -38,6 +39,7 @@ def bar(what: str) -> Iterator[Progress]:
 def _drawn(what: str) -> Iterator[Progress]:
     from tqdm import tqdm
 
+    # total 0: how many steps there are is known with the first update
     with tqdm(desc=what, total=0, leave=False, file=sys.stderr) as drawn:
         done = threading.Event()
 
@@ -68,6 +70,7 @@ class _Lines:
     def __call__(self, steps: int, total: int, label: str) -> None:
         new = label != self._label
         late = time.monotonic() - self._last >= PAUSE
+        # the end is told by what the command prints next
         if steps >= total or not (late or (total <= FEW and new)):
             return
         self._label, self._last = label, time.monotonic()

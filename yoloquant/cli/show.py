@@ -27,11 +27,13 @@ def print_exports(outcome: ExportResult) -> None:
         for note in export.notes:
             print(f"  note: {note}")
     for name, error in outcome.errors.items():
+        # errors also reach people who keep only the listing
         print(f"failed {name}: {error}", file=sys.stderr)
 
 
 def print_validation(result: ValidationResult, report: Path) -> None:
     """Print the table, where the report lies, and the verdict."""
+    # the verdict last: it is what stands above the prompt
     *table, verdict = result.summary().splitlines()
     print("\n" + "\n".join(table))
     print(f"\nreport:  {report / 'report.html'}")

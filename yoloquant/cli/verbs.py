@@ -24,6 +24,7 @@ class Verb:
     passes: bool = False
 
 
+# as texts and not by asking the modules: the list of verbs is shown without importing any
 VERBS = (
     Verb(
         "quantize",

@@ -114,6 +114,7 @@ def canonical(
     names = {alias: o.name for o in options for alias in (o.name, *o.aliases)}
     canonical_values: dict[str, Any] = {}
     for key, value in values.items():
+        # our own names first: Ultralytics' word may be a name of ours elsewhere
         name = names.get(key) or names.get(same_word(key))
         if name is None:
             told = answer(key, value, what, names)
@@ -123,6 +124,7 @@ def canonical(
                 told
                 or f"'{what}' has no option '{key}'{nearest(key, [*also, *(o.name for o in options)], [*names, *SAME])}"
             )
+        # two values for one option: whichever were taken, somebody would be surprised
         if name in canonical_values:
             raise UsageError(f"'{name}' is given twice, as '{key}' too; give it once")
         canonical_values[name] = value
@@ -136,6 +138,7 @@ def nest(values: Mapping[str, Any], options: Mapping[str, FlatOption]) -> dict[s
         part = content
         *parents, last = options[name].path
         for key in parents:
+            # only what was given: an absent part keeps its own defaults
             part = part.setdefault(key, {})
         part[last] = value
     return content
@@ -155,10 +158,12 @@ def build(model: type[T], values: Mapping[str, Any], what: str, also: Iterable[s
     """
     options = flatten(model)
     content = nest(canonical(values, options.values(), what, also), options)
+    # errors come with places in the model, and the reader knows flat names
     flat = {each.path: each.name for each in options.values()}
     try:
         return TypeAdapter(model).validate_python(content)
     except ValidationError as exc:
+        # from None: pydantic's own report says the same in many lines
         raise UsageError(sentences(exc, model, lambda path: flat.get(path, ".".join(path)))) from None
 
 

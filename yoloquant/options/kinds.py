@@ -16,6 +16,7 @@ def _size(value: Any) -> int | tuple[int, int] | None:
         return None
     parts = value
     if isinstance(value, str):
+        # 480,640 and 480x640 and [480, 640], as other tools write it
         parts = value.strip("[]()").replace("x", ",").split(",")
     if isinstance(parts, (int, float)):
         parts = [parts]
@@ -30,6 +31,7 @@ def _size(value: Any) -> int | tuple[int, int] | None:
 
 
 def _text(value: Any) -> Any:
+    # as text: option models are stored and compared as plain data
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
@@ -40,6 +42,7 @@ def _names(value: Any) -> Any:
 
 
 def _none(value: Any) -> Any:
+    # a command line has no other way to say that something is left out
     return None if isinstance(value, str) and value.lower() in {"", "none", "null"} else _text(value)
 
 

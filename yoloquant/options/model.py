@@ -13,6 +13,7 @@ from ..errors import UsageError
 from .sentences import sentences
 
 T = TypeVar("T")
+# pydantic's own mark of a field without default
 _REQUIRED: Any = ...
 
 
@@ -63,6 +64,7 @@ def shared_option(
 
 
 def _described(help: str, flat: str, aliases: tuple[str, ...], allowed: str, python_only: bool) -> dict[str, Any]:
+    # json_schema_extra is the one place where pydantic keeps words of others
     extra = {"flat": flat, "aliases": aliases, "allowed": allowed, "python_only": python_only}
     return {"description": help, "json_schema_extra": extra}
 
@@ -73,7 +75,9 @@ def option_model(cls: type[T]) -> type[T]:
 
     Wrong values raise ``UsageError`` with one sentence each: got, allowed.
     """
+    # forbid: a misspelt option would otherwise be a default in disguise
     model = dataclass(frozen=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))(cls)
+    # wrapped once here, so that whoever makes options in Python gets sentences, not pydantic's report
     checked = model.__init__
 
     def init(self: Any, *args: Any, **values: Any) -> None:

@@ -22,6 +22,7 @@ Name = Callable[[tuple[str, ...]], str]
 
 def fields_of(model: Any) -> Mapping[str, FieldInfo]:
     """Fields of an option model, or of a pydantic model."""
+    # pydantic's dataclasses keep them under the first name, its models under both
     fields: Mapping[str, FieldInfo] = getattr(model, "__pydantic_fields__", None) or getattr(model, "model_fields", {})
     return fields
 
@@ -42,6 +43,7 @@ def sentences(exc: ValidationError, model: Any, name: Name = ".".join) -> str:
         model: The model that it held values against.
         name: Turns the place of a field into the name that the reader gave.
     """
+    # a union is tried type by type and reports each, with the same sentence for all
     return "; ".join(dict.fromkeys(_sentence(dict(error), model, name) for error in exc.errors()))
 
 
@@ -78,6 +80,7 @@ def _shown(value: Any) -> str:
 def allowed(field: FieldInfo) -> str:
     """What a field may be: ``allowed is a whole number from 8``."""
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    # the option's own words first: a type cannot say "multiple of 32"
     text = str(extra.get("allowed") or kind(field.annotation, field.metadata))
     return f"allowed {'is' if text.startswith(('a ', 'one ', 'the ')) else 'are'} {text}"
 
@@ -88,6 +91,7 @@ def kind(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     if values:
         return ", ".join(values)
     parts = [part for part in _parts(annotation) if part is not NoneType]
+    # before numbers: bool is a whole number to Python
     if bool in parts:
         return "true and false"
     if inside := nested(annotation):
@@ -127,6 +131,7 @@ def _range(metadata: Sequence[Any]) -> str:
                 high = f" to {limit.le}"
             case Lt():
                 high = f" below {limit.lt}"
+    # " above 0 and up to 1": "above 0 to 1" would not be English
     if low.startswith(" above") and high:
         return f"{low} and {'up' if high.startswith(' to') else ''}{high}".replace("  ", " ")
     return low + high

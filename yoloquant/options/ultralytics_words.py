@@ -31,6 +31,7 @@ _ANSWERS = {
     "rpi": "targets=rpi is what a Raspberry Pi runs",
 }
 _VERBS = {"quantize", "export", "validate", "run", "analyze", "bundle", "plan", "prune", "demo", "tune"}
+# what is asked for here anyway, by the words that 'yolo export' takes
 _NEEDLESS = {"int8": True, "quantize": 8}
 
 
@@ -51,6 +52,7 @@ def answer(key: str, value: Any, verb: str, known: Container[str]) -> str | None
     Returns:
         What to tell; empty for nothing; None where it asks for what happens anyway (``int8=True``).
     """
+    # train and the runtime's verbs take Ultralytics' arguments themselves
     if verb not in _VERBS or key in known:
         return ""
     if key in _NEEDLESS:

@@ -32,10 +32,12 @@ def track(run: TrackedRun) -> tuple[str, ...]:
     told = []
     for place in TRACKERS:
         module, name = place.split(":")
+        # all of them, since none imports its package before it is told
         tracker: Tracker = getattr(importlib.import_module(module, __name__), name)()
         if not _enabled(tracker):
             continue
         try:
+            # after the run's own files are written: a server that hangs costs no result
             tracker.log(_with_files(run))
             told.append(tracker.title)
             logger.info("told %s", tracker.title)
@@ -47,6 +49,7 @@ def track(run: TrackedRun) -> tuple[str, ...]:
 def _enabled(tracker: Tracker) -> bool:
     from ..bridge.installed import settings
 
+    # "is True" and installed: what Ultralytics' own callbacks ask for; find_spec imports nothing
     return settings().get(tracker.setting) is True and importlib.util.find_spec(tracker.module) is not None
 
 

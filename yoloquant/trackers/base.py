@@ -36,6 +36,7 @@ class TrackedRun:
     @property
     def pictures(self) -> tuple[Path, ...]:
         """The files that are pictures."""
+        # by suffix: what draws them writes no other kinds
         return tuple(path for path in self.files if path.suffix.lower() in {".png", ".jpg"})
 
 

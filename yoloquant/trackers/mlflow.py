@@ -24,12 +24,16 @@ class MLflow(Tracker):
         """See ``Tracker.log``."""
         import mlflow
 
+        # the run of somebody's own script is joined and left open
         own = mlflow.active_run() is None
         if own:
+            # Ultralytics' variable, so that training and validation lie in one experiment
             mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
             mlflow.start_run(run_name=os.environ.get("MLFLOW_RUN") or f"{run.verb} {run.name}")
+        # until all is told: a run that stays open would be shown as running for ever
         status = "FAILED"
         try:
+            # with the verb in front: MLflow refuses a second value for a key, and one run may hold several verbs
             mlflow.log_params({_key(f"{run.verb}.{k}"): str(v)[:LONGEST] for k, v in run.parameters.items()})
             mlflow.log_metrics({_key(f"{run.verb}/{k}"): v for k, v in run.metrics.items()})
             for name, values in run.series.items():

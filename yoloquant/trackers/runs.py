@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from ..pruning.prune import PruneResult
     from ..tuning.results import TuneResult
 
+# what people open and what programs read; artifacts themselves are too large to be sent
 REPORT = ("report.html", "report.md", "report.json", "junit.xml", "results.npz")
 
 
 def of_validation(result: ValidationResult, folder: Path, verb: str = "validate") -> TrackedRun:
     """A validation or comparison whose report lies in a folder."""
+    # the baseline among them: a figure means little without it
     metrics: dict[str, Any] = {}
     for row in (result.baseline, *result.targets):
         metrics.update({f"{row.target}/{name}": value for name, value in _figures(row).items()})
@@ -68,6 +70,7 @@ def of_study(result: TuneResult) -> TrackedRun:
     series: dict[str, list[tuple[int, float]]] = {}
     for trial in result.trials:
         for name, value in numbers(trial.scores).items():
+            # by stage, since trials of the second look count from 0 again
             series.setdefault(f"{trial.stage}/{name}", []).append((trial.number, value))
     chosen = {f"chosen/{name}": value for name, value in result.chosen.scores.items()}
     default = {} if result.default is None else {f"default/{k}": v for k, v in result.default.scores.items()}
@@ -86,5 +89,6 @@ def of_study(result: TuneResult) -> TrackedRun:
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
     """The finite numbers among values."""
+    # servers reject NaN and infinity, some of them with the whole run
     plain = {key: float(value) for key, value in values.items() if isinstance(value, (int, float))}
     return {key: value for key, value in plain.items() if math.isfinite(value)}

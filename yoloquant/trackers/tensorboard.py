@@ -19,6 +19,7 @@ class TensorBoard(Tracker):
         import cv2
         from torch.utils.tensorboard import SummaryWriter
 
+        # beside the results: ``tensorboard --logdir`` over all runs finds it as it finds training's
         writer = SummaryWriter(str(run.folder))
         try:
             for name, value in run.metrics.items():
@@ -31,6 +32,7 @@ class TensorBoard(Tracker):
             for path in run.pictures:
                 image = cv2.imread(str(path))
                 if image is not None:
+                    # OpenCV reads BGR
                     writer.add_image(path.stem, image[..., ::-1], dataformats="HWC")
         finally:
             writer.close()

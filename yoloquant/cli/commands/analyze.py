@@ -35,10 +35,12 @@ def run(call: Call) -> int:
 
     own, options = call[AnalyzeCall], call[AnalyzeOptions]
     if options.kind is AnalysisKind.PRUNE:
+        # refused and not ignored: somebody who gives it expects another result
         call.refuse(("scheme", "per", "weight_bits", "activation_bits"), "it is for kind=quant")
     else:
         call.refuse(("ratios", "criterion", "round_to", "recalibrate_bn", "limit"), "it is for kind=prune")
     path = Path(own.model)
+    # before hours of measuring, not after them
     folder = output_folder(own.output or path.parent / f"{path.stem}_sensitivity")
     with bar("analysing") as progress:
         sensitivity = api.analyze(

@@ -11,6 +11,7 @@ __all__ = ["KEYS", "run"]
 
 def run(call: Call) -> int:
     """Measure exports that take turns."""
+    # imported when it runs: --help needs no runtime
     from ...inference.run_exports import bench_main
 
     return bench_main(dict(call.given), say)

@@ -29,6 +29,7 @@ def run(call: Call) -> int:
     from ...evaluation.gate import exit_code_of, overall_verdict
 
     own = call[CompareCall]
+    # in the working folder: old and new lie in two places, and the report belongs to neither
     folder = Path(own.output or "compare")
     with bar("comparing") as progress:
         comparisons = api.compare(options=replace(call[ReleaseOptions], report=folder), progress=progress)

@@ -44,7 +44,9 @@ def run(call: Call) -> int:
     own = call[ExportCall]
     if not own.bundle:
         of_bundles = [name for name in flatten(BundleOptions) if name != "data"]
+        # an option that changes nothing is a misunderstanding; every one of them is named
         call.refuse(of_bundles, "it is for bundles; pass bundle=true as well, or leave it out")
+    # a bundle is for a device, which says what its targets are
     names = [d.wanted for d in bundle.resolve(own.targets)] if own.bundle else own.targets
     chosen = targets.resolve(names)
     if own.output:
@@ -55,6 +57,7 @@ def run(call: Call) -> int:
         data=own.data,
         scheme=own.scheme,
         options=call[QuantizeOptions],
+        # a checkpoint with a plan is not calibrated again, so what was said about calibration must be refused, not lost
         named=[name for name in call.given if name == "scheme" or name in flatten(QuantizeOptions)],
         listener=Console(),
     )

@@ -39,6 +39,7 @@ def run(call: Call) -> int:
 
     own, options = call[PruneCall], call[PruneOptions]
     if options.sensitivity is None:
+        # options of one kind of pruning would be ignored in silence by the others
         call.refuse(("tolerance",), "it is the drop that an analysis allows, and sensitivity= names none")
     if options.kind is not PruningKind.NM:
         call.refuse(("permutation",), "it is for kind=2:4")
@@ -61,6 +62,7 @@ def run(call: Call) -> int:
         print(line)
     if own.save_plan and result.plan is not None:
         print(f"saved {result.plan.save(Path(own.save_plan))}")
+    # a dry run wrote nothing
     if result.path is None:
         print("next: the same without dry_run, or edit the plan (save_plan=) and give plan=")
         return 0

@@ -34,6 +34,7 @@ def run(call: Call) -> int:
     folder = model.parent
     if own.output or folder.is_dir():  # a missing model gets its own message
         folder = output_folder(own.output or folder)
+    # beside the checkpoint, never over it
     path = folder / f"{model.stem}_int8.pt"
     with bar("calibrating") as progress:
         artifact = api.quantize(

@@ -24,9 +24,11 @@ PARTS = (RunCall, VerdictCode, Listed(Recipe))
 def run(call: Call) -> int:
     """Do what the recipe and the arguments say."""
     own = call[RunCall]
+    # said here: as a recipe's own error it would speak of keys, which nobody wrote
     if own.recipe is None and not (call.given.get("model") and call.given.get("data")):
         raise UsageError("a run needs model=<checkpoint> and data=<data yaml>, or a recipe that names them")
     recipe = as_recipe(own.recipe, {k: v for k, v in call.given.items() if k not in {"recipe", *flatten(VerdictCode)}})
+    # after the recipe is read, since it may say train: itself
     if recipe.train is not None:
         call.refuse(
             ("scheme",), "with train= the scheme that is trained counts: train: {qat: {scheme: ...}} in a recipe"

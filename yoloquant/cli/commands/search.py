@@ -34,8 +34,10 @@ def run(call: Call) -> int:
     with bar("searching") as progress:
         search = api.search(own.model, data=own.data, options=call[FloatSearchOptions], progress=progress)
     folder = output_folder(own.output or model.parent)
+    # of a checkpoint that 'quantize' wrote: not best_int8_int8.pt
     stem = model.stem.removesuffix("_int8")
     listing = folder / f"{stem}_float_layers.json"
+    # also where nothing meets the budget: what was measured says how far away it is
     write_text(listing, json.dumps(search.to_dict(), indent=1))
     print(search.summary())
     print(f"saved {listing}: every plan that was measured")

@@ -16,6 +16,7 @@ def run(call: Call) -> int:
         target = targets.get(name)
         missing = target.missing()
         here = f"missing {', '.join(missing)}" if missing else "builds and runs"
+        # what a device's chip computes is simulated on this machine
         if not missing and not target.capabilities.runs_here:
             here = "builds, simulated"
         hint = f'pip install "yoloquant[{target.extra}]"' if missing and target.extra else ""

@@ -39,7 +39,9 @@ def run(call: Call) -> int:
     from ... import api
 
     own = call[TrainCall]
+    # 'prune_amount=0.5' alone is a wish to prune
     prunes = own.prune is not None or any(key.startswith(PREFIX) for key in call.extra)
+    # beside pruning only if an option of it was given: its defaults alone are nobody's wish
     quantizes = not prunes or bool(set(call.given) - {"model", "data", "prune", "own_plans"})
     result = api.train(
         own.model, data=own.data, qat=call[QATOptions] if quantizes else None, prune=own.prune, **call.extra

@@ -28,6 +28,7 @@ PARTS = (TuneCall, VerdictCode, TuneOptions, Listed(Recipe))
 
 def _with_recipe(call: Call, own: TuneCall) -> tuple[Call, TuneCall]:
     """A bare first word that is a recipe's file, taken as one: ``tune tune.yaml``."""
+    # a checkpoint is no yaml, so the two cannot be confused
     word = call.given.get("model", "")
     if own.recipe is not None or not word.endswith((".yaml", ".yml")):
         return call, own
@@ -45,6 +46,7 @@ def run(call: Call) -> int:
     call, own = _with_recipe(call, own)
     if own.recipe is None and not (call.given.get("model") and call.given.get("data")):
         raise UsageError("a study needs model=<checkpoint> and data=<data yaml>, or a recipe that names them")
+    # the rest belongs to the recipe, whose values may be ranges: nothing here can check them
     theirs = {*flatten(TuneCall), *flatten(VerdictCode), *flatten(TuneOptions)}
     given = {key: text for key, text in call.given.items() if key not in theirs}
     result = api.tune(own.recipe, options=options, listener=Console(), **given, **call.extra)

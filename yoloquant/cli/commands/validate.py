@@ -44,6 +44,7 @@ def run(call: Call) -> int:
     judged = own.exports or next(iter(options.recorded.predictions), None)
     if judged is None:
         raise UsageError("there is nothing to judge; give exports=<folder or artifact>, or predictions=<file>")
+    # a path may hold a comma itself; of several artifacts the first one's place counts
     folder = Path(judged if Path(judged).exists() else judged.partition(",")[0])
     report = Path(own.output or (folder if folder.is_dir() else folder.parent) / "report")
     with bar("validating") as progress:

@@ -31,6 +31,7 @@ def run(call: Call) -> int:
     from ...bundle.verify_on import verify_on
 
     own = call[VerifyCall]
+    # as they were written: the bundle's own command reads them, on the emulated processor too
     handed_on = [f"{key}={text}" for key, text in call.given.items() if key in ("data", "limit", "threads", "expect")]
     results = []
     for check in verify_on(own.bundle, own.cpu, root=own.cpu_root or "", arguments=handed_on):
@@ -38,4 +39,5 @@ def run(call: Call) -> int:
         for line in check.lines:
             say(f"  {line.strip()}")
         results.append(check.result)
+    # the table is ordered from mild to bad
     return CODES[max(results, key=list(CODES).index)]
