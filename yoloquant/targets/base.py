@@ -93,6 +93,7 @@ class Device:
     @property
     def requirements(self) -> str:
         """The content of requirements.txt."""
+        # One library is enough, so only the preferred one is installed.
         first = (f"{r.package}>={r.minimum}" for r in self.requires[:1])
         own = first if self.wheels is None else self.wheels
         return "\n".join(["numpy", "opencv-python-headless", *own]) + "\n"
@@ -124,6 +125,7 @@ class Preparation:
         Raises:
             YoloquantError: What the function raises.
         """
+        # Only now: targets are listed without what a preparation imports, torch for one.
         return _imported(self.function)(model, out, **options)
 
 
@@ -174,6 +176,7 @@ class Target(ABC):
         if name not in cls.variants:
             raise UsageError(f"target '{cls.name}' has no variant '{name}'; allowed are {', '.join(cls.variants)}")
         target = cls()
+        # Over the class's own: one class writes every precision of its runtime.
         target.precision = name
         return target
 
@@ -191,6 +194,7 @@ class Target(ABC):
         if self.precision in FLOAT:
             return None
         plan = artifact.plan_for(self.scheme)
+        # Activations keep no range: the runtime finds them in every image, or multiplies the weights out in float.
         return replace(plan, points=plan.weights) if self.precision in WEIGHTS_ALONE else plan
 
     def int8_plan(self, artifact: Artifact) -> Plan | None:
@@ -213,6 +217,7 @@ class Target(ABC):
     @classmethod
     def require(cls) -> None:
         """Raise MissingExtraError unless everything this target needs is installed."""
+        # The first is enough to tell: one extra installs them all.
         for module in cls.missing():
             raise MissingExtraError(cls.name, cls.extra, module)
 

@@ -102,6 +102,7 @@ def complete(
 
     lacking = [
         s
+        # By name, so that a scheme which two targets share is calibrated once.
         for s in {t.scheme.name: t.scheme for t in targets if t.precision not in FLOAT}.values()
         if not _serves(artifact, s)
     ]

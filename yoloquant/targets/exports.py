@@ -107,6 +107,7 @@ def locked(folder: Path, timeout_s: float = LOCK_S) -> Iterator[None]:
 def save_exports(folder: Path, exports: Iterable[ExportedModel]) -> Path:
     """Write the list, keeping entries of artifacts that still lie in the folder and were not exported anew."""
     path = folder / FILE_NAME
+    # By path: an artifact that is exported again takes the place of its older entry.
     entries = {e["path"]: e for e in _kept(path) if (folder / e["path"]).exists()}
     for export in exports:
         entries[export.path.name] = _to_dict(export)
@@ -227,6 +228,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 def _to_dict(export: ExportedModel) -> dict[str, Any]:
+    # The name alone, so that the folder can be moved with all that lies in it.
     data = asdict(replace(export, path=Path(export.path.name)))
     data.update(path=export.path.name, layout=export.layout.value, sha256=content_sha256(export.path))
     data["info"]["task"] = export.info.task.value

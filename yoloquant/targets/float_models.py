@@ -43,9 +43,8 @@ def float_model(artifact: Artifact, exported: ExportedModel) -> ExportedModel | 
             exported_float = registry.get(exported.target).export_float(artifact, folder, stem)
             save_exports(folder, [exported_float])
         return exported_float
-    except (
-        Exception
-    ) as exc:  # a converter may raise anything, and the ratio is a luxury: the gate says that it is missing
+    # a converter may raise anything, and the ratio is a luxury: the gate says that it is missing
+    except Exception as exc:
         logger.warning("no float model to time %s against: %s", exported.target, exc)
         logger.debug("the float model failed", exc_info=exc)
         return None

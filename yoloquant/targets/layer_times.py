@@ -68,7 +68,9 @@ def onnxruntime_times(path: Path, image: np.ndarray, threads: int | None) -> dic
     import onnx
     import onnxruntime
 
+    # Names alone are wanted, so weights that lie beside the file are left there.
     nodes = [n for n in onnx.load(path, load_external_data=False).graph.node if n.op_type in {"Conv", "ConvTranspose"}]
+    # By the output too: ONNX Runtime names a convolution after it when it moves it to its blocked layout (_nchwc).
     owners = {name: n.input[1] for n in nodes for name in (n.name, n.output[0])}
     with tempfile.TemporaryDirectory() as folder:
         settings = onnxruntime.SessionOptions()
@@ -82,6 +84,7 @@ def onnxruntime_times(path: Path, image: np.ndarray, threads: int | None) -> dic
             session.run(None, feed)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     runs: list[list[tuple[str | None, float]]] = []
+    # A run is noted when it is over, with the time at which it began: sorted, it stands in front of its operations.
     for event in sorted((e for e in events if "ts" in e), key=lambda e: int(e["ts"])):
         if event["name"] == "model_run":
             runs.append([])

@@ -68,6 +68,7 @@ def prepare(
     if artifact is None:
         with listener.stage("reading the model"):
             host = load_model(model, allow_unsafe=options.allow_unsafe)
+        # Nothing of ours in it: a plain checkpoint.
         if not host.state:
             if data is None:
                 raise UsageError(

@@ -59,6 +59,7 @@ def get(name: str) -> Target:
     """
     plain, _, variant = name.strip().lower().partition(":")
     target = _named(plain)
+    # A device may stand for a variant of its own, such as imx93 for one accelerator.
     variant = variant or next((d.variant for d in target.devices if plain in d.names), "")
     return target.variant(variant) if variant else target()
 
@@ -133,6 +134,7 @@ def resolve(wanted: str | Iterable[str]) -> tuple[Target, ...]:
 @lru_cache(maxsize=1)
 def _known() -> dict[str, type[Target]]:
     targets: dict[str, type[Target]] = {}
+    # Ours first: another distribution cannot take a name away.
     for target in (*_built_in(), *_registered()):
         if target.name in targets:
             other = targets[target.name]
@@ -148,9 +150,11 @@ def _built_in() -> Iterator[type[Target]]:
         path = f"{package}.{module.name}"
         if module.ispkg:
             path += ".target"
+            # A package that several targets share, such as `onnx`.
             if importlib.util.find_spec(path) is None:
                 continue
         for value in vars(importlib.import_module(path)).values():
+            # Defined there and not imported: `LiteRTTarget` lies in the module of every target that derives from it.
             if _is_target(value) and value.__module__ == path:
                 yield value
 

@@ -166,6 +166,7 @@ def _conv(weight: Tensor, bias: Tensor, groups: int = 1) -> nn.Conv2d:
 
 def _means(value: Tensor) -> Tensor:
     """The predictors, (positions, sizes * channels + 1): means over squares (outside of the map is 0), and 1."""
+    # What lies outside counts as 0 in these means, as it does in the convolution that takes their place.
     maps = [functional.avg_pool2d(value, size, 1, size // 2) for size in SIZES]
     # float64: a Gram matrix of many nearly equal predictors is badly conditioned
     flat = torch.cat(maps, 1).flatten(2)[0].t().double()
@@ -207,7 +208,9 @@ class _Fit:
         """Weights (predictors, channels), and the share of variance that they explain."""
         ridge = RIDGE * self._gram.diagonal().mean()
         weights = torch.linalg.solve(self._gram + ridge * torch.eye(len(self._gram)), self._cross)
+        # The sum of squared errors, expanded into the sums that were kept.
         rest = self._square - 2 * (weights * self._cross).sum(0) + (weights * (self._gram @ weights)).sum(0)
+        # The last predictor is 1, so its products with the target are the target's sums.
         variance = self._square - self._cross[-1].square() / self._gram[-1, -1]
         return weights.float(), float(1 - rest.sum() / variance.sum().clamp_min(1e-12))
 
@@ -219,10 +222,13 @@ def _convolutions(linear: _Linear, weights: Tensor) -> nn.Sequential:
     # repeated instead of split: a depthwise convolution reads one channel for each of its own
     value = _conv(linear.value.weight.repeat(branches, 1, 1, 1), _bias(linear.value).repeat(branches))
     squares = [_centred(torch.full((channels, 1, s, s), 1 / (s * s)), largest) for s in SIZES]
+    # All kernels at one size, or they would not be one depthwise convolution.
     spatial = torch.cat([_centred(linear.position.weight, largest), *squares])
     offset = torch.cat([_bias(linear.position), torch.zeros(len(SIZES) * channels)])
     project = linear.project.weight[:, :, 0, 0]
+    # (branches * channels, channels), transposed: the position branch goes through as it is.
     mixing = torch.cat([torch.eye(channels), *weights[:-1].view(-1, channels, channels)]).t()
+    # Both are linear without anything between, so the device gets a single convolution.
     joint = (project @ mixing)[:, :, None, None]
     constant = project @ weights[-1] + _bias(linear.project)
     return nn.Sequential(value, _conv(spatial, offset, groups=branches * channels), _conv(joint, constant))

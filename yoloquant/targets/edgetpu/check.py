@@ -34,6 +34,7 @@ def check(source: bytes | Path | Flatbuffer) -> EdgeTPUReport:
     places = _places(file, findings)
     operators = tuple(_verdict(file, op, findings[op.index], places[op.index]) for op in file.ops)
     rejected = refused(file)
+    # Parameters of what stays on the host are not cached on the chip.
     inside = {op.index for op in operators if op.place is Place.TPU}
     return EdgeTPUReport(operators, _ends(file, places), memory(file, inside), rejected)
 
@@ -45,6 +46,7 @@ def _places(file: Flatbuffer, findings: list[OperatorFinding]) -> list[Place]:
     places: list[Place] = []
     for op in file.ops:
         before = [places[file.producers[i].index] for i in file.operands(op) if i in file.producers]
+        # The worst of its own and its operands': behind the end of the partition nothing comes back (see the module).
         places.append(max((own[findings[op.index].status], *before), key=rank.__getitem__))
     return places
 

@@ -68,6 +68,7 @@ def add_companions(model: Path, exported: ExportedModel) -> tuple[str, ...]:
     facts = exported.metadata[KEY]
     if facts["compiled"]:
         compiled = Path(facts["compiled"]).name
+        # By the name alone: a listing from elsewhere must not lead out of the export folder.
         shutil.copyfile(exported.path.with_name(compiled), model.with_name(compiled))
     report = EdgeTPUReport.from_dict(facts["check"])
     said = CompilerReport.from_dict(facts["compiler"]).summary() if facts["compiler"] else ()

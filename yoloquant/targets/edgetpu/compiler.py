@@ -79,6 +79,7 @@ def _arguments(options: CompilerOptions, folder: Path) -> list[str]:
 
 def _judge(report: CompilerReport, problem: str, content: bytes) -> CompilerRun:
     """A run counts as successful only if the compiler says so and left a whole flatbuffer."""
+    # A flatbuffer's identifier stands behind the offset of its root, at byte 4.
     if not problem and report.succeeded and content[4:8] != MAGIC:
         problem = "it reported success but wrote no .tflite"
     if problem:
@@ -105,6 +106,7 @@ def _run(command: Sequence[str], folder: Path, seconds: float) -> tuple[str, str
         _kill(process)
         output, _ = process.communicate()
         return output.decode(errors="replace"), f"it did not finish within {seconds:g} s"
+    # Also for Ctrl-C, which a terminal does not send to the session of its own.
     except BaseException:
         _kill(process)
         raise

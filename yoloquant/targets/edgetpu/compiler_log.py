@@ -129,6 +129,7 @@ def parse_log(text: str) -> CompilerReport:
         operators=rows,
         **sizes,
         subgraphs=int(subgraphs) if subgraphs.isdigit() else None,
+        # Complaints of a run that succeeded are those of tries that were given up.
         errors=() if done else tuple(dict.fromkeys(e for e in lines if _ERROR.match(e) and _QUIET not in e)),
     )
 
@@ -147,6 +148,7 @@ def _table(lines: list[str]) -> tuple[OperatorLine, ...]:
 
 def _last(lines: list[str], label: str) -> str:
     values = [line.partition(":")[2].strip() for line in lines if line.startswith(f"{label}:")]
+    # The last one, as of the tables: log and output may hold several tries.
     return values[-1] if values else ""
 
 

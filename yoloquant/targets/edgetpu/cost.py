@@ -75,6 +75,7 @@ def memory(file: Flatbuffer, chosen: Collection[int]) -> Memory:
     first = dict.fromkeys(file.inputs, 0)
     first.update({out: op.index for op in file.ops for out in op.outputs})
     last = {i: op.index for op in file.ops for i in op.inputs}
+    # Outputs must still be there when all is done.
     last.update(dict.fromkeys(file.outputs, steps - 1))
     for index, start in first.items():
         change[start] += _bytes(file, index)

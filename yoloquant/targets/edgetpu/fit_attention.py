@@ -49,6 +49,7 @@ def fit_attention(
     from .attention import replace_attention
 
     path = Path(out)
+    # Told before the model is read and run over images.
     if path.suffix != ".pt":
         raise ArtifactError(f"got '{path.name}'; a checkpoint's name must end in .pt")
     host = load_model(model)

@@ -62,6 +62,7 @@ def _unknown(reason: str) -> OperatorFinding:
 
 def _types(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """Docs, tensor requirements: tensors are quantized to 8 bits."""
+    # What is computed alone: the bias of an integer convolution is int32.
     for index in (*file.operands(op), *op.outputs):
         if file.tensors[index].dtype not in EIGHT_BIT:
             return _cpu(f"{file.tensors[index].dtype} tensor; only 8-bit integers run on the TPU")
@@ -94,6 +95,7 @@ _CONSTANT: dict[str, tuple[int, ...]] = {  # positions of operands that are para
 
 def _parameters(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     """Docs, tensor requirements: parameters are constant when the model is compiled."""
+    # Optional operands, such as a bias, may be absent.
     positions = [i for i in _CONSTANT.get(op.kind, ()) if i < len(op.inputs)]
     if all(file.tensors[op.inputs[i]].constant for i in positions):
         return OK
@@ -139,6 +141,7 @@ def _concatenation(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
 def _real(file: Flatbuffer, index: int) -> bool:
     """Whether a constant tensor stands for something besides zero."""
     tensor = file.tensors[index]
+    # Zero is stored as the zero_point, which need not be 0.
     zero = int(tensor.zero_point[0]) if len(tensor.zero_point) else 0
     return bool((file.values(index) != zero).any())
 
@@ -175,6 +178,7 @@ def _softmax(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
 def _axes(file: Flatbuffer, op: OpInfo, index: int, where: int = 1) -> tuple[int, ...]:
     """Axes in a constant operand, counted from the front."""
     rank = len(file.tensors[index].shape)
+    # Negative axes count from the back.
     return tuple(int(a) % rank for a in file.values(op.inputs[where]).reshape(-1))
 
 

@@ -45,6 +45,7 @@ class EdgeTPUTarget(LiteRTTarget):
             "yoloquant.targets.edgetpu.fit_attention:fit_attention",
         ),
     )
+    # No float layers: the first one would end the partition that runs on the TPU.
     capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task), timed_here=False, float_layers=False)
     box_unit: ClassVar[str] = "pixels of the input"
     raw: ClassVar[bool] = True
@@ -75,6 +76,7 @@ class EdgeTPUTarget(LiteRTTarget):
         from .companions import accompany
 
         exported = super().export(artifact, folder, stem)
+        # What `fit_attention` left in the checkpoint: nobody else could say that the model is not the original.
         rewritten = tuple(getattr(artifact.model.module, REWRITTEN, ()))
         host = host_metadata(artifact)
         return accompany(replace(exported, notes=(*rewritten, *exported.notes)), host, self.options)

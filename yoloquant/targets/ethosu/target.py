@@ -81,9 +81,11 @@ class EthosUTarget(LiteRTTarget):
         try:
             own, flatbuffer = read(exported.path)
             compiled = compile_for(self.accelerator, flatbuffer)
+            # Indices of tensors hold for the file before Vela alone.
             kept = {key: value for key, value in own.items() if key != "tensors"}
             with atomic_path(compiled_path(exported.path)) as temporary:
                 temporary.write_bytes(pack(compiled.content, host_metadata(artifact), {**kept, "compiled": "vela"}))
+        # The integer file alone would look like a finished export.
         except BaseException:
             exported.path.unlink(missing_ok=True)
             raise

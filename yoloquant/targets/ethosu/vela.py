@@ -50,6 +50,7 @@ class VelaReport:
     @property
     def milliseconds(self) -> float:
         """Estimated time of one image."""
+        # Cycles by MHz are microseconds.
         return self.cycles / self.clock_mhz / 1e3
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,6 +111,7 @@ def run_vela(accelerator: Accelerator, content: bytes, *, seconds: float = SECON
     """
     with tempfile.TemporaryDirectory(prefix="yoloquant-vela-") as name:
         folder = Path(name)
+        # A name of our own, since Vela calls its results after the file.
         source = folder / "model.tflite"
         source.write_bytes(content)
         _run([*accelerator.arguments, "--output-dir", str(folder), str(source)], folder, seconds)

@@ -62,11 +62,13 @@ def _matched(graph: Graph, plan: Plan, program: Program) -> Iterator[tuple[OpNod
     for index, subgraph in enumerate(program.subgraphs):
         for node in subgraph.nodes:
             value = subgraph.values.get(node.output)
+            # It computes in float, where no point can lie.
             if value is None or value.scale is None:
                 continue
             if node.kind in _INTEGER and node.weight is not None:
                 # a queue for each: two layers may have the same integers, and execution order tells them apart
                 weighted[_digest(subgraph.values[node.weight].data or b"")].append((index, node))
+            # The canonical graph counts subtractions among additions.
             elif node.kind in {"add", "sub"}:
                 sums.append((index, node))
     names = plan.by_name

@@ -105,6 +105,7 @@ def carry(module: fx.GraphModule, graph: Graph, plan: Plan) -> None:
         source = nodes[graph.fx_name(op.name)]
         if source.all_input_nodes[0].target not in DEQUANTIZE:
             continue  # what layers in float read stays float
+        # Before the pair is made, which reads the source itself and must go on doing so.
         readers = list(source.users)
         with module.graph.inserting_after(source):
             pair = make_pair(module, source, point, op.name)

@@ -247,6 +247,7 @@ def _value(entry: _FlatTable, constants: list[bytes]) -> tuple[int, XnnValue]:
     kind, value = entry.number(0, "<B"), entry.table(1)
     tensor = value if kind == _TENSOR else value.table(0)
     index = tensor.number(3)
+    # The first entry is a placeholder, so 0 stands for a value that is computed.
     data = constants[index] if index else None
     scale: npt.NDArray[np.float32] | None = None
     zero_point: npt.NDArray[np.int32] | None = None
@@ -260,6 +261,7 @@ def _value(entry: _FlatTable, constants: list[bytes]) -> tuple[int, XnnValue]:
             if not len(scale):
                 # long vectors of scales are stored with the weights
                 scale = np.frombuffer(constants[params.number(2)], "<f4", params.number(3))
+            # Weights are symmetric: the format holds no zero points per channel.
             zero_point = np.zeros(scale.shape, np.int32)
     return tensor.number(6), XnnValue(scale, zero_point, data)
 

@@ -16,6 +16,7 @@ from ...quantization.scheme import Placement, Scheme, complete
 if TYPE_CHECKING:
     from ...graph.trace import Graph, OpNode
 
+# Sigmoid and softmax (UNIT) and products of computed tensors.
 _FLOAT = frozenset({OpKind.UNIT, OpKind.MATMUL})
 
 

@@ -106,6 +106,7 @@ class ExecuTorchTarget(Target):
             # read back from the bytes that will be written: an exporter that moves a scale is found here, not in
             # accuracy
             check_scales(plan, read_points(program, plan.points, places))
+        # With the places, so that scales can be read back later without the graph.
         own = {**json.loads(provenance_json(artifact, plan)), "places": {k: list(v) for k, v in places.items()}}
         # one text among the keys that Ultralytics reads, as in every other artifact
         data = {**ultralytics_metadata(artifact), "yoloquant": json.dumps(own)}

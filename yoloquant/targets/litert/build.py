@@ -93,6 +93,7 @@ def build(
     # decoded in float, raw heads as integers: see ``Variant``
     converted = convert(body, graph.info, raw=variant.raw)
     content = finish(converted, input_type=variant.input_type, transposed=transposed_weights(body))
+    # Everything is proven on the finished bytes: edits of ours could break a file as well as the converter.
     file = Flatbuffer(content)
     check_integer_body(file, raw=variant.raw)
     located = locate(body, graph, file)
@@ -223,6 +224,7 @@ def read_points(file: Flatbuffer, points: Sequence[Point], tensors: Mapping[str,
 def _read(tensor: TensorInfo, point: Point) -> ScalePair:
     if tensor.dtype != "INT8" or not len(tensor.scale):
         raise TargetError(f"point {point.name} is tensor {tensor.index} of the file, which is {tensor.dtype}, not int8")
+    # The file holds every scale as a vector, the plan a single one without an axis.
     if point.spec.axis is None and len(tensor.scale) == 1:
         return tensor.scale.reshape(()), tensor.zero_point.reshape(())
     return tensor.scale, tensor.zero_point

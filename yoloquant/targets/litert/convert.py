@@ -134,6 +134,7 @@ def _vary_constant_biases(body: fx.GraphModule) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[io.StringIO]:
     """Keep the converter's progress lines and third-party warnings off the terminal."""
+    # setdefault: who sets these wants to see it.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     printed = io.StringIO()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,7 @@ class Flatbuffer:
             zero_point=np.array(quantization.zeroPoint if has_scale else [], np.int32),
             axis=int(quantization.quantizedDimension) if has_scale else 0,
             constant=data is not None and len(data) > 0,
+            # `shape` holds 1 where a side is open; only the signature has -1 there.
             dynamic=any(size < 0 for size in _indices(raw.shapeSignature, keep=True)),
         )
 
@@ -235,15 +236,18 @@ def _op(index: int, raw: Any, kind: str, version: int) -> OpInfo:
 
 
 def _indices(values: Any, *, keep: bool = False) -> tuple[int, ...]:
+    # Optional inputs that are absent stand there as -1.
     return tuple(int(v) for v in (values if values is not None else ()) if keep or v >= 0)
 
 
+@cache
 def _tensor_types() -> dict[int, str]:
     from ai_edge_litert import schema_py_generated as schema
 
     return _constants(schema.TensorType)
 
 
+@cache
 def _operators() -> dict[int, str]:
     from ai_edge_litert import schema_py_generated as schema
 

@@ -112,6 +112,7 @@ def _store_int8(model: Any, index: int, axis: int) -> None:
     values = _values(model, index)
     others = tuple(i for i in range(values.ndim) if i != axis)
     largest = np.abs(values).max(axis=others)
+    # A channel of zeros takes any scale but 0, which runtimes divide by.
     scale = np.where(largest > 0, largest / 127, 1.0).astype(np.float32)
     params, spec = QParams(scale, np.zeros(scale.shape, np.int32)), QuantSpec(narrow_range=True, axis=axis)
     integers = quantize(values, params, spec).astype(np.int8)
@@ -146,6 +147,7 @@ def _dequantize(model: Any, source: int, result: int, version: int) -> Any:
         code.builtinCode, code.deprecatedBuiltinCode, code.version = kind, kind, version
         model.operatorCodes.append(code)
         found = [len(model.operatorCodes) - 1]
+    # All operators of the kind share the code, so its version is only ever raised.
     model.operatorCodes[found[0]].version = max(int(model.operatorCodes[found[0]].version), version)
     op = schema.OperatorT()
     op.opcodeIndex = found[0]

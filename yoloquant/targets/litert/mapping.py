@@ -156,6 +156,7 @@ class _Index:
                 roots.update(dict.fromkeys(op.outputs, reads[0]))
             elif op.kind in _KINDS:
                 kind = "matmul" if multiplies_computed(file, op) else _KINDS[op.kind]
+                # Computed in the file it has no integers to be recognised by.
                 fixed = kind == "weighted" and file.tensors[op.inputs[1]].constant
                 digest = _digest(_weight(file, op)) if fixed else ""
                 self._ops[kind, tuple(sorted(reads)), digest].append(op)
@@ -215,5 +216,6 @@ def constant_of(body: fx.GraphModule, node: fx.Node) -> Tensor:
 
 
 def _digest(values: np.ndarray) -> str:
-    flat = values if values.ndim != 4 else values.reshape(values.shape[0], -1, *values.shape[2:])
-    return hashlib.sha256(str(flat.shape).encode() + np.ascontiguousarray(flat, dtype=np.int8).tobytes()).hexdigest()
+    # with the shape: two kernels may hold the same integers in another arrangement
+    content = np.ascontiguousarray(values, dtype=np.int8).tobytes()
+    return hashlib.sha256(str(values.shape).encode() + content).hexdigest()

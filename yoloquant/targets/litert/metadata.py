@@ -35,6 +35,7 @@ def pack(flatbuffer: bytes, host: Mapping[str, Any], own: Mapping[str, Any]) -> 
     """
     seal = {"format": FORMAT, "flatbuffer_bytes": len(flatbuffer), "sha256": hashlib.sha256(flatbuffer).hexdigest()}
     stream = io.BytesIO(flatbuffer)
+    # Readers of zip archives begin at the end of a file, those of flatbuffers at its start: each finds its own.
     with zipfile.ZipFile(stream, "a") as archive:
         for name, data in ((HOST_ENTRY, dict(host)), (OWN_ENTRY, {**own, **seal})):
             entry = zipfile.ZipInfo(name)  # without a time of day, for reproducible files

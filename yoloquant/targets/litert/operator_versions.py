@@ -122,6 +122,7 @@ def lower_versions(model: Any, file: Flatbuffer) -> dict[str, tuple[int, int]]:
     for index, versions in wanted.items():
         code = model.operatorCodes[index]
         known = [v for v in versions if v is not None]
+        # A version belongs to a code that all operators of the kind share: lowered only if every one allows it.
         if len(model.subgraphs) == 1 and len(known) == len(versions) and max(known) < code.version:
             changed[operator_name(code)] = (int(code.version), max(known))
             code.version = max(known)

@@ -42,6 +42,7 @@ def finish(content: bytes, *, input_type: str, transposed: Sequence[TransposedWe
         _append_dequantize(model)
     if input_type != "int8":
         _prepend_quantize(model, input_type)
+    # Last: the edits bring operators with versions of their own.
     return lower(serialize(model))
 
 
@@ -76,6 +77,7 @@ def _prepend_quantize(model: Any, input_type: str) -> None:
     if input_type == "uint8":
         outer.type = schema.TensorType.UINT8
         outer.quantization.scale = target.quantization.scale
+        # The same grid, counted from 0.
         outer.quantization.zeroPoint = np.asarray(target.quantization.zeroPoint) + 128
     model.buffers.append(schema.BufferT())
     outer.buffer = len(model.buffers) - 1
@@ -83,6 +85,7 @@ def _prepend_quantize(model: Any, input_type: str) -> None:
     index = len(graph.tensors) - 1
     graph.operators.insert(0, _cast(model, "QUANTIZE", index, inner))
     graph.inputs = np.array([index], np.int32)
+    # Signatures name tensors by index, and who goes by them would still find the inner one.
     for signature in model.signatureDefs or []:
         for entry in signature.inputs:
             entry.tensorIndex = index if entry.tensorIndex == inner else entry.tensorIndex

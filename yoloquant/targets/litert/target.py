@@ -63,7 +63,7 @@ class LiteRTTarget(Target):
     input_type: ClassVar[str] = "float32"
 
     def check(self, artifact: Artifact) -> None:
-        """Raise unless the model is a detector whose plan can be placed as LiteRT needs it.
+        """Raise unless the model can be converted and its plan placed as LiteRT needs it.
 
         Raises:
             MissingExtraError: A package is missing.
@@ -78,6 +78,7 @@ class LiteRTTarget(Target):
                 f"target '{self.name}' exports {allowed} models, got a {task.value} model; "
                 "use onnxruntime or openvino for it"
             )
+        # Inside methods throughout: it imports torch, which listing targets must not.
         from .build import head_levels
 
         plan = self.plan(artifact)
@@ -105,6 +106,7 @@ class LiteRTTarget(Target):
             TargetError: The conversion failed or its result is not what the plan asks for.
             OutputError: The folder cannot be written.
         """
+        # Again, for callers that did not ask before.
         self.check(artifact)
         plan = self.plan(artifact)
         if plan is None:
@@ -222,6 +224,7 @@ def host_metadata(artifact: Artifact, *, bits: int = 8) -> dict[str, Any]:
     from ..export_metadata import ultralytics_metadata
 
     data = ultralytics_metadata(artifact)
+    # Any head but RTDETRDecoder: Ultralytics 8.4.190 leaves only that one's boxes unscaled.
     return {**data, "args": {**data["args"], "quantize": bits}, "head": "Detect"}
 
 

@@ -62,6 +62,7 @@ def _read(body: fx.GraphModule, node: fx.Node) -> TransposedWeight:
     scales = constant_of(body, scale).numpy() if isinstance(scale, fx.Node) else np.array([scale])
     bias = node.args[2] if len(node.args) > 2 else None
     biases = constant_of(body, bias).numpy() if isinstance(bias, fx.Node) else None
+    # From torch's (in, out, height, width).
     return TransposedWeight(np.ascontiguousarray(values.transpose(1, 2, 3, 0)), scales.astype(np.float32), biases)
 
 
@@ -93,8 +94,10 @@ def _rewrite(model: Any, op: Any, weight: TransposedWeight) -> None:
     source, result = _source(model, int(op.inputs[2])), _result(model, int(op.outputs[0]))
     step = float(np.float32(graph.tensors[source].quantization.scale[0]))
     name = graph.tensors[int(op.outputs[0])].name
+    # In LiteRT's order: shape of the result, weight, input, bias.
     operands = [int(op.inputs[0]), _add(model, name + b"_weight", weight.values, weight.scale), source]
     if weight.bias is not None:
+        # The accumulator's step, in which LiteRT adds a bias: that of the input times that of the channel.
         steps = weight.scale.astype(np.float64) * step
         codes = np.rint(weight.bias.astype(np.float64) / steps)
         values = np.clip(codes, INT32.min, INT32.max).astype(np.int32)
@@ -113,6 +116,7 @@ def _source(model: Any, index: int) -> int:
     kind = _kind(model, producers[0]) if producers else ""
     if kind == "DEQUANTIZE":
         return int(producers[0].inputs[0])
+    # Where nothing else reads it: another reader would get integers for real values.
     if kind in MOVES and len(_readers(graph, index)) == 1:
         inner = _source(model, int(producers[0].inputs[0]))
         producers[0].inputs = np.array([inner, *producers[0].inputs[1:]], np.int32)
@@ -129,6 +133,7 @@ def _result(model: Any, index: int) -> int:
     graph = model.subgraphs[0]
     readers = _readers(graph, index)
     kind = _kind(model, readers[0]) if len(readers) == 1 else ""
+    # The ADD is the bias, which the integer operator adds by itself.
     if kind in {"QUANTIZE", "ADD"}:
         following = int(readers[0].outputs[0])
         result = following if kind == "QUANTIZE" else _result(model, following)
@@ -174,6 +179,7 @@ def _add(model: Any, name: bytes, values: np.ndarray, scale: np.ndarray) -> int:
 
 def _remove_dead(graph: Any) -> None:
     """Drop operators whose results nobody reads."""
+    # Until nothing changes: what fed a dead operator may be dead, too.
     while True:
         read = {int(i) for op in graph.operators for i in op.inputs} | {int(i) for i in graph.outputs}
         kept = [op for op in graph.operators if read.intersection(int(i) for i in op.outputs)]

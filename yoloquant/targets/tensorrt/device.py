@@ -81,6 +81,7 @@ def add_companions(model: Path, artifact: Artifact, exported: ExportedModel) -> 
     if not built:
         return notes
     folder = model.parent / FOLDER
+    # Where the device looks for engines, so that it does not build one that came along.
     folder.mkdir()
     shutil.copyfile(exported.path.with_name(built["path"]), folder / built["path"])
     engine = f"an engine for {built['gpu']} with TensorRT {built['tensorrt']} is in the bundle; others are built there"
@@ -121,8 +122,10 @@ def _build(exported: ExportedModel, release: Any, cuda: Any) -> tuple[dict[str, 
 
     target = exported.path.with_suffix(".engine")
     with tempfile.TemporaryDirectory(prefix="yoloquant-engine-") as scratch:
+        # In a folder of its own: engines and timing caches are written beside the model.
         copy = Path(scratch, exported.path.name)
         shutil.copyfile(exported.path, copy)
+        # TensorRT 11 builds from a model of its own, which an export does not hold.
         if release.strongly_typed:
             write_device_files(copy)
         request = Request(Sources.beside(copy), exported.info, tuple(exported.metadata["planned_convs"]))

@@ -92,6 +92,7 @@ class _Converter:
         kept = [i for i in (*self.model.graph.initializer, *self.added) if i.name in used]
         del self.model.graph.initializer[:]
         self.model.graph.initializer.extend(kept)
+        # Types that were inferred before do not hold any more.
         del self.model.graph.value_info[:]
 
     def _convert(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
@@ -156,6 +157,7 @@ class _Converter:
 
 def _half_constant(constant: onnx.TensorProto, name: str) -> onnx.TensorProto:
     value = numpy_helper.to_array(constant)
+    # What is too large becomes infinite, which is told below.
     with np.errstate(over="ignore"):
         half = value.astype(np.float16)
     if not np.isfinite(half).all():

@@ -77,6 +77,7 @@ def dla_plan(artifact: Artifact) -> Plan:
 def _ranges(plan: Plan, members: tuple[Point, ...]) -> dict[str, QParams] | None:
     """Symmetric parameters of some points that share a range; None unless the plan has all of them."""
     points = [plan.by_name.get(m.name) for m in members]
+    # A cache holds scales of int8 alone.
     known = [p for p in points if p is not None and p.params is not None and p.spec.bits == 8]
     if len(known) != len(members):
         return None

@@ -159,6 +159,7 @@ def _run_worker(paths: tuple[Path, ...], timeout_s: float) -> tuple[int, str]:
             check=False,
         )
     except subprocess.TimeoutExpired:
+        # As if the system had killed it: for a report that is a crash, too.
         return -9, f"stopped after {timeout_s:g} s"
     return done.returncode, done.stdout
 
@@ -167,6 +168,7 @@ def _report(
     outcome: dict[str, Any], code: int, output: str, log: str, planned: tuple[str, ...], seconds: float
 ) -> RtxReport:
     crashed = code != 0
+    # A process that dies on its way out has written "built" already.
     built = bool(outcome.get("built")) and not crashed
     lines = log.split("\n")
     layers = parse_layers(lines) if built else ()
@@ -178,6 +180,7 @@ def _report(
         parser_errors=tuple(ParserError(**error) for error in outcome.get("errors", ())),
         built=built,
         crashed=crashed,
+        # All of them: a convolution that was split is Int8 only if no part of it runs in float.
         int8_convs=tuple(n for n, found in kernels.items() if found and all(k.is_int8 for k in found)),
         float_convs=tuple(n for n, found in kernels.items() if found and not all(k.is_int8 for k in found)),
         unseen_convs=tuple(n for n, found in kernels.items() if not found),

@@ -75,6 +75,7 @@ def parse_layers(lines: Iterable[str]) -> tuple[EngineLayer, ...]:
 
 
 def _layer(name: str, kind: str, rest: str) -> EngineLayer:
+    # By the sections' own headings: names of layers and tensors may hold commas and brackets.
     marks = list(_SECTION.finditer(rest))
     ends = [m.start() for m in marks[1:]] + [len(rest)]
     text = {m[1]: rest[m.end() : end] for m, end in zip(marks, ends, strict=True) if m[1]}

@@ -34,6 +34,7 @@ def _check(model: Path, result: Path, sink: IO[str]) -> None:
 
     logger = _logger(trt, sink)
     outcome: dict[str, Any] = {"version": trt.__version__, "parsed": False, "errors": [], "built": False}
+    # At once: if the parser kills the process, the version at least is known.
     _write(result, outcome)
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))

@@ -30,6 +30,7 @@ def check_static(graph: OnnxGraph) -> Iterator[Issue]:
     """Every input and output has a fixed shape."""
     for value in (*graph.model.graph.input, *graph.model.graph.output):
         tensor = value.type.tensor_type
+        # A side that is left open has a name, or nothing at all.
         dims = [d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim]
         if not tensor.HasField("shape") or not all(isinstance(d, int) and d > 0 for d in dims):
             shape = dims if tensor.HasField("shape") else "unknown"

@@ -27,6 +27,7 @@ ACTIVATIONS = frozenset(
         "Gelu",
     }
 )
+# Operators that an engine runs in Int8, or moves Int8 through.
 _USERS = WEIGHTED | {"Add", "Concat", "MaxPool", "Resize", "AveragePool", "GlobalAveragePool"}
 
 
@@ -68,6 +69,7 @@ def _output_axis(graph: OnnxGraph, node: onnx.NodeProto, rank: int) -> int:
         return 0 if attribute(node, "transB", 0) else 1
     if node.op_type == "MatMul":
         weight_is_first = graph.operands(node)[1] == node.input[0]
+        # A weight in front is (..., M, K), one behind (..., K, N): outputs are M and N.
         return rank - (2 if weight_is_first else 1)
     return 0
 
@@ -152,6 +154,7 @@ def check_activation_fusion(graph: OnnxGraph) -> Iterator[Issue]:
                     f"it stands between {label(source)} and its activation {label(reader)}",
                     "quantize behind the activation instead",
                 )
+                # One finding for a pair, however many readers it has.
                 break
 
 

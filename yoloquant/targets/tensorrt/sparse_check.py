@@ -103,6 +103,7 @@ def _layers(graph: OnnxGraph) -> dict[str, NodeProto]:
         tensor = graph.operands(node)[1]
         while (producer := graph.producer(tensor)) is not None and producer.input:
             tensor = producer.input[0]
+        # Both names: which one a node bears hangs on whether its weight was quantized.
         layers[tensor.removesuffix(".weight")] = node
         layers[node.name] = node
     return layers

@@ -123,6 +123,7 @@ class TensorRTTarget(Target):
             artifact.graph, plan, EMISSION, metadata=onnx_metadata(artifact, plan), bias=artifact.bias_for(self.scheme)
         )
         planned = planned_convs(plan)
+        # Both before anything is written: a model that TensorRT refuses leaves no file behind.
         warnings = _lint(model, planned)
         compiled = self._compile(model, planned)
         exported = write_onnx(model, artifact, folder / f"{stem}-{self.name}.onnx", target=self.name, plan=plan)
@@ -198,12 +199,15 @@ class TensorRTTarget(Target):
         if not is_available():
             return {"available": False, "summary": "not compiled: TensorRT-RTX (module tensorrt_rtx) is not installed"}
         with tempfile.TemporaryDirectory(prefix="yoloquant-") as scratch:
+            # The compiler reads a file, and the real one is not written yet.
             path = Path(scratch, "model.onnx")
             onnx.save(model, path)
             report = build_check(path, planned_convs=planned)
+        # This is the parser of the TensorRT family: what it refuses, a device's refuses, too.
         if report.parser_errors:
             raise TargetError(f"the exported model breaks TensorRT's parser: {report.summary()}")
         if not report.ok:
+            # No error: TensorRT-RTX is evidence for TensorRT, and not the compiler that builds the engine.
             logger.warning("%s", report.summary())
         return _plain(report)
 
