@@ -35,6 +35,7 @@ def choose(
         PruneError: The target cannot be met, or a saved plan does not fit.
         UsageError: An option does not fit the model.
     """
+    # A saved plan has been decided; only what it costs is counted anew.
     if options.plan is not None:
         return refreshed(PrunePlan.load(options.plan), analysis)
     protected = _protected(options)

@@ -113,6 +113,7 @@ class CostModel:
                 (i(full), i(kept)),
                 (o(full), o(kept)),
                 (self._conv(c, i, o, full), self._conv(c, i, o, kept)),
+                # Multiplications at one position are the layer's weights.
                 (self._conv(c, i, o, full) // c.positions, self._conv(c, i, o, kept) // c.positions),
                 c.parameter,
             )
@@ -121,4 +122,5 @@ class CostModel:
 
     @staticmethod
     def _conv(conv, inputs: _Width, outputs: _Width, kept: Mapping[str, int]) -> int:  # type: ignore[no-untyped-def]
+        # An output of a depthwise layer reads one channel, however many are left.
         return int(conv.positions * conv.kernel * outputs(kept) * (1 if conv.depthwise else inputs(kept)))

@@ -31,6 +31,7 @@ def make_sparse(source: HostModel, options: PruneOptions) -> tuple[nn.Module, li
         PruneError: So many zeros are not possible.
     """
     module = copy.deepcopy(source.module)
+    # Before the masks: the order decides which two of four stay.
     lines = reordered(module, options, source.channels)
     if options.kind is PruningKind.NM:
         masks = masks_24(module, options.ignored)
@@ -60,6 +61,7 @@ def is_sparse(module: nn.Module) -> bool:
 
 def is_permuted(module: nn.Module) -> bool:
     """Whether the channels of a sparse model may have another order than those of the dense one."""
+    # Records of earlier releases do not tell: then no channel is taken for that of the dense model.
     return is_sparse(module) and sparse_record(module).get("permutation", "unknown") != "none"
 
 

@@ -67,6 +67,7 @@ class PrunePlan:
         Raises:
             PruneError: The plan was made for another model, or was edited into something impossible.
         """
+        # Names first and numbers behind: among names as a set, one that comes twice would not be seen.
         if {e.group for e in self.entries} != set(groups.by_name):
             other = sorted({e.group for e in self.entries} ^ set(groups.by_name))
             raise PruneError(f"the plan was made for another model: '{other[0]}' is only in one of them; plan it anew")
@@ -97,6 +98,7 @@ class PrunePlan:
         """Write the plan as JSON; ``after`` of a group is meant to be edited."""
         path = Path(path)
         lines = json.dumps(self.to_dict(), indent=None, separators=(", ", ": "))
+        # A line for each group, since this file is meant for an editor.
         write_text(path, lines.replace('{"group"', '\n  {"group"'))
         return path
 
@@ -120,6 +122,7 @@ class PrunePlan:
             before, after = (Cost(int(c["macs"]), int(c["parameters"])) for c in (data["before"], data["after"]))
             latency = {str(k): (float(a), float(b)) for k, (a, b) in data.get("latency_ms", {}).items()}
             return cls(entries, (height, width), before, after, dict(data["settings"]), latency=latency)
+        # OverflowError: JSON may hold 1e999, which is no integer.
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
             raise PruneError(f"this is no pruning plan ({exc!r}); make one with yoloquant prune dry-run=true") from exc
 
@@ -144,6 +147,7 @@ class PrunePlan:
     def table(self) -> list[str]:
         """Lines for people: every layer that changes, and the sums."""
         timed = any(layer.ms for layer in self.layers)
+        # Milliseconds only where a runtime has told any.
         rows = [("layer", "inputs", "outputs", "weights", "MMACs", *(["ms"] * timed))]
         rows += [
             (
@@ -185,6 +189,7 @@ def _dropped(entry: GroupDecision, group: Group) -> set[int]:
             f"the plan was made for another model: '{group.name}' has {group.count} units, and {entry.before} in the "
             "plan, or they are other channels; plan it anew"
         )
+    # An order that was edited could name a channel twice, and another one would stay unseen.
     if any(sorted(o) != list(range(n)) for o, n in zip(entry.order, sizes, strict=True)):
         raise PruneError(f"the order of '{group.name}' in the plan does not name each of its channels once")
     if not 1 <= entry.after <= group.count:

@@ -94,6 +94,7 @@ def prune(
     if data is not None:
         data = as_yolo(data, task=source.task, names=source.names)
     size = source.resolve_imgsz(imgsz)
+    # Before images are read: a place that cannot be written must not be found at the end.
     target = _output(source, output)
     images = None if data is None else _images(data, chosen, size, source.task)
     if chosen.kind is not PruningKind.STRUCTURED:
@@ -104,6 +105,7 @@ def prune(
             raise PruneError("blocks need data=<data yaml or folder>: which ones change least is measured on images")
         module, removed = without_blocks(module, chosen.blocks, images, size, source.channels)
         lines = [f"took out {b.path}, which changes its input by {b.change:.0%}" for b in removed]
+        # From here on this is the model: what is timed and saved has no such blocks.
         source = replace(source, module=module)
     products = None
     if chosen.plan is None and chosen.measured_by(_labelled(data)) is ImportanceCriterion.TAYLOR:
@@ -117,6 +119,7 @@ def prune(
         products = gradients(source, str(data), size, chosen)
     analysis = compute_importance(module, chosen, size, channels=source.channels, gradients=products)
     plan = choose(analysis, source, chosen, size, full=unpruned_cost(module))
+    # Where latency was the target, it is in the plan already.
     if latency and chosen.runtime not in plan.latency:
         from .latency import with_latency
 
@@ -151,11 +154,13 @@ def _output(source: HostModel, output: str | os.PathLike[str] | None) -> Path:
 
 def _images(data: str | os.PathLike[str], options: PruneOptions, size: tuple[int, int], task: Task) -> Any:
     images = calibration_set(data, CalibrationOptions(images=options.images, seed=options.seed))
+    # A list: blocks are ranked on them first, and BatchNorm statistics measured at the end.
     return list(images.tensors(size, task))
 
 
 def _save(module: nn.Module, source: HostModel, size: tuple[int, int], path: Path) -> None:
     info = model_info(replace(source, module=module), size)
+    # Checkpoints hold an EMA, whose parameters Ultralytics freezes; what is trained next must not be frozen.
     module.requires_grad_(True)
     save_checkpoint(path, module, plain_arguments(module, info))
 

@@ -111,6 +111,8 @@ class PruneOptions:
         """Whether a teacher is needed."""
         return self.loss is not FineTune.DETECT
 
+    # the criterion that QAT and fine-tuning share asks for these two as well
+
     @property
     def local_weight(self) -> float:
         """Nothing is quantized."""

@@ -33,7 +33,7 @@ _UNARY = frozenset(
     {
         *("silu", "silu_", "sigmoid", "relu", "relu_", "relu6", "hardtanh", "hardswish", "hardsigmoid", "gelu", "tanh"),
         *("leaky_relu", "leaky_relu_", "mish", "elu", "softplus", "exp", "log", "neg", "clamp", "softmax", "_softmax"),
-        *("dropout", "contiguous", "clone", "alias", "detach", "to", "_to_copy", "lift_fresh_copy", "softplus"),
+        *("dropout", "contiguous", "clone", "alias", "detach", "to", "_to_copy", "lift_fresh_copy"),
     }
 )
 _SPATIAL = frozenset(

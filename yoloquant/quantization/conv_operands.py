@@ -34,6 +34,7 @@ def conv_operands(
     )
     at = choose(height * width)
     taps = torch.cartesian_prod(*(torch.arange(k) * d for k, d in zip(kernel, dilation, strict=True)))
+    # Indices (taps, places) into rows and columns.
     return padded[:, (at // width * stride[0])[None] + taps[:, :1], (at % width * stride[1])[None] + taps[:, 1:]]
 
 
@@ -43,5 +44,6 @@ def _padding(padding: Any, kernel: tuple[int, ...], dilation: Sequence[int]) -> 
         return (0, 0, 0, 0)
     if padding == "same":
         total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+        # An odd line goes behind, as in torch.
         return (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2)
     return (padding[1], padding[1], padding[0], padding[0])

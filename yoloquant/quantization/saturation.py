@@ -1,10 +1,10 @@
 """How far processors without VNNI change a plan's results, and which layers must be kept from it.
 
-ONNX Runtime and OpenVINO multiply uint8 activations with int8 weights. x86 processors without VNNI (Intel before 2019,
-AMD before Zen 4) do it with ``vpmaddubsw``: two neighbouring products are added in a signed 16-bit register, which
-clamps beyond 32767, and only then widened (Intel's instruction set reference; oneDNN's guide, "Nuances of int8
-computations"). Nothing warns. The same file gives other results there: 8.6 points of mAP less for a plain INT8 YOLO11n
-in OpenVINO, all of it from the first convolution, where bright pixels are 255 side by side.
+ONNX Runtime and OpenVINO multiply uint8 activations with int8 weights. x86 processors without VNNI (most of Intel's
+before 2021, AMD's before Zen 4) do it with ``vpmaddubsw``: two neighbouring products are added in a signed 16-bit
+register, which clamps beyond 32767, and only then widened (Intel's instruction set reference; oneDNN's guide, "Nuances
+of int8 computations"). Nothing warns. The same file gives other results there: 8.6 points of mAP less for a plain INT8
+YOLO11n in OpenVINO, all of it from the first convolution, where bright pixels are 255 side by side.
 
 Here the clamping is computed exactly, in integers, for results spread over calibration images. Layers that lose more by
 it than by coarser weights get weights that are safe in pairs; the first convolution always has half range

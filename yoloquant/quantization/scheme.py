@@ -115,12 +115,14 @@ def derive(graph: Graph, scheme: Scheme) -> Plan:
 
 def _activation(graph: Graph, op: OpNode, scheme: Scheme, fixed: bool) -> QuantSpec:
     if fixed:
+        # 0 to 1 has no negative half, and a symmetric grid would waste one.
         return replace(scheme.activation, symmetric=False)
     return scheme.inner if scheme.inner is not None and is_inner(graph, op) else scheme.activation
 
 
 def is_inner(graph: Graph, op: OpNode) -> bool:
     """Whether no integer operation takes a tensor as an operand: only its own SiLU or the decode tail reads it."""
+    # What a head computes goes to the decode, which is float.
     if op in graph.heads:
         return True
     readers = [graph.ops[u] for u in graph.users[op.name]]
@@ -227,8 +229,8 @@ def complete(graph: Graph, *, repeat: bool = False) -> Placement:
     Operations that only move values keep the range of what they move. With ``repeat`` their results are quantized again
     with that range, for runtimes that look for a pair directly at each operand.
 
-    A convolution whose only reader is a ReLU gets no
-    point of its own: every integer runtime clamps inside the convolution.
+    A convolution whose only reader is a ReLU gets no point of its own: every integer runtime clamps inside the
+    convolution.
     """
     sites = []
     for op in graph.body():

@@ -37,6 +37,7 @@ class Schedule:
             raise UsageError(f"initial={self.initial} is more than amount={self.amount}; sparsity only grows")
         for name in ("start", "end", "every"):
             value = getattr(self, name)
+            # For Python True is a number, too.
             if isinstance(value, bool) or not isinstance(value, int):
                 raise UsageError(f"{name}={value!r} is not supported; it counts steps, a whole number")
         if not 0 <= self.start <= self.end:
@@ -71,6 +72,7 @@ class Schedule:
         # between two changes the sparsity of the last one holds
         changed = self.start + (step - self.start) // self.every * self.every
         left = 1.0 - (changed - self.start) / (self.end - self.start)
+        # The power may round beyond the end.
         return min(self.amount + (self.initial - self.amount) * left**3, self.amount)
 
     def changes_at(self, step: int) -> bool:

@@ -55,6 +55,7 @@ def sparse_layers(module: nn.Module, ignored: tuple[str, ...] = ()) -> tuple[dic
             skipped.append(Skipped(name, reason))
         else:
             layers[name] = module.get_parameter(name)
+    # A pattern that matches nothing is a typing error, and the layer that was meant would lose weights.
     if unmatched:
         known = ", ".join([n.removesuffix(".weight") for n in layers][:6])
         raise PruneError(
@@ -83,6 +84,7 @@ def _reason(module: nn.Module, path: str, *, first: bool) -> str:
         return "branch of a re-parametrizable block; merge the branches first"
     layers: Any = getattr(module, "model", None)
     if isinstance(layers, nn.Sequential) and path.startswith(f"model.{len(layers) - 1}."):
+        # Ultralytics wraps every inner convolution into a `Conv`; the head's last ones stand bare.
         wrapped = getattr(parent, "conv", None) is module.get_submodule(path)
         if not wrapped:
             return "last layer of the head"

@@ -84,6 +84,7 @@ def masks_24(module: nn.Module, ignored: tuple[str, ...] = ()) -> Masks24:
     # of the masked layers alone: dense ones keep everything and would hide the loss
     total = sum(float(layers[n].detach().abs().sum()) for n in masks)
     kept = sum(float(layers[n].detach().abs()[m].sum()) for n, m in masks.items())
+    # A model of zeros loses nothing.
     return Masks24(masks, tuple(skipped), kept / total if total else 1.0)
 
 
@@ -114,6 +115,7 @@ def mask_24(weight: Tensor) -> Tensor:
         raise PruneError(
             f"a weight of shape {tuple(weight.shape)} has no groups of four along its input channels (axis 1)"
         )
+    # (K, R, S, C), so that groups of four lie side by side.
     rows = weight.detach().abs().movedim(1, -1)
     groups = rows.reshape(*rows.shape[:-1], -1, GROUP)
     # stable: the same weights give the same mask on every device

@@ -80,6 +80,7 @@ def read(state: Any, source: str = "the checkpoint") -> NativeRanges:
         for name, setting in settings.items():
             amax = ranges.get(name + _AMAX)
             if setting["_disabled"]:
+                # Without a range it never was in use, so nothing of it is lost.
                 disabled += [name] if amax is not None else []
             elif amax is None or name in scaled or not _is_plain(name, setting, amax):
                 unsupported.append(name)
@@ -229,6 +230,7 @@ class _Takeover:
         for point in self.plan.weights:
             amax = self.weights.get(point.name)
             if amax is not None and point.spec.bits == BITS:
+                # A scheme with one scale for the whole weight gets the largest channel's.
                 self.found[point.name] = _params(point, amax if point.spec.axis is not None else amax.max())
         for members in self.plan.groups().values():
             self._group([p for p in members if not p.fixed])
@@ -248,6 +250,7 @@ class _Takeover:
         amax = max(ranges.values())
         self.found.update({p.name: _params(p, amax) for p in members})
         for layer, own in ranges.items():
+            # A layer may read several of the members: the widest tells how much coarser its input became.
             self.factors[layer] = max(float(amax / own), self.factors.get(layer, 1.0))
 
     def _filled(self, point: Point) -> Point:

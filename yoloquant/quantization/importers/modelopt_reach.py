@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ...graph.trace import Graph
     from ..plan import Point
 
+# What gives its reader a part of the values, or the largest: that reader has not seen all of them.
 _SELECTING = frozenset(
     {
         *("getitem", "split_with_sizes", "unbind", "slice", "select", "narrow", "index_select"),
@@ -64,6 +65,7 @@ class Reach:
         sites = [site for point in members for site in point.sites]
         if not all(self._is_covered(s.tensor, s.consumers) for s in sites):
             return frozenset()
+        # Where a site names its readers, theirs count; if none has a range, that of others which read the tensor does.
         return frozenset().union(*(self._reached(s.tensor, s.consumers) or self._reached(s.tensor) for s in sites))
 
     def _reached(self, tensor: str, consumers: tuple[str, ...] = ()) -> frozenset[str]:
