@@ -36,7 +36,7 @@ def output_folder(path: str | os.PathLike[str]) -> Path:
             probe.write(b"\0" * 4096)
             probe.flush()
     except FileExistsError as exc:
-        raise OutputError(f"output folder '{folder}' is a file; choose another project= or name=") from exc
+        raise OutputError(f"output folder '{folder}' is a file; choose another output=") from exc
     except OSError as exc:
         raise OutputError(
             f"output folder '{folder}' cannot be written ({exc.strerror or exc}); choose another"

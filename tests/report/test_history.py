@@ -63,6 +63,8 @@ def test_names_from_outside_are_escaped(result: ValidationResult, tmp_path: Path
 
 
 def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no report was named"):
+        history([])
     with pytest.raises(DataError, match=r"holds no report\.json"):
         history(tmp_path)
     for content in ("{", "{}", "[]", '{"baseline": 3, "targets": []}'):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,15 @@ def test_quantization(model: Any, data: Path, per: str) -> None:
 def test_bad_input(model: Any, data: Path, changes: dict[str, Any], error: type[YoloquantError], words: str) -> None:
     with pytest.raises(error, match=words):
         analyze(model, data=data, options=options(**changes))
+
+
+def test_labels_count_in_the_order_of_the_models_classes(data: Path, artifact: Artifact) -> None:
+    wanted = ValidationSet.from_yaml(data)
+    model = replace(artifact.info, names=tuple(reversed(wanted.names)))
+    found = open_images(data, options(metric="map", images=5), model).data
+    assert found.names == model.names and found.boxes == wanted.boxes > 0
+    for one, other in zip(found.images, wanted.images, strict=True):
+        assert one.classes.tolist() == [len(model.names) - 1 - i for i in other.classes.tolist()]
 
 
 def test_bad_data(model: Any, data: Path, tmp_path: Path) -> None:

@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 class ImageDetections(Detections):
     """Detections in pixels of the image; ``xyxy``, ``confidence`` and ``class_id`` as in ``supervision``."""
 
+    # with every result: results are passed on without the model that they are of
     names: tuple[str, ...] = ()
 
     @property
     def class_name(self) -> list[str]:
         """The name of every detection's class."""
+        # an export of another program may name fewer classes than it finds
         return [self.names[i] if i < len(self.names) else str(i) for i in self.class_id.tolist()]
 
     def to_supervision(self) -> Any:
@@ -80,6 +82,7 @@ class LoadedModel:
         Raises:
             DataError: An image cannot be read, or an array is no image.
         """
+        # a text is iterable, too: a path must not be taken for a list of letters
         if isinstance(images, (str, os.PathLike, np.ndarray)) and not _stacked(images):
             return self._one(images)
         if not isinstance(images, (Iterable, np.ndarray)):
@@ -140,5 +143,6 @@ def load(export: str | os.PathLike[str] | ExportedModel, **keywords: Any) -> Loa
         TargetError: The runtime refuses it.
     """
     path = export.path if isinstance(export, ExportedModel) else Path(export)
+    # through the verb's own reader: one place knows names, types and limits
     running = Running.parse(VerbSettings(texts_of(keywords), RUNNING, "load"))
     return LoadedModel(ArtifactOpener(str(path), running)())

@@ -70,6 +70,7 @@ def is_bundle(path: Path) -> bool:
 def _network(export: ExportedModel) -> RunnableModel | None:
     """What of an artifact runs here; None if it has to be built first."""
     target = targets.get(export.target)
+    # None for an ONNX that an engine is built from on its device
     path = target.runnable(export)
     if path is None:
         return None
@@ -80,6 +81,7 @@ def _network(export: ExportedModel) -> RunnableModel | None:
 def _exports(path: str | Path) -> tuple[ExportedModel, ...]:
     """What a path names; an engine stands for the model that it was built from."""
     named = Path(path)
+    # exports.json lists what was exported, not what was built from it later
     return load_exports(named.with_suffix(".onnx") if named.suffix == ".engine" and named.is_file() else named)
 
 
@@ -91,6 +93,7 @@ def _single(path: str) -> RunnableModel:
     """
     found = _exports(path)
     running = [network for network in map(_network, found) if network]
+    # of several artifacts the one that runs here is meant, without a question
     if len(running) == 1:
         return running[0]
     if not running:
@@ -117,6 +120,7 @@ def openers(paths: Iterable[str], running: Running | None = None) -> dict[str, A
         path = Path(text)
         for each in [path] if is_bundle(path) else _running(path):
             name = each.resolve().name
+            # short names, unless two folders hold artifacts of one name
             openers[name if name not in openers else str(each)] = ArtifactOpener(str(each), running)
     return openers
 
@@ -126,6 +130,7 @@ def _running(path: Path) -> list[Path]:
     for export in _exports(path):
         network = _network(export)
         if network is None:
+            # said and not refused: a folder of all exports holds some for other devices
             logger.warning("'%s' is left out: an artifact for %s does not run as it is", export.path, export.target)
         else:
             folders.append(network.path)
@@ -182,6 +187,7 @@ def bench(
 
 def texts_of(values: Mapping[str, Any]) -> dict[str, str]:
     """Python values as the runtime's verbs read them."""
+    # None is "not given" in Python, and has no text
     texts = {key: value for key, value in values.items() if value is not None}
     return {
         key: str(value).lower()
@@ -241,6 +247,7 @@ def bench_with(values: Mapping[str, Any]) -> Report:
     options = parse_options(settings)
     models = [part.strip() for part in _model(settings).split(",") if part.strip()]
     found = openers(models, Running.parse(settings))
+    # a bundle brings pictures of its own: better than made ones, and the same on every device
     golden = next((Path(o.path) / GOLDEN for o in found.values() if is_bundle(Path(o.path))), None)
     return run(found, pictures_of(settings, golden), options)
 

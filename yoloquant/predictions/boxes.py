@@ -33,6 +33,7 @@ def check_numbers(boxes: np.ndarray, scores: np.ndarray, file: Path) -> None:
             f"predictions '{file}' hold a score of {worst:g}; scores are probabilities from 0 to 1: apply the sigmoid, "
             "or divide percent by 100"
         )
+    # 2 and not 1: fractions may reach beyond the image a little, and no image is two pixels wide
     if np.abs(boxes).max() <= 2.0:
         raise DataError(
             f"boxes of predictions '{file}' look normalised (none reaches beyond {np.abs(boxes).max():.3g}); multiply "
@@ -61,21 +62,26 @@ def check_places(
         found = boxes.get(index)
         if found is None or not len(found):
             continue
+        # a pixel more, for those who round up
         reach = SLACK * max(height, width) + 1
         limit = np.array([width, height] * 2) + reach
         beyond = ((found > limit) | (found < -reach)).any(axis=1)
         outside, total = outside + int(beyond.sum()), total + len(found)
         first = index if first < 0 and beyond.any() else first
         wrong += int((found[:, 2:] < found[:, :2]).any(axis=1).sum())
+        # x, y, width, height were turned into corners by the reader; taken back, they are what the file says
         corners = np.concatenate([found[:, :2], found[:, 2:] - found[:, :2]], axis=1)
         upright += int((corners[:, 2:] >= corners[:, :2]).all(axis=1).sum())
         as_size &= bool((corners <= limit).all())
         as_input &= bool((found <= np.array([imgsz[1], imgsz[0]] * 2) * (1 + SLACK) + 1).all())
+    # before places: of such boxes nothing else can be said
     if wrong > SHARE * total:
         raise DataError(f"{wrong} of {total} boxes of predictions '{file}' have a negative width or height")
+    # a few are a detector's own: NMS clips nothing
     if outside <= SHARE * total:
         return
     likely = "they are in other coordinates, or about other images"
+    # as corners they would all fit, and right would lie right of left: no chance for real widths and heights
     if as_size and upright > 0.98 * total:
         likely = "they look like x1, y1, x2, y2 where COCO has x, y, width, height"
     elif as_input:

@@ -35,6 +35,7 @@ _TITLES = {
 def _numbers(kind: ClassIds, classes: int) -> tuple[int, ...]:
     """The number of every class of a model, as far as there are any."""
     if kind is ClassIds.COCO:
+        # a model of fewer classes has the first of them
         return COCO91[:classes]
     first = 0 if kind is ClassIds.ZERO else 1
     return tuple(range(first, first + classes))
@@ -59,6 +60,7 @@ def class_table(
         DataError: The file holds classes that the model does not have.
     """
     present = sorted(set(ids.tolist()))
+    # names first: numbers can only be guessed at
     if categories:
         return _by_name(present, names, file, categories), "categories were matched by name"
     chosen = ids_are if ids_are is not ClassIds.AUTO else _guess(present, len(names))
@@ -78,8 +80,10 @@ def class_table(
 
 def _guess(present: Sequence[int], classes: int) -> ClassIds:
     """By the numbers; a wrong guess can only cost accuracy, so it never lets a bad model pass."""
+    # no other numbering knows a 0
     if not present or present[0] == 0:
         return ClassIds.ZERO
+    # above 80 only COCO's numbers go; below, one from 1 looks the same until such a class is found
     if classes == len(COCO91) and present[-1] > classes:
         return ClassIds.COCO
     return ClassIds.ONE

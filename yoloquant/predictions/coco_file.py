@@ -42,6 +42,7 @@ class CocoNames:
             return cls()
         data = read_json(path, "annotations")
         try:
+            # as texts: a result may hold the same id as a number or as a text
             images = {str(item["id"]): str(item["file_name"]) for item in data["images"]}
             return cls(images, {int(item["id"]): str(item["name"]) for item in data["categories"]})
         except (TypeError, KeyError, ValueError) as exc:
@@ -57,8 +58,10 @@ def read_json(path: Path, what: str) -> Any:
         DataError: It cannot be read, is too large, or is no JSON.
     """
     try:
+        # asked before reading: json.loads holds a file several times over in memory
         if path.stat().st_size > LARGEST:
             raise DataError(f"{what} '{path}' are larger than {LARGEST >> 30} GB; score fewer images")
+        # bytes: json finds out the encoding, which on Windows is often UTF-16
         return json.loads(path.read_bytes())
     except OSError as exc:
         raise DataError(f"{what} '{path}' cannot be read ({exc.strerror or exc})") from exc
@@ -86,17 +89,20 @@ def read_coco(
         numbers = np.array([int(entry["category_id"]) for entry in entries], dtype=np.int64)
         boxes = np.array([entry["bbox"] for entry in entries], dtype=np.float64).reshape(-1, 4)
         scores = np.array([float(entry["score"]) for entry in entries], dtype=np.float64)
+        # the file's name where there is one: ids mean something only beside their annotation file
         keys = [entry.get("file_name", entry["image_id"]) for entry in entries]
     except (KeyError, TypeError, ValueError, OverflowError) as exc:
         raise DataError(
             f"predictions '{path}': a result lacks image_id, category_id, bbox or score, or it is no number ({exc!r})"
         ) from exc
     table, how = class_table(numbers, info.names, ids_are, path, _categories(entries, names))
+    # to corners, in float64: large coordinates lose less there
     boxes[:, 2:] += boxes[:, :2]
     found: dict[int, dict[str, Any]] = {}
     places: dict[Any, int | None] = {}
     foreign = []
     for index, key in enumerate(keys):
+        # once for each image and not for each result, of which there are hundreds
         if str(key) not in places:
             places[str(key)] = images.find(key)
         place = places[str(key)]
@@ -109,6 +115,7 @@ def read_coco(
         record["class_id"].append(table[int(numbers[index])])
         for name, value in _further(entries[index], info).items():
             record.setdefault(name, []).append(value)
+    # all of them together, so that the message can say how many
     images.refuse_foreign(foreign, path)
     return found, how
 
@@ -117,6 +124,7 @@ def _categories(entries: list[dict[str, Any]], names: CocoNames) -> Mapping[int,
     if names.categories:
         return names.categories
     stated = {int(e["category_id"]): str(e["category_name"]) for e in entries if "category_name" in e}
+    # all or none: half of them by name would leave the others to guessing
     return stated if all("category_name" in e for e in entries) else {}
 
 

@@ -22,6 +22,7 @@ class ImageKeys:
         self._ids = dict(ids or {})
         self._places: dict[str, list[int]] = {}
         for index, path in enumerate(images):
+            # the number too: COCO's image_id 397133 is 000000397133.jpg, and Ultralytics writes the number
             for key in {path.name, path.stem, _number(path.stem)}:
                 self._places.setdefault(key, []).append(index)
 
@@ -38,9 +39,11 @@ class ImageKeys:
             DataError: Several images are called so.
         """
         text = self._ids.get(str(key), str(key))
+        # predictions may come from Windows; their folders are another machine's
         name = PurePosixPath(text.replace("\\", "/")).name
         places = self._places.get(name) or self._places.get(_number(name)) or []
         if len(places) > 1:
+            # of namesakes the one in the folder that the prediction names
             places = [i for i in places if self.images[i].as_posix().endswith(text.replace("\\", "/"))] or places
         if len(places) > 1:
             two = " and ".join(f"'{self.images[i]}'" for i in places[:2])
@@ -68,4 +71,5 @@ class ImageKeys:
 
 def _number(text: str) -> str:
     """A number without leading zeros; the text itself if it is none."""
+    # ASCII and short: int() takes digits of every script, and numbers too long to be an id
     return str(int(text)) if text.isdecimal() and text.isascii() and len(text) < 20 else text

@@ -24,6 +24,7 @@ def read_lines(path: Path, images: ImageKeys, info: ModelInfo) -> dict[int, dict
     foreign = []
     try:
         with path.open("rb") as stream:
+            # line by line: a file with masks may be larger than memory
             for number, line in enumerate(stream, 1):
                 record = _record(line, path, number)
                 if record is None:
@@ -51,6 +52,7 @@ def _record(line: bytes, path: Path, number: int) -> dict[str, Any] | None:
         record = json.loads(line)
     except (ValueError, RecursionError) as exc:
         raise DataError(f"predictions '{path}', line {number} is no JSON: {exc}") from exc
+    # as ``predict`` itself ends its output
     if isinstance(record, dict) and set(record) == {"summary"}:
         return None
     if not isinstance(record, dict) or "xyxy" not in record:
@@ -76,6 +78,7 @@ def _check_classes(record: dict[str, Any], info: ModelInfo, path: Path, number: 
                 f"predictions '{path}', line {number}: class {kind}, the model has {len(info.names)}; predictions of "
                 "another model"
             )
+        # names are optional; where they are, a model with other classes is seen
         name = names[index] if isinstance(names, list) and index < len(names) else info.names[kind]
         if plain_name(str(name)) != plain_name(info.names[kind]):
             raise DataError(

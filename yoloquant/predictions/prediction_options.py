@@ -11,6 +11,7 @@ from ..options import ImageSize, Names, PathOrNone, option, option_model
 class ReadingChoices:
     """How files of predictions are read."""
 
+    # texts and not the enum: importing that would load numpy for the command's help
     class_ids: Literal["auto", "zero", "one", "coco"] = option(
         default="auto",
         help="what category_id counts in COCO results: class indices from zero, from one, coco's own 1 to 90, or auto "

@@ -54,6 +54,7 @@ class PredictionSet(RecordedModel):
 
     def on(self, index: int, where: Letterbox) -> Detections:
         """See ``RecordedModel.on``."""
+        # compared in the input's pixels, as everything that runs here is
         return spec_of(self.info.task).to_input(self.found[index], where)
 
 
@@ -76,4 +77,5 @@ class PredictionFile:
 
 def sorted_by_confidence(found: Detections) -> Detections:
     """Results by falling confidence; equal ones stay in order."""
+    # stable: of equal scores the file's order is what its maker's own NMS had
     return found.take(np.argsort(-found.confidence, kind="stable"))

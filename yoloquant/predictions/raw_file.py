@@ -48,7 +48,9 @@ class RawOutputs(RecordedModel):
     def __init__(self, path: Path, images: ImageKeys, info: ModelInfo) -> None:
         self._path = path
         try:
+            # a pickle could run code; plain arrays are read when they are asked for
             self._file = np.load(str(path), allow_pickle=False)
+            # what each member unpacks to, without ".npy": looked at before it is unpacked
             self._sizes = {item.filename[:-4]: item.file_size for item in zipfile.ZipFile(path).infolist()}
         except UNREADABLE as exc:
             raise DataError(f"predictions '{path}' are no .npz of plain arrays: {exc}") from exc
@@ -72,6 +74,7 @@ class RawOutputs(RecordedModel):
 
     def _places(self, images: ImageKeys) -> Mapping[int, str]:
         """Names of the members, by place of their image."""
+        # "#0": every image has at least one output
         named = [name[:-2] for name in self._file.files if name.endswith("#0")]
         found, foreign = {}, []
         for name in named:
@@ -95,14 +98,17 @@ class RawOutputs(RecordedModel):
             return task.to_input(empty(self.info, self._path), where)
         name = self.places[index]
         outputs: list[np.ndarray] = []
+        # counted up until one is missing: the order is what decoding goes by
         while f"{name}#{len(outputs)}" in self._file.files:
             outputs.append(np.ascontiguousarray(self._array(f"{name}#{len(outputs)}"), dtype=np.float32))
         decoded, layout = tuple(outputs), self._layout
         if layout is HeadLayout.RAW:
             decoded, layout = task.decode_raw(decoded, self.info), self.info.layout
+        # validation's own thresholds; an end-to-end head may return more than they allow
         selection = Selection(max_det=max(Selection.max_det, self.info.max_det))
         found = task.select(decoded, layout, self.info, selection)
         own = self._letterbox(name, where.original)
+        # untouched where the letterboxes agree: there and back would round
         return found if own == where else task.to_input(task.to_original(found, own), where)
 
     def _letterbox(self, name: str, original: tuple[int, int]) -> Letterbox:
@@ -118,6 +124,7 @@ class RawOutputs(RecordedModel):
         extent = original[0] * y, original[1] * x
         if not (np.isfinite([left, top, *extent]).all() and min(extent) > 0):
             raise DataError(f"predictions '{self._path}', '{name}#letterbox': scales must be positive")
+        # at least a pixel, of an image that is far longer than wide
         resized = max(round(extent[0]), 1), max(round(extent[1]), 1)
         return Letterbox(original, resized, extent, left, top, imgsz)  # type: ignore[arg-type]
 

@@ -74,9 +74,11 @@ def read_predictions(
     if not path.is_file():
         raise DataError(f"predictions '{path}' do not exist; write them with yoloquant predict ... output={path.name}")
     names = CocoNames.read(options.annotations)
+    # all images of the data and not only the scored ones: predictions on the rest are no mistake
     images = ImageKeys([image.path for image in everything.images], scored, names.images)
     if path.suffix.lower() == ".npz":
         raw = RawOutputs(path, images, info)
+        # certain: what was recorded is there, whether anything was found or not
         notes = _check_missing(images, raw.places, path, options, certain=True)
         return PredictionFile(path, form, raw, tuple(notes))
     if path.suffix.lower() == ".json":
@@ -85,6 +87,7 @@ def read_predictions(
     else:
         records, notes = read_lines(path, images, info), []
     notes += _check_missing(images, records, path, options, certain=path.suffix.lower() == ".jsonl")
+    # scored ones alone: a file of the whole data set may be judged on a part
     found = {i: detections_of(records[i], info, path, images.images[i].name) for i in sorted(records) if i < scored}
     _check_boxes(found, everything, info, path)
     notes += _low(found, path)
@@ -131,6 +134,7 @@ def _check_boxes(found: Mapping[int, Detections], everything: ValidationSet, inf
     check_numbers(
         np.concatenate([d.xyxy for d in full.values()]), np.concatenate([d.confidence for d in full.values()]), path
     )
+    # evenly spread, since reading every image for its size would take as long as validating
     chosen = sorted(full)[:: max(1, len(full) // LOOKED_AT)]
     sizes = {}
     for index in chosen:
@@ -142,6 +146,7 @@ def _check_boxes(found: Mapping[int, Detections], everything: ValidationSet, inf
 def _low(found: Mapping[int, Detections], path: Path) -> list[str]:
     """A note where predictions were cut off far above what validation counts."""
     scores = [float(d.confidence.min()) for d in found.values() if len(d)]
+    # without any result nothing can be said about where they were cut off
     if not scores or min(scores) <= HIGHEST_CONF:
         return []
     text = (

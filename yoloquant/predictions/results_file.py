@@ -26,6 +26,7 @@ from ..runtime.tasks import spec_of
 from .prediction_set import RecordedModel
 
 FORMAT = 1
+# an .npz of somebody else may have a header, too
 MARK = "yoloquant-results"
 MOST = 8 << 30
 """Bytes that a file may unpack to: COCO's 5,000 images with 300 results of ten models take a seventh of it."""
@@ -75,6 +76,7 @@ class ResultsHeader:
 
 def storable(found: Sequence[Detections]) -> bool:
     """Whether results can be kept: those with masks take more room than they are worth."""
+    # masks and outlines are objects, which only a pickle could hold
     return all(part.dtype.kind in "iuf" for one in found for part in one.parts.values())
 
 
@@ -104,6 +106,7 @@ def write_results(path: Path, header: ResultsHeader, found: Mapping[str, Sequenc
     for index, row in enumerate(header.rows):
         results = found[row.name]
         columns = {"xyxy": [d.xyxy for d in results], "confidence": [d.confidence for d in results]}
+        # all images in one array each: ten thousand small members would take longer to open than to read
         columns["class_id"] = [d.class_id.astype(np.int32) for d in results]
         for name in results[0].parts if results else ():
             columns[f"part_{name}"] = [d.parts[name] for d in results]
@@ -126,6 +129,7 @@ class ResultsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            # before anything is unpacked: a small file can hold terabytes of zeros
             size = sum(item.file_size for item in zipfile.ZipFile(path).infolist())
             if size > MOST:
                 raise DataError(f"results '{path}' unpack to {size >> 30} GB; this is no file of ours")
@@ -140,6 +144,7 @@ class ResultsFile:
             raise DataError(
                 f"'{path}' is no results file that validate wrote, or damaged ({exc!r}); validate again to write it"
             ) from exc
+        # by content, so that images may have been moved or renamed since
         self._places = {digest: i for i, (_, digest) in enumerate(self.header.images)}
 
     @property
@@ -181,6 +186,7 @@ class ResultsFile:
                 raise ValueError("counts and results do not fit each other")
             parts = {n[len("part_") :]: v for n, v in columns.items() if n.startswith("part_")}
             ends = np.cumsum(count)
+            # as detections are everywhere; the file has half the size
             kinds = columns["class_id"].astype(np.int64)
             return [
                 Detections(
@@ -221,6 +227,7 @@ class StoredResults(RecordedModel):
     def on(self, index: int, where: Letterbox) -> Detections:
         """See ``RecordedModel.on``."""
         found = self.found[index]
+        # the very numbers that were selected: the way over the original image would round
         if where.imgsz == self.info.imgsz:
             return found
         task = spec_of(self.info.task)
@@ -232,6 +239,7 @@ def is_results_file(path: Path) -> bool:
     """Whether a file says that it is one; nothing else of it is read."""
     try:
         with zipfile.ZipFile(path) as archive:
+            # members of an .npz end like this
             return "header.npy" in archive.namelist()
     except UNREADABLE:
         return False

@@ -41,6 +41,7 @@ def detections_of(record: Mapping[str, Any], info: ModelInfo, file: Path, image:
             "classes; every result has one of each"
         )
     try:
+        # by the model's task: a file may lack, or hold, what another task finds
         parts = spec_of(info.task).read_record(record, len(boxes), info)
     except DataError as exc:
         raise DataError(f"predictions '{file}', image '{image}': {exc}") from exc
@@ -49,5 +50,6 @@ def detections_of(record: Mapping[str, Any], info: ModelInfo, file: Path, image:
 
 def empty(info: ModelInfo, file: Path) -> Detections:
     """Results of an image where nothing was found."""
+    # with what any task may ask for, so that no image looks damaged
     nothing: dict[str, Any] = {key: [] for key in ("xyxy", "confidence", "class_id", "masks", "keypoints", "rotated")}
     return detections_of(nothing, info, file, "")

@@ -10,6 +10,7 @@ from .numbers import fixed, is_number, megabytes, points, ratio
 from .worst_classes import worst_classes
 
 SIZES = ("small", "medium", "large")
+# of the worst classes: what a reader looks at; all are in report.json
 CLASSES = 20
 
 
@@ -34,6 +35,7 @@ class Bar:
 
 def size_bars(result: ValidationResult) -> list[Bar]:
     """Size on disk of the baseline and of every target."""
+    # a target that failed has no file, and a live model no size
     rows = [t for t in (result.baseline, *result.targets) if t.size_bytes > 0]
     top = max((t.size_bytes for t in rows), default=1)
     bars = []
@@ -48,6 +50,7 @@ def size_bars(result: ValidationResult) -> list[Bar]:
 def shift_bars(result: ValidationResult) -> list[Bar]:
     """Mean confidence shift of matched detections, target by target."""
     pairs = [(t.target, t.comparison.confidence_shift) for t in result.targets if t.comparison]
+    # -1: confidences that shrink lose detections at a fixed threshold
     return _signed([(name, shift, fixed(shift, 4, signed=True)) for name, shift in pairs], worse=-1)
 
 
@@ -81,10 +84,12 @@ def _ordered(sizes: Collection[str]) -> list[str]:
 
 def _signed(rows: Sequence[tuple[str, float | None, str]], *, worse: int) -> list[Bar]:
     """Bars to both sides of zero (the middle of the chart) on one common scale; ``worse`` is the sign that is bad."""
+    # or 1.0: bars of zero length where nothing changed
     top = max((abs(value) for _, value, _ in rows if is_number(value)), default=0.0) or 1.0
     bars = []
     for name, value, text in rows:
         if not is_number(value):
+            # listed without a bar: a class that could not be measured must not look as if it had not changed
             bars.append(Bar(name, text, 50, 0))
             continue
         width = _percent(abs(value) / top) / 2
@@ -94,4 +99,5 @@ def _signed(rows: Sequence[tuple[str, float | None, str]], *, worse: int) -> lis
 
 
 def _percent(share: float) -> float:
+    # a hundredth of a percent is less than a pixel, and keeps the page small
     return round(100 * share, 2)

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 SIDE = 640  # longest side of an embedded image, pixels
 CONFIDENCE = 0.25  # what is drawn; Ultralytics' default for predictions
 IMAGES = 12  # more would make a page too heavy to mail
+# drawn in a picture, the most confident ones: more cover each other
 _BOXES = 60
 _CLASSES = 3
 _IOU = 0.5
@@ -98,6 +99,7 @@ def photos(result: ValidationResult) -> list[Photo]:
     """
     groups: dict[str, list[Example]] = {}
     for example in result.examples:
+        # every artifact beside the same picture, which is embedded once
         groups.setdefault(example.image, []).append(example)
     return [_photo(Path(image), group, result) for image, group in list(groups.items())[:IMAGES]]
 
@@ -135,11 +137,13 @@ def _embed(path: Path) -> tuple[str, float, int, int]:
                 image = ImageOps.exif_transpose(source).convert("RGB")
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as exc:
             raise ValueError(str(exc)) from exc
+    # never enlarged
     scale = min(1.0, SIDE / max(image.size))
     image = image.resize(
         (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
     )
     buffer = io.BytesIO()
+    # small enough that a dozen of them can still be mailed
     image.save(buffer, "JPEG", quality=80, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}", scale, image.width, image.height
 
@@ -164,12 +168,14 @@ def _count(number: int) -> str:
 
 def _classes(rows: Sequence[Sequence[float]], names: Sequence[str]) -> str:
     """A classifier's results, which have no place in the image: its classes; empty for detections."""
+    # a classifier's results have boxes of zeros
     placeless = [row for row in rows if len(row) >= 6 and all(map(is_number, row[:6])) and not any(row[:4])]
     return ", ".join(_label(row, names) for row in placeless[:_CLASSES])
 
 
 def _shown(rows: Sequence[Sequence[float]], lines: Sequence[Lines]) -> list[_Shown]:
     """Detections worth drawing, most confident first; rows that are no finite box are dropped."""
+    # results of an older report have none
     known = lines if len(lines) == len(rows) else [()] * len(rows)
     good = [
         _Shown(r, drawn)

@@ -75,13 +75,17 @@ def read_history(places: Sequence[Path]) -> ReleaseHistory:
             paths, numbers by their value (``v9`` before ``v10``).
 
     Raises:
-        DataError: A place holds no report, or one is damaged.
+        DataError: There is no place, one holds no report, or a report is damaged.
     """
+    if not places:
+        raise DataError("no report was named; give folders of reports, as validate and run write them")
     files: list[Path] = []
     for place in places:
+        # natural order: v9 before v10, as people number releases
         found = [place] if place.is_file() else sorted(place.rglob(REPORT), key=lambda p: _natural(str(p)))
         if not found:
             raise DataError(f"'{place}' holds no {REPORT}; name folders of reports, as validate and run write them")
+        # a folder may be named beside one that holds it
         files += [file for file in found if file not in files]
     names = _names(files)
     points = tuple(point for file, name in zip(files, names, strict=True) for point in _points(file, name))
@@ -97,6 +101,7 @@ def write_history(history: ReleaseHistory, folder: Path) -> ReleaseHistory:
     folder = output_folder(folder)
     text = io.StringIO()
     rows = [asdict(point) for point in history.points]
+    # history.read_history refuses places without a report, so there is a first row
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
@@ -107,6 +112,7 @@ def write_history(history: ReleaseHistory, folder: Path) -> ReleaseHistory:
 
 def _natural(text: str) -> list[Any]:
     """Sorts numbers in a text by their value."""
+    # pairs, since Python compares no number with a text
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
 
 
@@ -114,9 +120,11 @@ def _names(files: Sequence[Path]) -> list[str]:
     """A short name for each report: what tells its path from the others'."""
     parts = [file.resolve().parent.parts for file in files]
     if len(parts) == 1:
+        # the folder that 'run' and 'validate' make is called the same everywhere
         return [next(p for p in reversed(parts[0]) if p != "report")]
     width = max(map(len, parts))
     padded = [(*p, *[""] * (width - len(p))) for p in parts]
+    # what all paths share says nothing
     differ = [i for i in range(width) if len({p[i] for p in padded}) > 1]
     return ["/".join(p[i] for i in differ if p[i]) or "release" for p in padded]
 
@@ -124,6 +132,7 @@ def _names(files: Sequence[Path]) -> list[str]:
 def _points(file: Path, release: str) -> list[HistoryPoint]:
     try:
         report = json.loads(file.read_text(encoding="utf-8"))
+        # read as plain data and not by ``from_json``, which takes one schema version only
         rows = [report["baseline"], *report["targets"]]
         data = str((report.get("environment") or {}).get("data_sha256", ""))[:12]
         about: dict[str, Any] = {"release": release, "gate": str(report.get("gate", "")), "data": data}

@@ -64,6 +64,7 @@ def to_html(releases: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
         releases: Names in order.
         rows: A ``HistoryPoint`` each, as plain data.
     """
+    # where it is used, as every heavy package
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -73,12 +74,14 @@ def to_html(releases: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # in the order of their first release: an artifact keeps its colour when others come later
     names = list(dict.fromkeys(row["target"] for row in rows))
     found = [_chart(key, title, factor, form, releases, rows, names) for key, title, factor, form in FIGURES]
     text = environment.get_template(TEMPLATE).render(
         releases=releases,
         rows=rows,
         names=[(name, i % COLOURS) for i, name in enumerate(names)],
+        # without labels there is no mAP, and on some machines no latency
         charts=[chart for chart in found if chart.lines],
         marks=[(_x(i, len(releases)), name) for i, name in enumerate(releases)],
         width=WIDTH,
@@ -104,6 +107,7 @@ def _chart(
     if not known:
         return Chart(title, (), ())
     low, high = min(known.values()), max(known.values())
+    # also where all values are one, or the line would lie on the frame
     room = (high - low) * 0.08 or abs(high) * 0.05 or 1.0
     low, high = low - room, high + room
 
@@ -117,6 +121,7 @@ def _chart(
         for index, release in enumerate(releases):
             value = known.get((release, name))
             if value is None:
+                # a gap: a line across a release without a figure would claim one
                 runs.append([])
                 continue
             x, y = _x(index, len(releases)), place(value)
@@ -124,6 +129,7 @@ def _chart(
             dots.append((x, y, f"{name}, {release}: {format(value, form)}"))
         if dots:
             lines.append(Line(name, style % COLOURS, tuple(" ".join(r) for r in runs if len(r) > 1), tuple(dots)))
+    # least, middle and most of what was measured
     steps = [low + room + (high - low - 2 * room) * k / 2 for k in range(3)]
     return Chart(title, tuple(lines), tuple((place(s), format(s, form)) for s in dict.fromkeys(steps)))
 

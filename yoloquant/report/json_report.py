@@ -31,6 +31,7 @@ def to_json(result: ValidationResult) -> str:
         Indented JSON in UTF-8 text, with ``schema_version`` first and without NaN or infinity.
     """
     data = {VERSION_KEY: SCHEMA_VERSION, **asdict(result)}
+    # allow_nan: NaN is no JSON, and most readers stop at it
     return json.dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -46,6 +47,7 @@ def from_json(text: str) -> ValidationResult:
     Raises:
         ArtifactError: The text is no JSON, is of another schema version, or has missing, unknown or mistyped fields.
     """
+    # only reading needs it
     from pydantic import TypeAdapter, ValidationError
 
     data = _parse(text)
@@ -56,6 +58,7 @@ def from_json(text: str) -> ValidationResult:
         )
     body = {key: value for key, value in data.items() if key != VERSION_KEY}
     try:
+        # as JSON again and strict: "1" for a number is damage, while lists still become tuples
         restored = json.dumps(_restore(body, ValidationResult, "report"))
         return TypeAdapter(ValidationResult).validate_json(restored, strict=True)
     except ValidationError as exc:
@@ -70,6 +73,7 @@ def json_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of the report; the package ships it as ``schema/report-<version>.schema.json``."""
     from pydantic import TypeAdapter
 
+    # derived, so that it cannot differ from what is written
     schema = TypeAdapter(ValidationResult).json_schema()
     types: dict[str, type] = {}
     _collect(ValidationResult, types)
@@ -132,6 +136,7 @@ def _restore(value: Any, hint: Any, where: str) -> Any:
         return {name: _restore(value[name], hints[name], f"{where}.{name}") for name in names}
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
+        # optional fields alone: reports have no other unions
         inner = next(arg for arg in args if arg is not type(None))
         return None if value is None else _restore(value, inner, where)
     if origin is tuple and isinstance(value, list):
@@ -168,6 +173,7 @@ def _close(node: dict[str, Any], cls: type) -> None:
     node["additionalProperties"] = False
     node["required"] = list(node["properties"])
     for name, prop in node["properties"].items():
+        # everything is written, so that defaults would only tell readers that a key may be missing
         prop.pop("default", None)
         prop.pop("title", None)
         if name in texts:

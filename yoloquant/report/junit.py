@@ -34,6 +34,7 @@ def to_junit(result: ValidationResult, *, inconclusive_fails: bool = False) -> s
         suite = _suite(root, target, index, result)
         for check in _checks(target):
             _case(suite, target.target, check, tags)
+        # the notes of the whole with every target: CI systems show suites one by one
         _finish(suite, (*result.notes, *target.notes))
     # a file without a failing case is green to every CI system
     if not result.targets or (result.verdict is Verdict.ERROR and not root.findall(".//error")):
@@ -67,6 +68,7 @@ def error_junit(message: str) -> str:
 
 def _suite(root: ET.Element, target: TargetResult, index: int, result: ValidationResult) -> ET.Element:
     suite = ET.SubElement(root, "testsuite", name=clean(target.target), id=str(index))
+    # an empty property is no measurement of 0
     known = {name: value for name, value in _properties(target, result).items() if value}
     if known:
         parent = ET.SubElement(suite, "properties")
@@ -120,6 +122,7 @@ def _case(suite: ET.Element, target: str, check: GateCheck, tags: dict[Verdict, 
     if check.verdict in tags:
         tag = tags[check.verdict]
         message = clean(check_sentence(check))
+        # one line in the attribute, which readers list; the whole text is in the element
         outcome = ET.SubElement(case, tag, message=message.splitlines()[0] if message.strip() else check.verdict.value)
         if tag != "skipped":
             outcome.set("type", check.verdict.value)

@@ -15,6 +15,7 @@ from .text import clean, markdown, shorten
 from .worst_classes import drop_title, worst_classes
 
 CLASSES = 20
+# characters of a message: a stack trace in a comment hides the verdict
 _MESSAGE = 600
 _HEAD = ("Target", "Verdict", "mAP50-95", "Drop", "Fidelity", "Latency", "Size")
 
@@ -40,6 +41,7 @@ def to_markdown(result: ValidationResult) -> str:
         _attention(result),
         *(_classes(target) for target in result.targets),
     ]
+    # once over the whole text instead of at every place that says FP32
     return about_baseline("\n\n".join(block for block in blocks if block) + "\n", result)
 
 
@@ -122,6 +124,7 @@ def _attention(result: ValidationResult) -> str:
             if check.verdict is not Verdict.PASS:
                 sentence = markdown(shorten(check_sentence(check), _MESSAGE))
                 lines.append(f"- {EMOJI[check.verdict]} **{name}** {markdown(check.name)}: {sentence}")
+        # the first five: what has more to say is a reason to open the report
         lines += [f"- **{name}** note: {markdown(shorten(note, _MESSAGE))}" for note in target.notes[:5]]
     return "\n".join(["#### Needs attention", "", *lines]) if lines else ""
 
@@ -132,6 +135,7 @@ def _classes(target: TargetResult) -> str:
     if not drops:
         return ""
     name = markdown(target.target)
+    # folded: eighty classes would push the verdict off the screen
     lines = [f"<details><summary>Per-class drop: {escape(clean(target.target))}</summary>", ""]
     lines += [_line(("Class", drop_title(target), "Fidelity")), _line(("---", "---:", "---:"))]
     fidelity = target.comparison.fidelity_per_class if target.comparison else {}

@@ -23,7 +23,9 @@ def fixed(value: float | None, digits: int = 2, *, signed: bool = False) -> str:
     """A number with a fixed count of decimals and a typographic minus; never a negative zero."""
     if not is_number(value):
         return DASH
+    # a thin space for thousands: a comma means decimals to many readers
     text = f"{abs(value):,.{digits}f}".replace(",", "\u202f")
+    # -0.00 is a rounded zero, and its sign a riddle
     if not any(c in "123456789" for c in text):
         return text
     return (MINUS if value < 0 else "+" if signed else "") + text
@@ -57,6 +59,7 @@ def megabytes(size: float | None) -> str:
     """Bytes as MB (10^6 bytes)."""
     if not is_number(size) or size <= 0:
         return DASH
+    # above 100 MB decimals say nothing
     return f"{fixed(size / 1e6, 2 if size < 1e8 else 0)}\u00a0MB"
 
 

@@ -33,6 +33,7 @@ def to_html(result: ValidationResult) -> str:
     from markupsafe import Markup
 
     page = _environment().get_template(TEMPLATE)
+    # before rendering: how many were left out is part of the page
     shown = photos(result)
     total = len({example.image for example in result.examples})
     text = page.render(
@@ -51,6 +52,7 @@ def to_html(result: ValidationResult) -> str:
         environment=_rows(result.environment),
         match=result.environment.get("match", ""),
     )
+    # last: characters that no browser can show may come from anywhere
     return clean(verdicts.about_baseline(text, result))
 
 
@@ -96,6 +98,7 @@ def _rows(environment: dict[str, Any]) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for key, value in environment.items():
         if isinstance(value, dict):
+            # one level: what lies deeper is shown as JSON
             rows += [(f"{key} · {inner}", _cell(item)) for inner, item in value.items()]
         else:
             rows.append((str(key), _cell(value)))

@@ -22,6 +22,7 @@ _COLOURS = {Verdict.PASS: "#040506", Verdict.FAIL: "#050607", Verdict.INCONCLUSI
 _MARKERS = {Verdict.PASS: "o", Verdict.FAIL: "X", Verdict.INCONCLUSIVE: "D", Verdict.ERROR: "v"}
 _VARIABLES = {_INK: "ink", _MUTED: "muted", _GRID: "line", **{c: v.value for v, c in _COLOURS.items()}}
 _FONT, _SIZE, _WIDTH = "DejaVu Sans", 9.5, 4.9  # ships with matplotlib; size in pt, width in inches
+# a minus that people typed as a typographic one in a target's name
 _TABLE = {ord("\u2212"): "-"}
 
 
@@ -50,6 +51,7 @@ def drop_plot(result: ValidationResult) -> str:
             axes.plot([factor * limit] * 2, [y - 0.42, y + 0.42], color=_COLOURS[Verdict.FAIL], linewidth=1.6, ls="--")
     if labelled:
         axes.axvline(0, color=_MUTED, linewidth=1)
+    # upside down: the first target on top, as in the table
     axes.set_ylim(len(rows) - 0.4, -0.6)
     _label_rows(axes, [target.target for target, _ in rows])
     _title(axes, x="mAP50-95 drop in points (right is worse)" if labelled else "fidelity (right is better)")
@@ -85,7 +87,9 @@ def scatter_plot(result: ValidationResult) -> str:
     for target, x, y in known:
         axes.plot(x, y, _MARKERS[target.verdict], color=_COLOURS[target.verdict], markersize=8)
         labels.append((x, y, target.target))
+    # room for names beside the spots
     axes.margins(x=0.22, y=0.22)
+    # no time is negative
     axes.set_xlim(left=max(0.0, axes.get_xlim()[0]))
     axes.grid(color=_GRID, linewidth=0.8)
     _title(axes, x="median latency in ms (left is better)", y="mAP50-95 in points" if labelled else "fidelity")
@@ -151,6 +155,7 @@ def _place(axes: Axes, labels: list[tuple[float, float, str]]) -> None:
     figure = axes.figure
     FigureCanvasAgg(figure).draw()  # settles the layout, so that text extents are known
     spots = [axes.transData.transform((x, y)) for x, y, _ in labels]
+    # in pixels, about as large as a marker
     taken = [Bbox.from_bounds(sx - 5, sy - 5, 10, 10) for sx, sy in spots]
     offsets = [(9, 0, "left"), (-9, 0, "right"), (0, 11, "center"), (0, -11, "center")]
     offsets += [
@@ -168,6 +173,7 @@ def _place(axes: Axes, labels: list[tuple[float, float, str]]) -> None:
             note.set(position=(dx, dy), ha=side)
             box = note.get_window_extent()
             others = taken[:index] + taken[index + 1 :]
+            # outside of the axes is worse than over a name: it would be cut off
             cost = sum(map(box.overlaps, others)) + 2 * (not _inside(box, axes.bbox))
             if cost < best[0]:
                 best = (cost, (dx, dy, side))
@@ -198,5 +204,6 @@ def _svg(figure: Figure, prefix: str) -> str:
     text = re.sub(
         r"<g id=\"[\w-]+\">\s*<path d=\"[^\"]+\" style=\"fill: #ffffff\"/>\s*</g>", "", text, count=1
     )  # paper
+    # without its own size it fills the page's column, on phones too
     text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
     return text.replace("<svg ", '<svg class="plot" aria-hidden="true" focusable="false" ', 1).strip()

@@ -27,6 +27,7 @@ def headline(result: ValidationResult) -> str:
     if not total:
         return f"No target was measured against gate “{result.gate}”."
     parts = []
+    # the worst first: a headline is read to its middle
     for verdict in (Verdict.ERROR, Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS):
         count = sum(t.verdict is verdict for t in result.targets)
         if count:
@@ -49,6 +50,7 @@ def baseline_name(result: ValidationResult) -> str:
 
 def about_baseline(text: str, result: ValidationResult) -> str:
     """A page's text as it is, or about the old release where that is what the new one is held against."""
+    # wording only: every figure is the same comparison, against another baseline
     return text if result.baseline.target != OLD else text.replace("FP32", OLD_RELEASE)
 
 
@@ -72,6 +74,7 @@ def check_value(name: str, value: float | None) -> str:
     if not is_number(value):
         return DASH
     name = name.partition(" (")[0]  # a gate's, where there are several
+    # counts; everything else by what the word in its name measures
     if name in {"min_images", "min_replicates", "min_detections"}:
         return f"{value:.0f}"
     if "ratio" in name:
@@ -96,6 +99,7 @@ def check_interval(check: GateCheck) -> str:
 def check_limit(check: GateCheck) -> str:
     """The limit with the side on which a value is good."""
     sign = "≥" if higher_is_better(check.name) else "≤"
+    # a limit has no sign: "≤ +0.50 points" reads like a measurement
     return f"{sign} {check_value(check.name, check.limit).replace('+', '')}"
 
 

@@ -7,6 +7,7 @@ import re
 # What XML 1.0 forbids (section 2.2, production Char); lone surrogates come from paths that are not UTF-8.
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# $ too: GitHub sets what stands between two of them as a formula
 _MARKDOWN = re.compile(r"([\\`*_\[\]|~$])")
 
 
@@ -32,4 +33,5 @@ def markdown(text: str) -> str:
     """Text on one line, safe in a Markdown table cell: no markup, no HTML, no mention of a user."""
     line = " ".join(clean(text).split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # a zero-width space: an image called @name.jpg must not send somebody a notice
     return _MARKDOWN.sub(r"\\\1", line).replace("@", "@\u200b")

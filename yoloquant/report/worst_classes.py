@@ -19,8 +19,10 @@ def worst_classes(target: TargetResult, count: int) -> tuple[list[tuple[str, flo
     comparison = target.comparison
     if comparison is None:
         return [], 0
+    # one minus fidelity, so that larger is worse either way
     drops = comparison.per_class_drop or {name: 1 - value for name, value in comparison.fidelity_per_class.items()}
     known = [(name, drop) for name, drop in drops.items() if is_number(drop)]
+    # by name among equals: the same result must give the same page
     known.sort(key=lambda pair: (-pair[1], pair[0]))
     return known[:count], max(0, len(known) - count)
 

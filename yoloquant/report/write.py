@@ -92,6 +92,7 @@ def report_or_error(folder: Path) -> Iterator[Callable[[ValidationResult], Repor
     Raises:
         OutputError: The folder cannot be made or written.
     """
+    # before the work whose result is to be written there
     folder = output_folder(folder)
     clear_report(folder)
     try:
@@ -117,12 +118,14 @@ def clear_report(folder: Path) -> None:
 
 def _replace(path: Path, content: bytes) -> None:
     """Write to a temporary name beside the file, then rename; a failure leaves what was there before."""
+    # beside it: a rename is one step only within one file system
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())  # a full disk may otherwise only show after the rename
+        # mkstemp makes files that only their owner may read; a report is for others
         Path(name).chmod(0o666 & ~_umask())
         Path(name).replace(path)
     except BaseException:

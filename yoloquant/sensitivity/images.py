@@ -16,6 +16,7 @@ from ..data.convert import is_foreign
 from ..data.dataset import ValidationSet
 from ..errors import DataError, UsageError
 from ..pruning.recalibrate_bn import stacked
+from ..runtime.core.class_order import plain_name
 from ..runtime.core.letterbox import Letterbox
 from ..runtime.tasks import spec_of
 from ..types import ModelInfo
@@ -67,6 +68,9 @@ def open_images(data: str | os.PathLike[str] | None, options: AnalyzeOptions, in
     found = found.take(options.images)
     if options.metric is AnalysisMetric.MAP:
         _check_labels(found, info)
+        # data may list the model's classes in another order, which validation maps by name as well
+        if sorted(map(plain_name, found.names)) == sorted(map(plain_name, info.names)):
+            found = found.for_classes(info.names)
     return Images(found, info)
 
 
