@@ -304,34 +304,39 @@ def without_labels(measured: Measurements) -> Measurements:
     return replace(measured, intervals=kept, class_drops={}, class_boxes={}, baseline_map=None)
 
 
-def judge_samples(comparer: Comparer, gate: Gate, name: str, options: Mapping[str, str]) -> list[Counter[str]]:
-    """Verdicts on many samples of one artifact: with labels, without, and why those with labels did not pass."""
+def judge_samples(
+    comparer: Comparer, gate: Gate, names: Sequence[str], options: Mapping[str, str]
+) -> dict[str, list[Counter[str]]]:
+    """Verdicts on many samples, by artifact: with labels, without, and why those with labels did not pass."""
     images = len(comparer.evaluation.data)
     size = int(options["size"] or images)
-    counts = [Counter[str](), Counter[str](), Counter[str]()]
+    counts = {name: [Counter[str](), Counter[str](), Counter[str]()] for name in names}
     for trial in range(int(options["trials"])):
-        # The same samples for every artifact.
         rng = np.random.default_rng([int(options["seed"]), size, trial])
+        # The same samples for every artifact, and the same array: what is known of the float model on it is kept.
         weights = sample_weights(images, size, int(options["replicates"]), rng)
-        found: Resampled = comparer.resampled(name, weights)
-        measured = comparer.measurements(Comparison(None, None, found.intervals["fidelity"]), found, weights)
-        verdict, bad = verdict_of(gate, measured)
-        counts[0][verdict.value] += 1
-        counts[1][verdict_of(gate, without_labels(measured))[0].value] += 1
-        counts[2].update(bad)
+        for name in names:
+            found: Resampled = comparer.resampled(name, weights)
+            measured = comparer.measurements(Comparison(None, None, found.intervals["fidelity"]), found, weights)
+            verdict, bad = verdict_of(gate, measured)
+            counts[name][0][verdict.value] += 1
+            counts[name][1][verdict_of(gate, without_labels(measured))[0].value] += 1
+            counts[name][2].update(bad)
+        if sys.stderr.isatty() or trial % 20 == 19:
+            print(f"judged {trial + 1} of {options['trials']} samples", file=sys.stderr, flush=True)
     return counts
 
 
 def simulate_gate(name: str, evaluation: Evaluation, gate: Gate, options: Mapping[str, str]) -> list[dict[str, Any]]:
     """One row for every artifact of a model."""
     comparer = Comparer(evaluation, BootstrapOptions(replicates=2))
+    artifacts = [artifact for artifact in evaluation.records if artifact != evaluation.options.baseline]
+    judged = judge_samples(comparer, gate, artifacts, options)
     rows = []
-    for artifact in evaluation.records:
-        if artifact == evaluation.options.baseline:
-            continue
+    for artifact in artifacts:
         comparison = comparer.compare(artifact).comparison
         drop = comparison.map_drop.value if comparison.map_drop else 0.0
-        with_labels, without, why = judge_samples(comparer, gate, artifact, options)
+        with_labels, without, why = judged[artifact]
         rows.append(
             {
                 "model": name,
@@ -345,7 +350,6 @@ def simulate_gate(name: str, evaluation: Evaluation, gate: Gate, options: Mappin
                 "why": ", ".join(reason for reason, _ in why.most_common(2)),
             }
         )
-        print(table(rows[-1:], int(options["trials"]))[-1], file=sys.stderr, flush=True)
     return rows
 
 
