@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
 import numpy as np
@@ -18,9 +18,10 @@ from .calibration_audit import ImageStatistics
 from .head_ranges import ALGORITHM as READOUT
 from .head_ranges import HeadColumns
 from .importance import Importance, weighted
+from .keypoint_ranges import joined, mixed_heads, part_name
 from .observers import Histogram, compute_qparams, compute_weight_qparams
 from .plan import Plan, Point
-from .qparams import QParams
+from .qparams import QParams, QuantSpec
 from .range_options import OUTPUT_AWARE, Algorithm, CalibrationRecipe
 from .readout import expected
 from .weight_inputs import WeightInputs
@@ -47,6 +48,7 @@ class Observations:
         heads: What the heads' last layers read; None if that was not looked at.
         statistics: What each image did inside the network, for the audit; None if that was not looked at.
         moments: Second moments of what small convolutions read, by weight point.
+        parts: Channels of what is observed by itself within a tensor, by its name, by the tensor's.
     """
 
     histograms: dict[str, Histogram]
@@ -55,6 +57,7 @@ class Observations:
     heads: HeadColumns | None = None
     statistics: ImageStatistics | None = None
     moments: Mapping[str, np.ndarray] = field(default_factory=dict)
+    parts: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
 
 
 class _Observe(fx.Interpreter):
@@ -65,12 +68,19 @@ class _Observe(fx.Interpreter):
         self.extra_traceback = False  # an error is a sentence; torch would append its own stack to it
         self.names = {graph.fx_name(op.name): op.name for op in graph.body()}
         self.histograms = {name: Histogram() for name in wanted}
-        self.importance = Importance(graph, self.histograms)
+        self.statistics = ImageStatistics(tuple(self.histograms))
+        # what has a range of its own within a tensor is observed by itself, besides the tensor
+        self.parts = {
+            name: {part_name(name, part): list(channels) for part, channels in parts.items()}
+            for name, parts in mixed_heads(graph).items()
+            if name in self.histograms
+        }
+        self.histograms |= {part: Histogram() for parts in self.parts.values() for part in parts}
+        self.importance = Importance(graph, self.histograms, self.parts)
         self.outputs = {h.op.name: h for h in head_outputs(graph)}
         # collected in the same pass over the images, which is what calibration takes its time for
         self.columns = HeadColumns(graph, tuple(self.outputs.values()))
         self._kept = self.columns.wanted | frozenset(self.importance.products.values())
-        self.statistics = ImageStatistics(tuple(self.histograms))
         self.inputs = WeightInputs(graph)
         self._values: dict[str, Tensor] = {}
         self._raw: dict[HeadOutput, Tensor] = {}
@@ -112,6 +122,8 @@ class _Observe(fx.Interpreter):
                 value = result.detach()
                 # extremes and counts at once: tensors are not kept
                 self.histograms[name].update(value)
+                for part, channels in self.parts.get(name, {}).items():
+                    self.histograms[part].update(value[:, channels])
                 # both in one pass over the tensor; biased, since it describes these values and does not estimate others
                 deviation, mean = torch.std_mean(value, correction=0)
                 self._moments[name] = (float(value.min()), float(value.max()), float(mean), float(deviation))
@@ -182,7 +194,7 @@ def observe(
         )
     importance = interpreter.importance.histograms if gradients else {}
     i = interpreter
-    return Observations(i.histograms, count, importance, i.columns, i.statistics, i.inputs.moments)
+    return Observations(i.histograms, count, importance, i.columns, i.statistics, i.inputs.moments, i.parts)
 
 
 class Solver:
@@ -207,20 +219,35 @@ class Solver:
 
     def _solved(self, members: tuple[Point, ...], algorithm: Algorithm) -> tuple[QParams, str]:
         names, spec = [p.name for p in members], members[0].spec
-        # exact, since every histogram's radius is a power of two: as if all tensors had been one
-        hist = _merged([self.observations.histograms[name] for name in names])
+        if spec.axis is not None:
+            (name,), alone = names, replace(spec, axis=None)
+            parts = self.observations.parts[name]
+            return joined(parts, {part: self._searched([part], alone, algorithm) for part in parts}), algorithm.value
         if self.recipe.output_aware and algorithm in OUTPUT_AWARE:
             # known weights and the real readout beat first-order gradients wherever they can be used
-            behind = self._behind_heads(members, hist)
+            behind = self._behind_heads(members)
             if behind is not None:
                 return behind, READOUT
+        return self._searched(names, spec, algorithm), algorithm.value
+
+    def _searched(self, names: Sequence[str], spec: QuantSpec, algorithm: Algorithm) -> QParams:
+        """The range with the least error of observed values, which count by their importance."""
+        hist = self._seen(names)
+        if self.recipe.output_aware and algorithm in OUTPUT_AWARE:
             known = [self.observations.importance[name] for name in names if name in self.observations.importance]
             hist = weighted(hist, _merged(known) if len(known) == len(names) else None, UNIFORM)
-        return compute_qparams(hist, spec, algorithm, percentile=self.recipe.percentile), algorithm.value
+        return compute_qparams(hist, spec, algorithm, percentile=self.recipe.percentile)
 
-    def _behind_heads(self, members: tuple[Point, ...], hist: Histogram) -> QParams | None:
+    def _seen(self, names: Sequence[str]) -> Histogram:
+        # exact, since every histogram's radius is a power of two: as if all tensors had been one
+        return _merged([self.observations.histograms[name] for name in names])
+
+    def _behind_heads(self, members: tuple[Point, ...]) -> QParams | None:
         # A tensor that shares its range with others is not free to take the one that its head would like.
-        if len(members) > 1 or self.observations.heads is None or hist.low == hist.high:
+        if len(members) > 1 or self.observations.heads is None:
+            return None
+        hist = self.observations.histograms[members[0].name]
+        if hist.low == hist.high:
             return None
         return self.observations.heads.params(members[0].name, hist, members[0].spec)
 

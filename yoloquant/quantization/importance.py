@@ -8,7 +8,7 @@ random signs s (Hutchinson 1989, as in Dong et al. 2020, arXiv 1911.03852, secti
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -32,10 +32,14 @@ class Importance:
 
     Args:
         graph: The canonical graph.
-        points: Names of the tensors to observe.
+        points: Names of the tensors to observe, and of their parts.
+        parts: Channels of each part, by its name, by the tensor's.
     """
 
-    def __init__(self, graph: Graph, points: Iterable[str]) -> None:
+    def __init__(
+        self, graph: Graph, points: Iterable[str], parts: Mapping[str, Mapping[str, Sequence[int]]] | None = None
+    ) -> None:
+        self.parts = parts or {}
         self.histograms = {name: Histogram(counts=np.zeros_like(Histogram().counts, np.float64)) for name in points}
         # The error of a pre-activation is measured behind its SiLU, so there the gradient is taken too.
         products = ((op.name, silu_operand(graph, op.name)) for op in graph.body() if op.kind is OpKind.MUL)
@@ -56,6 +60,8 @@ class Importance:
             return
         if name in self.histograms and name not in self.products.values():
             value.register_hook(self._counted(name, value.detach()))  # type: ignore[no-untyped-call]
+            for part, channels in self.parts.get(name, {}).items():
+                value.register_hook(self._counted(part, value.detach(), channels))  # type: ignore[no-untyped-call]
         if name in self.products:
             before = self.products[name]
             value.register_hook(self._counted(before, values[before].detach()))  # type: ignore[no-untyped-call]
@@ -74,9 +80,12 @@ class Importance:
             total = total + (values * signs).sum()
         total.backward()  # type: ignore[no-untyped-call]
 
-    def _counted(self, name: str, value: Tensor) -> Callable[[Tensor], None]:
+    def _counted(self, name: str, value: Tensor, channels: Sequence[int] | None = None) -> Callable[[Tensor], None]:
         def hook(gradient: Tensor) -> None:
-            self.histograms[name].update(value, gradient.detach().square(), SAMPLE)
+            seen, weights = value, gradient.detach().square()
+            if channels is not None:
+                seen, weights = seen[:, list(channels)], weights[:, list(channels)]
+            self.histograms[name].update(seen, weights, SAMPLE)
 
         return hook
 

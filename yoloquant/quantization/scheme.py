@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import PlanError
 from ..graph.ops import INPUT, QUANTIZATION_AGNOSTIC, WEIGHTED, OpKind, OpNode
+from . import keypoint_ranges
 from .plan import Plan, Point, PointKind, Role, Site, ties
 from .qparams import UNIT_QPARAMS, QuantSpec
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 WEIGHT = QuantSpec(symmetric=True, narrow_range=True, axis=0)
 AFFINE = QuantSpec()
 SYMMETRIC = QuantSpec(symmetric=True)
+KEYPOINTS = "raw keypoints: one range for coordinates, another for visibility"
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def derive(graph: Graph, scheme: Scheme) -> Plan:
     groups = ties((a, b) for a, b in pairs if a in sites and b in sites and not {a, b} & fixed)
     points: list[Point] = []
     seen: set[str] = set()
+    mixed = keypoint_ranges.mixed_heads(graph)
     for op in graph.ops.values():
         if op.name in placement.weighted and weight_point_name(op) not in seen:  # a layer may run twice
             points.append(_weight_point(graph, op, scheme))
@@ -99,11 +102,11 @@ def derive(graph: Graph, scheme: Scheme) -> Plan:
                 name=op.name,
                 kind=PointKind.ACTIVATION,
                 role=role(graph, op),
-                spec=_activation(graph, op, scheme, op.name in fixed),
+                spec=_activation(graph, op, scheme, op.name in fixed, op.name in mixed),
                 sites=tuple(site for site, _ in sites[op.name]),
                 tie=groups.get(op.name, ""),
                 fixed=op.name in fixed,
-                reason=sites[op.name][0][1],
+                reason=KEYPOINTS if op.name in mixed else sites[op.name][0][1],
             )
             if point.fixed:
                 point = replace(point, params=UNIT_QPARAMS, algorithm="fixed")
@@ -113,11 +116,12 @@ def derive(graph: Graph, scheme: Scheme) -> Plan:
     return Plan(scheme.name, graph.info.imgsz, tuple(points), _notes(graph, placement))
 
 
-def _activation(graph: Graph, op: OpNode, scheme: Scheme, fixed: bool) -> QuantSpec:
+def _activation(graph: Graph, op: OpNode, scheme: Scheme, fixed: bool, mixed: bool) -> QuantSpec:
     if fixed:
         # 0 to 1 has no negative half, and a symmetric grid would waste one.
         return replace(scheme.activation, symmetric=False)
-    return scheme.inner if scheme.inner is not None and is_inner(graph, op) else scheme.activation
+    spec = scheme.inner if scheme.inner is not None and is_inner(graph, op) else scheme.activation
+    return replace(spec, axis=keypoint_ranges.AXIS) if mixed else spec
 
 
 def is_inner(graph: Graph, op: OpNode) -> bool:

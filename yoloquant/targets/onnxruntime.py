@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import ArtifactError
 from ..graph.ops import OpKind
 from ..io import atomic_path
+from ..quantization.keypoint_ranges import mixed_heads
 from ..quantization.plan import Plan
 from ..quantization.scheme import Placement, Scheme, complete
 from ..types import ExportedModel, Task
@@ -48,11 +49,13 @@ def place(graph: Graph) -> Placement:
     The head's last convolutions are integer as well: a pair behind them is what makes them so, and rounds the raw
     boxes. Box branches in float would win 0.0044 [0.0006, 0.0084] of fidelity and score branches nothing (yolo11n at
     640, 128 COCO val2017 images, simulated, 0.963 as it is; ``tools/compare_heads.py``), for some 4 % more time.
+    Keypoints are the exception, see ``quantization.keypoint_ranges``.
     """
     placed = complete(graph, repeat=True)
-    inner = _attention(graph)
+    # one tensor has one scale here, and coordinates must not share theirs with visibilities: these results stay float
+    floats = _attention(graph) | set(mixed_heads(graph))
     return Placement(
-        tuple((site, why) for site, why in placed.sites if graph.root(site.tensor) not in inner),
+        tuple((site, why) for site, why in placed.sites if graph.root(site.tensor) not in floats),
         placed.ties,
         placed.weighted,
     )

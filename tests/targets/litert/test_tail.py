@@ -73,6 +73,26 @@ def test_tails_of_other_tasks_equal_their_numpy_decode(task: Task, end2end: bool
         np.testing.assert_allclose(value.numpy(), expected, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("direct", [False, True])
+@pytest.mark.parametrize("end2end", [False, True])
+def test_visibilities_may_stand_apart(end2end: bool, direct: bool) -> None:
+    """Files that compute them in convolutions of their own decode to the same, on the device and in the file."""
+    info = ModelInfo(
+        Task.POSE, ("a", "b"), IMGSZ, strides=STRIDES, end2end=end2end, max_det=25, kpt_shape=(2, 3), direct=direct
+    )
+    spec = spec_of(Task.POSE)
+    rng = np.random.default_rng(7)
+    boxes, scores = levels(info, seed=4)
+    keypoints = [rng.normal(0, 1, (1, IMGSZ[0] // s, IMGSZ[1] // s, 6)).astype(np.float32) for s in STRIDES]
+    apart = [k[..., [0, 1, 3, 4]] for k in keypoints] + [k[..., [2, 5]] for k in keypoints]
+    wanted = spec.decode_raw((*boxes, *scores, *keypoints), info)
+    np.testing.assert_array_equal(spec.decode_raw((*boxes, *scores, *apart), info)[0], wanted[0])
+    raw = [torch.from_numpy(x).permute(0, 3, 1, 2) for x in (*boxes, *scores, *apart)]
+    with torch.no_grad():
+        got = DecodeTail(info, spec.branches, normalize=False)(raw)
+    np.testing.assert_allclose(got.numpy(), wanted[0], rtol=1e-4, atol=1e-3)
+
+
 @pytest.mark.parametrize("task", [Task.SEGMENT, Task.OBB, Task.POSE])
 def test_fractions_of_the_image_become_pixels_again(task: Task) -> None:
     info = ModelInfo(task, ("a", "b"), IMGSZ, strides=STRIDES, kpt_shape=(2, 3) if task is Task.POSE else None)

@@ -16,7 +16,7 @@ from train_runs import calibrated_plans, live, planned, raw_outputs
 from yoloquant.errors import PlanError
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.plan import Plan
-from yoloquant.quantization.simulate import simulate
+from yoloquant.quantization.simulate import FixedFakeQuantize, simulate
 from yoloquant.training.qat.function_hooks import Quantizers, disabled
 from yoloquant.training.qat.lsq import LSQQuantizer
 from yoloquant.training.qat.prepare import current_plan, detach, prepare_qat, quantizers_of, ranges_of
@@ -59,9 +59,7 @@ def simulated_heads(artifact: Artifact, plan: Plan, images: torch.Tensor) -> dic
     for name, value in values.values.items():
         if name in plan.by_name and graph.end(name) == name:  # else the live model quantizes together with the SiLU
             point = plan.by_name[name]
-            values.values[name] = torch.fake_quantize_per_tensor_affine(
-                value, float(point.params.scale), int(point.params.zero_point), point.spec.qmin, point.spec.qmax
-            )
+            values.values[name] = FixedFakeQuantize(name, point.params, point.spec)(value)
     return values.values
 
 

@@ -42,7 +42,7 @@ class AnchorTask(TaskSpec):
     def decode_raw(self, outputs: Outputs, info: ModelInfo, conf: float = 0.0) -> Outputs:
         """See ``TaskSpec.decode_raw``."""
         found = self.levels(outputs, info)
-        rest = [found[name] for name in self.branches[2:]]
+        rest = [found[name] for name in (*self.branches[2:], *self.apart) if name in found]
         decoded = decode_levels(
             found["box"],
             found["score"],

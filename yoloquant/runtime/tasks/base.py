@@ -119,6 +119,7 @@ class TaskSpec(ABC):
         similarities: Ways to compare two results, the main one first.
         branches: Branches of the head that have one raw tensor per level, in the order of raw outputs.
         single: Branches that have one raw tensor in all, behind the others.
+        apart: Branches that some files have behind ``branches``: a part of the last one with scales of its own.
         normalized: Whether LiteRT files give boxes as fractions of the image, as Ultralytics expects of the task.
         class_folders: Whether labels are the names of the folders that images lie in.
         keypointed: Whether objects have keypoints.
@@ -133,6 +134,7 @@ class TaskSpec(ABC):
     similarities: ClassVar[Tuple[Similarity, ...]]
     branches: ClassVar[Tuple[str, ...]]
     single: ClassVar[Tuple[str, ...]] = ()
+    apart: ClassVar[Tuple[str, ...]] = ()
     normalized: ClassVar[bool] = True
     class_folders: ClassVar[bool] = False
     keypointed: ClassVar[bool] = False
@@ -174,14 +176,24 @@ class TaskSpec(ABC):
 
     # -- outputs
 
+    def levelled(self, outputs: int, levels: int) -> Tuple[str, ...]:
+        """Branches with a tensor per level, of a file with so many raw outputs.
+
+        Raises:
+            TargetError: No file of this task has so many.
+        """
+        allowed = {len(b) * levels + len(self.single): b for b in (self.branches, self.branches + self.apart)}
+        if outputs not in allowed:
+            wanted = " or ".join(map(str, allowed))
+            raise TargetError(f"the artifact has {outputs} raw outputs, a {self.task.value} model has {wanted}")
+        return allowed[outputs]
+
     def levels(self, outputs: Outputs, info: ModelInfo) -> Dict[str, List[np.ndarray]]:
         """Raw outputs by branch: for every branch the tensors of its levels, and the single ones behind them."""
         count = len(info.strides)
-        wanted = count * len(self.branches) + len(self.single)
-        if len(outputs) != wanted:
-            raise TargetError(f"the artifact has {len(outputs)} raw outputs, a {self.task.value} model has {wanted}")
-        found = {name: list(outputs[i * count : (i + 1) * count]) for i, name in enumerate(self.branches)}
-        found.update((name, [outputs[count * len(self.branches) + i]]) for i, name in enumerate(self.single))
+        branches = self.levelled(len(outputs), count)
+        found = {name: list(outputs[i * count : (i + 1) * count]) for i, name in enumerate(branches)}
+        found.update((name, [outputs[count * len(branches) + i]]) for i, name in enumerate(self.single))
         return found
 
     @abstractmethod
@@ -189,7 +201,7 @@ class TaskSpec(ABC):
         """Turn raw head outputs, channels last, into the drop-in layout.
 
         Args:
-            outputs: Every branch's levels one after the other, in the order of ``branches`` and ``single``.
+            outputs: Every branch's levels one after the other, in the order of ``branches``, ``apart`` and ``single``.
             info: The model.
             conf: Anchors without any score above it may be left out.
 

@@ -47,6 +47,7 @@ class Pose(AnchorTask):
     metrics: ClassVar[Tuple[Metric, ...]] = (*ap_metrics("", "box "), *ap_metrics("pose_", "pose "))
     similarities: ClassVar[Tuple[Similarity, ...]] = (BOX, Similarity("pose_", "keypoints"))
     branches: ClassVar[Tuple[str, ...]] = ("box", "score", "keypoint")
+    apart: ClassVar[Tuple[str, ...]] = ("visibility",)
     further: ClassVar[str] = "keypoints"
     keypointed: ClassVar[bool] = True
     noun: ClassVar[str] = "pose model"
@@ -62,7 +63,8 @@ class Pose(AnchorTask):
     def extend(self, anchors: Anchors, info: ModelInfo) -> np.ndarray:
         """Keypoints in pixels, with visibility."""
         count, values = shape_of(info)
-        raw = anchors.further[0].reshape(-1, count, values)
+        rows = [part.reshape(len(part), count, part.shape[1] // count) for part in anchors.further]
+        raw = np.concatenate(rows, axis=2)
         points, steps = anchors.points[:, None], anchors.steps[:, None, None]
         # Earlier heads regress twice the distance from a cell's corner, YOLO26 the distance from its centre.
         near = raw[..., :2] + points if info.direct else raw[..., :2] * np.float32(2) + (points - np.float32(0.5))

@@ -13,6 +13,7 @@ from torch import fx
 from ...errors import PlanError, TargetError
 from ...graph.trace import Graph, OpNode
 from ...quantization.insert import insert
+from ...quantization.keypoint_ranges import mixed_heads
 from ...quantization.plan import Plan, Point, PointKind
 from ...quantization.scheme import weight_point_name
 from ...runtime.tasks import spec_of
@@ -21,6 +22,7 @@ from .convert import convert, cut_body
 from .flatbuffer import Flatbuffer, TensorInfo
 from .mapping import Located, locate, multiplies_computed
 from .qdq import carry, make_pair
+from .split_results import Part, split_results
 from .surgery import finish
 from .transposed import transposed_weights
 
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 COMPUTED = " of computed tensors"  # accelerators want parameters that are constant when they compile
 ScalePair = tuple[np.ndarray, np.ndarray]
+Place = int | list[tuple[int, list[int]]]
+"""Index of the tensor that realises a point; or of those that do it together, each with its channels."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,13 @@ class ConvertedModel:
 
     Attributes:
         content: The flatbuffer.
-        tensors: Index of the tensor that realises each point, by point name.
+        tensors: The tensor, or tensors, that realise each point, by point name.
         operators: Number of operators of each kind.
         requantize: Operators that only move values from one scale to another.
     """
 
     content: bytes
-    tensors: dict[str, int]
+    tensors: dict[str, Place]
     operators: dict[str, int] = field(default_factory=dict)
     requantize: int = 0
 
@@ -90,25 +94,39 @@ def build(
     # the converter needs a pair at every float tensor, also where the plan lets a range pass through
     carry(module, graph, plan)
     body = cut_body(module, [graph.fx_name(name) for name in heads])
+    mixed = {graph.fx_name(name): list(parts.values()) for name, parts in mixed_heads(graph).items()}
+    parts = split_results(body, mixed)
     # decoded in float, raw heads as integers: see ``Variant``
     converted = convert(body, graph.info, raw=variant.raw)
     content = finish(converted, input_type=variant.input_type, transposed=transposed_weights(body))
     # Everything is proven on the finished bytes: edits of ours could break a file as well as the converter.
     file = Flatbuffer(content)
     check_integer_body(file, raw=variant.raw)
-    located = locate(body, graph, file)
+    located = locate(body, graph, file, parts)
     check_biases(body, file, located)
-    weights = {weight_point_name(op): op.weight for op in graph.ops.values() if op.weight}
-    tensors = {
-        p.name: located.weights[weights[p.name]] if p.kind is PointKind.WEIGHT else located.activations[p.name]
-        for p in plan.points
-    }
+    tensors = _tensors(graph, plan, located, parts)
     # the converter merges ranges on its own where it sees fit; that would be another plan
     check_scales(plan, read_points(file, plan.points, tensors))
     counts = Counter(f"{op.kind}{COMPUTED if multiplies_computed(file, op) else ''}" for op in file.ops)
     requantize = sum(op.kind == "QUANTIZE" and op.inputs[0] not in file.inputs for op in file.ops)
     logger.info("converted %d points into %d operators, %d requantize", len(tensors), len(file.ops), requantize)
     return ConvertedModel(content, tensors, dict(counts), requantize)
+
+
+def _tensors(graph: Graph, plan: Plan, located: Located, parts: Mapping[str, Part]) -> dict[str, Place]:
+    """Where the points of a plan are."""
+    found: dict[str, Place] = {}
+    weights = {weight_point_name(op): op for op in graph.ops.values() if op.weight}
+    for point in plan.points:
+        whole = weights[point.name] if point.kind is PointKind.WEIGHT else graph.ops[point.name]
+        own = {n: part for n, part in parts.items() if part.operation == graph.fx_name(whole.name)}
+        if point.kind is PointKind.WEIGHT:
+            split: Place = [(located.weights[part.weight], list(part.channels)) for part in own.values()]
+            found[point.name] = split or located.weights[whole.weight]
+        else:
+            split = [(located.activations[name], list(part.channels)) for name, part in own.items()]
+            found[point.name] = split or located.activations[point.name]
+    return found
 
 
 def build_float(graph: Graph) -> bytes:
@@ -198,13 +216,13 @@ def check_biases(body: fx.GraphModule, file: Flatbuffer, located: Located) -> No
             )
 
 
-def read_points(file: Flatbuffer, points: Sequence[Point], tensors: Mapping[str, int]) -> dict[str, ScalePair]:
+def read_points(file: Flatbuffer, points: Sequence[Point], tensors: Mapping[str, Place]) -> dict[str, ScalePair]:
     """Scale and zero_point of every point as the file holds them.
 
     Args:
         file: The file.
         points: The plan's points.
-        tensors: Index of the tensor of each point.
+        tensors: The tensor, or tensors, of each point.
 
     Returns:
         float32 scales and int32 zero points by point name, in the plan's shapes.
@@ -214,11 +232,22 @@ def read_points(file: Flatbuffer, points: Sequence[Point], tensors: Mapping[str,
     """
     found: dict[str, ScalePair] = {}
     for point in points:
-        index = tensors.get(point.name)
-        if index is None or not 0 <= index < len(file.tensors):
+        place = tensors.get(point.name)
+        several = place if isinstance(place, list) else [] if place is None else [(place, [])]
+        if not several or any(not 0 <= index < len(file.tensors) for index, _ in several):
             raise TargetError(f"the file does not say where point {point.name} is; export it again")
-        found[point.name] = _read(file.tensors[index], point)
+        read = [_read(file.tensors[index], point) for index, _ in several]
+        found[point.name] = _joined([channels for _, channels in several], read) if isinstance(place, list) else read[0]
     return found
+
+
+def _joined(channels: Sequence[Sequence[int]], parts: Sequence[ScalePair]) -> ScalePair:
+    """Scales and zero points by channel from those of parts."""
+    count = sum(len(rows) for rows in channels)
+    scale, zero_point = np.zeros(count, np.float32), np.zeros(count, np.int32)
+    for rows, (scales, zeros) in zip(channels, parts, strict=True):
+        scale[list(rows)], zero_point[list(rows)] = scales, zeros
+    return scale, zero_point
 
 
 def _read(tensor: TensorInfo, point: Point) -> ScalePair:

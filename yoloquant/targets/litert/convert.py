@@ -21,6 +21,7 @@ from torch import Tensor, fx, nn
 from ...errors import TargetError
 from ...graph.decompositions import nodewise_decompositions
 from ...types import ModelInfo
+from .qdq import QUANTIZE
 from .tail import decode_tail
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ def cut_body(module: fx.GraphModule, heads: Sequence[str]) -> fx.GraphModule:
 def _dequantized(node: fx.Node) -> fx.Node:
     for first in node.users:
         # the pair belongs to the result: cutting before it would leave the output in float
-        if "quantize_per_tensor" in str(first.target) and len(first.users) == 1:
+        if first.target in QUANTIZE and len(first.users) == 1:
             return next(iter(first.users))
     return node
 

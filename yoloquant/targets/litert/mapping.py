@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor, fx
@@ -19,6 +21,9 @@ from ...errors import TargetError
 from ...graph.trace import QUANTIZATION_AGNOSTIC, WEIGHTED, Graph, OpKind, OpNode
 from .flatbuffer import Flatbuffer, OpInfo
 from .qdq import DEQUANTIZE, QUANTIZE
+
+if TYPE_CHECKING:
+    from .split_results import Part
 
 Key = tuple[str, tuple[int, ...], str]
 
@@ -69,8 +74,8 @@ class Located:
     """Where a graph's quantized values are in a file.
 
     Attributes:
-        activations: Tensor index by operation name.
-        weights: Tensor index by path of the weight parameter.
+        activations: Tensor index by operation name; for a part of a result by the name of its fx node.
+        weights: Tensor index by path of the weight parameter; a part has its own.
         biases: Tensor index by path of the weight parameter beside which the bias stands.
     """
 
@@ -79,13 +84,16 @@ class Located:
     biases: dict[str, int] = field(default_factory=dict)
 
 
-def locate(body: fx.GraphModule, graph: Graph, file: Flatbuffer) -> Located:
+def locate(
+    body: fx.GraphModule, graph: Graph, file: Flatbuffer, parts: Mapping[str, Part] | None = None
+) -> Located:
     """Find every computed tensor and every weight of a quantized body in the file made from it.
 
     Args:
         body: The body that was converted, with its quantize/dequantize pairs.
         graph: The canonical graph whose node names the body keeps.
         file: The converted file.
+        parts: Convolutions that compute a part of an operation's result, by the names of their fx nodes.
 
     Returns:
         The tensors' indices.
@@ -98,7 +106,8 @@ def locate(body: fx.GraphModule, graph: Graph, file: Flatbuffer) -> Located:
     roots: dict[fx.Node, int] = {}
     found = Located()
     for node in body.graph.nodes:
-        op = by_fx_name.get(node.name)
+        part = (parts or {}).get(node.name)
+        op = by_fx_name.get(part.operation if part else node.name)
         if op is None:
             # a pair has no counterpart of its own: it is the tensor's quantization
             if node.target in QUANTIZE | DEQUANTIZE and node.all_input_nodes[0] in roots:
@@ -108,13 +117,20 @@ def locate(body: fx.GraphModule, graph: Graph, file: Flatbuffer) -> Located:
         elif op.kind in QUANTIZATION_AGNOSTIC:
             roots[node] = roots[node.all_input_nodes[0]]
         else:
-            _match(node, op, index, roots, found, body)
+            _match(node, op, index, roots, found, body, part)
     return found
 
 
 def _match(
-    node: fx.Node, op: OpNode, index: _Index, roots: dict[fx.Node, int], found: Located, body: fx.GraphModule
+    node: fx.Node,
+    op: OpNode,
+    index: _Index,
+    roots: dict[fx.Node, int],
+    found: Located,
+    body: fx.GraphModule,
+    part: Part | None = None,
 ) -> None:
+    name, weight = (node.name, part.weight) if part else (op.name, op.weight)
     # operands of additions may have changed places
     reads = tuple(sorted(roots[i] for i in node.all_input_nodes if i in roots))
     if op.kind in WEIGHTED:
@@ -124,7 +140,7 @@ def _match(
     match = index.take(key)
     # LiteRT stores it as the operator's fused activation
     if match is None and op.kind is OpKind.RELU and reads:
-        roots[node] = found.activations[op.name] = reads[0]  # fused into the operation before it
+        roots[node] = found.activations[name] = reads[0]  # fused into the operation before it
         return
     if match is None:
         raise TargetError(
@@ -132,12 +148,12 @@ def _match(
             "the converter rewrote it, which this version of litert-torch is not known to do"
         )
     roots[node] = match.outputs[0]
-    found.activations[op.name] = index.result(match)
+    found.activations[name] = index.result(match)
     if op.kind in WEIGHTED:
-        found.weights[op.weight] = match.inputs[1]
+        found.weights[weight] = match.inputs[1]
         place = 3 if match.kind == "TRANSPOSE_CONV" else 2
         if len(match.inputs) > place:
-            found.biases[op.weight] = match.inputs[place]
+            found.biases[weight] = match.inputs[place]
 
 
 class _Index:

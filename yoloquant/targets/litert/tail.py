@@ -26,9 +26,8 @@ NEAR_ONE = 1.0 + 2.0**-23
 def decode_tail(info: ModelInfo) -> nn.Module:
     """The tail of a model, which maps its raw outputs to the drop-in's."""
     task = spec_of(info.task)
-    return (
-        DecodeTail(info, task.branches, normalize=not info.end2end and task.normalized) if task.branches else Softmax()
-    )
+    normalize = not info.end2end and task.normalized
+    return DecodeTail(info, task.branches, normalize=normalize) if task.branches else Softmax()
 
 
 class Softmax(nn.Module):
@@ -44,7 +43,8 @@ class DecodeTail(nn.Module):
 
     Args:
         info: The model.
-        branches: Branches of its head in the order of the raw outputs; boxes and scores first.
+        branches: Branches of its head in the order of the raw outputs; boxes and scores first. What a file keeps apart
+            stands behind them.
         normalize: Divide boxes and keypoints by the image size, as Ultralytics' LiteRT backend expects of heads that
             need NMS.
     """
@@ -70,8 +70,11 @@ class DecodeTail(nn.Module):
             The decoded output, and behind it the raw outputs that have no levels.
         """
         count = len(self.info.strides)
-        by_branch = {name: raw[i * count : (i + 1) * count] for i, name in enumerate(self.branches)}
-        rest = tuple(raw[count * len(self.branches) :])
+        apart = spec_of(self.info.task).apart
+        behind = len(raw) - count * len(self.branches)
+        branches = self.branches + apart if apart and behind >= count * len(apart) else self.branches
+        by_branch = {name: raw[i * count : (i + 1) * count] for i, name in enumerate(branches)}
+        rest = tuple(raw[count * len(branches) :])
         scores = torch.cat([score.flatten(2).sigmoid() for score in by_branch["score"]], 2)
         further = [self._further(level, by_branch) for level in range(count)]
         xy = [self._box(level, box, further[level]) for level, box in enumerate(by_branch["box"])]
@@ -115,17 +118,21 @@ class DecodeTail(nn.Module):
         if "angle" in by_branch:
             angle = by_branch["angle"][level].flatten(2)
             return angle * NEAR_ONE if self.info.direct else (angle.sigmoid() - 0.25) * math.pi
-        return self._keypoints(level, by_branch["keypoint"][level]) if "keypoint" in by_branch else None
+        if "keypoint" not in by_branch:
+            return None
+        apart = by_branch["visibility"][level] if "visibility" in by_branch else None
+        return self._keypoints(level, by_branch["keypoint"][level], apart)
 
-    def _keypoints(self, level: int, raw: Tensor) -> Tensor:
-        """Keypoints of one level, (1, keypoints * values, cells)."""
+    def _keypoints(self, level: int, raw: Tensor, apart: Tensor | None) -> Tensor:
+        """Keypoints of one level, (1, keypoints * values, cells); visibilities are with them, or apart."""
         assert self.info.kpt_shape is not None  # ``exportable`` models have one
         count, values = self.info.kpt_shape
         points: Tensor = getattr(self, f"points{level}")
         factor: Tensor = getattr(self, f"factor{level}")
-        numbers = raw.flatten(2).view(count, values, -1)
+        numbers = raw.flatten(2).view(count, values if apart is None else 2, -1)
         near = numbers[:, :2] + points if self.info.direct else numbers[:, :2] * 2 + (points - 0.5)
-        parts = [near * factor] if values == 2 else [near * factor, numbers[:, 2:].sigmoid()]
+        visibility = numbers[:, 2:] if apart is None else apart.flatten(2).view(count, 1, -1)
+        parts = [near * factor] if values == 2 else [near * factor, visibility.sigmoid()]
         return torch.cat(parts, 1).reshape(1, count * values, -1)
 
     def _select(self, boxes: Tensor, scores: Tensor, values: Sequence[Tensor]) -> Tensor:

@@ -127,6 +127,12 @@ class LSQQuantizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Quantize and dequantize; shape and dtype stay."""
         axis = self.spec.axis
+        if axis is not None and self.start.numel() > 1 and not self.spec.symmetric:  # raw keypoints, never learned
+            zero = self.zero.to(torch.int32)
+            wide = torch.fake_quantize_per_channel_affine(
+                x.float(), self.start, zero, axis, self.grid.qmin, self.grid.qmax
+            )
+            return wide.to(x.dtype)
         if axis is not None and self.start.numel() > 1:
             shape = [1] * x.dim()
             shape[axis] = -1
@@ -200,6 +206,8 @@ def learned_ranges(plan: Plan, *, offset: bool = False, heads: bool = False) -> 
     ranges: dict[str, LSQQuantizer] = {}
     for members in (*plan.groups().values(), *((p,) for p in plan.weights)):
         learns = not members[0].fixed and (heads or not any(p.role in _HEADS for p in members))
+        # channels would drift apart, and runtimes know one scale for all that they compute together
+        learns = learns and not (members[0].kind is PointKind.ACTIVATION and members[0].spec.axis is not None)
         quantizer = _range(members, learns, offset)
         ranges.update(dict.fromkeys((p.name for p in members), quantizer))
     return ranges
