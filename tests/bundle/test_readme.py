@@ -12,7 +12,7 @@ from yoloquant.bundle.readme import render
 from yoloquant.bundle.tolerances import TOLERANCES
 from yoloquant.runtime.apps.golden import Golden, GoldenImage
 from yoloquant.runtime.core.bundle_manifest import ExportAccuracy
-from yoloquant.types import ExportedModel, HeadLayout, ModelInfo
+from yoloquant.types import ExportedModel, HeadLayout, ModelInfo, Task
 
 ONE = Golden((GoldenImage("golden/a.png", "golden/a.npz", "ab", ()),), TOLERANCES, {
     "backend": "b", "version": "1.2", "machine": "m", "simulated": False,
@@ -66,6 +66,15 @@ def test_the_tensor_contract_follows_the_layout() -> None:
     assert "in pixels of the input, then one score per class" in text("onnx")
     assert "raw heads" in text("coral", HeadLayout.RAW)
     assert "one row per detection" in text("onnx", HeadLayout.END2END, replace(INFO, end2end=True))
+
+
+def test_visibilities_are_named_where_a_file_has_them_apart() -> None:
+    info = replace(INFO, task=Task.POSE, kpt_shape=(5, 3), strides=(8, 16, 32))
+    device, output = DEVICES["coral"], EXPECTED.tensors[1]
+    exported = ExportedModel(device.target.name, Path("m"), info, HeadLayout.RAW)
+    for outputs, named in ((9, False), (12, True)):
+        page = render(device, exported, replace(EXPECTED, tensors=(EXPECTED.tensors[0], *[output] * outputs)), "m")
+        assert "then the keypoint" in page and ("then the visibility tensors" in page) is named
 
 
 def test_without_a_figure_it_says_so() -> None:

@@ -84,9 +84,7 @@ class Located:
     biases: dict[str, int] = field(default_factory=dict)
 
 
-def locate(
-    body: fx.GraphModule, graph: Graph, file: Flatbuffer, parts: Mapping[str, Part] | None = None
-) -> Located:
+def locate(body: fx.GraphModule, graph: Graph, file: Flatbuffer, parts: Mapping[str, Part] | None = None) -> Located:
     """Find every computed tensor and every weight of a quantized body in the file made from it.
 
     Args:

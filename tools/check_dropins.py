@@ -1,0 +1,148 @@
+"""Hold Ultralytics' own ``val`` of a checkpoint and of its drop-in exports against this project's figures.
+
+Plain ``YOLO(path).val(rect=False)`` loads each file with Ultralytics' backend, prepares images, decodes, selects and
+scores by itself; nothing of this project takes part. Every figure must equal the one that ``yoloquant validate`` gives:
+to 0.001, the share of right classes to 0.0005.
+
+    python tools/check_dropins.py model=yolo11n-seg.pt data=coco_seg/data.yaml targets=onnxruntime,openvino,litert
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark_tasks import calibrated
+from options import parse_options
+
+import yoloquant
+from yoloquant.evaluation.results import TargetResult
+from yoloquant.evaluation.validate_options import ValidateOptions
+from yoloquant.runtime.tasks import TaskSpec, spec_of
+
+USAGE = """\
+usage: python tools/check_dropins.py model=<checkpoint> data=<data yaml, or folder of class folders> [key=value ...]
+
+  targets   drop-in targets, default onnxruntime,openvino,litert
+  images    calibration images, default 128
+  imgsz     input size, default the checkpoint's
+  threads   threads of every runtime of ours, default 2
+  artifact  checkpoint (.pt) of the calibrated model, read if it is there, else written; default none
+  out       file that the table is appended to
+"""
+DEFAULTS = {
+    **{"model": "", "data": "", "targets": "onnxruntime,openvino,litert", "images": "128", "imgsz": "", "threads": "2"},
+    **{"artifact": "", "out": ""},
+}
+THEIRS = {
+    **{"map50_95": "metrics/mAP50-95(B)", "map50": "metrics/mAP50(B)"},
+    **{"mask_map50_95": "metrics/mAP50-95(M)", "mask_map50": "metrics/mAP50(M)"},
+    **{"pose_map50_95": "metrics/mAP50-95(P)", "pose_map50": "metrics/mAP50(P)"},
+    **{"top1": "metrics/accuracy_top1", "top5": "metrics/accuracy_top5"},
+}
+"""Ultralytics' names of our metrics."""
+LIMIT, LIMITS = 0.001, {"top1": 0.0005, "top5": 0.0005}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One metric of one file.
+
+    Attributes:
+        file: Name of the target, or ``FP32``.
+        metric: Name of the metric.
+        ours: What ``yoloquant validate`` says.
+        theirs: What Ultralytics' ``val`` says.
+    """
+
+    file: str
+    metric: str
+    ours: float
+    theirs: float
+
+    @property
+    def equal(self) -> bool:
+        """Whether the two are as close as they must be."""
+        return abs(self.ours - self.theirs) <= LIMITS.get(self.metric, LIMIT)
+
+
+def compare(file: str, task: TaskSpec, ours: TargetResult, theirs: Mapping[str, float]) -> list[Figure]:
+    """Every metric of a file that both have.
+
+    Args:
+        file: What it is called.
+        task: Its task, which says what metrics there are.
+        ours: Our validation of it.
+        theirs: ``results_dict`` of Ultralytics' validation.
+    """
+    if ours.accuracy is None:
+        raise ValueError(f"{file} was not scored: {ours.error or 'there are no labels'}")
+    metrics = ours.accuracy.metrics
+    return [
+        Figure(file, m.name, float(metrics[m.name]), float(theirs[THEIRS[m.name]]))
+        for m in task.metrics
+        if m.name in metrics
+    ]
+
+
+def measure(options: Mapping[str, str], folder: Path) -> list[Figure]:
+    """Calibrate, export, and validate twice."""
+    names = options["targets"].split(",")
+    artifact = calibrated(dict(options), names)
+    exports = yoloquant.export(artifact, targets=names, output=folder / "exports")
+    judged = ValidateOptions(threads=int(options["threads"]), latency=False, memory=False)
+    result = yoloquant.validate(artifact, exports, data=options["data"], options=judged)
+    checkpoint = folder / Path(options["model"]).name
+    shutil.copyfile(options["model"], checkpoint)  # Ultralytics writes beside what it reads
+    task, size = spec_of(artifact.info.task), max(artifact.info.imgsz)
+    files = [("FP32", checkpoint, result.baseline)]
+    by_name = {target.target: target for target in result.targets}
+    files += [(e.name, e.path, by_name[e.name]) for e in exports if e.drop_in]
+    found: list[Figure] = []
+    for name, path, ours in files:
+        found += compare(name, task, ours, theirs(path, task.task.value, options["data"], size, folder))
+    return found
+
+
+def theirs(path: Path, task: str, data: str, imgsz: int, folder: Path) -> dict[str, float]:
+    """What plain Ultralytics says of a file."""
+    from ultralytics import YOLO
+
+    keys: dict[str, Any] = {"imgsz": imgsz, "rect": False, "batch": 1, "device": "cpu", "plots": False}
+    scored = YOLO(path, task=task).val(data=data, verbose=False, project=str(folder / "val"), **keys)
+    return dict(scored.results_dict)
+
+
+def table(figures: Sequence[Figure]) -> list[str]:
+    """Rows of a Markdown table."""
+    lines = ["| file | metric | yoloquant | Ultralytics | |", "|---|---|---:|---:|---|"]
+    return lines + [
+        f"| {f.file} | {f.metric} | {f.ours:.4f} | {f.theirs:.4f} | {'' if f.equal else 'DIFFERS'} |" for f in figures
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the tool; returns 1 if a figure differs."""
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+    options = parse_options(sys.argv[1:] if arguments is None else arguments, DEFAULTS, USAGE)
+    if not options["model"] or not options["data"]:
+        print(USAGE)
+        return 2
+    with tempfile.TemporaryDirectory(prefix="yoloquant-") as scratch:
+        figures = measure(options, Path(scratch))
+    text = "\n".join([f"### {Path(options['model']).name}", "", *table(figures)]) + "\n"
+    print(text)
+    if options["out"]:
+        with Path(options["out"]).open("a", encoding="utf-8") as stream:
+            stream.write(text + "\n")
+    return int(not all(f.equal for f in figures))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
