@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+# for editors and type checkers, which do not run __getattr__
 if TYPE_CHECKING:
     from . import bundle, targets
     from .api import (
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from .tuning.tune_options import TuneOptions
     from .types import ExportedModel, Task, Verdict
 
+# each name's module, imported when the name is first used: torch and Ultralytics take seconds
 _WHERE = {
     "Algorithm": "quantization.range_options",
     "AnalyzeOptions": "sensitivity.analyze_options",
@@ -160,5 +162,6 @@ def __getattr__(name: str) -> Any:
     if not _WHERE[name]:  # a package whose functions are public: yoloquant.targets.names()
         return import_module(f"yoloquant.{name}")
     value = getattr(import_module(f"yoloquant.{_WHERE[name]}"), name)
+    # so that __getattr__ is asked once for each name
     globals()[name] = value
     return value

@@ -92,6 +92,7 @@ def plan(model: Any, *, scheme: str = "portable", imgsz: int | Sequence[int] | N
     from .quantization.ptq import derive_plan
     from .targets.schemes import resolve_schemes
 
+    # one scheme, one plan: several, and "auto", are of quantize
     (rules,) = resolve_schemes(scheme)
     return derive_plan(model, rules, imgsz)
 
@@ -158,8 +159,10 @@ def prune(
         output=output,
         dry_run=dry_run,
         latency=latency,
+        # handed in: pruning must not import training, which subclasses Ultralytics' trainers
         gradients=standalone_products,
     )
+    # a dry run is nothing to keep
     if result.path is not None:
         track(of_pruning(result, str(model)))
     return result
@@ -244,10 +247,12 @@ def export(
     from .targets.export import export as exported
     from .targets.prepare import prepare
 
+    # Ultralytics' word for an argument of this function; below it would be taken for an option
     if "format" in keywords:
         targets = keywords.pop("format")
     options = build(QuantizeOptions, keywords, "export", ("targets", "output", "data", "scheme", "keep_going"))
     chosen = registry.resolve(targets)
+    # what was said, and not what holds by default: only the former can be a mistake on a quantized checkpoint
     named = [*keywords, *(["scheme"] if scheme != "auto" else [])]
     named = [name for name in named if name == "scheme" or name in flatten(QuantizeOptions)]
     artifact = prepare(model, chosen, data=data, scheme=scheme, options=options, named=named)
@@ -280,12 +285,14 @@ def validate(
 
     options = gather(ValidateOptions, options, keywords, "validate", ("data", "source", "options", "progress"))
     folder = options.report
+    # the old report goes before work starts: yesterday's verdict must not stand for a run that fails
     with report_or_error(folder) if folder is not None else nullcontext(lambda result: None) as write:
         result = validated(
             model, exports, data=data, source=source, options=options, float_model=float_model, progress=progress
         )
         write(result)
     if folder is not None:
+        # after the report: trackers may take long, or hang
         track(of_validation(result, folder))
     return result
 
@@ -323,12 +330,14 @@ def compare(
     from .trackers import track
     from .trackers.runs import of_validation
 
+    # by position or by keyword; gather refuses them beside options=
     named = {key: value for key, value in (("old", old), ("new", new)) if value is not None}
     options = gather(ReleaseOptions, options, {**named, **keywords}, "compare", ("old", "new", "options", "progress"))
     comparisons = []
     with report_or_error(options.report) if options.report is not None else nullcontext(None):
         for each in compare_releases(options, progress=progress):
             if each.folder is not None:
+                # as each is done: a later pair that fails takes nothing away
                 written(each.result, each.folder)
                 track(of_validation(each.result, each.folder, "compare"))
             comparisons.append(each)
@@ -417,6 +426,7 @@ def tune(
     from .tuning.tune import tune as tuned
     from .tuning.tune_options import TuneOptions
 
+    # the study's own options first: the rest are keys of the recipe, which a study may vary
     own = {key: value for key, value in keys.items() if key in flatten(TuneOptions)}
     given = {key: value for key, value in keys.items() if key not in own}
     if options is not None and own:
@@ -463,4 +473,5 @@ def bench(models: PathLike | Iterable[PathLike], **keywords: Any) -> Report:
     from .inference.run_exports import bench_with
 
     named = [models] if isinstance(models, (str, os.PathLike)) else list(models)
+    # as the command has it
     return bench_with({"model": ",".join(os.fspath(m) for m in named), **keywords})

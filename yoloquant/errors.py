@@ -5,6 +5,7 @@ Those that running a model can raise are defined beside the runtime, which also 
 
 from __future__ import annotations
 
+# one tree: whoever catches YoloquantError catches the device runtime's, too
 from .runtime.errors import (
     ArtifactError,
     BundleError,

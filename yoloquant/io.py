@@ -17,6 +17,7 @@ import yaml
 
 from .errors import ArtifactError, OutputError
 
+# process ids mean something on their own machine only, and folders may be shared
 _MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"
 CACHE = "YOLOQUANT_CACHE"
 """Variable that names another folder for copies."""
@@ -33,6 +34,7 @@ def output_folder(path: str | os.PathLike[str]) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder) as probe:
+            # a whole block: an empty file can be made on a full disk
             probe.write(b"\0" * 4096)
             probe.flush()
     except FileExistsError as exc:
@@ -50,6 +52,7 @@ def needs_space(folder: Path, size: int) -> None:
     Raises:
         OutputError: It has not, or cannot be written.
     """
+    # written and not asked for: quotas and network disks answer otherwise than they act
     block = b"\0" * (1 << 20)
     try:
         with tempfile.NamedTemporaryFile(dir=folder) as probe:
@@ -74,6 +77,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     with scratch_folder(path) as holder:
         try:
+            # under its own name: writers choose a format by the suffix, or add one
             temporary = holder / path.name
             yield temporary
             _replace(temporary, path)
@@ -100,6 +104,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # of the same path alone: what lies beside it may be in use
         sweep(path)
         holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.{_MACHINE}.{os.getpid()}-", dir=path.parent))
     except OSError as exc:
@@ -107,6 +112,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     try:
         yield holder
     finally:
+        # an error here would hide the one that ended the block
         shutil.rmtree(holder, ignore_errors=True)
 
 
@@ -115,6 +121,7 @@ def sweep(path: Path) -> None:
     start = f".{path.name}.{_MACHINE}."  # another machine may share the folder
     for leftover in path.parent.glob(f"{glob.escape(start)}*-*"):
         owner = leftover.name[len(start) :].partition("-")[0]
+        # a link could lead anywhere
         if leftover.is_dir() and not leftover.is_symlink() and owner.isdigit() and not alive(int(owner)):
             shutil.rmtree(leftover, ignore_errors=True)
 
@@ -138,6 +145,7 @@ def _replace(temporary: Path, path: Path) -> None:
         return
     old = temporary.with_name(f"{path.name}.old")  # a folder can only take the place of an empty one
     try:
+        # two renames, since no call exchanges folders everywhere; the old one comes back if the second fails
         path.rename(old)
         temporary.replace(path)
     except BaseException:
@@ -166,6 +174,7 @@ def cache_folder() -> Path:
     given = os.environ.get(CACHE)
     if given:
         return Path(given)
+    # the places that systems name for what can be made again
     base = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("LOCALAPPDATA") if os.name == "nt" else None)
     return Path(base or Path.home() / ".cache") / "yoloquant"
 
@@ -176,6 +185,7 @@ def resource(*parts: str) -> Path:
     Raises:
         ArtifactError: The installation is incomplete.
     """
+    # inside an installed package, or beside it in a checkout
     for root in (_PACKAGE, _PACKAGE.parent):
         path = root.joinpath(*parts)
         if path.exists():

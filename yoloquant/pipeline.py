@@ -109,6 +109,7 @@ def run(recipe: Recipe, listener: Listener | None = None) -> RunResult:
     """
     listener = listener or Silent()
     if recipe.train is not None or recipe.prune is not None:
+        # training makes squares, so the result would be of another size than asked
         square_size(recipe.imgsz)
     if recipe.train is not None and recipe.float_layers:
         raise UsageError(
@@ -118,12 +119,14 @@ def run(recipe: Recipe, listener: Listener | None = None) -> RunResult:
     targets = resolve(recipe.targets)  # what can be refused is refused before hours of work
     load_gates(recipe.validation.gate)
     folder = output_folder(output_of(recipe))
+    # from here on a failure leaves its word in the report's place
     with report_or_error(folder / "report") as write:
         return _run(recipe, targets, folder, listener, write)
 
 
 def _run(recipe: Recipe, targets: Sequence[Target], folder: Path, listener: Listener, write: WriteReport) -> RunResult:
     options = recipe.validate_options(folder / "report")
+    # first of all: broken images and missing labels are found before hours of training, not after
     scored = scored_images(
         load_model(recipe.model, allow_unsafe=recipe.allow_unsafe),
         data=None if recipe.validation.source else recipe.validation.data or recipe.data,
@@ -131,9 +134,11 @@ def _run(recipe: Recipe, targets: Sequence[Target], folder: Path, listener: List
         options=options,
     )
     model, artifact = make_artifact(recipe, targets, folder, listener)
+    # a trained model lies in its run's folder already
     if not recipe.train:
         artifact.save(folder / f"{model.stem}_int8.pt")
     with listener.stage("exporting") as progress:
+        # one target that cannot be built must not take the others' results with it; it is an error in the report
         exports = export(artifact, targets, folder=folder, keep_going=True, progress=progress)
     listener.exported(exports)
     # what was trained, pruned or rebuilt is held against the model that the user gave
@@ -148,6 +153,7 @@ def _run(recipe: Recipe, targets: Sequence[Target], folder: Path, listener: List
             progress=progress,
         )
     written = write(result)
+    # after the report is written: a tracker may fail
     track(of_validation(result, folder / "report", "run"))
     return RunResult(folder, artifact, exports, result, written)
 
@@ -184,7 +190,9 @@ def make_artifact(
         YoloquantError: See ``run``.
     """
     listener = listener or Silent()
+    # a search stops trials by the scores of their last training
     model = _prepared(recipe, folder, listener, None if recipe.train else after_epoch)
+    # what was pruned or rebuilt takes the place of the user's own
     work = recipe.model_copy(update={"model": str(model)})
     if recipe.train:
         return model, _trained(work, folder, targets, listener, after_epoch)
@@ -203,6 +211,7 @@ def _prepared(recipe: Recipe, folder: Path, listener: Listener, after_epoch: Aft
             f"pruned and fine-tuned {result.best}: fitness {result.score:.4f}, unpruned {result.score_calibrated:.4f}"
         )
         model = result.best
+    # after pruning: what is fitted must fit the network that stays
     if recipe.attention != "keep":
         path = folder / f"{model.stem}_fitted.pt"
         fitted = preparations()["attention"](
@@ -240,6 +249,7 @@ def _trained(
         advice = _advice(recipe, result, targets, listener)
     listener.note(f"{word} {result.best}" + (f"; {advice}" if advice else ""))
     with listener.stage("calibrating what targets need and training left open") as progress:
+        # a portable plan lacks points that single runtimes need besides
         return complete(result.artifact, targets, data=recipe.data, options=recipe.quantize_options, progress=progress)
 
 
@@ -248,6 +258,7 @@ def _advice(recipe: Recipe, result: TrainResult, targets: Sequence[Target], list
     from .training.own_plans import compare_own_plans
     from .training.unlabelled import data_of_run
 
+    # several targets share schemes, and each is calibrated once
     own = {target.scheme.name: target.scheme for target in targets}
     try:
         with listener.stage("calibrating the targets' own plans to compare with") as progress:
@@ -276,6 +287,7 @@ def _with_scheme(qat: Any, targets: Sequence[Target]) -> QATOptions:
 
 
 def _training_arguments(recipe: Recipe, folder: Path, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Ultralytics' arguments: a run folder inside ours, and the recipe's input size unless it names another."""
+    """Ultralytics' arguments: a run folder inside ours unless they name one, and the recipe's input size before theirs."""
+    # last, since everything else in the recipe is of this size, too
     size = {} if recipe.imgsz is None else {"imgsz": recipe.imgsz}
     return {"project": str(folder), "name": name, "exist_ok": True, **arguments, **size}

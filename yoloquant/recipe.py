@@ -42,6 +42,7 @@ def _read_by(parse: Callable[[Any], Any]) -> AfterValidator:
             raise PydanticCustomError("told", "{text}", {"text": str(exc)}) from exc
         return value
 
+    # kept as given: a recipe that is written again says what its author said
     return AfterValidator(check)
 
 
@@ -59,6 +60,7 @@ class ValidationPart(ScoringOptions):
 class TrainPart:
     """Training between calibration and export, see ``yoloquant.train``."""
 
+    # Any: a name, a mapping or options, which only the verb's own parser tells apart
     qat: Annotated[Any, _read_by(parse_qat)] = option(default="standard", help="a preset, or fields of QATOptions")
     arguments: dict[str, Any] = option(
         default_factory=dict, help="Ultralytics' training arguments, for instance epochs, batch and device"
@@ -81,6 +83,7 @@ class PrunePart:
 class Recipe(BaseModel):
     """Everything that ``yoloquant run`` needs."""
 
+    # a misspelt key would otherwise be a default in disguise
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: TrainedCheckpoint
@@ -109,16 +112,19 @@ class Recipe(BaseModel):
     @field_validator("train", mode="before")
     @classmethod
     def _preset(cls, value: Any) -> Any:
+        # "train: fast" in a recipe
         return {"qat": value} if isinstance(value, str) else value
 
     @field_validator("prune", mode="before")
     @classmethod
     def _share(cls, value: Any) -> Any:
+        # "prune: 0.5" in a recipe
         return {"options": value} if isinstance(value, (int, float, str)) else value
 
     @property
     def calibration_options(self) -> CalibrationOptions:
         """Which images calibrate."""
+        # which split is scored is said once, in the recipe's validation
         return CalibrationOptions(**vars(self.calibration), scored_split=self.validation.split)
 
     @property
@@ -172,12 +178,14 @@ def as_recipe(recipe: Recipe | str | os.PathLike[str] | None, keys: Mapping[str,
     where = str(recipe) if isinstance(recipe, (str, os.PathLike)) else "recipe" if recipe else "arguments"
     if not isinstance(content, dict):
         return make_recipe(content, where)  # which says what is wrong with it
+    # a recipe's own keys first: "validation={...}" is a part, "limit=100" an option inside of it
     parts = {key: value for key, value in keys.items() if key in Recipe.model_fields}
     options = flatten(Recipe)
     rest = canonical({k: v for k, v in keys.items() if k not in parts}, options.values(), "run")
     content = {**content, **parts}
     for part, values in nest(rest, options).items():
         known = content.get(part)
+        # into the part that the recipe has, so that one flat key does not drop the others
         content[part] = {**known, **values} if isinstance(known, dict) and isinstance(values, dict) else values
     return make_recipe(content, where)
 
@@ -189,6 +197,7 @@ def recipe_content(recipe: Recipe | str | os.PathLike[str] | None) -> Any:
         UsageError: The file does not exist or is not YAML.
     """
     if isinstance(recipe, Recipe):
+        # only what was set: defaults of this release must not become words of the user
         return {key: plain(getattr(recipe, key)) for key in recipe.model_fields_set}
     return {} if recipe is None else _content(Path(recipe))
 

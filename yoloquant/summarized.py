@@ -34,6 +34,7 @@ class Summarized:
 
 def plain(value: Any) -> Any:
     """Turn dataclasses, enums, paths and tuples into what JSON knows."""
+    # not dataclasses.asdict, which copies arrays and stops at enums and paths
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Enum):
@@ -56,6 +57,7 @@ def from_plain(kind: type[T], data: Mapping[str, Any]) -> T:
     """
     from pydantic import TypeAdapter
 
+    # what results hold besides their fields was computed from these
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     return TypeAdapter(kind).validate_python({name: data[name] for name in names})
 

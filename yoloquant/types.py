@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+# defined beside the device runtime, which knows nothing of this package
 from .runtime.core.model_info import HeadLayout, ModelInfo, Task
 
 if TYPE_CHECKING:

@@ -23,11 +23,14 @@ def pack(folder: Path, path: Path | None = None) -> Path:
         OutputError: It cannot be written; nothing is left behind then.
     """
     path = path or folder.with_name(f"{folder.name}.tar.gz")
+    # sorted: file systems list in any order, and equal bundles must give equal bytes
     files = sorted(p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
     with (
         atomic_path(path) as temporary,
         temporary.open("wb") as raw,
+        # without name and time in gzip's header, which would differ with every call
         gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed,
+        # PAX: names of any length and script
         tarfile.open(mode="w", fileobj=packed, format=tarfile.PAX_FORMAT) as archive,
     ):
         for file in files:
@@ -39,6 +42,7 @@ def _add(archive: tarfile.TarFile, file: Path, name: str) -> None:
     """Add a file without owner and time, which differ from machine to machine."""
     entry = tarfile.TarInfo(name)
     entry.size = file.stat().st_size
+    # readable for everybody on the device, whatever the export machine's umask was
     entry.mode = 0o644
     with file.open("rb") as stream:
         archive.addfile(entry, stream)

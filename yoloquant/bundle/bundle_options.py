@@ -17,6 +17,7 @@ class BundleOptions:
     """What goes into a bundle besides the model."""
 
     archive: bool = option(default=False, help="write the bundle as .tar.gz too")
+    # a path or a result; its type would import evaluation for the command's help
     report: Any = option(
         default=None, help="report.json of a validation (or its result) whose accuracy the bundle is held to"
     )

@@ -37,6 +37,7 @@ class BundleDevice:
     def backend(self) -> str:
         """The backend's name in the device runtime."""
         backend = self.target.device_backend()
+        # a target of another package brings its backend's class
         return backend if isinstance(backend, str) else backend.name
 
 
@@ -46,6 +47,7 @@ def all_devices() -> dict[str, BundleDevice]:
     for name in targets.names():
         target = targets.get(name)
         for device in target.devices:
+            # the registry's order decides, so that a later target takes no device away
             devices.setdefault(device.name, BundleDevice(device, target))
     return devices
 
@@ -70,6 +72,7 @@ def resolve(names: str | Iterable[str]) -> tuple[BundleDevice, ...]:
 
 
 def _installed() -> tuple[BundleDevice, ...]:
+    # a target whose hardware or use only the user knows is left out of "all"
     available = {target.name for target in targets.available() if target.in_all}
     return tuple(device for device in all_devices().values() if device.target.name in available)
 
@@ -80,6 +83,7 @@ def device_named(name: str) -> BundleDevice:
     Raises:
         UsageError: There is none of that name.
     """
+    # without the variant, which is the target's business
     plain, known = name.strip().lower().partition(":")[0], all_devices()
     if plain not in {*targets.names(), *targets.devices()}:
         near = closest(plain, known)

@@ -94,15 +94,19 @@ def make_expected(exported: ExportedModel, device: BundleDevice, options: Bundle
         DataError: The data are not usable.
         OutputError: A file cannot be written.
     """
+    # noted in the manifest: what is expected of the device was not computed by its runtime
     simulated = not device.target.capabilities.runs_here
+    # one runtime for all figures, so that they belong together
     with Detector(_open(exported, device, options), SELECTION) as detector:
         chosen = _choose(detector, options, exported.info.imgsz)
         images = tuple(_store(name, image, outcome, bundle) for name, image, outcome in chosen)
         backend = detector.backend
         made_with = {"backend": backend.name, "version": backend.version, "machine": platform.machine()}
+        # a simulation has no second kernels
         noise = None if simulated else kernel_noise(exported, device, options, chosen)
         golden = Golden(images, derive_tolerances(noise), {**made_with, "simulated": simulated, "noise": noise})
         accuracy = _reported(options.report, exported)
+        # a report's figure was judged by a gate and goes before one of our own
         if accuracy is None and options.data is not None:
             accuracy = _measured(detector, options)
         return Expected(golden, accuracy, _tensors(backend, chosen[0][2]), _notes(chosen, golden))
@@ -140,7 +144,9 @@ def _choose(
     found = [(name, image, run(detector, image)) for name, image in candidates(options.data, imgsz)]
     if not found:
         raise DataError("there is no image that could become a golden input; give data=<data yaml or folder>")
+    # stable: of equal images the first ones, the same on every call
     found.sort(key=lambda item: -int((item[2].detections.confidence >= 0.25).sum()))
+    # numbered: images of two folders may share a name
     return [(f"{index}_{name}", image, outcome) for index, (name, image, outcome) in enumerate(found)][
         : options.golden_images
     ]
@@ -149,9 +155,11 @@ def _choose(
 def _store(name: str, image: np.ndarray, outcome: GoldenOutcome, bundle: Path) -> GoldenImage:
     import cv2
 
+    # a device's file system may know neither the script nor the length
     stem = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in name)[:60]
     folder = bundle / FOLDER
     folder.mkdir(exist_ok=True)
+    # PNG: what a device decodes must be these pixels, bit by bit
     ok, encoded = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 9])
     if not ok:
         raise OutputError(f"the golden image '{name}' cannot be encoded as PNG")
@@ -163,6 +171,7 @@ def _store(name: str, image: np.ndarray, outcome: GoldenOutcome, bundle: Path) -
 def _tensors(backend: Backend, outcome: GoldenOutcome) -> tuple[Tensor, ...]:
     scale, zero_point = backend.input_quantization or (None, None)
     first = Tensor("input", str(np.dtype(backend.input_dtype)), tuple(backend.input_shape), scale, zero_point)
+    # as the backend hands them on: dequantized
     rest = (Tensor(f"output_{i}", "float32", o.shape) for i, o in enumerate(outcome.outputs))
     return (first, *rest)
 
@@ -202,10 +211,12 @@ def _reported(report: Any, exported: ExportedModel) -> ExportAccuracy | None:
         except (OSError, UnicodeDecodeError) as exc:
             raise ArtifactError(f"report '{report}' cannot be read ({getattr(exc, 'strerror', '') or exc})") from exc
     target = exported.name
+    # several artifacts of one target are told apart behind a colon
     rows = [row for row in report.targets if row.target == target or row.target.startswith(f"{target}:")]
     if not rows:
         raise UsageError(f"the report has no target '{target}'; it has {', '.join(r.target for r in report.targets)}")
     digest = content_sha256(exported.path)
+    # the very file that goes into the bundle; if it is none of them, the check below says so
     row = next((row for row in rows if row.sha256 == digest), rows[0])
     _check_row(row, report, exported, digest)
     if row.accuracy is None:
@@ -226,6 +237,7 @@ def _check_row(row: TargetResult, report: ValidationResult, exported: ExportedMo
             f"the report is of input size {list(report.imgsz)}, the artifact's is {list(exported.info.imgsz)}; "
             "validate the artifact that goes into the bundle"
         )
+    # accuracy is a promise to a device: it must be of these bytes
     if row.sha256 != digest:
         raise ArtifactError(
             f"the report is of another artifact for {row.target} ({row.path}, sha256 {row.sha256[:12] or 'unknown'}) "
@@ -246,6 +258,7 @@ def _measured(detector: Detector, options: BundleOptions) -> ExportAccuracy | No
         # a classifier's labels are the names of folders: images that lie in none have no labels, and no wrong ones
         flat = detector.task.class_folders and any(i.parent == source for i in find_images(source, detector.info.task))
         data = None if flat else fingerprint(source, detector.info, options.limit)
+        # no reason to fail: golden inputs prove the same results without labels
         if data is None or not data.labels:
             logger.warning("'%s' has no labels, so no accuracy goes into the bundle", options.data)
             return None
@@ -262,6 +275,7 @@ def _listed(data: Path, scratch: Path) -> Path:
         return data
     path = scratch / "data.yaml"
     found = data_set(data)
+    # absolute paths, and JSON, which is YAML too
     content = {"val": [str(image.path) for image in found.images], "names": list(found.names)}
     path.write_text(json.dumps(content), encoding="utf-8")
     return path

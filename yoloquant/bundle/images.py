@@ -38,6 +38,7 @@ def candidates(data: str | os.PathLike[str] | None, imgsz: tuple[int, int]) -> l
     Raises:
         DataError: The data are not usable.
     """
+    # a few: reading a whole set to choose three images from it would take minutes
     found = _at_hand(imgsz) if data is None else islice(_of_data(data), CANDIDATES)
     return [(name, _shrunk(image, max(imgsz))) for name, image in found]
 
@@ -77,6 +78,7 @@ def _at_hand(imgsz: tuple[int, int]) -> Iterator[tuple[str, np.ndarray]]:
 
 def host_pictures() -> list[Path]:
     """The photos inside the installed ultralytics package; found without importing it."""
+    # found and not imported: that takes seconds
     spec = importlib.util.find_spec("ultralytics")
     places = list(spec.submodule_search_locations or ()) if spec is not None else []
     return sorted(path for place in places for path in Path(place, "assets").glob("*.jpg"))
@@ -91,6 +93,7 @@ def _scenes(side: int) -> Iterator[tuple[str, np.ndarray]]:
     except (YoloquantError, ImportError) as exc:  # an installation without the drawing code still has photos
         logger.warning("no scenes are drawn for golden inputs: %s", exc)
         return
+    # what the generator takes: multiples of 32
     side = max(64, round(side / 32) * 32)
     for index in range(_SCENES):
         scene = draw(0, "val", index, side)
@@ -101,7 +104,9 @@ def _shrunk(image: np.ndarray, side: int) -> np.ndarray:
     import cv2
 
     gain = side * _SHARE / max(image.shape[:2])
+    # enlarging would add nothing but bytes
     if gain >= 1:
         return image
     height, width = (max(1, round(length * gain)) for length in image.shape[:2])
+    # by area, which keeps small objects
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))

@@ -47,10 +47,12 @@ def make(
     """
     chosen = resolve_devices(devices)
     out = output_folder(folder or _beside(artifact))
+    # devices share targets, and a target is checked once
     targets = list(dict.fromkeys(device.wanted for device in chosen))
     for target in resolve(targets):  # everything that can be refused is refused before any work starts
         target.require()
         target.check(artifact)
+    # exports are a step on the way: what stays is in the bundles
     with tempfile.TemporaryDirectory(prefix="yoloquant-") as scratch:
         built: dict[str, Bundle] = {}
         for index, device in enumerate(chosen):
@@ -64,6 +66,7 @@ def make(
 
 def _beside(artifact: Artifact) -> Path:
     source = Path(artifact.model.source)
+    # a live model has no place of its own
     parent = source.parent if source.suffix == ".pt" and source.is_file() else Path.cwd()
     return parent / f"{artifact.stem}_bundles"
 

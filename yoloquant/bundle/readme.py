@@ -26,6 +26,7 @@ def render(device: BundleDevice, exported: ExportedModel, expected: Expected, mo
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("yoloquant.bundle", "templates")
+    # without autoescape: this is Markdown, read as it stands
     environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     decoded = exported.layout is HeadLayout.DECODED
     known = {
@@ -38,6 +39,7 @@ def render(device: BundleDevice, exported: ExportedModel, expected: Expected, mo
         "anchors": sum((exported.info.imgsz[0] // s) * (exported.info.imgsz[1] // s) for s in exported.info.strides),
     }
     guide = device.device.guide
+    # a target of another package brings its own section as a file
     start = environment.get_template(_START) if guide is None else environment.from_string(guide.read_text("utf-8"))
     text: str = environment.get_template(_TEMPLATE).render(
         **known,

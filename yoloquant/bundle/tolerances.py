@@ -43,9 +43,11 @@ def derive_tolerances(noise: Mapping[str, float] | None) -> Tolerances:
         noise: How far other correct kernels are off on the golden inputs, by part (boxes, scores, and what else the
             task predicts) and relative to its spread; None, or nothing but zeros, if there are none.
     """
+    # all zero is no proof of exactness: the runtime has no second kernels, or ignored the request
     if noise is None or not any(noise.values()):
         return TOLERANCES
     worst = {kind: max((v for part, v in noise.items() if limited_as(part) == kind), default=0.0) for kind in LEAST}
+    # not below what other processors were seen to do, not above what a wrong letterbox does
     return replace(TOLERANCES, **{k: round(min(max(FACTOR * worst[k], LEAST[k]), MOST[k]), 4) for k in LEAST})
 
 

@@ -16,6 +16,7 @@ from ..evaluation.processors import PROCESSORS, Launch, launch, parse
 from ..runtime.core.bundle_manifest import BundleManifest, read
 
 PACKAGE = "yoloquant_runtime"
+# emulated processors take minutes for what a real one does in seconds
 TIMEOUT_S = 1800.0
 _ANSWERED = (0, 1, 3)  # exit codes of a verification that got through
 
@@ -71,7 +72,9 @@ def verify_on(
     """
     processor_names = parse(processors)
     folder = Path(bundle).resolve()
+    # read here, where a changed file is refused before anything of it runs
     manifest = read(folder)
+    # one after the other while they are asked for: emulation takes minutes, and results should be seen as they come
     return (_one(folder, manifest, name, root, tuple(arguments), emulate) for name in processor_names)
 
 
@@ -86,6 +89,7 @@ def _one(
     try:
         start = launch(processor, manifest.backend, root=root, emulate=emulate)
         return _run(folder, start, arguments)
+    # the others are still verified: a missing emulator is an outcome, too
     except (YoloquantError, OSError, subprocess.SubprocessError) as exc:
         return ProcessorCheck(processor, "error", (str(exc),))
 
@@ -97,12 +101,14 @@ def _run(folder: Path, start: Launch, arguments: tuple[str, ...]) -> ProcessorCh
         done = subprocess.run(
             command,
             env={**start.variables(folder), "PYTHONDONTWRITEBYTECODE": "1"},  # a bundle holds no other file
+            # not in the bundle, whose files are counted, and not where a package of the same name may lie
             cwd=scratch,
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
         )
         if done.returncode not in _ANSWERED or not report.is_file():
+            # the last line: Python's own errors end with what went wrong
             last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
             raise TargetError(f"verify ended with status {done.returncode}: {last}")
         details = json.loads(report.read_text(encoding="utf-8"))

@@ -65,6 +65,7 @@ def write(
     options = options or BundleOptions()
     device = device if isinstance(device, BundleDevice) else device_named(device)
     _check(exported, device)
+    # labels.txt comes from the export, the plan from the artifact: they must be of one model
     if exported.info.names != artifact.info.names:
         raise ArtifactError(
             f"artifact '{exported.path.name}' has other classes than the checkpoint that it is bundled with; "
@@ -74,8 +75,10 @@ def write(
     _check_place(folder)
     with atomic_path(folder) as temporary:
         temporary.mkdir()
+        # temporary folders are for their owner alone, and a bundle is copied to another user
         temporary.chmod(0o755)
         notes = _fill(temporary, artifact, exported, device, options)
+    # read back from its place: what is returned is what a device will read
     manifest = read(folder)
     return Bundle(folder, pack(folder) if options.archive else None, manifest, notes)
 
@@ -101,6 +104,7 @@ def _check_place(folder: Path) -> None:
 def _is_bundle(folder: Path) -> bool:
     try:
         data = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+        # by a few keys alone: a bundle of another release may be replaced, too
         return {"format", "id", "files", "golden"} <= set(data)
     except (OSError, ValueError, TypeError):
         return False
@@ -119,6 +123,7 @@ def _fill(
     expected = make_expected(exported, device, options, bundle)
     expected = replace(expected, notes=(*expected.notes, *notes))
     texts = {
+        # one line for each class: a name with a line break would move all later ones
         LABELS: "".join(f"{' '.join(name.split())}\n" for name in exported.info.names),
         REQUIREMENTS: device.device.requirements,
         LICENSE: _license(),
@@ -127,7 +132,9 @@ def _fill(
         README: render(device, exported, expected, model),
     }
     for name, text in texts.items():
+        # the same bytes on Windows: files are hashed
         (bundle / name).write_text(text, encoding="utf-8", newline="\n")
+    # last: it lists every file, itself excepted
     manifest = _manifest(bundle, artifact, exported, device, expected, plan, model)
     (bundle / FILE_NAME).write_text(manifest.text(), encoding="utf-8", newline="\n")
     return expected.notes
@@ -157,6 +164,7 @@ def _manifest(
         requires=device.device.requires,
         golden=expected.golden.to_dict(),
         accuracy=expected.accuracy,
+        # an engine is built on the device, which may leave layers in float without a word: it is held against these
         expected_int8=tuple(str(name) for name in planned) if exported.precision == "int8" else (),
         plan=_plan_summary(plan),
         versions=versions(),
@@ -189,6 +197,7 @@ def _copy(source: Path, to: Path) -> None:
     """Copy a file or folder, contents only."""
     to.parent.mkdir(parents=True, exist_ok=True)
     if not source.is_dir():
+        # contents only: times and permissions of the export machine must not make two bundles differ
         shutil.copyfile(source, to)
         return
     to.mkdir()
@@ -213,6 +222,7 @@ def copy_backend(to: Path, device: BundleDevice) -> None:
     if isinstance(backend, str):
         return
     text = Path(inspect.getfile(backend)).read_text(encoding="utf-8")
+    # the device has the runtime as a package of its own, without the rest of this one
     text = re.sub(r"^(\s*from )yoloquant\.runtime\.", r"\1..", text, flags=re.MULTILINE)
     if re.search(r"^\s*(from|import) yoloquant\b", text, flags=re.MULTILINE):
         raise TargetError(
@@ -229,6 +239,7 @@ def _license() -> str:
         return top.read_text(encoding="utf-8")
     try:
         files = metadata.files("yoloquant") or []
+        # an installed wheel keeps it among its metadata
         return next(f for f in files if f.name == LICENSE).read_text()
     except (metadata.PackageNotFoundError, StopIteration, OSError):
         return "yoloquant_runtime: GNU Affero General Public License v3.0, https://www.gnu.org/licenses/agpl-3.0.txt\n"

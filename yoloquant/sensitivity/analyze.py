@@ -53,9 +53,11 @@ def analyze(
     """
     options = options or AnalyzeOptions()
     artifact = _artifact(model, options)
+    # after the model, whose errors need no data to be read
     from .images import open_images
 
     images = open_images(data, options, artifact.info)
+    # open_images has refused that
     assert data is not None
     subject, more = (_prune if options.kind is AnalysisKind.PRUNE else _quant)(artifact, images, data, options)
     what = {
@@ -78,6 +80,7 @@ def _artifact(model: Any, options: AnalyzeOptions) -> Artifact:
     from ..quantization.artifact import Artifact
 
     host = load_model(model, allow_unsafe=options.allow_unsafe)
+    # of a quantized checkpoint the ranges that it will be exported with are what counts
     if options.kind is AnalysisKind.QUANT and host.state.get("plans"):
         artifact = Artifact.from_host(host)
         if options.imgsz is not None and check_imgsz(options.imgsz, host.stride) != artifact.info.imgsz:
@@ -95,6 +98,7 @@ def _prune(
     from .images import training_images
     from .pruning_groups import PruneSubject
 
+    # training images are read and hashed only where something is taken from them
     if not options.recalibrates:
         return PruneSubject(artifact, images, (), options), {}
     sample = training_images(data, options)
@@ -111,6 +115,7 @@ def _quant(
     from .quantization_points import QuantSubject, calibrated
 
     schemes = resolve_schemes(options.scheme)
+    # points of two schemes have the same names, and results are kept by names
     if len(schemes) != 1:
         raise UsageError(f"scheme='{options.scheme}' names {len(schemes)} schemes; analyse one at a time")
     if artifact.plans:
@@ -119,6 +124,7 @@ def _quant(
         sample = training_images(data, options)
         plan = calibrated(artifact, schemes[0], sample.tensors(artifact.info.imgsz, artifact.info.task), options)
         more = {"training": sample.sha256}
+    # the plan's digest too: the same options may come to another plan in a later release
     return QuantSubject(artifact, plan, images, options), {**more, "plan": plan.digest()}
 
 
@@ -129,12 +135,14 @@ def _sweep(
         logger.info("%d measurements are in %s already", len(journal), journal.path)
     base = journal.get("", None)
     if base is None:
+        # kept as well: on many images it takes as long as a part
         base = JournalEntry("", None, _number(subject.baseline()), "")
         if base.score is None:
             raise UsageError("the model's own outputs are NaN or infinite on these images; nothing can be compared")
         journal.add(base)
     assert base.score is not None
     eta, points = Eta(), []
+    # what is in the journal takes no time
     waiting = sum(journal.get(p.name, p.ratio) is None for p in subject.parts)
     for index, part in enumerate(subject.parts, start=1):
         entry = journal.get(part.name, part.ratio)

@@ -42,6 +42,7 @@ class Per(str, Enum):
 def _shares(values: Any) -> tuple[float, ...]:
     given = values.split(",") if isinstance(values, str) else values
     try:
+        # a set: the same share twice would be measured once and shown twice
         ratios = tuple(sorted({float(v) for v in ([given] if isinstance(given, (int, float)) else given)}))
     except (TypeError, ValueError):
         ratios = ()
@@ -115,6 +116,7 @@ class AnalyzeOptions:
         if self.kind is AnalysisKind.QUANT:
             names = ("scheme", "weight_bits", "activation_bits")
             return {**common, **{n: getattr(self, n) for n in names}, "per": self.per.value, **self._training(True)}
+        # by content: they come from a run, and another run's rank channels otherwise
         products = {"gradients": _digest(self.gradients)} if self.gradients else {}
         return {
             **common,
@@ -126,6 +128,7 @@ class AnalyzeOptions:
         }
 
     def _training(self, used: bool) -> dict[str, Any]:
+        # only what a result depends on: changing the rest must not start the journal anew
         return {"training_images": self.training_images, "seed": self.seed} if used else {}
 
 

@@ -27,5 +27,6 @@ class Eta:
         minutes, rest = divmod(round(seconds), 60)
         hours, minutes = divmod(minutes, 60)
         if hours:
+            # no seconds: an estimate of hours is not that good
             return f"{hours} h {minutes:02} min left"
         return f"{minutes} min {rest:02} s left" if minutes else f"{rest} s left"

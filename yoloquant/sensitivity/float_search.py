@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# map_drop is given in points, scores are fractions
 POINTS = 100.0
 
 
@@ -135,6 +136,7 @@ def search_float_layers(
     if len(schemes) != 1:
         raise UsageError(f"scheme='{options.scheme}' names {len(schemes)} schemes; search for one at a time")
     artifact = _artifact(model, data, schemes[0], options)
+    # decides whether labels are asked for; both may be measured
     metric = AnalysisMetric.FIDELITY if options.map_drop is None else AnalysisMetric.MAP
     images = open_images(data, options.analysis(metric), artifact.info)
     return _Search(artifact, schemes[0], images, options, progress).run()
@@ -149,6 +151,7 @@ def _artifact(model: Any, data: str | os.PathLike[str], scheme: Scheme, options:
         return model
     host = load_model(model, allow_unsafe=options.allow_unsafe)
     if host.state.get("plans"):
+        # the ranges stay: they are what the plan will be exported with
         artifact = Artifact.from_host(host)
         if options.imgsz is not None and check_imgsz(options.imgsz, host.stride) != artifact.info.imgsz:
             raise UsageError(
@@ -177,6 +180,7 @@ class _Search:
         exact = TorchRunner(self.graph.module, artifact.info)
         self._fidelity = Scorer(images, AnalysisMetric.FIDELITY, exact) if options.fidelity is not None else None
         self._map = Scorer(images, AnalysisMetric.MAP, exact) if options.map_drop is not None else None
+        # once, of the float model on these very images
         self._exact_map = self._map(exact) if self._map else 0.0
         self.trials: dict[frozenset[str], FloatTrial] = {}
 
@@ -202,6 +206,7 @@ class _Search:
         # raw outputs and not fidelity: a single layer moves the latter by less than its noise
         distance = GraphDistance(self.graph, few)
         base = distance(self._simulated(self.plan))
+        # layers with weights: ``leave_float`` takes what hangs on one along with it
         layers = list(dict.fromkeys(layer_of(p.name) for p in self.plan.weights))
         gains = []
         for index, layer in enumerate(layers, start=1):
@@ -212,7 +217,9 @@ class _Search:
 
     def grow(self, ranked: Sequence[str]) -> FloatTrial:
         """The fewest of the best layers that meet the budget; the best plan if none does."""
+        # before trying: a set above the share would be thrown away, however good
         ranked = self._affordable(ranked)
+        # ``low`` layers are too few, ``high`` are what is tried: doubling, so that few sets are measured
         low, high = 0, 1
         best = self.measure(())
         while high <= len(ranked):
@@ -220,6 +227,7 @@ class _Search:
             if self.meets(trial):
                 break
             best = max(best, trial, key=self._margin)
+            # at the end of the list one further step says that nothing was found
             low, high = high, min(2 * high, len(ranked)) if high < len(ranked) else high + 1
         if high > len(ranked):
             return best
@@ -232,6 +240,7 @@ class _Search:
         """The same without what is not needed, the dearest layer first."""
         if not self.meets(found):
             return found
+        # the dearest first: taking it back saves most
         for layer in sorted(found.layers, key=lambda name: -self.macs.get(name, 0)):
             fewer = self.measure(tuple(name for name in found.layers if name != layer))
             if self.meets(fewer):
@@ -270,6 +279,7 @@ class _Search:
 
     def _margin(self, trial: FloatTrial) -> float:
         """How far inside the budget a plan is, in mAP; negative outside."""
+        # of several budgets the one that is missed most, in one unit
         margins = []
         if trial.fidelity is not None and self.options.fidelity is not None:
             margins.append(trial.fidelity - self.options.fidelity)
@@ -287,6 +297,7 @@ def multiplications(graph: Graph) -> dict[str, int]:
     for op in graph.body():
         if op.weight and op.shape is not None:
             weights = graph.module.get_parameter(op.weight).numel()
+            # a linear layer computes each weight once
             positions = int(np.prod(op.shape[2:])) if len(op.shape) > 2 else 1
             multiplications[layer_of(op.name)] = multiplications.get(layer_of(op.name), 0) + weights * positions
     return multiplications

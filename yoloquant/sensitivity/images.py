@@ -65,6 +65,7 @@ def open_images(data: str | os.PathLike[str] | None, options: AnalyzeOptions, in
         found = ValidationSet.from_folder(str(data), info.names)
     else:
         found = ValidationSet.open(str(data), info, split=options.split)
+    # the first ones: the same images on every call, or the journal's measurements would not compare
     found = found.take(options.images)
     if options.metric is AnalysisMetric.MAP:
         _check_labels(found, info)
@@ -77,6 +78,7 @@ def open_images(data: str | os.PathLike[str] | None, options: AnalyzeOptions, in
 def is_folder(data: str | os.PathLike[str]) -> bool:
     """Whether data are a folder of images without a yaml."""
     path = Path(data)
+    # a classifier's splits and other formats are folders as well, and have labels
     return path.is_dir() and not any(path.glob("*.y*ml")) and not is_split_root(path) and not is_foreign(path)
 
 
@@ -102,6 +104,7 @@ def training_images(data: str | os.PathLike[str], options: AnalyzeOptions) -> Ca
     """
     same = options.split == "train"
     chosen = CalibrationOptions(
+        # the calibration set refuses fewer
         images=max(options.training_images, MIN_IMAGES),
         scored_split=options.split,
         seed=options.seed,

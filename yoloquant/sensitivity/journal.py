@@ -38,6 +38,7 @@ class JournalEntry:
 
 def key_of(what: Mapping[str, Any]) -> str:
     """Hash of everything that a measurement depends on."""
+    # sorted: the order in which options were written down must not matter
     text = json.dumps({"format": FORMAT, **what}, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -60,6 +61,7 @@ class Journal:
 
     def __init__(self, folder: str | os.PathLike[str] | None, what: Mapping[str, Any]) -> None:
         self.key = key_of(what)
+        # enough of the key to tell analyses apart; the whole one is in the first line
         self.path = None if folder is None else Path(folder) / f"measured-{self.key[:16]}.jsonl"
         self._found: dict[tuple[str, float | None], JournalEntry] = {}
         if self.path is None:
@@ -91,8 +93,10 @@ class Journal:
         try:
             file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
+                # one call for a whole line: a kill cannot come between its parts
                 if os.write(file, line) != len(line):
                     raise OSError("disk full")
+                # a measurement takes minutes, the disk milliseconds
                 os.fsync(file)
             finally:
                 os.close(file)
@@ -106,6 +110,7 @@ class Journal:
             content = path.read_bytes() if path.exists() else b""
         except OSError as exc:
             raise OutputError(f"'{path}' cannot be read ({exc.strerror or exc})") from exc
+        # a line without its end was cut off while it was written
         whole = content[: content.rfind(b"\n") + 1]
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
@@ -121,6 +126,7 @@ class Journal:
                 ) from exc
         if len(whole) < len(content):
             logger.warning("the last line of %s was cut off; that part is measured again", path)
+            # or the next line would be glued to the rest of this one
             os.truncate(path, len(whole))
         return bool(whole)
 

@@ -73,6 +73,8 @@ def exact(module: nn.Module, network: ChannelGraph, dropped: frozenset[int], ima
     def look(where: list[int], axis: int) -> Any:
         def hook(layer: nn.Module, args: Any) -> None:
             nonlocal clean
+            # any value but 0: an activation that turns 0 into something else (sigmoid) makes closing differ from
+            # cutting
             clean = clean and not bool(args[0].index_select(axis, torch.tensor(where)).any())
 
         return hook
@@ -81,6 +83,7 @@ def exact(module: nn.Module, network: ChannelGraph, dropped: frozenset[int], ima
         layer.register_forward_pre_hook(look(where, -1 if isinstance(layer, nn.Linear) else 1))
         for layer, where in _read(module, network, dropped)
     ]
+    # one by one: ``train(mode)`` would reset parts that were in another mode
     modes = [(m, m.training) for m in module.modules()]
     try:
         module.eval()
@@ -99,12 +102,14 @@ def _made(module: nn.Module, network: ChannelGraph, dropped: frozenset[int]) -> 
     """Layers that make channels, with their path and the positions."""
     for layer, path, member, where in _members(module, network, dropped):
         output_axis = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+        # a BatchNorm adds its bias again behind the layer that makes the channel
         if isinstance(layer, nn.BatchNorm2d) or (isinstance(layer, _MAKERS) and member.axis == output_axis):
             yield layer, path, where
 
 
 def _read(module: nn.Module, network: ChannelGraph, dropped: frozenset[int]) -> Iterator[tuple[Any, list[int]]]:
     for layer, _, member, where in _members(module, network, dropped):
+        # a grouped convolution reads channels along its output axis, one group each
         if isinstance(layer, _MAKERS) and (getattr(layer, "groups", 1) > 1 or member.axis == _reads(layer)):
             yield layer, where
 

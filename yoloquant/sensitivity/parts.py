@@ -53,6 +53,7 @@ def chosen(names: Iterable[str], patterns: tuple[str, ...], what: str) -> list[s
         UsageError: A pattern matches nothing.
     """
     known = list(names)
+    # a pattern without effect is a typing error, and would make an analysis look complete
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in known):
             raise UsageError(f"only='{pattern}' matches no {what}; they are {', '.join(known[:6])} ...")

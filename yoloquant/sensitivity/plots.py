@@ -44,6 +44,7 @@ def draw_heatmap(found: Sensitivity) -> Figure:
     drops = np.array([[_finite(p.drop) for p in found.cells(name)] for name in names])
     figure = _figure(4.6 + 1.1 * len(found.ratios), 1.8 + 0.2 * len(names))
     axes = figure.subplots()
+    # not 0: a model that loses nothing anywhere is drawn pale, not divided by zero
     top = max(float(np.nanmax(np.abs(drops), initial=0.0)), 1e-9)
     # a square root shows the mild end too, where the decision lies
     shades = np.sqrt(np.clip(np.nan_to_num(drops, nan=top), 0, None) / top)
@@ -51,8 +52,10 @@ def draw_heatmap(found: Sensitivity) -> Figure:
     for y, name in enumerate(names):
         for x, (point, ratio) in enumerate(zip(found.cells(name), found.ratios, strict=True)):
             text = "not finite" if point.drop is None else f"{point.drop:.3f}"
+            # what was rounded to multiples of channels is said, where it differs visibly
             if point.ratio is not None and abs(point.ratio - ratio) >= 0.005:
                 text += f" (-{point.ratio:.0%})"
+            # readable on either end of the colour map
             colour = "white" if shades[y, x] > 0.55 else _INK
             axes.text(x, y, text, ha="center", va="center", **_text(_SIZE - 2, colour))
     _rows(axes, names)

@@ -53,8 +53,10 @@ class PruneSubject:
         scores = channel_scores(
             self._module, self._groups, options.criterion, gradients=options.gradients, seed=options.seed
         )
+        # least important first
         self._order, _ = units(self._groups, scores)
         self.parts = self._find_parts()
+        # found once for each group, by one run of the network
         self._how: dict[str, str] = {}
         self._distance: LiveDistance | None = None
         self._scorer: Scorer | None = None
@@ -76,6 +78,7 @@ class PruneSubject:
 
     def baseline(self) -> float:
         """Score with nothing pruned, and new BatchNorm statistics if the others have them."""
+        # a copy, since new statistics would be those of every later part
         return self._score(self._restated(copy.deepcopy(self._module)))
 
     def measure(self, part: Part) -> tuple[float, str]:
@@ -83,9 +86,11 @@ class PruneSubject:
         if part.name not in self._how:
             self._how[part.name] = self._way(part.name)
         how, dropped = self._how[part.name], self.dropped(part)
+        # the short way: no copy, and layers before the first change are not run again
         if how == MASK and self._distance is not None and not self._statistics:
             return self._distance.closed(self._network, dropped), how
         twin = copy.deepcopy(self._module)
+        # a copy: cutting changes shapes, and new statistics change the model for good
         (close if how == MASK else remove_channels)(twin, self._network, dropped)
         return self._score(self._restated(twin)), how
 
@@ -103,6 +108,7 @@ class PruneSubject:
         """Closing where that is exact; the sharpest cut of a group holds the channels of all the others."""
         sharpest = min((p for p in self.parts if p.name == name), key=lambda p: p.kept)
         dropped = self.dropped(sharpest)
+        # on one image: whether zeros stay zeros depends on the layers, not on what they see
         with closed(self._module, self._network, dropped):
             return MASK if exact(self._module, self._network, dropped, self._images.batches[0][:1]) else CUT
 
@@ -129,5 +135,6 @@ def parts_of(group: Group, ratios: Sequence[float], round_to: int) -> list[Part]
     for ratio in ratios:
         units = group.count * (1 - ratio)
         if allowed:
+            # the nearest that rounding allows, the milder one of two; ratios that come to the same are measured once
             asked.setdefault(min(allowed, key=lambda n: (abs(n - units), -n)), []).append(ratio)
     return [Part(group.name, 1 - n / group.count, tuple(r), n) for n, r in sorted(asked.items(), reverse=True)]

@@ -49,6 +49,7 @@ class QuantSubject:
         self._distance: GraphDistance | None = None
         self._scorer: Scorer | None = None
         if options.metric is AnalysisMetric.DISTILL:
+            # image by image, as graphs are traced with a batch of one
             self._distance = GraphDistance(artifact.graph, [torch.from_numpy(i) for i, _ in images.inputs])
         else:
             self._scorer = Scorer(images, options.metric, TorchRunner(artifact.graph.module, artifact.info))
@@ -62,6 +63,7 @@ class QuantSubject:
         return self._score(tuple(self._members[part.name])), QUANTIZE
 
     def _score(self, points: tuple[Point, ...]) -> float:
+        # a plan of these points alone: everything else computes in float
         module = simulate(self._artifact.graph, replace(self._plan, points=points))
         if self._distance is not None:
             return self._distance(module)
@@ -81,5 +83,6 @@ def calibrated(artifact: Artifact, scheme: Scheme, images: Iterable[np.ndarray],
         return replace(point.spec, bits=options.weight_bits if weight else options.activation_bits)
 
     graph = artifact.graph
+    # bits before ranges: how wide a range should be depends on its steps
     plan = derive(graph, scheme).with_specs(spec)
     return without_bias_overflow(graph, solve_plan(graph, plan, observe(graph, [plan], images)))

@@ -33,6 +33,7 @@ def apart(reference: Sequence[Raw], outputs: tuple[Output, ...]) -> float:
         DataError: There is one image only, or all are alike.
     """
     images = [_one(r, i) for r in reference for i in range(len(next(iter(r.values()))))]
+    # each against the next one, the last against the first
     found = distance(images[1:] + images[:1], images, outputs)
     if not found > 0:
         raise DataError("metric=distill needs at least two images on which the model's outputs differ; add images")
@@ -87,12 +88,14 @@ class LiveDistance:
     def __init__(self, model: nn.Module, graph: Graph, batches: Sequence[Tensor]) -> None:
         self.outputs = head_outputs(model, graph)
         self.model = _ready(copy.deepcopy(model))
+        # as the folded model runs fastest (``training.distillation.distill.Teacher``)
         self.batches = [b.contiguous(memory_format=torch.channels_last) for b in batches]
         self._float: list[_Float] = []
         room = MOST_KEPT
         for batch in self.batches:
             outcome = _forward(self.model, batch, self.outputs)
             room -= sum(t.numel() * t.element_size() for t in outcome.layers if isinstance(t, Tensor))
+            # without its layers once memory is used up: such batches are run from the start
             self._float.append(outcome if room > 0 else _Float((), outcome.raw))
         self._unit = apart([f.raw for f in self._float], self.outputs)
 
@@ -121,6 +124,7 @@ def _ready(model: nn.Module) -> nn.Module:
         if hasattr(m, "inplace"):
             m.inplace = False  # layer outputs are kept
     layers: Any = model.model
+    # raw outputs instead of decoded ones
     layers[-1].training = True
     return model
 
@@ -138,9 +142,11 @@ def _forward(model: Any, batch: Tensor, outputs: tuple[Output, ...], known: tupl
                 x = done[layer.f] if isinstance(layer.f, int) else [x if j == -1 else done[j] for j in layer.f]
             x = layer(x)
             done.append(x)
+        # one layout: distances pass over both models' tensors together
         raw = {path: value.contiguous() for path, value in tap.take().items()}
     finally:
         tap.remove()
+    # without the head's result, which no layer reads
     return _Float(tuple(done[:-1]), raw)
 
 
@@ -154,6 +160,7 @@ class GraphDistance:
 
     def __init__(self, graph: Graph, batches: Sequence[Tensor]) -> None:
         self.graph, self.batches = graph, batches
+        # one group: a traced graph has only one branch of a head
         self.outputs = tuple(Output(op.name, "graph", op.branch) for op in graph.heads)
         self._float = self._run(copy_module(graph))
         self._unit = apart(self._float, self.outputs)

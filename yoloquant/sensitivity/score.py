@@ -29,6 +29,7 @@ class Scorer:
         self._options = EvaluateOptions()
         self._task = spec_of(images.info.task)
         self._against_model = metric is not AnalysisMetric.MAP
+        # once: every change is held against the same
         self._truths = self._labels() if metric is AnalysisMetric.MAP else self._references(reference)
 
     def __call__(self, runner: Runner) -> float:
@@ -40,6 +41,7 @@ class Scorer:
         ]
         matches = {prefix: [m[prefix] for m in matched] for prefix in matched[0]}
         score = self._task.fidelity if self._against_model else self._task.scores
+        # one row of weights, every image once: no resampling
         values = score(detections, matches, self._truths).values(np.ones((1, len(detections))))
         return float(next(iter(values.values()))[0])
 
