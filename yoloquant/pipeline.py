@@ -287,7 +287,7 @@ def _with_scheme(qat: Any, targets: Sequence[Target]) -> QATOptions:
 
 
 def _training_arguments(recipe: Recipe, folder: Path, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Ultralytics' arguments: a run folder inside ours unless they name one, and the recipe's input size before theirs."""
+    """Ultralytics' arguments: a run folder inside ours unless they name one; the recipe's input size before theirs."""
     # last, since everything else in the recipe is of this size, too
     size = {} if recipe.imgsz is None else {"imgsz": recipe.imgsz}
     return {"project": str(folder), "name": name, "exist_ok": True, **arguments, **size}
