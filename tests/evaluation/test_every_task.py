@@ -11,9 +11,12 @@ from task_outputs import info_of, outputs_of
 
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.evaluation.bootstrap import BootstrapOptions
+from yoloquant.evaluation.compare import Comparer
 from yoloquant.evaluation.evaluate import EvaluateOptions, evaluate
 from yoloquant.evaluation.gate import exit_code, load_gate
+from yoloquant.evaluation.keep_results import keep_results
 from yoloquant.evaluation.verdict import ArtifactInfo, VerdictOptions, reach_verdict
+from yoloquant.predictions.results_file import ResultsFile
 from yoloquant.report.page import to_html
 from yoloquant.runtime.core.runner import Runner
 from yoloquant.types import HeadLayout, Task, Verdict
@@ -44,6 +47,27 @@ def data(tmp_path: Path) -> ValidationSet:
     for index in range(3):
         cv2.imwrite(str(tmp_path / f"{index}.png"), rng.integers(0, 255, (48, 64, 3), np.uint8))
     return ValidationSet.from_folder(tmp_path, ("a", "b", "c"))
+
+
+class Sure(Fixed):
+    """A classifier that leaves next to nothing for the other classes."""
+
+    def infer(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
+        self.seed += 1
+        return (np.roll(np.array([[0.9995, 0.0004, 0.0001]], np.float32), self.seed, axis=1),)
+
+
+def test_recorded_classes_count_however_improbable_they_are(tmp_path: Path, data: ValidationSet) -> None:
+    """Divergence and top-5 ask for every class; boxes alone are cut at a confidence."""
+    runners = {"fp32": Sure(Task.CLASSIFY), "int8": Sure(Task.CLASSIFY, seed=1)}
+    direct = evaluate(runners, data, EvaluateOptions(warmup=0))
+    (tmp_path / "report").mkdir()
+    path = keep_results(tmp_path / "report", direct, {}, info_of(Task.CLASSIFY), {})
+    assert path is not None
+    file = ResultsFile(path)
+    again = evaluate({}, data, EvaluateOptions(), recorded={name: file.model(name, data) for name in file.names})
+    one, other = (Comparer(e, BootstrapOptions(replicates=20)).compare("int8").comparison for e in (direct, again))
+    assert one == other and one.intervals["divergence"].value > 1
 
 
 @pytest.mark.parametrize("task", list(Task))

@@ -79,6 +79,7 @@ def entrants(text: str, choices: ReadingChoices, threads: int) -> tuple[Entrant,
     if inside.is_file():
         return _stored(inside)
     if path.name == "report.json" and (path.parent / RESULTS).is_file():
+        # Named by its JSON, which is what people find in a report's folder first.
         return _stored(path.parent / RESULTS)
     if path.suffix == ".npz" and is_results_file(path):
         return _stored(path)
@@ -132,6 +133,7 @@ def _models(text: str, threads: int) -> tuple[Entrant, ...]:
             sha256=content_sha256(foreign.path),
             latency_note="foreign artifacts are not timed",
         )
+        # Bound as defaults: a closure would see the loop's last file.
         made.append(Entrant(name, lambda images, f=foreign, k=facts: (f.open(threads), k), facts, foreign.info))  # type: ignore[misc]
     made += [_checkpoint(n, p, threads) for n, p in zip(names[len(found.foreign) :], found.checkpoints, strict=True)]
     return tuple(made)

@@ -197,6 +197,7 @@ class _Pass:
         if index == 0:
             for name in [n for n in self.runners if n not in self.options.untimed]:
                 self._guarded(name, index, lambda n=name: self._warm_up(n, image))  # type: ignore[misc]
+        # Decoded one after the other on the same pixels, which are prepared once.
         for name in self._order(index):
             self._guarded(name, index, lambda n=name: self._infer(n, index, image))  # type: ignore[misc]
         for name in list(self.recorded):
@@ -238,6 +239,7 @@ class _Pass:
         outputs = runner.infer(image)
         done = time.perf_counter()
         decoded = runner.decode(outputs)
+        # By the runner's own layout: drop-ins decode and suppress, end-to-end heads have chosen already.
         self.found[name] = self.task.select(decoded, runner.layout, self.info, self.selection)
         record.select_ms.append((time.perf_counter() - done) * 1e3)
         record.infer_ms[index] = (done - start) * 1e3
@@ -245,7 +247,10 @@ class _Pass:
     def _recall(self, name: str, index: int, where: Letterbox) -> None:
         """Take what a model found elsewhere, as many results as a model that runs here may give."""
         found = self.recorded[name].on(index, where)
-        self.found[name] = found.above(self.selection.conf).take(slice(0, self.selection.max_det))
+        # every class of a classifier counts, however improbable; only what has a place is cut
+        if not self.task.class_folders:
+            found = found.above(self.selection.conf).take(slice(0, self.selection.max_det))
+        self.found[name] = found
 
     def _guarded(self, name: str, index: int, action: Callable[[], None]) -> None:
         if name not in self.records:

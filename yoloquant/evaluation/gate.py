@@ -164,6 +164,7 @@ class Gate(BaseModel):
                 checks.append(_doubted(check, doubts))
             else:
                 notes.append(f"{name} was not checked: {measured.why_unmeasured(name)}")
+        # A verdict on nothing would be a pass.
         if not checks:
             text = (
                 f"gate '{self.name}' has no limit for '{target}' that could be measured; add one, fidelity for instance"

@@ -63,6 +63,7 @@ class ExportOpener:
 
     def __call__(self) -> Detector:
         """Load it."""
+        # In the process that measures, which has just been started and holds nothing yet.
         from .. import targets
 
         runner = targets.get(self.exported.target).load(self.exported, self.running.threads)
@@ -78,6 +79,7 @@ class _OfRunner:
         self.info, self.selection, self._runner = runner.info, PREDICT, runner
         self._task = spec_of(runner.info.task)
         shape = (1, runner.info.channels, *runner.info.imgsz)
+        # What `bench` asks a backend for its facts.
         self.backend = SimpleNamespace(name="other", version="", input_shape=shape, input_dtype="float32")
 
     def preprocess(self, image: np.ndarray) -> tuple[np.ndarray, Letterbox]:

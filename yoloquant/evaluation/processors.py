@@ -65,6 +65,7 @@ def parse(names: str | Iterable[str]) -> tuple[str, ...]:
         UsageError: A name is unknown, or none is given.
     """
     parts = names.split(",") if isinstance(names, str) else names
+    # Each once, in the order that was given.
     wanted = list(dict.fromkeys(n.strip().lower() for n in parts if n.strip()))
     unknown = [n for n in wanted if n not in PROCESSORS]
     if unknown or not wanted:
@@ -116,6 +117,7 @@ def _aarch64(backend: str, root: str | os.PathLike[str]) -> Launch:
             f"{backend} does not run in the aarch64 root '{folder}', {', '.join(data['runtimes']) or 'nothing'} does; "
             "make it again with tools/make_device_root.py, or leave aarch64 out of cpu="
         )
+    # -L: where qemu looks for that processor's libraries before it looks here.
     command = (_emulator("aarch64"), "-cpu", "cortex-a76", "-L", str(folder), str(folder / data["python"]))
     return Launch(AARCH64, command, path=(str(folder / data["site"]),))
 

@@ -64,6 +64,7 @@ def compare_releases(options: ReleaseOptions, *, progress: Progress | None = Non
     """
     if options.data is not None and options.source is not None:
         raise UsageError("give either data=<data yaml> (labelled) or source=<folder of images> (agreement only)")
+    # Before anything is loaded: a gate with a typing error is refused in a second.
     gates = load_gates(options.gate)
     threads = options.threads or cpu_threads()
     old = entrants(options.old, options.reading, threads)
@@ -72,6 +73,7 @@ def compare_releases(options: ReleaseOptions, *, progress: Progress | None = Non
     for name, before, after in compared:
         folder = options.report
         if folder is not None and len(compared) > 1:
+            # Names of rows hold colons, at signs and the like, which not every file system takes.
             folder = folder / "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
         images = _images(_on_data(options, before, after), before, after)
         result = _compare(options, gates, images, (before, after), threads, folder, progress)
@@ -89,6 +91,7 @@ def _on_data(options: ReleaseOptions, before: Entrant, after: Entrant) -> Releas
     made = next((e.made for e in (after, before) if e.made.get("data")), None)
     if made is None:
         raise UsageError("give data=<data yaml> (labelled) or source=<folder of images> (agreement only)")
+    # A folder of images has no split.
     if not made.get("split"):
         return replace(options, source=str(made["data"]))
     return replace(options, data=str(made["data"]), split=str(made["split"]))
@@ -111,6 +114,7 @@ def _common(options: ReleaseOptions, before: Entrant, after: Entrant) -> ModelIn
             f"the old release is {_described(known[0])}, the new one {_described(known[1])}; compare releases of one "
             "model"
         )
+    # (0, 0) is a checkpoint, which takes any size.
     sized = [info for info in known if info.imgsz != (0, 0)]
     if sized:
         return sized[0]
@@ -228,6 +232,7 @@ def changes(evaluation: Evaluation) -> tuple[str, ...]:
     ):
         confident = found.confidence > threshold
         appeared.update(labels[k] for k in found.class_id[confident & (matches.partner < 0)].tolist())
+        # By confident ones alone: what the new release finds below the threshold is gone where it is deployed.
         kept = set(matches.partner[confident & (matches.partner >= 0)].tolist())
         vanished.update(labels[k] for i, k in enumerate(reference.classes.tolist()) if i not in kept)
     return tuple(

@@ -12,6 +12,7 @@ from typing import Any
 from ..summarized import Summarized, data_frame
 from ..types import Verdict
 
+# Readers refuse any other: a key that changed its meaning would be compared with what it meant before.
 SCHEMA_VERSION = 3
 RESULTS = "results.npz"
 """File in a report's folder that holds what every model found on every image."""
@@ -54,6 +55,7 @@ class Accuracy:
         metrics: Every metric of the task by its name, also those of masks or keypoints.
     """
 
+    # Beside `metrics`, so that tables and gates need not know what a task calls its main figures.
     map50_95: float
     map50: float
     per_class: dict[str, float] = field(default_factory=dict)
@@ -277,6 +279,7 @@ class ValidationResult(Summarized):
 
     def summary(self) -> str:
         """The table of every model, and the verdict."""
+        # Inside: it imports this module.
         from .summary import table
 
         return table(self)
@@ -287,6 +290,7 @@ class ValidationResult(Summarized):
         Raises:
             UsageError: pandas is not installed.
         """
+        # As above.
         from .summary import rows
 
         return data_frame(rows(self))

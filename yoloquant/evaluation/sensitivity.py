@@ -79,6 +79,7 @@ class Sensitivity(Summarized):
     def ranking(self) -> tuple[tuple[str, float], ...]:
         """Parts with their mean drop over the requested ratios, the most sensitive first."""
         means = {name: self._mean(found) for name, found in self.parts.items()}
+        # By name among equals, so that every run has one order.
         return tuple(sorted(means.items(), key=lambda pair: (-pair[1], pair[0])))
 
     @staticmethod

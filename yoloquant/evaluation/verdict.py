@@ -93,6 +93,7 @@ def reach_verdict(
     """
     options = options or VerdictOptions()
     gates: tuple[Gate, ...] = (gate,) if isinstance(gate, Gate) else tuple(gate)
+    # One for all, so that all are compared on the same resamples.
     comparer = Comparer(evaluation, options.bootstrap, options.conf, options.match)
     baseline_name = evaluation.options.baseline
     baseline = _baseline(comparer, artifacts.get(baseline_name, ArtifactInfo()))
@@ -137,6 +138,7 @@ def _baseline(comparer: Comparer, facts: ArtifactInfo) -> TargetResult:
         target=name,
         path=facts.path,
         scheme=facts.scheme or "fp32",
+        # It is held against nothing.
         verdict=Verdict.PASS,
         accuracy=comparer.accuracy(name),
         operating=comparer.operating(name),
@@ -167,9 +169,11 @@ def _target(
             notes=facts.notes,
             sha256=facts.sha256,
         )
+    # A size of 0 is one that is not known.
     ratio = facts.size_bytes / baseline_bytes if baseline_bytes and facts.size_bytes else None
     reasons = {"latency_ratio": facts.latency_note} if facts.latency_note else {}
     measured = comparer.compare(name, latency_ratio=facts.latency_ratio, size_ratio=ratio, reasons=reasons)
+    # By the target and not by the row, whose name may also hold a file and a processor.
     checks, notes = check_gates(gates, facts.target or name, measured)
     # Shown and not judged: the deployed confidence is what is released.
     matched = measured.comparison.matched_conf

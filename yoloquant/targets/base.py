@@ -164,6 +164,7 @@ class Target(ABC):
     in_all: ClassVar[bool] = True
     box_unit: ClassVar[str] = "pixels of the input"
     capabilities: ClassVar[Capabilities] = Capabilities()
+    # No ClassVar: `variant` sets it on instances.
     precision: str = INT8
 
     @classmethod

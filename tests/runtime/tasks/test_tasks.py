@@ -246,6 +246,16 @@ def test_top_k_counts_images() -> None:
     np.testing.assert_allclose(values["top5"], [1, 1])
 
 
+def test_a_class_that_results_lack_is_in_no_top_k() -> None:
+    """Files of other programs may name fewer than five classes, or none at all."""
+    spec = spec_of(Task.CLASSIFY)
+    one = Detections(np.zeros((1, 4)), np.array([0.9], np.float32), np.array([2]))
+    truth = Truth(np.zeros((1, 4)), np.array([0]), np.zeros(1, int), {"probabilities": np.array([[0.8, 0.1, 0.1]])})
+    values = spec.scores([one, one.take(slice(0))], {}, [truth, truth]).values(np.ones((1, 2)))
+    assert values["top1"] == values["top5"] == 0
+    assert spec.fidelity([one, one.take(slice(0))], {}, [truth, truth]).values(np.ones((1, 2)))["fidelity"] == 0
+
+
 @pytest.mark.parametrize("task", [Task.DETECT, Task.POSE, Task.OBB, Task.SEGMENT])
 def test_results_come_back_from_their_records(task: Task) -> None:
     """What ``predict`` writes in original pixels is, moved into the input again, what was selected there."""

@@ -105,12 +105,14 @@ class Consumer:
     def __call__(self, result: FrameResult) -> None:
         """Take one result."""
         times = result.times
+        # By the clock of delivery: what comes out, and not what a camera takes in.
         rate = self._rate.tick(time.perf_counter())
         if self._painter is not None:
             self._task.draw(self._painter, result.frame.image, result.detections)
             if self._overlay:
                 text = f"{rate:.1f} FPS  {result.age * 1e3:.0f} ms  network {times.inference * 1e3:.1f} ms"
                 self._painter.text(result.frame.image, [text])
+        # By index; names are looked up once, at the end.
         self.found.update(self._task.counted(result.detections).tolist())
         self.ages.append(result.age)
         self.steps.append(times)
@@ -127,6 +129,7 @@ def summarize(
     if consumer.ages:
         p50, p90, p99 = np.percentile(np.array(consumer.ages) * 1e3, (50, 90, 99)).tolist()
         latency = {"p50": round(p50, 2), "p90": round(p90, 2), "p99": round(p99, 2)}
+        # Medians: a pause of the system in one frame would move means of short runs.
         medians = np.median(np.array(consumer.steps) * 1e3, axis=0).tolist()
         steps = dict(zip(Times._fields, (round(m, 2) for m in medians)))
     return Summary(

@@ -152,4 +152,5 @@ def confidence_of(value: object) -> float | None:
 
 def own_bundle() -> str:
     """The folder that holds this package, which is the bundle that it came in."""
+    # From apps/ over the package to the bundle.
     return str(Path(__file__).resolve().parents[2])

@@ -34,6 +34,7 @@ from .golden import (
 from .requirements import check_requirements
 
 
+# The package has a `Verdict` of its own, which the runtime cannot import: it comes to devices alone.
 class VerifyResult(str, Enum):
     """Outcome of one check, or of all."""
 
@@ -138,6 +139,7 @@ def verify(folder: str | Path, options: VerifyOptions | None = None) -> Verifica
     # Before a runtime is loaded: a damaged manifest must not look like a runtime that fails.
     golden = Golden.from_dict(manifest.golden)
     checks = [VerifyCheck("files", VerifyResult.PASS, f"{len(manifest.files)} files are as exported")]
+    # Before an engine is built: that takes minutes, and needs the same library.
     library = check_requirements(manifest)
     checks += _engine_checks(folder, manifest, options.backend)
     version = library

@@ -80,6 +80,7 @@ class Backend(Runner):
     input_shape: tuple[int, ...]
     input_dtype: np.dtype
     input_quantization: tuple[float, int] | None = None
+    # The careful default: a copy too many costs time, one too few results.
     reuses_outputs: bool = True
 
     @classmethod

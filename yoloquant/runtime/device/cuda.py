@@ -95,6 +95,7 @@ class PyCuda(Cuda):
 
     def __init__(self, index: int) -> None:
         driver = self._driver = importlib.import_module("pycuda.driver")
+        # Without `pycuda.autoinit`, see the class.
         driver.init()
         count = driver.Device.count()
         if index >= count:
@@ -172,6 +173,7 @@ def _primary_context(device: Any, index: int) -> Any:
 def _release(index: int) -> None:
     context = _CONTEXTS.pop(index, None)
     if context is not None:
+        # It can be given back only while it is the current one.
         context.push()
         context.detach()
 

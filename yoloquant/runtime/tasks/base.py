@@ -326,6 +326,7 @@ class TaskSpec(ABC):
 
     def reference(self, found: Detections, conf: float, where: Letterbox) -> Truth:
         """A model's results above a confidence as ground truth for another one."""
+        # Only what the model is sure of: the long tail of a validation is no ground truth.
         confident = found.above(conf)
         sizes = size_index(confident.xyxy, where.area_scale)
         return Truth(confident.xyxy, confident.class_id, sizes, self.reference_parts(confident, where))
@@ -336,6 +337,7 @@ class TaskSpec(ABC):
 
     def kept(self, truth: Truth) -> Truth:
         """What is kept of ground truth once an image is matched: little memory."""
+        # Without parts: masks of thousands of images would fill the memory.
         return Truth(truth.boxes, truth.classes, truth.sizes)
 
     def match(self, found: Detections, truth: Truth, area_scale: float) -> Dict[str, Matches]:
@@ -351,6 +353,7 @@ class TaskSpec(ABC):
 
     def same(self, expected: Detections, got: Detections) -> np.ndarray:
         """How similar results of one class are by their boxes alone, (m, n), for results of two machines."""
+        # Masks and keypoints are compared as parts of the raw outputs (`output_parts`), so boxes are enough here.
         return box_iou(expected.xyxy, got.xyxy)
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Dict, List, Tuple
@@ -67,6 +68,7 @@ class Classify(TaskSpec):
         classes = len(info.names)
         array = np.asarray(outputs[0]) if outputs else np.zeros((0, 0))
         values = np.asarray(checked(array, (1, classes), "classification")[0], dtype=np.float32)
+        # `multi_label` is what validation asks for: top-5 and divergence need every class.
         order = np.argsort(-values, kind="stable")[: classes if selection.multi_label else SHOWN]
         # One row of zeros that all share, since a class has no box.
         return Detections(np.broadcast_to(np.zeros(4, np.float32), (len(order), 4)), values[order], order)
@@ -107,11 +109,12 @@ class Classify(TaskSpec):
 
     def reference(self, found: Detections, conf: float, where: Letterbox) -> Truth:
         """The most probable class, whatever its probability."""
-        # Back into the order of the classes, in which `_divergence` compares.
-        order = np.argsort(found.class_id)
         first = found.take(slice(0, 1))
-        probabilities = found.confidence[order][None]
-        return Truth(first.xyxy, first.class_id, np.zeros(len(first), np.int64), {"probabilities": probabilities})
+        # by class, in which order `_divergence` compares; files of other programs may lack some
+        probabilities = np.zeros(int(found.class_id.max(initial=-1)) + 1, np.float32)
+        probabilities[found.class_id] = found.confidence
+        parts = {"probabilities": probabilities[None]}
+        return Truth(first.xyxy, first.class_id, np.zeros(len(first), np.int64), parts)
 
     def kept(self, truth: Truth) -> Truth:
         """The same; probabilities are compared once all images are there."""
@@ -185,9 +188,11 @@ class TopK(Scores):
     def per_class(self, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """Top-1 accuracy of each class."""
         classes = np.unique(self._labels[self._labels >= 0])
+        # (images, classes); weights are (rows, images).
         member = (self._labels[:, None] == classes).astype(np.float64)
         total = weights @ member
         right = weights @ (member * self._right["top1"][:, None])
+        # NaN where a resample holds no image of a class, as for average precision.
         return classes, np.divide(right, total, out=np.full(total.shape, np.nan), where=total > 0)
 
 
@@ -222,17 +227,19 @@ class ClassAgreement(Scores):
 
 
 def _rank(found: Detections, label: int) -> int:
-    """Place of a class among an image's results; beyond the last if it is not there."""
+    """Place of a class among an image's results; in no top k if it is not there."""
     places = np.flatnonzero(found.class_id == label)
-    return int(places[0]) if len(places) else len(found)
+    # not merely behind the last: files of other programs may hold fewer than k classes
+    return int(places[0]) if len(places) else sys.maxsize
 
 
 def _divergence(found: Detections, truth: Truth) -> float:
     if not len(truth.classes) or "probabilities" not in truth.parts:
         return 0.0
-    wanted = np.maximum(truth.parts["probabilities"][0].astype(np.float64), FLOOR)
-    # Classes that are not among the results count as if they were 0.
-    got = np.full(len(wanted), FLOOR)
+    known = truth.parts["probabilities"][0].astype(np.float64)
+    # classes that are not among the results of either count as if they were 0
+    wanted, got = np.full((2, max(len(known), int(found.class_id.max(initial=-1)) + 1)), FLOOR)
+    wanted[: len(known)] = np.maximum(known, FLOOR)
     got[found.class_id] = np.maximum(found.confidence, FLOOR)
     return float((wanted * np.log(wanted / got)).sum())
 

@@ -213,6 +213,7 @@ def oks(truth: np.ndarray, found: np.ndarray, area: np.ndarray) -> np.ndarray:
     distance = np.square(truth[:, None, :, :2] - found[None, :, :, :2]).sum(axis=3)
     # As pycocotools computes it, not as COCO's page writes it; Ultralytics' `kpt_iou` does the same.
     error = distance / (np.square(2 * sigmas) * (area[:, None, None] + small) * 2)
+    # 0 is "not labelled" in COCO; hidden keypoints (1) count.
     counts = truth[..., 2] != 0
     total = (np.exp(-error) * counts[:, None]).sum(axis=2)
     return np.asarray(total / (counts.sum(axis=1)[:, None] + small), dtype=np.float32)

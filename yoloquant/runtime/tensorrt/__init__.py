@@ -40,6 +40,7 @@ def main(arguments: dict[str, str], say: Callable[[str], None]) -> int:
     except (ArtifactError, UsageError) as exc:
         say(f"error: {exc}")
         return BAD_INPUT
+    # Before its base class below: a planned layer in another type is a verdict, and no failure to run.
     except Int8Error as exc:
         say(f"error: {exc}")
         return FAIL
@@ -64,6 +65,7 @@ def _main(arguments: dict[str, str], say: Callable[[str], None]) -> int:
     built = build_engine(request)
     _tell(built, say)
     if output:
+        # A copy: the other one stays where the next start looks for it.
         write_whole(Path(output), built.path.read_bytes())
         say(f"copied to {output}")
     return PASS

@@ -93,6 +93,7 @@ def jetson_linux(path: Path = L4T_RELEASE) -> str:
         return ""
     first = text.splitlines()[0].strip() if text.strip() else ""
     match = _RELEASE.search(first)
+    # A line in another form tells releases apart as well.
     return " ".join(match.groups()) if match else first[:120]
 
 

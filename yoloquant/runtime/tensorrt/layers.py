@@ -20,6 +20,7 @@ _MYELIN_SUFFIX = re.compile(r"_myl\d+_\d+$")
 _ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]\x1e\x1f]*)\]")
 _FOREIGN = re.compile(r"\{ForeignNode\[")
 _INT8_TACTIC = re.compile(r"i8i8|_int8_|int8_int8")
+# The first that is there counts: releases name it differently, and "Format" alone tells the least.
 _TYPE_KEYS = ("Format/Datatype", "Datatype", "DataType", "Format")
 # Layers that multiply nothing: they reformat, generate pointwise code, or synchronise streams.
 _NO_KERNEL = (
@@ -182,6 +183,7 @@ def check(layers: Iterable[Layer], planned: Iterable[str]) -> Int8Report:
     other: list[str] = []
     unseen: list[str] = []
     for node in planned:
+        # By name before metadata: neighbours list a convolution too, whose scales and bias they apply.
         own = [k for k in kernels if k.stands_for(node)] or [k for k in kernels if node in k.nodes]
         if own:
             (int8 if all(k.is_int8 for k in own) else other).append(node)

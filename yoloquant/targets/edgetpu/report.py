@@ -131,6 +131,7 @@ class EdgeTPUReport:
         return self._share(op for op in self.operators if op.status is Status.MAPPED)
 
     def _share(self, chosen: Iterable[OperatorVerdict]) -> float:
+        # Nothing of a file runs on the TPU that its compiler refuses.
         if self.rejected or not self.macs:
             return 0.0
         return sum(op.macs for op in chosen) / self.macs
@@ -193,6 +194,7 @@ class EdgeTPUReport:
 
 
 def _named(op: OperatorVerdict) -> str:
+    # The rule's reason tells, since ordinary layers are of the same kind.
     computed = op.kind == "FULLY_CONNECTED" and "computed" in op.reason
     return f"{op.kind} of computed tensors" if computed else op.kind
 

@@ -58,6 +58,7 @@ class LiteRTTarget(Target):
         WEIGHTS: "int8 weights, computed in float32",
     }
     box_unit: ClassVar[str] = "fractions of the input"
+    # No float layers: the converter wants a pair at every float tensor (`qdq.carry`).
     capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task), float_layers=False)
     raw: ClassVar[bool] = False
     input_type: ClassVar[str] = "float32"
@@ -148,6 +149,7 @@ class LiteRTTarget(Target):
         if precision != FP32:
             content, _ = compress_weights(content, precision)
         bits = {FP32: 32, FP16: 16}.get(precision, 8)
+        # Without a plan `read_scales` knows that there is nothing to read back.
         packed = pack(content, host_metadata(artifact, bits=bits), {**artifact.metadata(), "plan": None})
         path = _write(folder / f"{stem}-{self.name}-{precision}{self.suffix}", packed)
         return ExportedModel(

@@ -40,6 +40,7 @@ class TensorGrid:
 
     def same(self, other: TensorGrid) -> bool:
         """Whether both grids have the same scales."""
+        # NaN stands for a computed scale, which is at least the same as itself.
         return np.array_equal(self.scale.ravel(), other.scale.ravel(), equal_nan=True)
 
 
@@ -126,6 +127,7 @@ class OnnxGraph:
         for node in self.consumers(tensor):
             if node.op_type == QUANTIZE and node.input[0] == tensor:
                 yield node
+            # As what is moved, not as a shape or an index.
             elif node.op_type in MOVES and node.input[0] == tensor:
                 for output in node.output:
                     yield from self.quantizers(output)

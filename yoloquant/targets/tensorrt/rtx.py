@@ -191,6 +191,7 @@ def _report(
 
 
 def _excerpt(lines: list[str], output: str, crash_code: int) -> str:
+    # After a crash everything counts: the last line may be the only trace.
     kept = lines if crash_code else [line for line in lines if line.startswith(("[WARNING]", "[ERROR]", "[INTERNAL"))]
     tail = [line[:_EXCERPT_WIDTH] for line in kept if line.strip()][-_EXCERPT_LINES:]
     if crash_code:
