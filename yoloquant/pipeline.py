@@ -281,6 +281,7 @@ def _with_scheme(qat: Any, targets: Sequence[Target]) -> QATOptions:
         qat: What a recipe may say: a preset's name, fields of ``QATOptions``, or options.
         targets: What is exported after training.
     """
+    # a preset's name, fields or options, as a recipe may hold
     options = parse(qat)
     own = {target.scheme.name for target in targets}
     return replace(options, scheme=own.pop()) if options.scheme == AUTO and len(own) == 1 else options

@@ -39,6 +39,7 @@ def _read_by(parse: Callable[[Any], Any]) -> AfterValidator:
         try:
             parse(value)
         except UsageError as exc:
+            # a type of its own, by which ``options.sentences`` knows that the words are complete
             raise PydanticCustomError("told", "{text}", {"text": str(exc)}) from exc
         return value
 
@@ -140,6 +141,7 @@ class Recipe(BaseModel):
 
     def validate_options(self, report: Path) -> ValidateOptions:
         """Options for ``evaluation.validate.validate``."""
+        # the rest of the part are the options of validate, by the same names
         own = {key: value for key, value in vars(self.validation).items() if key not in ("data", "source")}
         return ValidateOptions(**own, allow_scored=self.calibration.allow_scored, report=report)
 
@@ -172,6 +174,7 @@ def as_recipe(recipe: Recipe | str | os.PathLike[str] | None, keys: Mapping[str,
     Raises:
         UsageError: The file is not a recipe, or a key is unknown or has a bad value.
     """
+    # checked already: reading it back from its own content could only lose something
     if isinstance(recipe, Recipe) and not keys:
         return recipe
     content: Any = recipe_content(recipe)

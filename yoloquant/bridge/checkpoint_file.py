@@ -152,7 +152,6 @@ def refuse_other_projects(names: frozenset[str], source: str) -> None:
     """
     for name in sorted(names):
         module, _, attribute = name.rpartition(".")
-        # not in utils: the loss of one of them may lie in a detector's checkpoint
         if name.startswith("ultralytics.") and attribute in OTHER_MODELS and ".utils" not in module:
             raise ModelError(f"'{source}' is {OTHER_MODELS[attribute]}; {ALLOWED}")
     if any(name.startswith(("ultralytics.nn.tasks.", "ultralytics.nn.modules.")) for name in names):

@@ -12,7 +12,6 @@ from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
-# with a dot where modules of other meaning start alike
 LAYERS = ("torch.nn.", "ultralytics.nn.modules", "ultralytics.nn.tasks", "torchvision.ops.", "torchvision.models.")
 _LAYER_FILES = ("conv", "block", "head", "transformer", "utils", "activation")
 _MOVED = {  # where classes lie that older releases kept elsewhere, or under another name

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-# those that OpenCV does not read; the host uses a plug-in of Pillow
+# those that not every OpenCV reads; the host falls back to Pillow
 _HOST_FORMATS = frozenset({".avif", ".heic", ".heif"})
 
 # Never let the host install a package by itself; it reads this once, at its own import.

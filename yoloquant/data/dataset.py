@@ -320,7 +320,7 @@ def load_yaml(data: str | Path) -> tuple[Path, dict[str, Any]]:
     if found is None:
         raise DataError(f"data yaml '{name}' does not exist, neither as a path nor among Ultralytics' own")
     try:
-        # replace: a comment in another encoding is no reason to refuse a data set; Ultralytics reads it so
+        # replace: a comment in another encoding is no reason to refuse a data set; Ultralytics reads past it, too
         content = parse_yaml(found.read_text(encoding="utf-8", errors="replace"))
     except (OSError, ValueError) as exc:
         raise DataError(f"data yaml {found} cannot be read: {exc}") from exc
@@ -375,7 +375,7 @@ def _resolved(content: dict[str, Any], file: Path, split: str, entries: list[Any
     paths = []
     for entry in map(str, entries):
         path = (root / entry).resolve()
-        # Ultralytics' rule, for yamls that count from a folder above their data set
+        # Ultralytics' rule
         if not path.exists() and entry.startswith("../"):
             path = (root / entry[3:]).resolve()
         if not path.exists():

@@ -45,6 +45,7 @@ class ArtifactOpener:
             ArtifactError: It is damaged, or nobody knows what it holds.
             UsageError: It cannot run as it is.
         """
+        # a bundle first: its own manifest says what it holds, and its files are checked against it
         if is_bundle(Path(self.path)):
             return BundleOpener(self.path, self.running).network()
         return _single(self.path)
@@ -74,6 +75,7 @@ def _network(export: ExportedModel) -> RunnableModel | None:
     path = target.runnable(export)
     if path is None:
         return None
+    # what validation stored, if it did: conf=matched stands for it
     matched = confidence_of(export.metadata.get(MATCHED_CONF))
     return RunnableModel(target.device_backend(), path, export.info, export.layout is HeadLayout.RAW, matched)
 
@@ -96,6 +98,7 @@ def _single(path: str) -> RunnableModel:
     # of several artifacts the one that runs here is meant, without a question
     if len(running) == 1:
         return running[0]
+    # one file that has to be built is no mistake of the export, so the message says what to do
     if not running:
         raise UsageError(
             f"'{path}' holds only a network for {', '.join(e.target for e in found)}, which does not run as it is; "
@@ -159,6 +162,7 @@ def predict(
     Raises:
         YoloquantError: See ``runtime.apps.predict.predict`` and ``ArtifactOpener``.
     """
+    # windows, video and drawing are imported when something is predicted, not for a bench
     from ..runtime.apps.predict import run_network
 
     running = running or Running()
@@ -217,6 +221,7 @@ def predict_with(values: Mapping[str, Any], say: Callable[[str], None] | None = 
     from ..runtime.apps.predict import PredictOptions
     from ..runtime.apps.settings import VerbSettings
 
+    # as texts, so that the command and Python are read by the same code and refused in the same words
     settings = VerbSettings(texts_of(values), PREDICT, "predict")
     options = PredictOptions.parse(settings)
     return predict(_model(settings), options, Running.parse(settings), say)
@@ -245,6 +250,7 @@ def bench_with(values: Mapping[str, Any]) -> Report:
 
     settings = VerbSettings(texts_of(values), BENCH, "bench")
     options = parse_options(settings)
+    # several, since a bench lets them take turns
     models = [part.strip() for part in _model(settings).split(",") if part.strip()]
     found = openers(models, Running.parse(settings))
     # a bundle brings pictures of its own: better than made ones, and the same on every device

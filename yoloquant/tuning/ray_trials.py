@@ -72,9 +72,9 @@ class RayTrials:
         options = self.studied.options
         with connected(options.address) as ray:
             task = ray.remote(_one_trial).options(
-                # only what loses its worker is begun again: an error of ours is the trial's result and would come again
                 num_cpus=options.cpus,
                 num_gpus=options.gpus,
+                # only what loses its worker is begun again: an error of ours is the trial's result and would come again
                 max_retries=RETRIES,
                 retry_exceptions=False,
             )
