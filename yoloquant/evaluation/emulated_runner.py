@@ -18,7 +18,7 @@ import numpy as np
 
 from .. import runtime
 from ..errors import TargetError
-from ..runtime.apps.infer_worker import read_message, write_message
+from ..runtime.core.messages import read_message, write_message
 from ..runtime.core.runner import Runner
 from ..types import ExportedModel, HeadLayout
 from .processors import NATIVE, Launch

@@ -1,9 +1,9 @@
 """A network in a process of its own: images come in, decoded outputs go out. For processors that are emulated.
 
-Started with one JSON argument, ``{"backend", "path", "info", "raw", "threads", "precision", "exact_sums"}``. Every
-message is eight bytes of length, little end first, and so many bytes: an image (.npy) comes in on standard input, its
-outputs (.npz) go out on what was standard output, ahead of them one message with the runtime's version. An error is a
-message that starts with ``!``. What libraries print goes to standard error, so that it cannot get between messages.
+Started with one JSON argument, ``{"backend", "path", "info", "raw", "threads", "precision", "exact_sums"}``. Messages
+are those of ``core.messages``: an image (.npy) comes in on standard input, its outputs (.npz) go out on what was
+standard output, ahead of them one message with the runtime's version. An error is a message that starts with ``!``.
+What libraries print goes to standard error, so that it cannot get between messages.
 """
 
 from __future__ import annotations
@@ -11,40 +11,15 @@ from __future__ import annotations
 import io
 import json
 import os
-import struct
 import sys
 from pathlib import Path
-from typing import IO, Any, Mapping, Optional
+from typing import Any, Mapping
 
 import numpy as np
 
 from ..backends import Backend, BackendOptions, open_backend
 from ..core.bundle_manifest import info_from_dict
-
-_LENGTH = struct.Struct("<Q")
-
-
-def read_message(stream: IO[bytes]) -> Optional[bytes]:
-    """The next message; None at the end of the stream, or if it breaks off."""
-    head = _exactly(stream, _LENGTH.size)
-    return None if head is None else _exactly(stream, _LENGTH.unpack(head)[0])
-
-
-def write_message(stream: IO[bytes], content: bytes) -> None:
-    """Write one message, whole."""
-    stream.write(_LENGTH.pack(len(content)) + content)
-    stream.flush()
-
-
-def _exactly(stream: IO[bytes], count: int) -> Optional[bytes]:
-    found = b""
-    while len(found) < count:
-        # A pipe may give less than was asked for.
-        more = stream.read(count - len(found))
-        if not more:
-            return None
-        found += more
-    return found
+from ..core.messages import read_message, write_message
 
 
 def main(request: str) -> int:

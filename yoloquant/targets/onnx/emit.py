@@ -42,6 +42,7 @@ def emit(
     metadata: Mapping[str, str] | None = None,
     bias: dict[str, np.ndarray] | None = None,
     rewrites: Sequence[Callable[[ir.Model], Any]] = (),
+    ends: Sequence[str] = (),
 ) -> onnx.ModelProto:
     """Build the ONNX model.
 
@@ -52,6 +53,7 @@ def emit(
         metadata: Written to ``metadata_props``.
         bias: Bias corrections, see ``quantization.insert``.
         rewrites: What a target does to the finished graph, in place and in this order.
+        ends: Operations whose results the model returns, quantized where they are; those of the whole model if empty.
 
     Returns:
         A checked model with input ``images`` and outputs ``output0``, ``output1`` ...; convolutions whose weight is
@@ -64,6 +66,8 @@ def emit(
     from .qdq import insert_pairs
 
     module = insert(graph, plan, _mark, bias=bias) if plan is not None else copy_module(graph)
+    if ends:
+        _end_at(module, [graph.fx_name(name) for name in ends])
     model = _export(module, graph)
     if plan is not None:
         insert_pairs(model, {p.name: p for p in plan.points}, _places(plan), emission)
@@ -93,6 +97,19 @@ def _marker(x: torch.Tensor, place: str) -> torch.Tensor:
         f"{MARKER_DOMAIN}::{MARKER}", (x,), {"place": place}, dtype=x.dtype, shape=x.shape, version=1
     )
     return result
+
+
+def _end_at(module: fx.GraphModule, names: Sequence[str]) -> None:
+    """Let a module return the results of some nodes, behind their markers, and drop what follows."""
+    from torch import fx
+
+    nodes = {n.name: n for n in module.graph.nodes}
+    wanted = [next((u for u in nodes[name].users if u.target is _marker), nodes[name]) for name in names]
+    (result,) = (n for n in module.graph.nodes if n.op == "output")
+    result.args = (tuple(wanted),)
+    module.graph.set_codegen(fx.graph.CodeGen())  # the exported one would restore the structure of the old outputs
+    module.graph.eliminate_dead_code()
+    module.recompile()
 
 
 def _export(module: fx.GraphModule, graph: Graph) -> ir.Model:

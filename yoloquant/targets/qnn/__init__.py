@@ -1,0 +1,1 @@
+"""Qualcomm Snapdragon: the Hexagon NPU of phones, through ONNX Runtime and Qualcomm's QNN."""

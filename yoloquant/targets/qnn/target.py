@@ -1,0 +1,219 @@
+"""The Snapdragon target: Q/DQ ONNX with raw heads, and beside it the form that is compiled for a named chip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from ...errors import TargetError, UsageError
+from ...io import atomic_path
+from ...runtime.backends.qnn import compiled_path
+from ...runtime.device.snapdragon import SOCS, Soc, find_soc, why_not_here
+from ...types import ExportedModel, HeadLayout, Task
+from ..base import FP32, INT8, Capabilities, Device, Requirement, Target
+from ..onnx.emission import Emission, Weights
+from .scheme import SCHEME
+
+if TYPE_CHECKING:
+    from ...quantization.artifact import Artifact
+    from ...quantization.scheme import Scheme
+    from ...runtime.backends import Backend, BackendOptions
+
+KEY = "qnn"
+"""Where the compiler's report is in ``ExportedModel.metadata``."""
+EMISSION = Emission(unsigned=True, weights=Weights.INT8, int32_bias=True)
+_GUIDE = Path(__file__).with_name("snapdragon.md.j2")
+_SIMULATED = "accuracy is that of Qualcomm's simulator of the NPU on this machine; latency is only known on the device"
+
+
+class QnnTarget(Target):
+    """A Q/DQ ``.onnx`` whose whole graph runs on a Snapdragon's NPU and returns raw heads, decoded on the host.
+
+    For a named chip, ``<name>_qnn.onnx`` beside it holds the compiled network (a QNN context binary). Plain Ultralytics
+    cannot read either, since it expects decoded outputs.
+
+    Args:
+        soc: The chip; None if the device compiles by itself, and the simulator takes the usual one.
+    """
+
+    name: ClassVar[str] = "qnn"
+    extra: ClassVar[str] = "qnn"
+    requires: ClassVar[tuple[str, ...]] = ("onnxruntime_qnn", "onnx", "onnxscript")
+    runs_with: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+    scheme: ClassVar[Scheme] = SCHEME
+    suffix: ClassVar[str] = ".onnx"
+    backend: ClassVar[str] = "qnn"
+    devices: ClassVar[tuple[Device, ...]] = (
+        Device(
+            "snapdragon",
+            "Qualcomm Snapdragon (NPU)",
+            (Requirement("onnxruntime_qnn", "onnxruntime-qnn", "2.7.0"),),
+            guide=_GUIDE,
+        ),
+    )
+    variants: ClassVar[Mapping[str, str]] = {
+        INT8: "int8 weights, uint8 activations; the device compiles it",
+        FP32: "the float model",
+        **{soc.name: f"int8, also compiled for a {soc.title} ({soc.chip})" for soc in SOCS.values()},
+    }
+    in_all: ClassVar[bool] = False  # the simulator takes seconds an image
+    capabilities: ClassVar[Capabilities] = Capabilities(tasks=(Task.DETECT,), runs_here=False, timed_here=False)
+
+    def __init__(self, soc: Soc | None = None) -> None:
+        self.soc = soc
+
+    @classmethod
+    def variant(cls, name: str) -> QnnTarget:
+        """A precision, or a chip such as ``8gen3``.
+
+        Raises:
+            UsageError: There is no such variant.
+        """
+        if name in (INT8, FP32):
+            target = cls()
+            target.precision = name
+            return target
+        try:
+            return cls(find_soc(name))
+        except UsageError as exc:
+            raise UsageError(
+                f"target '{cls.name}' has no variant '{name}'; allowed are {', '.join(cls.variants)}"
+            ) from exc
+
+    @property
+    def wanted(self) -> str:
+        """See ``Target.wanted``."""
+        return super().wanted if self.soc is None else f"{self.name}:{self.soc.name}"
+
+    @classmethod
+    def require(cls) -> None:
+        """Raise unless Qualcomm's compiler and everything else is there.
+
+        Raises:
+            TargetError: It does not run on this machine.
+            MissingExtraError: A package is missing.
+        """
+        # first: on another machine no package would help
+        if reason := why_not_here():
+            raise TargetError(reason)
+        super().require()
+
+    def check(self, artifact: Artifact) -> None:
+        """Raise unless the model can be exported.
+
+        Raises:
+            MissingExtraError: A package is missing.
+            TargetError: The task is not supported, or the compiler does not run on this machine.
+            PlanError: There is no plan, it has more than 8 bits, or the head cannot be cut into levels.
+        """
+        from ..litert.build import head_levels
+
+        self.require()
+        task = artifact.info.task
+        if task not in self.capabilities.tasks:
+            allowed = ", ".join(t.value for t in self.capabilities.tasks)
+            raise TargetError(
+                f"target '{self.name}' exports {allowed} models, got a {task.value} model; use onnxruntime for it"
+            )
+        self.int8_plan(artifact)
+        head_levels(artifact.graph)
+
+    def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
+        """Write the ``.onnx``, have it compiled, and for a named chip keep what the compiler made.
+
+        Raises:
+            TargetError: The compiler refuses the network or crashed; nothing is left behind then.
+            OutputError: The folder cannot be written.
+        """
+        from ..litert.build import head_levels
+        from ..onnx.emit import emit
+        from ..onnxruntime import onnx_metadata, write_onnx
+        from .compile import compile_for_soc
+
+        self.check(artifact)
+        plan = self.plan(artifact)
+        if plan is None:
+            return self.export_float(artifact, folder, stem)
+        model = emit(
+            artifact.graph,
+            plan,
+            EMISSION,
+            metadata=onnx_metadata(artifact, plan),
+            bias=artifact.bias_for(self.scheme),
+            ends=head_levels(artifact.graph),
+        )
+        chip = f"-{self.soc.name}" if self.soc else ""
+        exported = write_onnx(
+            model, artifact, folder / f"{stem}-{self.name}{chip}.onnx", target=self.name, plan=plan, notes=(_SIMULATED,)
+        )
+        try:
+            compiled = compile_for_soc(exported.path, self.simulated)
+            facts = compiled.report.to_dict()
+            if self.soc:
+                with atomic_path(compiled_path(exported.path)) as temporary:
+                    temporary.write_bytes(compiled.content)
+                facts["compiled"] = compiled_path(exported.path).name
+        except BaseException:
+            exported.path.unlink(missing_ok=True)
+            raise
+        return replace(
+            exported,
+            layout=HeadLayout.RAW,
+            drop_in=False,
+            metadata={**exported.metadata, KEY: facts},
+            notes=(*exported.notes, compiled.report.summary()),
+        )
+
+    @property
+    def simulated(self) -> Soc:
+        """The chip that is simulated here."""
+        return self.soc or find_soc("")
+
+    def export_float(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
+        """Write ``<stem>-qnn-fp32.onnx``, which ONNX Runtime runs on a CPU: the NPU has no float32."""
+        from ..onnx.dfl import decode_along_last_axis
+        from ..onnx.emit import emit
+        from ..onnxruntime import onnx_metadata, write_onnx
+
+        self.require()
+        model = emit(
+            artifact.graph,
+            None,
+            EMISSION,
+            metadata=onnx_metadata(artifact, None),
+            rewrites=[decode_along_last_axis],
+        )
+        return write_onnx(model, artifact, folder / f"{stem}-{self.name}-fp32.onnx", target=self.name)
+
+    def open(self, exported: ExportedModel, options: BackendOptions) -> Backend:
+        """Load an artifact into the simulator of the chip that it was exported for; a float one into ONNX Runtime."""
+        from ...runtime.backends import open_backend
+
+        if exported.precision == FP32:
+            return open_backend("onnxruntime", exported.path, exported.info, options)
+        known = exported.metadata.get(KEY, {})
+        device = options.device or str(known.get("soc", ""))
+        return open_backend("qnn", exported.path, exported.info, replace(options, device=device))
+
+    def add_companions(self, model: Path, artifact: Artifact, exported: ExportedModel) -> tuple[str, ...]:
+        """The compiled form."""
+        import shutil
+
+        name = exported.metadata.get(KEY, {}).get("compiled")
+        if name:
+            shutil.copyfile(exported.path.with_name(Path(name).name), compiled_path(model))
+        return ()
+
+    def read_scales(self, exported: ExportedModel) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+        """Scale and zero_point of every point from the file's Q/DQ nodes."""
+        import onnx
+
+        from ..onnx.read_scales import read_scales
+        from ..onnxruntime import recorded_points
+
+        model = onnx.load(exported.path)
+        return read_scales(model, recorded_points(model))
