@@ -66,5 +66,11 @@ class TestExecuTorch(TargetConformance):
     agreement = 2**0.5
 
 
+@pytest.mark.nightly  # needs Qualcomm's package, and compiles every export; tests/targets/qnn has the cheap ones
+class TestQnn(TargetConformance):
+    name = "qnn"
+    agreement = 3.0
+
+
 def test_every_target_inherits_the_suite() -> None:
     assert sorted(c.name for c in TargetConformance.__subclasses__()) == list(targets.names())

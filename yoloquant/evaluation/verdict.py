@@ -29,7 +29,7 @@ class ArtifactInfo:
         notes: Remarks for people.
         error: Why it could not be built or loaded; empty if it could.
         peak_memory_bytes: Peak resident memory of a process of its own, if that was measured.
-        simulated: Whether it was run by another runtime than the one it was built for.
+        simulated: Whether something else ran it than what it was built for.
         elsewhere: The other processor that it was run on, whose time says nothing; empty for this one.
         target: Name of its target, which chooses its limits; the row's own name if empty.
         sha256: Hash of its content.
@@ -200,7 +200,7 @@ def _remarks(facts: ArtifactInfo, record: RunnerRecord) -> tuple[str, ...]:
     """Notes on what a reader of the numbers must know."""
     remarks = []
     if facts.simulated:
-        remarks.append("it was simulated by another runtime: its accuracy counts, its latency was not measured here")
+        remarks.append("it was simulated here: its accuracy counts, its latency was not measured")
     if facts.elsewhere:
         remarks.append(f"on {facts.elsewhere}, {PROCESSORS[facts.elsewhere]}: {EMULATED}")
     if not any(len(found) for found in record.detections):

@@ -49,7 +49,7 @@ class Capabilities:
 
     Attributes:
         tasks: Tasks that it exports.
-        runs_here: Whether artifacts run on the machine that builds them (TensorRT's are simulated instead).
+        runs_here: Whether artifacts run on the machine that builds them; what does not is simulated there.
         timed_here: Whether the time of an artifact on this machine says anything about the device that it is for; an
             Edge TPU's runs here, on a processor that it is not for.
         float_layers: Whether an integer artifact may have layers that compute in float.

@@ -45,7 +45,7 @@ class HtpSimulator:
 
     def __init__(self, path: Path, soc_model: int, *, timeout_s: float = TIMEOUT_S) -> None:
         self._timeout_s, self._expired = timeout_s, False
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         request = json.dumps({"path": str(path.resolve()), "soc_model": soc_model})
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, request],

@@ -1,8 +1,8 @@
 """Qualcomm's chips by the names that people use, and where their NPU is simulated.
 
-The numbers are Qualcomm's own (``QNN_SOC_MODEL_*``), as its code in ExecuTorch 1.5.1 states them together with the chips'
-names (``backends/qualcomm/serialization/qc_schema.py`` and ``utils/utils.py``). Chips whose number or name has no such
-source are left out.
+The numbers are Qualcomm's own (``QNN_SOC_MODEL_*``), as its code in ExecuTorch 1.5.1 states them together with what the
+chips are sold as (``backends/qualcomm/serialization/qc_schema.py`` and ``utils/utils.py``). Chips whose number or name
+has no such source are left out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import platform
 import sys
 from dataclasses import dataclass
 
-from ..core.nearest import nearest
 from ..errors import UsageError
 
 LEAST_GLIBC = (2, 35)
@@ -56,13 +55,17 @@ def find_soc(name: str) -> Soc:
     Raises:
         UsageError: There is none of that name.
     """
-    plain = name.strip().lower().replace(" ", "").replace("_", "-").replace("snapdragon", "")
+    plain = _plain(name).replace("snapdragon", "")
     if not plain:
         return next(iter(SOCS.values()))
     for soc in SOCS.values():
-        if plain in (soc.name, soc.name.replace("-", ""), soc.chip.lower()):
+        if plain in (_plain(soc.name), _plain(soc.chip)):
             return soc
-    raise UsageError(f"there is no Snapdragon '{name}'{nearest(plain, SOCS)}; allowed are {', '.join(SOCS)}")
+    raise UsageError(f"there is no Snapdragon '{name}'; allowed are {', '.join(SOCS)}")
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
 def is_simulated() -> bool:
@@ -79,4 +82,5 @@ def why_not_here() -> str:
     found = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if library == "glibc" and found >= LEAST_GLIBC:
         return ""
-    return f"Qualcomm's compiler and NPU simulator need {WHERE}; this machine has {library or 'no glibc'} {version}".rstrip()
+    has = f"{library} {version}" if library else "no glibc"
+    return f"Qualcomm's compiler and NPU simulator need {WHERE}; this machine has {has}"

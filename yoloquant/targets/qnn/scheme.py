@@ -1,8 +1,8 @@
 """What Qualcomm's provider for ONNX Runtime (2.7) wants quantized: everything, each operation by itself.
 
 It takes an operation as integer only between a dequantization of each operand and a quantization of the result, also
-where values are only moved: in a chain of reshapes without pairs between, all but the ends would be computed in float16.
-So the grid of what is moved is written again behind every move. What it takes from there, the NPU fuses by itself.
+where values are only moved: in a chain of reshapes without pairs between them, all but the ends would be computed in
+float16. So the grid of what is moved is written again behind every move.
 """
 
 from __future__ import annotations

@@ -1,0 +1,224 @@
+"""Snapdragon: chips behind the colon, a pair behind every move, raw heads, and what the compiler says of a network."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from fake_qnn import fake_packages, network
+from tiny_models import tiny_export_artifact, tiny_images
+
+from yoloquant import targets
+from yoloquant.errors import TargetError, UsageError
+from yoloquant.quantization.artifact import Artifact
+from yoloquant.quantization.simulate import simulate
+from yoloquant.runtime.backends.qnn import compiled_path
+from yoloquant.runtime.device.snapdragon import SOCS
+from yoloquant.runtime.tasks import spec_of
+from yoloquant.targets.litert.build import head_levels
+from yoloquant.targets.onnx.emit import emit
+from yoloquant.targets.onnx.read_scales import read_scales
+from yoloquant.targets.qnn import target as module
+from yoloquant.targets.qnn.compile import compile_for_soc, read_graph
+from yoloquant.targets.qnn.scheme import SCHEME
+from yoloquant.targets.qnn.target import EMISSION, QnnTarget
+from yoloquant.types import ExportedModel, HeadLayout
+
+SOC = SOCS["8gen3"]
+
+
+def artifact() -> Artifact:
+    """A YOLO11 with attention: products of computed tensors, splits, reshapes and transposes."""
+    return tiny_export_artifact("yolo11", "detect", (SCHEME,))
+
+
+@lru_cache(maxsize=2)
+def emitted(int32_bias: bool = True) -> onnx.ModelProto:
+    """The network as it is written; biases in float for comparisons that single steps would disturb."""
+    known = artifact()
+    emission = replace(EMISSION, int32_bias=int32_bias)
+    return emit(known.graph, known.plan_for(SCHEME), emission, ends=head_levels(known.graph))
+
+
+@pytest.mark.parametrize(
+    ("name", "soc", "wanted"),
+    [
+        ("qnn", None, "qnn"),
+        ("snapdragon", None, "qnn"),
+        ("snapdragon:8gen3", "8gen3", "qnn:8gen3"),
+        ("qnn:SM8750", "8elite", "qnn:8elite"),
+        ("qnn:int8", None, "qnn"),
+        ("qnn:fp32", None, "qnn:fp32"),
+    ],
+)
+def test_a_variant_is_a_chip_or_a_precision(name: str, soc: str | None, wanted: str) -> None:
+    found = targets.get(name)
+    assert isinstance(found, QnnTarget) and (found.soc.name if found.soc else None) == soc
+    assert found.wanted == wanted == targets.get(wanted).wanted
+
+
+def test_an_unknown_chip_lists_what_is_allowed() -> None:
+    with pytest.raises(UsageError, match=r"'qnn' has no variant '9gen9'; allowed are int8, fp32, 8gen2, .*8elite-gen5"):
+        targets.get("qnn:9gen9")
+
+
+def test_another_machine_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "why_not_here", lambda: "it needs Linux")
+    with pytest.raises(TargetError, match="it needs Linux"):
+        targets.get("qnn").check(artifact())
+
+
+def test_every_operation_stands_between_pairs() -> None:
+    model = emitted()
+    made = {output: node.op_type for node in model.graph.node for output in node.output}
+    read: dict[str, set[str]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            read.setdefault(name, set()).add(node.op_type)
+    kinds = set()
+    for node in model.graph.node:
+        if node.op_type in {"QuantizeLinear", "DequantizeLinear"}:
+            continue
+        kinds.add(node.op_type)
+        constants = {i.name for i in model.graph.initializer}
+        assert {made[i] for i in node.input if i and i not in constants} == {"DequantizeLinear"}, node.name
+        assert {kind for o in node.output for kind in read[o]} == {"QuantizeLinear"}, node.name
+    assert kinds >= {
+        "Conv",
+        "Sigmoid",
+        "Mul",
+        "Add",
+        "Concat",
+        "MaxPool",
+        "Resize",
+        "Split",
+        "MatMul",
+        "Softmax",
+        "Reshape",
+    }
+
+
+def test_weights_are_int8_and_the_rest_is_uint8() -> None:
+    model = emitted()
+    types = {i.name: i.data_type for i in model.graph.initializer}
+    convs = [n for n in model.graph.node if n.op_type == "Conv"]
+    by_output = {o: n for n in model.graph.node for o in n.output}
+    for conv in convs:
+        weight, bias = (types[by_output[name].input[0]] for name in conv.input[1:])
+        assert (weight, bias) == (onnx.TensorProto.INT8, onnx.TensorProto.INT32)
+    zeros = [types[n.input[2]] for n in model.graph.node if n.op_type == "QuantizeLinear"]
+    assert len(zeros) > 50 and set(zeros) == {onnx.TensorProto.UINT8}
+
+
+def test_scales_are_the_plans() -> None:
+    plan = artifact().plan_for(SCHEME)
+    found = read_scales(emitted(), [p.name for p in plan.points])
+    for point in plan.points:
+        assert point.params is not None
+        assert np.array_equal(found[point.name][0], point.params.scale), point.name
+        assert np.array_equal(found[point.name][1], point.params.zero_point), point.name
+
+
+def test_the_host_decodes_raw_heads() -> None:
+    """Computed pair by pair, what comes out is the plan's simulation."""
+    runtime = pytest.importorskip("onnxruntime")
+    known, (image,), model = artifact(), tiny_images(1, seed=1), emitted(int32_bias=False)
+    settings = runtime.SessionOptions()
+    settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = runtime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    raw = session.run(None, {"images": image})
+    assert [o.shape[1:] for o in raw] == [(c, s, s) for c in (raw[0].shape[1], 3) for s in (8, 4, 2)]
+    (got,) = spec_of(known.info.task).decode_raw([o.transpose(0, 2, 3, 1) for o in raw], known.info)
+    with torch.inference_mode():
+        want = simulate(known.graph, known.plan_for(SCHEME))(torch.from_numpy(image)).numpy()
+        exact = known.graph.module(torch.from_numpy(image)).numpy()
+    assert np.abs(got - want).mean() < 0.05 * np.abs(want - exact).mean()
+
+
+def test_float_operations_are_counted() -> None:
+    types = {"a": 0x408, "b": 0x232, "c": 0x416, "d": 0x308}
+    nodes = {
+        "1": ("Quantize", "a"),
+        "2": ("Conv2d", "a"),
+        "3": ("Conv2d", "b"),
+        "4": ("Sigmoid", "c"),
+        "5": ("Reshape", "d"),
+        "6": ("Dequantize", "b"),
+    }
+    graph = {
+        "tensors": {name: {"data_type": number} for name, number in types.items()},
+        "nodes": {name: {"type": kind, "output_names": [output]} for name, (kind, output) in nodes.items()},
+    }
+    report = read_graph(SOC, graph)
+    assert report.floats == {"Conv2d": 1} and report.operations["Conv2d"] == 2
+    assert report.summary() == (
+        "the NPU of a Snapdragon 8 Gen 3 takes all 4 operations, 3 in integers; in float16: 1 Conv2d"
+    )
+
+
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        ("refuse", "compiler refuses 'net.onnx': 1002: no such operation"),
+        ("run", "made 0 graphs for the NPU where one was expected"),
+    ],
+)
+def test_what_the_compiler_says_is_passed_on(
+    does: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_packages(tmp_path, monkeypatch)
+    with pytest.raises(TargetError, match=said):
+        compile_for_soc(network(tmp_path, does), SOC)
+
+
+def test_a_compiler_that_crashes_or_hangs_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = subprocess.run
+
+    def instead(code: str) -> None:
+        monkeypatch.setattr(subprocess, "run", lambda line, **k: real([sys.executable, "-c", code], **k))
+
+    instead("import os, sys; print('the last words', file=sys.stderr, flush=True); os.kill(os.getpid(), 11)")
+    with pytest.raises(TargetError, match=r"compiler crashed \(status -11\): the last words"):
+        compile_for_soc(network(tmp_path, "run"), SOC)
+    instead("import time; time.sleep(60)")
+    with pytest.raises(TargetError, match=r"did not finish within 0.2 s; choose a smaller imgsz"):
+        compile_for_soc(network(tmp_path, "run"), SOC, seconds=0.2)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
+    """The network as Qualcomm's compiler took it for a named chip."""
+    chosen = targets.get("qnn:8gen3")
+    if chosen.missing():
+        pytest.skip(f"target 'qnn' needs {', '.join(chosen.missing())}, not installed here")
+    return chosen.export(artifact(), tmp_path_factory.mktemp("qnn"), "tiny")
+
+
+@pytest.mark.slow
+def test_a_named_chip_gets_a_compiled_form(exported: ExportedModel) -> None:
+    assert exported.path.name == "tiny-qnn-8gen3.onnx" and exported.layout is HeadLayout.RAW and not exported.drop_in
+    facts = exported.metadata["qnn"]
+    assert facts["floats"] == {} and facts["operations"]["Conv2d"] > 50
+    compiled = onnx.load(compiled_path(exported.path))
+    assert [n.op_type for n in compiled.graph.node] == ["EPContext"] and facts["compiled"] == "tiny-qnn-8gen3_qnn.onnx"
+    assert any("simulator" in note for note in exported.notes)
+
+
+@pytest.mark.slow
+def test_the_simulator_finds_what_the_plan_finds(exported: ExportedModel) -> None:
+    """Its arithmetic is its own: see the conformance test for how far it is from the simulation."""
+    runner, (image,) = targets.get("qnn:8gen3").load(exported), tiny_images(1, seed=1)
+    try:
+        (got,) = runner(image)
+    finally:
+        runner.close()
+    with torch.inference_mode():
+        exact = artifact().graph.module(torch.from_numpy(image)).numpy()
+    assert got.shape == exact.shape and 0 < np.abs(got - exact)[:, 4:].max() < 0.2
