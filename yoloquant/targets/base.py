@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 __all__ = ["Capabilities", "Device", "Preparation", "Requirement", "Runner", "Target"]
 
 
-INT8, FP32, FP16, DYNAMIC, WEIGHTS = "int8", "fp32", "fp16", "dynamic", "weights"
+INT8, FP32, FP16, DYNAMIC, WEIGHTS, W8A16 = "int8", "fp32", "fp16", "dynamic", "weights", "w8a16"
 """Precisions by name: integers throughout; float32; float16; int8 weights with activations that are quantized while the
-network runs; int8 weights that are multiplied out again."""
-PRECISIONS = frozenset({INT8, FP32, FP16, DYNAMIC, WEIGHTS})
+network runs; int8 weights that are multiplied out again; int8 weights with activations of 16 bits."""
+PRECISIONS = frozenset({INT8, FP32, FP16, DYNAMIC, WEIGHTS, W8A16})
 FLOAT = frozenset({FP32, FP16})
 WEIGHTS_ALONE = frozenset({DYNAMIC, WEIGHTS})
 

@@ -80,10 +80,11 @@ class _Inserter:
 
     def _constants(self, point: Point, *, unsigned: bool) -> tuple[ir.Value, ir.Value]:
         assert point.params is not None
+        bits = 8 if point.spec.bits <= 8 else 16
         # the same grid: uint8 activations run in ONNX Runtime's fast kernels, signed ones are slower than float
-        zero = point.params.zero_point + 128 if unsigned else point.params.zero_point
+        zero = point.params.zero_point + (1 << (bits - 1)) if unsigned else point.params.zero_point
         scale = self._constant(f"{point.name}/scale", point.params.scale)
-        return scale, self._constant(f"{point.name}/zero_point", zero.astype(np.uint8 if unsigned else np.int8))
+        return scale, self._constant(f"{point.name}/zero_point", zero.astype(f"{'u' if unsigned else ''}int{bits}"))
 
     def _constant(self, name: str, value: np.ndarray) -> ir.Value:
         """An initializer; one that is there already serves all that ask for it."""

@@ -39,7 +39,7 @@ def read_scales(model: onnx.ModelProto, names: Iterable[str]) -> dict[str, tuple
         scales = scales.reshape(-1) if scales.ndim > 1 else scales
         # behind a ConvInteger, whose weights have no zero_point
         zeros = np.zeros(scales.shape, np.int8) if node.op_type == "Mul" else _constant(node, 2)
-        offset = 128 if zeros.dtype == np.uint8 else 0
+        offset = {np.uint8: 128, np.uint16: 32768}.get(zeros.dtype.type, 0)
         found[name] = (scales, zeros.astype(np.int32) - offset)
     return found
 

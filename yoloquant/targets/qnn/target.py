@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -14,12 +16,15 @@ from ...io import atomic_path
 from ...runtime.backends.qnn import compiled_path
 from ...runtime.device.snapdragon import SOCS, Soc, find_soc, why_not_here
 from ...types import ExportedModel, HeadLayout, Task
-from ..base import FP32, INT8, Capabilities, Device, Requirement, Target
+from ..base import FP32, INT8, W8A16, Capabilities, Device, Requirement, Target, tag
 from ..onnx.emission import Emission, Weights
 from .scheme import SCHEME
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from ...quantization.artifact import Artifact
+    from ...quantization.plan import Plan
     from ...quantization.scheme import Scheme
     from ...runtime.backends import Backend, BackendOptions
 
@@ -58,7 +63,9 @@ class QnnTarget(Target):
     variants: ClassVar[Mapping[str, str]] = {
         INT8: "int8 weights, uint8 activations; the device compiles it",
         FP32: "the float model",
+        W8A16: "int8 weights, uint16 activations",
         **{soc.name: f"int8, also compiled for a {soc.title} ({soc.chip})" for soc in SOCS.values()},
+        **{f"{soc.name}-{W8A16}": f"uint16 activations, for a {soc.title}" for soc in SOCS.values()},
     }
     in_all: ClassVar[bool] = False  # the simulator takes seconds an image
     capabilities: ClassVar[Capabilities] = Capabilities(tasks=(Task.DETECT,), runs_here=False, timed_here=False)
@@ -73,21 +80,29 @@ class QnnTarget(Target):
         Raises:
             UsageError: There is no such variant.
         """
-        if name in (INT8, FP32):
-            target = cls()
-            target.precision = name
-            return target
+        chip, wide = (name.removesuffix(f"-{W8A16}"), name.endswith(W8A16)) if name != W8A16 else ("", True)
         try:
-            return cls(find_soc(name))
+            target = cls() if name in (INT8, FP32, W8A16) else cls(find_soc(chip))
         except UsageError as exc:
             raise UsageError(
                 f"target '{cls.name}' has no variant '{name}'; allowed are {', '.join(cls.variants)}"
             ) from exc
+        target.precision = FP32 if name == FP32 else W8A16 if wide else INT8
+        return target
 
     @property
     def wanted(self) -> str:
         """See ``Target.wanted``."""
-        return super().wanted if self.soc is None else f"{self.name}:{self.soc.name}"
+        if self.soc is None:
+            return super().wanted
+        return f"{self.name}:{self.soc.name}{tag(self.precision)}"
+
+    def plan(self, artifact: Artifact) -> Plan | None:
+        """See ``Target.plan``."""
+        from .wide import widen
+
+        plan = super().plan(artifact)
+        return widen(plan) if plan and self.precision == W8A16 else plan
 
     @classmethod
     def require(cls) -> None:
@@ -119,7 +134,10 @@ class QnnTarget(Target):
             raise TargetError(
                 f"target '{self.name}' exports {allowed} models, got a {task.value} model; use onnxruntime for it"
             )
-        self.int8_plan(artifact)
+        if self.precision == W8A16:
+            self.plan(artifact)
+        else:
+            self.int8_plan(artifact)
         head_levels(artifact.graph)
 
     def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
@@ -133,22 +151,29 @@ class QnnTarget(Target):
         from ..onnx.emit import emit
         from ..onnxruntime import onnx_metadata, write_onnx
         from .compile import compile_for_soc
+        from .constants import quantize_scalars
+        from .wide import BITS, to_wide_opset
 
         self.check(artifact)
         plan = self.plan(artifact)
         if plan is None:
             return self.export_float(artifact, folder, stem)
+        rewrites: list[Callable[[ir.Model], Any]] = [quantize_scalars]
+        if self.precision == W8A16:
+            rewrites = [partial(quantize_scalars, bits=BITS), to_wide_opset]
         model = emit(
             artifact.graph,
             plan,
             EMISSION,
             metadata=onnx_metadata(artifact, plan),
             bias=artifact.bias_for(self.scheme),
+            rewrites=rewrites,
             ends=head_levels(artifact.graph),
         )
         chip = f"-{self.soc.name}" if self.soc else ""
+        path = folder / f"{stem}-{self.name}{chip}{tag(self.precision)}.onnx"
         exported = write_onnx(
-            model, artifact, folder / f"{stem}-{self.name}{chip}.onnx", target=self.name, plan=plan, notes=(_SIMULATED,)
+            model, artifact, path, target=self.name, plan=plan, precision=self.precision, notes=(_SIMULATED,)
         )
         try:
             compiled = compile_for_soc(exported.path, self.simulated)
@@ -201,8 +226,6 @@ class QnnTarget(Target):
 
     def add_companions(self, model: Path, artifact: Artifact, exported: ExportedModel) -> tuple[str, ...]:
         """The compiled form."""
-        import shutil
-
         name = exported.metadata.get(KEY, {}).get("compiled")
         if name:
             shutil.copyfile(exported.path.with_name(Path(name).name), compiled_path(model))
