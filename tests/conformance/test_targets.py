@@ -68,8 +68,13 @@ class TestExecuTorch(TargetConformance):
 
 @pytest.mark.nightly  # needs Qualcomm's package, and compiles every export; tests/targets/qnn has the cheap ones
 class TestQnn(TargetConformance):
+    """Qualcomm's simulator of the NPU, whose arithmetic is its own; a random network amplifies every step.
+
+    Measured on this model: boxes 1.19, scores 2.09 errors; on yolo11n it keeps a fidelity like LiteRT's kernels.
+    """
+
     name = "qnn"
-    agreement = 3.0
+    agreement = 2.5
 
 
 def test_every_target_inherits_the_suite() -> None:
