@@ -412,3 +412,13 @@ def test_a_search_saves_what_meets_the_budget(
     assert json.loads((tmp_path / "m_float_layers.json").read_text()) == {"met": met}
     printed = capsys.readouterr().out
     assert "the summary" in printed and ("saved m_int8.pt" in printed) is met
+
+
+def test_a_resumed_training_names_no_missing_data(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = SimpleNamespace(quantized=False, best="best.pt", score=0.5, score_calibrated=0.4)
+    monkeypatch.setattr(api, "train", lambda *args, **more: result)
+    assert cli.main(["train", "last.pt", "resume=true", "prune=0.5"]) == 0
+    said = capsys.readouterr().out
+    assert "yoloquant train best.pt data=<data yaml> preset=fast" in said and "None" not in said

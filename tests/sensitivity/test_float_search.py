@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 from core_models import tiny_artifact, write_images
 
 import yoloquant
 from yoloquant.errors import PlanError, UsageError
+from yoloquant.graph.ops import OpKind, OpNode
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.plan import Plan
 from yoloquant.quantization.qparams import QParams
@@ -62,6 +66,18 @@ def test_the_spoiled_layer_is_found_without_hints(found: FloatSearch, whole: flo
     macs = multiplications(tiny_artifact().graph)
     assert found.best.share == pytest.approx(macs[SPOILED] / sum(macs.values()))
     assert SPOILED in found.summary() and "found: 1 layers" in found.summary()
+
+
+def test_a_transposed_convolution_counts_the_places_that_it_reads() -> None:
+    ops = (
+        OpNode("a:conv2d:0", OpKind.CONV, "a", (1, 8, 10, 10), ("images",), "a.weight"),
+        OpNode("b:conv_transpose2d:0", OpKind.CONV_TRANSPOSE, "b", (1, 4, 20, 20), ("a:conv2d:0",), "b.weight"),
+    )
+    weights = {"a.weight": torch.zeros(8, 3, 3, 3), "b.weight": torch.zeros(8, 4, 2, 2)}
+    graph: Any = SimpleNamespace(
+        body=lambda: ops, ops={op.name: op for op in ops}, module=SimpleNamespace(get_parameter=weights.__getitem__)
+    )
+    assert multiplications(graph) == {"a": 8 * 27 * 100, "b": 8 * 16 * 100}
 
 
 def test_the_plan_is_saved_and_exported(found: FloatSearch, tmp_path: Path) -> None:

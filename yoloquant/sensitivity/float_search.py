@@ -20,6 +20,7 @@ from ..bridge.checkpoint import load_model
 from ..bridge.input_size import check_imgsz
 from ..errors import UsageError
 from ..evaluation.torch_runner import TorchRunner
+from ..graph.ops import OpKind
 from ..graph.trace import Graph
 from ..quantization.artifact import Artifact
 from ..quantization.float_layers import layer_of, leave_float
@@ -297,7 +298,10 @@ def multiplications(graph: Graph) -> dict[str, int]:
     for op in graph.body():
         if op.weight and op.shape is not None:
             weights = graph.module.get_parameter(op.weight).numel()
+            # a transposed convolution goes over the places that it reads, any other over those that it makes
+            read = graph.ops[op.inputs[0]].shape if op.kind is OpKind.CONV_TRANSPOSE else None
+            shape = read or op.shape
             # a linear layer computes each weight once
-            positions = int(np.prod(op.shape[2:])) if len(op.shape) > 2 else 1
+            positions = int(np.prod(shape[2:])) if len(shape) > 2 else 1
             multiplications[layer_of(op.name)] = multiplications.get(layer_of(op.name), 0) + weights * positions
     return multiplications

@@ -68,13 +68,16 @@ def _drawn(path: Path, draw: Callable[[], Any]) -> list[Path]:
     from matplotlib import pyplot
 
     # Optuna's plots switch the process's style to "ggplot" (Optuna 5); its warnings are about drawing with few trials
+    before = pyplot.get_fignums()
     with pyplot.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             figure = draw().figure
         except (ValueError, RuntimeError, ZeroDivisionError) as exc:  # all trials alike, or too few of them
             logger.info("%s is not drawn: %s", path.name, exc)
-            pyplot.close("all")
+            # those that Optuna had begun; others belong to whoever called this, for instance a notebook
+            for number in set(pyplot.get_fignums()) - set(before):
+                pyplot.close(number)
             return []
         figure.set_size_inches(8, 4.8)
         with atomic_path(path) as temporary:

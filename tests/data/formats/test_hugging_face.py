@@ -73,6 +73,15 @@ def test_objects_saved_to_disk(tmp_path: Path, objects: dict[str, Any], split: b
     np.testing.assert_allclose(found.images[0].boxes, [[0.3, 0.45, 0.4, 0.5]], atol=1e-6)
 
 
+def test_folders_of_one_split_are_read_together(tmp_path: Path) -> None:
+    features = {"image": IMAGE, "objects": OBJECTS}
+    for name in ("train", "train_more", "validation"):
+        _save(tmp_path / "set" / name, _table(features, _rows([[4, 8, 16, 20]])))
+    (tmp_path / "set" / "dataset_dict.json").write_text("{}")
+    info = ModelInfo(Task.DETECT, ("cat", "dog"), (64, 64))
+    assert [len(ValidationSet.open(tmp_path / "set", info, split=s)) for s in ("train", "val")] == [4, 2]
+
+
 def test_whole_images_in_parquet_become_class_folders(tmp_path: Path) -> None:
     rows = [{"image": _image(n), "label": n % 2} for n in range(4)]
     (tmp_path / "data").mkdir()

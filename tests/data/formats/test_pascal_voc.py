@@ -36,6 +36,12 @@ def _write(folder: Path, *objects: str, image: bool = True) -> Path:
     return folder
 
 
+def test_folders_of_one_split_are_read_together(tmp_path: Path) -> None:
+    for folder in ("train", "test", "test_night"):
+        _write(tmp_path / "set" / folder, _xml(), _xml("cat"))
+    assert [len(ValidationSet.open(tmp_path / "set", INFO, split=s)) for s in ("train", "test")] == [1, 2]
+
+
 def test_folders_of_splits_and_difficult_objects(tmp_path: Path) -> None:
     for split in ("train", "valid"):
         _write(tmp_path / "set" / split, _xml(), _xml("cat", difficult=1))

@@ -49,7 +49,8 @@ def run(call: Call) -> int:
     if not result.quantized:
         print(f"pruned and fine-tuned: {result.best}")
         print(f"fitness {result.score:.4f}, of the unpruned model {result.score_calibrated:.4f}")
-        print(f"next: yoloquant train {result.best} data={own.data} preset=fast")
+        # a resumed run knows its data itself
+        print(f"next: yoloquant train {result.best} data={own.data or '<data yaml>'} preset=fast")
         return 0
     print(f"{'trained' if result.improved else 'training did not help; kept the calibrated ranges:'} {result.best}")
     print(f"score on held-back images: {result.score:.4f}, calibrated {result.score_calibrated:.4f}")

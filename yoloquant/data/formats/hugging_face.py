@@ -32,10 +32,13 @@ class HuggingFace(DataFormat):
         # one split, saved by itself
         if (root / "state.json").is_file():
             return Found(data, root, undivided(_arrow(root)))
-        if (root / "dataset_dict.json").is_file():
-            folders = {split_of(f.name): f for f in sorted(root.iterdir()) if (f / "state.json").is_file()}
-            return Found(data, root, {split: _arrow(f) for split, f in folders.items() if split is not None})
         splits: dict[str, tuple[Path, ...]] = {}
+        if (root / "dataset_dict.json").is_file():
+            for folder in sorted(f for f in root.iterdir() if (f / "state.json").is_file()):
+                # two folders may be of one split ("train" and "train_more"), as files may below
+                if (split := split_of(folder.name)) is not None:
+                    splits[split] = (*splits.get(split, ()), *_arrow(folder))
+            return Found(data, root, splits)
         for file in sorted([*root.glob("*.parquet"), *root.glob("data/*.parquet")]):
             # train-00000-of-00004.parquet
             split = split_of(file.stem.split("-")[0])

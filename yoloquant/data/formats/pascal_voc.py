@@ -26,10 +26,14 @@ class PascalVoc(DataFormat):
             return None
         if (root / "Annotations").is_dir():
             return Found(data, root, _listed(root))
-        folders = {folder: split_of(folder.name) for folder in sorted(root.iterdir()) if folder.is_dir()}
-        found = {split: tuple(sorted(folder.glob("*.xml"))) for folder, split in folders.items() if split}
-        if any(found.values()):
-            return Found(data, root, {split: files for split, files in found.items() if files})
+        found: dict[str, tuple[Path, ...]] = {}
+        for folder in sorted(f for f in root.iterdir() if f.is_dir()):
+            split, files = split_of(folder.name), tuple(sorted(folder.glob("*.xml")))
+            # two folders may be of one split, for instance "test" and "test_night"
+            if split is not None and files:
+                found[split] = (*found.get(split, ()), *files)
+        if found:
+            return Found(data, root, found)
         beside = tuple(sorted(root.glob("*.xml")))
         return Found(data, root, undivided(beside)) if beside else None
 
