@@ -135,6 +135,20 @@ def test_emulation_that_dies_is_an_error(exported: ExportedModel, script: str, m
     assert "\n" not in str(error.value)
 
 
+def test_a_worker_that_stops_answering_is_ended(exported: ExportedModel) -> None:
+    script = (
+        "import struct, sys, time; out = sys.stdout.buffer; out.write(struct.pack('<Q', 3) + b'1.0'); out.flush(); "
+        "sys.stdin.buffer.read(8); time.sleep(60)"
+    )
+    there = EmulatedRunner(exported, "onnxruntime", Launch("avx2", (sys.executable, "-c", script)), 1, timeout_s=3)
+    try:
+        with pytest.raises(TargetError, match="no answer within 3 s; the process was ended"):
+            there.infer(np.zeros((1, 3, 8, 8), np.float32))
+        assert there._process.wait(timeout=10) < 0, "killed"
+    finally:
+        there.close()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not X86, reason="this machine is not an x86-64")
 @pytest.mark.skipif(shutil.which("qemu-x86_64-static") is None, reason="qemu-user-static is not installed")

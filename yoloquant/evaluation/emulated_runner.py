@@ -110,6 +110,8 @@ class EmulatedRunner(Runner):
         stream = self._process.stdout
         found = _within(self.timeout_s, lambda: read_message(stream))
         if isinstance(found, TimeoutError):
+            # at once and not in `close`, which comes when all others are through: it would take a core from them
+            self._process.kill()
             raise TargetError(
                 f"cpu={self.launch.processor}: no answer within {self.timeout_s:g} s; the process was ended"
             )
