@@ -231,7 +231,8 @@ def export(
         data: Data yaml or folder whose images calibrate a plain checkpoint, or what a target needs and another lacks.
         scheme: Schemes of a plain checkpoint.
         progress: Called before and after every target.
-        **keywords: Options of ``quantize`` for a plain checkpoint; ``format`` is another word for ``targets``.
+        **keywords: Options of ``quantize`` for a plain checkpoint, and of the exported graph (``nms=True, iou=0.6``);
+            ``format`` is another word for ``targets``.
 
     Returns:
         The exported models; their list is also written to ``exports.json`` in the folder.
@@ -245,13 +246,20 @@ def export(
     from .options import build, flatten
     from .quantization.quantize_options import QuantizeOptions
     from .targets.export import export as exported
+    from .targets.graph_options import GraphOptions
     from .targets.prepare import prepare
 
     # Ultralytics' word for an argument of this function; below it would be taken for an option
     if "format" in keywords:
         targets = keywords.pop("format")
+    # max_det is an option of both: an end-to-end model's own, and that of NMS in the graph
+    of_graph = {name: value for name, value in keywords.items() if name in flatten(GraphOptions)}
+    graph = build(GraphOptions, of_graph, "export").form
+    keywords = {
+        k: v for k, v in keywords.items() if k not in of_graph or (k in flatten(QuantizeOptions) and not graph.nms)
+    }
     options = build(QuantizeOptions, keywords, "export", ("targets", "output", "data", "scheme", "keep_going"))
-    chosen = registry.resolve(targets)
+    chosen = registry.with_graph(registry.resolve(targets), graph)
     # what was said, and not what holds by default: only the former can be a mistake on a quantized checkpoint
     named = [*keywords, *(["scheme"] if scheme != "auto" else [])]
     named = [name for name in named if name == "scheme" or name in flatten(QuantizeOptions)]

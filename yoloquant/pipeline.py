@@ -21,7 +21,7 @@ from .quantization.ptq import quantize
 from .recipe import Recipe
 from .report import ReportPaths, report_or_error
 from .summarized import Summarized
-from .targets import preparations, resolve
+from .targets import preparations, resolve, with_graph
 from .targets.base import Target
 from .targets.export import complete, export
 from .targets.exports import ExportResult
@@ -116,7 +116,9 @@ def run(recipe: Recipe, listener: Listener | None = None) -> RunResult:
             "float_layers= cannot go with train=, which learns the ranges of every layer of its plan; start from a "
             "checkpoint that 'yoloquant quantize scheme=portable float_layers=...' wrote"
         )
-    targets = resolve(recipe.targets)  # what can be refused is refused before hours of work
+    targets = with_graph(
+        resolve(recipe.targets), recipe.graph.form
+    )  # what can be refused is refused before hours of work
     load_gates(recipe.validation.gate)
     folder = output_folder(output_of(recipe))
     # from here on a failure leaves its word in the report's place

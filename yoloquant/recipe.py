@@ -29,6 +29,7 @@ from .options.shared import (
 from .pruning.prune_options import parse as parse_prune
 from .quantization.quantize_options import QuantizeOptions
 from .quantization.range_options import CalibrationRecipe
+from .targets.graph_options import GraphOptions
 from .training.qat.qat_options import parse as parse_qat
 
 
@@ -81,6 +82,19 @@ class PrunePart:
     )
 
 
+@option_model
+class GraphPart(GraphOptions):
+    """What exported graphs do besides the network, see ``yoloquant.export``."""
+
+    conf: float | None = option(
+        default=None,
+        ge=0,
+        le=1,
+        help="with nms=true, the score that detections must be above, for good; 0.001 if not given",
+        flat="nms_conf",  # conf is the threshold that artifacts are judged at
+    )
+
+
 class Recipe(BaseModel):
     """Everything that ``yoloquant run`` needs."""
 
@@ -107,6 +121,7 @@ class Recipe(BaseModel):
     train: TrainPart | None = option(
         default=None, help="train before exporting, with this preset: fast, standard or long", flat="train"
     )
+    graph: GraphPart = option(default_factory=GraphPart, help="what exported graphs do besides the network")
     validation: ValidationPart = option(default_factory=ValidationPart, help="how artifacts are judged")
     allow_unsafe: AllowUnsafe = False
 

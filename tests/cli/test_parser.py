@@ -109,7 +109,7 @@ def test_every_problem_is_named_at_once() -> None:
     ("verb", "word", "told"),
     [
         ("export", "half=True", "openvino:fp16"),
-        ("export", "nms=true", "on the host"),
+        ("validate", "nms=true", "yoloquant export nms=true"),
         ("export", "dynamic=True", "imgsz="),
         ("export", "batch=4", "one image at a time"),
         ("export", "project=runs", "output="),

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..io import output_folder
-from ..targets import resolve
+from ..targets import resolve, with_graph
 from ..targets.export import export
+from ..targets.graph_form import PLAIN, GraphForm
 from .bundle_options import Bundle, BundleOptions
-from .devices import BundleDevice
 from .devices import resolve as resolve_devices
 from .writer import write
 
@@ -26,6 +26,7 @@ def make(
     devices: str | Iterable[str],
     folder: str | os.PathLike[str] | None = None,
     options: BundleOptions | None = None,
+    graph: GraphForm = PLAIN,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> tuple[Bundle, ...]:
     """Export and bundle.
@@ -35,6 +36,7 @@ def make(
         devices: Names of devices, or ``all``.
         folder: Where the bundles go, each as ``<model>-<device>``; a folder beside the checkpoint if None.
         options: What goes into them.
+        graph: What the exported graphs do besides the network.
         progress: Called before and after every device.
 
     Returns:
@@ -49,7 +51,9 @@ def make(
     out = output_folder(folder or _beside(artifact))
     # devices share targets, and a target is checked once
     targets = list(dict.fromkeys(device.wanted for device in chosen))
-    for target in resolve(targets):  # everything that can be refused is refused before any work starts
+    for target in with_graph(
+        resolve(targets), graph
+    ):  # everything that can be refused is refused before any work starts
         target.require()
         target.check(artifact)
     # exports are a step on the way: what stays is in the bundles
@@ -58,7 +62,10 @@ def make(
         for index, device in enumerate(chosen):
             if progress:
                 progress(index, len(chosen), device.name)
-            built[device.name] = _one(artifact, device, out, options, Path(scratch))
+            target = with_graph(resolve(device.wanted), graph)
+            (exported,) = export(artifact, target, folder=Path(scratch) / device.name).exports
+            place = out / f"{artifact.stem}-{device.name}"
+            built[device.name] = write(artifact, exported, device=device, folder=place, options=options)
         if progress:
             progress(len(chosen), len(chosen), "")
     return tuple(built.values())
@@ -69,8 +76,3 @@ def _beside(artifact: Artifact) -> Path:
     # a live model has no place of its own
     parent = source.parent if source.suffix == ".pt" and source.is_file() else Path.cwd()
     return parent / f"{artifact.stem}_bundles"
-
-
-def _one(artifact: Artifact, device: BundleDevice, out: Path, options: BundleOptions | None, scratch: Path) -> Bundle:
-    (exported,) = export(artifact, resolve(device.wanted), folder=scratch / device.name).exports
-    return write(artifact, exported, device=device, folder=out / f"{artifact.stem}-{device.name}", options=options)

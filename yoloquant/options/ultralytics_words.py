@@ -13,7 +13,7 @@ SAME = {"format": "targets", "weights": "model"}
 
 _ANSWERS = {
     "half": "float16 is a precision of a target: targets=openvino:fp16, litert:fp16 or tensorrt:fp16; leave half= out",
-    "nms": "exports hold no NMS, which few runtimes can run; predict, bench and bundles do it on the host",
+    "nms": "NMS becomes a part of the model when it is exported: yoloquant export nms=true targets=...",
     "dynamic": "exports have one fixed input size, which INT8 kernels want: imgsz=<pixels> or imgsz=<height,width>",
     "simplify": "graphs are always simplified; leave simplify= out",
     "opset": "the target chooses the opset that its runtimes read; leave opset= out",

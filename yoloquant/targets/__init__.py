@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
-from .registry import ENTRY_POINT_GROUP, available, device, devices, get, names, preparations, resolve
+from .registry import ENTRY_POINT_GROUP, available, device, devices, get, names, preparations, resolve, with_graph
 
-__all__ = ["ENTRY_POINT_GROUP", "available", "device", "devices", "get", "names", "preparations", "resolve"]
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "available",
+    "device",
+    "devices",
+    "get",
+    "names",
+    "preparations",
+    "resolve",
+    "with_graph",
+]

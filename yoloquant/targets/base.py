@@ -20,6 +20,7 @@ from ..errors import MissingExtraError, PlanError, UsageError
 from ..runtime.core.bundle_manifest import Requirement
 from ..runtime.core.runner import Runner
 from ..types import ExportedModel, HeadLayout, Task
+from .graph_form import PLAIN, GraphForm
 
 if TYPE_CHECKING:
     from ..quantization.artifact import Artifact
@@ -53,6 +54,7 @@ class Capabilities:
         timed_here: Whether the time of an artifact on this machine says anything about the device that it is for; an
             Edge TPU's runs here, on a processor that it is not for.
         float_layers: Whether an integer artifact may have layers that compute in float.
+        graph: What its graphs can do besides the network; see ``GraphForm.asked``.
         channel_multiple: Pruned layers keep a multiple of so many channels, or they get slower instead of faster.
     """
 
@@ -60,6 +62,7 @@ class Capabilities:
     runs_here: bool = True
     timed_here: bool = True
     float_layers: bool = True
+    graph: tuple[str, ...] = ()
     channel_multiple: int = 8
 
 
@@ -149,6 +152,7 @@ class Target(ABC):
         box_unit: Unit of the boxes that a drop-in artifact itself returns.
         capabilities: What it can do.
         precision: The precision that this very target writes.
+        graph: What this very target's graphs do besides the network.
     """
 
     name: ClassVar[str]
@@ -166,6 +170,7 @@ class Target(ABC):
     capabilities: ClassVar[Capabilities] = Capabilities()
     # No ClassVar: `variant` sets it on instances.
     precision: str = INT8
+    graph: GraphForm = PLAIN
 
     @classmethod
     def variant(cls, name: str) -> Target:
@@ -180,6 +185,11 @@ class Target(ABC):
         # Over the class's own: one class writes every precision of its runtime.
         target.precision = name
         return target
+
+    def with_graph(self, graph: GraphForm) -> Target:
+        """The target, writing graphs that do more than the network; see ``registry.with_graph`` for whether it can."""
+        self.graph = graph
+        return self
 
     @property
     def wanted(self) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..errors import ArtifactError
 from ..io import parse_yaml
+from .graph_form import PLAIN, GraphForm
 
 if TYPE_CHECKING:
     from ..quantization.artifact import Artifact
@@ -18,9 +19,14 @@ METADATA = "metadata.yaml"
 """Where Ultralytics looks for it in an artifact that is a folder."""
 
 
-def ultralytics_metadata(artifact: Artifact) -> dict[str, Any]:
-    """The keys that ``ultralytics.YOLO(path)`` reads from an export."""
-    info = artifact.info
+def ultralytics_metadata(artifact: Artifact, graph: GraphForm = PLAIN) -> dict[str, Any]:
+    """The keys that ``ultralytics.YOLO(path)`` reads from an export.
+
+    Args:
+        artifact: The model.
+        graph: What its graph does besides the network.
+    """
+    info = graph.described(artifact.info)
     data: dict[str, Any] = {
         "description": "quantized by yoloquant",
         "author": "yoloquant",
@@ -32,8 +38,8 @@ def ultralytics_metadata(artifact: Artifact) -> dict[str, Any]:
         "batch": 1,
         "imgsz": list(info.imgsz),
         "names": dict(enumerate(info.names)),
-        # Ultralytics' backend reads it to know that nms is not part of the model
-        "args": {"batch": 1},
+        # Ultralytics' backend reads it to know whether NMS is part of the model
+        "args": {"batch": 1, **({"nms": True} if graph.nms else {})},
         "channels": info.channels,
         "end2end": info.end2end,
     }

@@ -10,6 +10,7 @@ from ..errors import ArtifactError
 from ..types import ExportedModel
 from . import registry
 from .exports import load_exports, locked, save_exports
+from .graph_form import GraphForm, form_of
 
 if TYPE_CHECKING:
     from ..quantization.artifact import Artifact
@@ -33,14 +34,16 @@ def float_model(artifact: Artifact, exported: ExportedModel) -> ExportedModel | 
     folder = exported.path.parent / FOLDER
     # weights that changed since get a file of their own: one that is being timed must not be replaced
     stem = f"{artifact.stem}_{artifact.model.sha256[:12]}"
-    kept = _kept(artifact, exported.target, folder)
+    graph = form_of(exported)
+    kept = _kept(artifact, exported.target, folder, graph)
     if kept is not None:
         return kept
     try:
         folder.mkdir(exist_ok=True)
         # two validations of one folder may want the same model
         with locked(folder):
-            exported_float = registry.get(exported.target).export_float(artifact, folder, stem)
+            (target,) = registry.with_graph([registry.get(exported.target)], graph)
+            exported_float = target.export_float(artifact, folder, stem)
             save_exports(folder, [exported_float])
         return exported_float
     # a converter may raise anything, and the ratio is a luxury: the gate says that it is missing
@@ -50,7 +53,7 @@ def float_model(artifact: Artifact, exported: ExportedModel) -> ExportedModel | 
         return None
 
 
-def _kept(artifact: Artifact, target: str, folder: Path) -> ExportedModel | None:
+def _kept(artifact: Artifact, target: str, folder: Path, graph: GraphForm) -> ExportedModel | None:
     try:
         listed = load_exports(folder) if folder.is_dir() else ()
     except ArtifactError:  # damaged or changed: it is made anew
@@ -61,7 +64,8 @@ def _kept(artifact: Artifact, target: str, folder: Path) -> ExportedModel | None
             e
             for e in listed
             if e.target == target
-            and e.info == artifact.info
+            and e.info == graph.described(artifact.info)
+            and form_of(e) == graph
             # versions too: a float model of an older converter would be compared with an artifact of a newer one
             and all(e.metadata.get(key) == metadata[key] for key in ("weights_sha256", "versions", "yoloquant"))
         ),

@@ -18,9 +18,10 @@ from ..quantization.scheme import Placement, Scheme, complete
 from ..types import ExportedModel, Task
 from .base import DYNAMIC, FP32, INT8, WEIGHTS, Capabilities, Device, Requirement, Target, tag
 from .export_metadata import provenance_json, ultralytics_metadata
+from .graph_form import NMS, PLAIN, GraphForm
 from .layer_times import onnxruntime_times
 from .onnx.dfl import decode_along_last_axis
-from .onnx.emission import Emission, Weights
+from .onnx.emission import Emission, Weights, graph_rewrites
 from .onnx.emit import emit
 from .onnx.read_scales import read_scales
 
@@ -116,12 +117,13 @@ class OnnxRuntimeTarget(Target):
         DYNAMIC: "int8 weights, uint8 activations with ranges found anew in every image",
         WEIGHTS: "int8 weights, computed in float32",
     }
-    capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task))
+    capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task), graph=(NMS,))
 
     def check(self, artifact: Artifact) -> None:
         """Raise PlanError if the artifact lacks ranges, MissingExtraError if a package is missing."""
         self.require()
         self.int8_plan(artifact)
+        self.graph.check(artifact.info, self.name)
 
     def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
         """Write ``<stem>-onnxruntime.onnx``, or ``<stem>-onnxruntime-<precision>.onnx``."""
@@ -135,17 +137,19 @@ class OnnxRuntimeTarget(Target):
 
     def _write(self, artifact: Artifact, precision: str, folder: Path, stem: str) -> ExportedModel:
         plan = None if precision == FP32 else self.plan(artifact)
-        metadata = onnx_metadata(artifact, plan)
+        metadata = onnx_metadata(artifact, plan, self.graph)
         bias = artifact.bias_for(self.scheme) if plan else None
         rewrites: list[Callable[[ir.Model], int]] = [decode_along_last_axis]
         if precision == DYNAMIC:
             from .onnx.dynamic import to_dynamic
 
             rewrites.append(to_dynamic)
+        rewrites += graph_rewrites(self.graph, artifact.info)
         model = emit(artifact.graph, plan, EMISSION, metadata=metadata, bias=bias, rewrites=rewrites)
-        path = folder / f"{stem}-{self.name}{tag(precision)}.onnx"
+        path = folder / f"{stem}-{self.name}{tag(precision)}{self.graph.tag}.onnx"
+        notes = (*NOTES.get(precision, ()), *self.graph.notes(artifact.info))
         return write_onnx(
-            model, artifact, path, target=self.name, plan=plan, precision=precision, notes=NOTES.get(precision, ())
+            model, artifact, path, target=self.name, plan=plan, precision=precision, notes=notes, graph=self.graph
         )
 
     def layer_times(
@@ -162,9 +166,9 @@ class OnnxRuntimeTarget(Target):
         return read_scales(model, recorded_points(model))
 
 
-def onnx_metadata(artifact: Artifact, plan: Plan | None) -> dict[str, str]:
+def onnx_metadata(artifact: Artifact, plan: Plan | None, graph: GraphForm = PLAIN) -> dict[str, str]:
     """``metadata_props`` as Ultralytics reads them (Python literals), and the provenance under ``yoloquant``."""
-    known = {k: str(v) for k, v in ultralytics_metadata(artifact).items()}
+    known = {k: str(v) for k, v in ultralytics_metadata(artifact, graph).items()}
     return {**known, "yoloquant": provenance_json(artifact, plan)}
 
 
@@ -191,6 +195,7 @@ def write_onnx(
     plan: Plan | None = None,
     precision: str = "",
     notes: tuple[str, ...] = (),
+    graph: GraphForm = PLAIN,
 ) -> ExportedModel:
     """Write an ONNX model atomically and describe it; its precision is int8 with a plan and fp32 without, if not given.
 
@@ -201,14 +206,19 @@ def write_onnx(
 
     with atomic_path(path) as temporary:
         onnx.save(model, temporary)
+    info = graph.described(artifact.info)
     return ExportedModel(
         target=target,
         path=path,
-        info=artifact.info,
-        layout=artifact.info.layout,
+        info=info,
+        layout=info.layout,
         precision=precision or (INT8 if plan else FP32),
         scheme=plan.scheme if plan else "",
         size_bytes=path.stat().st_size,
-        metadata={**artifact.metadata(), "points": [p.name for p in plan.points] if plan else []},
+        metadata={
+            **artifact.metadata(),
+            **graph.to_metadata(),
+            "points": [p.name for p in plan.points] if plan else [],
+        },
         notes=(*(plan.notes if plan else ()), *notes),
     )

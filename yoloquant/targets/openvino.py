@@ -20,8 +20,9 @@ from ..runtime.backends.openvino import find_xml, import_openvino, shared_core, 
 from ..types import ExportedModel, ModelInfo, Task
 from .base import FLOAT, FP16, FP32, INT8, WEIGHTS, Capabilities, Device, Requirement, Target, tag
 from .export_metadata import METADATA, provenance_json, read_folder_metadata, ultralytics_metadata
+from .graph_form import NMS, GraphForm
 from .layer_times import openvino_times
-from .onnx.emission import Emission, Weights
+from .onnx.emission import Emission, Weights, graph_rewrites
 from .onnx.emit import emit
 
 if TYPE_CHECKING:
@@ -108,12 +109,13 @@ class OpenVinoTarget(Target):
         FP16: "stored in float16; GPUs and NPUs compute in it, CPUs in float32",
         WEIGHTS: "int8 weights, computed in float",
     }
-    capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task), channel_multiple=16)
+    capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task), channel_multiple=16, graph=(NMS,))
 
     def check(self, artifact: Artifact) -> None:
         """Raise PlanError if the plan does not fit, MissingExtraError if OpenVINO is missing."""
         self.require()
         plan = self.int8_plan(artifact)
+        self.graph.check(artifact.info, self.name)
         from ..graph.trace import padded_averages
 
         # No Ultralytics detector has one, custom models may; float models are not concerned.
@@ -138,23 +140,27 @@ class OpenVinoTarget(Target):
     def _write(self, artifact: Artifact, precision: str, folder: Path, stem: str) -> ExportedModel:
         plan = self.plan(artifact) if precision not in FLOAT else None
         bias = artifact.bias_for(self.scheme) if plan else None
-        model = emit(artifact.graph, plan, EMISSION, bias=bias)
-        stem = f"{stem}{tag(precision)}"
+        rewrites = graph_rewrites(self.graph, artifact.info)
+        model, info = (
+            emit(artifact.graph, plan, EMISSION, bias=bias, rewrites=rewrites),
+            self.graph.described(artifact.info),
+        )
+        stem = f"{stem}{tag(precision)}{self.graph.tag}"
         path = folder / f"{stem}{self.suffix}"
         with atomic_path(path) as temporary:
             temporary.mkdir()
-            _save_ir(model, temporary / f"{stem}.xml", artifact.info, half=precision == FP16)
-            _save_metadata(artifact, plan, temporary / METADATA)
+            _save_ir(model, temporary / f"{stem}.xml", info, half=precision == FP16)
+            _save_metadata(artifact, plan, self.graph, temporary / METADATA)
         return ExportedModel(
             target=self.name,
             path=path,
-            info=artifact.info,
-            layout=artifact.info.layout,
+            info=info,
+            layout=info.layout,
             precision=precision,
             scheme=plan.scheme if plan else "",
             size_bytes=sum(f.stat().st_size for f in path.iterdir()),
-            metadata=artifact.metadata(),
-            notes=(*(plan.notes if plan else ()), *NOTES.get(precision, ())),
+            metadata={**artifact.metadata(), **self.graph.to_metadata()},
+            notes=(*(plan.notes if plan else ()), *NOTES.get(precision, ()), *self.graph.notes(artifact.info)),
         )
 
     def layer_times(
@@ -220,10 +226,10 @@ def _model_info(info: ModelInfo) -> dict[str, Any]:
     return known if info.task is Task.CLASSIFY else {**known, "resize_type": "fit_to_window_letterbox"}
 
 
-def _save_metadata(artifact: Artifact, plan: Plan | None, path: Path) -> None:
+def _save_metadata(artifact: Artifact, plan: Plan | None, graph: GraphForm, path: Path) -> None:
     import yaml
 
-    data = {**ultralytics_metadata(artifact), "yoloquant": provenance_json(artifact, plan)}
+    data = {**ultralytics_metadata(artifact, graph), "yoloquant": provenance_json(artifact, plan)}
     path.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 

@@ -21,6 +21,7 @@ from typing import TypeGuard
 from ..errors import UsageError
 from ..runtime.core.nearest import closest
 from .base import Device, Preparation, Target
+from .graph_form import GraphForm
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +130,24 @@ def resolve(wanted: str | Iterable[str]) -> tuple[Target, ...]:
         for target in (t for t in available() if t.in_all) if word == "all" else (get(word),):
             chosen.setdefault(target.wanted, target)
     return tuple(chosen.values())
+
+
+def with_graph(chosen: Iterable[Target], graph: GraphForm) -> tuple[Target, ...]:
+    """Let targets write graphs that do more than the network.
+
+    Raises:
+        UsageError: One of them cannot.
+    """
+    chosen = tuple(chosen)
+    for asked in graph.asked:
+        able = [name for name, target in _known().items() if asked in target.capabilities.graph]
+        lacking = [target.wanted for target in chosen if asked not in target.capabilities.graph]
+        if lacking:
+            raise UsageError(
+                f"{asked}= is nothing that exports for {', '.join(lacking)} can have; it is there for "
+                f"{', '.join(able)}: leave it out, or export these by themselves"
+            )
+    return tuple(target.with_graph(graph) for target in chosen) if graph.asked else chosen
 
 
 @lru_cache(maxsize=1)

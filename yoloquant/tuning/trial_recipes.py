@@ -61,7 +61,7 @@ class TrialRecipes:
     def __call__(self, attempt: Attempt) -> Scores:
         """Try a recipe; see ``Evaluate``."""
         recipe = self._recipe(attempt)
-        chosen = registry.resolve(recipe.targets)
+        chosen = registry.with_graph(registry.resolve(recipe.targets), recipe.graph.form)
         # a trial leaves checkpoints and exports behind, of which only the chosen recipe's are made again
         with scratch_folder(self.folder / "trial") as work:
             _, artifact = make_artifact(recipe, chosen, work, after_epoch=attempt.watch, memory=self._memory)

@@ -10,6 +10,7 @@ from ...io import output_folder
 from ...options import TextOrNone, flatten, option, option_model
 from ...options.shared import AnyCheckpoint, ResultsFolder, Schemes, Targets
 from ...quantization.quantize_options import QuantizeOptions
+from ...targets.graph_options import GraphOptions
 from ..checking import Without
 from ..parser import Call
 from ..progress import bar
@@ -17,6 +18,7 @@ from ..show import Console, print_exports
 
 if TYPE_CHECKING:
     from ...quantization.artifact import Artifact
+    from ...targets.graph_form import GraphForm
 
 
 @option_model
@@ -33,7 +35,7 @@ class ExportCall:
     output: ResultsFolder = None
 
 
-PARTS = (ExportCall, QuantizeOptions, Without(BundleOptions, ("data",)))
+PARTS = (ExportCall, QuantizeOptions, GraphOptions, Without(BundleOptions, ("data",)))
 
 
 def run(call: Call) -> int:
@@ -48,7 +50,8 @@ def run(call: Call) -> int:
         call.refuse(of_bundles, "it is for bundles; pass bundle=true as well, or leave it out")
     # a bundle is for a device, which says what its targets are
     names = [d.wanted for d in bundle.resolve(own.targets)] if own.bundle else own.targets
-    chosen = targets.resolve(names)
+    graph = call[GraphOptions].form
+    chosen = targets.with_graph(targets.resolve(names), graph)
     if own.output:
         output_folder(own.output)  # before calibration, not after it
     artifact = prepare(
@@ -58,26 +61,39 @@ def run(call: Call) -> int:
         scheme=own.scheme,
         options=call[QuantizeOptions],
         # a checkpoint with a plan is not calibrated again, so what was said about calibration must be refused, not lost
-        named=[name for name in call.given if name == "scheme" or name in flatten(QuantizeOptions)],
+        named=[name for name in call.given if name == "scheme" or _of_quantization(name, graph)],
         listener=Console(),
     )
     if own.bundle:
         return _bundles(call, artifact)
     with bar("exporting") as progress:
-        outcome = api.export(artifact, targets=[t.wanted for t in chosen], output=own.output, progress=progress)
+        outcome = api.export(
+            artifact,
+            targets=[t.wanted for t in chosen],
+            output=own.output,
+            progress=progress,
+            **call[GraphOptions].given,
+        )
     print_exports(outcome)
     data = own.data or "<data yaml>"
     print(f"next: yoloquant validate {own.model} exports={outcome.folder} data={data}")
     return 0
 
 
+def _of_quantization(name: str, graph: GraphForm) -> bool:
+    """Whether an option says how to quantize; NMS in the graph needs none of that to give fewer rows."""
+    return name in flatten(QuantizeOptions) and not (graph.nms and name in flatten(GraphOptions))
+
+
 def _bundles(call: Call, artifact: Artifact) -> int:
     from ... import bundle
 
     own = call[ExportCall]
-    options = replace(call[BundleOptions], data=own.data)
+    options, graph = replace(call[BundleOptions], data=own.data), call[GraphOptions].form
     with bar("bundling") as progress:
-        bundles = bundle.make(artifact, devices=own.targets, folder=own.output, options=options, progress=progress)
+        bundles = bundle.make(
+            artifact, devices=own.targets, folder=own.output, options=options, graph=graph, progress=progress
+        )
     for each in bundles:
         print(f"bundled {each.manifest.device}: {each.archive or each.path}")
         print(f"  id {each.manifest.id}: verify expect=<id> holds the device to this very bundle")

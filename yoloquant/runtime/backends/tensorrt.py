@@ -19,6 +19,7 @@ from ..tensorrt.build_options import BuildOptions
 from ..tensorrt.header import EngineFile, read_header
 from ..tensorrt.identity import Identity, require_same
 from ..tensorrt.layers import Int8Error
+from ..tensorrt.plugin_outputs import is_selected, rows_of_plugin
 from .base import Backend, BackendOptions, Build
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class TensorRTBackend(Backend):
                 f"'{file.path}' has {len(inputs)} inputs and {len(self._outputs)} outputs; build it again"
             )
         (self._input,) = inputs
+        self._selected = is_selected([o.name for o in self._outputs])
         # Once: addresses stay, and setting them before every image would take a call for each tensor.
         self._launch = self._launcher([t.name for t in found])
 
@@ -194,6 +196,8 @@ class TensorRTBackend(Backend):
         # After the stream is empty: raising earlier would leave copies running into buffers that are freed.
         if not queued:
             raise TargetError(f"TensorRT {self.version} could not run the engine; see its log")
+        if self._selected:
+            return (rows_of_plugin({o.name: o.host for o in self._outputs}),)
         # Without a copy where the engine gives float32 anyway.
         return tuple(o.host.astype(np.float32, copy=False) for o in self._outputs)
 

@@ -30,6 +30,7 @@ class AnchorTask(TaskSpec):
         further: Name of the further values as a part of the outputs; empty if there are none.
     """
 
+    suppressed: ClassVar[bool] = True
     rotated: ClassVar[bool] = False
     further: ClassVar[str] = ""
 

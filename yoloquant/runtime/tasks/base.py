@@ -123,6 +123,7 @@ class TaskSpec(ABC):
         normalized: Whether LiteRT files give boxes as fractions of the image, as Ultralytics expects of the task.
         class_folders: Whether labels are the names of the folders that images lie in.
         keypointed: Whether objects have keypoints.
+        suppressed: Whether results are what suppression of upright boxes leaves.
         imgsz: Input side where a checkpoint does not tell one.
         noun: What people call such a model.
         prepared: How an image is brought to the input's size, in words.
@@ -138,6 +139,7 @@ class TaskSpec(ABC):
     normalized: ClassVar[bool] = True
     class_folders: ClassVar[bool] = False
     keypointed: ClassVar[bool] = False
+    suppressed: ClassVar[bool] = False
     imgsz: ClassVar[int] = 640
     noun: ClassVar[str]
     prepared: ClassVar[str] = "letterboxed with grey 114"

@@ -42,6 +42,7 @@ class RotatedBoxes(AnchorTask):
     further: ClassVar[str] = "angles"
     noun: ClassVar[str] = "oriented detector"
     behind: ClassVar[str] = "the angle in radians; boxes are x, y, width, height before they turn"
+    suppressed: ClassVar[bool] = False
     rotated: ClassVar[bool] = True
 
     # -- outputs

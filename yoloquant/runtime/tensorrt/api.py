@@ -61,8 +61,14 @@ class TensorRT:
         return 1 << int(flags.EXPLICIT_BATCH) if self.numbers < (10,) else 0
 
     def logger(self) -> Any:
-        """A TensorRT logger with a list of ``lines``: errors, warnings and placements; all go to ``logging``."""
-        return _logger(self.module)
+        """A TensorRT logger with a list of ``lines``: errors, warnings and placements; all go to ``logging``.
+
+        TensorRT's own plugins are registered with it, so that models and engines with NMS in them are understood.
+        """
+        made = _logger(self.module)
+        if hasattr(self.module, "init_libnvinfer_plugins"):
+            self.module.init_libnvinfer_plugins(made, "")
+        return made
 
 
 def is_installed() -> bool:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from ...types import ModelInfo
+    from ..graph_form import GraphForm
 
 MARKER_DOMAIN, MARKER = "yoloquant", "Point"
 """The operator that stands for a point of the plan on its way through torch's exporter."""
@@ -29,3 +37,17 @@ class Emission:
     unsigned: bool = False
     weights: Weights = Weights.FLOAT
     int32_bias: bool = False
+
+
+def graph_rewrites(graph: GraphForm, info: ModelInfo) -> list[Callable[[ir.Model], Any]]:
+    """Rewrites, for ``emit``, that give a graph what was asked for besides the network.
+
+    Args:
+        graph: What was asked for.
+        info: The model without it.
+    """
+    if not graph.nms:
+        return []
+    from .nms import selecting
+
+    return [selecting(graph.described(info), graph.selection)]

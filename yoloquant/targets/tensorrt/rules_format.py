@@ -8,12 +8,14 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 
+from ...runtime.tensorrt.plugin_outputs import DOMAIN, OPERATOR
 from .findings import Issue, Severity, rule
 from .graph import DEQUANTIZE, FOLDABLE, QUANTIZE, OnnxGraph, attribute, label
 
 _PARSER = "measured with the TensorRT-RTX 1.7.1 parser"
 _JETPACK5 = "JetPack 5.1 ships TensorRT 8.5 (NVIDIA's JetPack release notes)"
 _OPSETS = range(13, 18)
+_PLUGINS = {(DOMAIN, OPERATOR)}
 
 
 @rule("TRT001", "opset 13 to 17", why=f"Per-channel Q/DQ begins with opset 13; {_JETPACK5}, which reads up to 17.")
@@ -39,9 +41,9 @@ def check_static(graph: OnnxGraph) -> Iterator[Issue]:
 
 @rule("TRT003", "standard operators only", why="TensorRT's ONNX parser needs a plugin for any other domain.")
 def check_domain(graph: OnnxGraph) -> Iterator[Issue]:
-    """No com.microsoft or custom domains."""
+    """No com.microsoft or custom domains, except for plugins that every TensorRT brings."""
     for node in graph.nodes:
-        if node.domain not in ("", "ai.onnx"):
+        if node.domain not in ("", "ai.onnx") and (node.domain, node.op_type) not in _PLUGINS:
             yield Issue(
                 label(node),
                 f"{node.op_type} is of the domain '{node.domain}'",

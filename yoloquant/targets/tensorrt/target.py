@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ...errors import PlanError, TargetError
+from ...errors import PlanError, TargetError, UsageError
 from ...quantization.plan import Plan, PointKind
 from ...quantization.scheme import Scheme
 from ...types import ExportedModel, Task
 from ..base import FP16, FP32, INT8, Capabilities, Device, Requirement, Target
+from ..graph_form import NMS, form_of
 from ..onnx.emission import Emission
 from ..onnx.emit import emit
 from ..onnx.read_scales import read_scales
@@ -43,8 +44,11 @@ _SIMULATED = (
     "accuracy is simulated in ONNX Runtime with its optimisations off, from the very Q/DQ pairs that TensorRT reads; "
     "latency here says nothing about TensorRT: build the engine on the device"
 )
-
-
+_PLUGIN = (
+    "the graph ends in TensorRT's plugin EfficientNMS_TRT (num_detections, detection_boxes, detection_scores, "
+    "detection_classes): TensorRT alone runs it; here ONNX's NonMaxSuppression stands in for it, and TensorRT-RTX, "
+    "which has no plugins, compiles the graph in front of it"
+)
 _HALF = "typed in float16 up to the head's last convolutions, float32 behind: build it strongly typed"
 
 
@@ -79,7 +83,7 @@ class TensorRTTarget(Target):
         FP16: "typed in float16, for strongly typed engines",
     }
     capabilities: ClassVar[Capabilities] = Capabilities(
-        tasks=tuple(Task), runs_here=False, timed_here=False, channel_multiple=16
+        tasks=tuple(Task), runs_here=False, timed_here=False, graph=(NMS,), channel_multiple=16
     )
 
     def __init__(self, *, compile_check: bool = True, engine: bool = True) -> None:
@@ -93,6 +97,14 @@ class TensorRTTarget(Target):
             PlanError: There is no plan, ranges are missing, or some cannot be represented in symmetric int8.
         """
         self.require()
+        self.graph.check(artifact.info, self.name)
+        from ...runtime.tasks import spec_of
+
+        if self.graph.nms and spec_of(artifact.info.task).further:
+            raise UsageError(
+                "nms=true: TensorRT's EfficientNMS plugin returns boxes, scores and classes alone, and results of the "
+                f"task {artifact.info.task.value} are more than that; leave nms= out"
+            )
         plan = self.plan(artifact)
         if plan is None:
             return
@@ -119,14 +131,15 @@ class TensorRTTarget(Target):
         plan = self.plan(artifact)
         if plan is None:
             return self._write_float(artifact, self.precision, folder, stem)
-        model = emit(
-            artifact.graph, plan, EMISSION, metadata=onnx_metadata(artifact, plan), bias=artifact.bias_for(self.scheme)
-        )
+        metadata = onnx_metadata(artifact, plan, self.graph)
+        model = emit(artifact.graph, plan, EMISSION, metadata=metadata, bias=artifact.bias_for(self.scheme))
         planned = planned_convs(plan)
         # Both before anything is written: a model that TensorRT refuses leaves no file behind.
-        warnings = _lint(model, planned)
         compiled = self._compile(model, planned)
-        exported = write_onnx(model, artifact, folder / f"{stem}-{self.name}.onnx", target=self.name, plan=plan)
+        model = self._selecting(model, artifact)
+        warnings = _lint(model, planned)
+        path = folder / f"{stem}-{self.name}{self.graph.tag}.onnx"
+        exported = write_onnx(model, artifact, path, target=self.name, plan=plan, graph=self.graph)
         remarks = [f"{w.rule} {w.node}: {w.message}" for w in warnings]
         results = {
             "planned_convs": list(planned),
@@ -136,7 +149,14 @@ class TensorRTTarget(Target):
         exported = replace(
             exported,
             metadata={**exported.metadata, **results},
-            notes=(*exported.notes, _SIMULATED, compiled["summary"], *(f"lint: {r}" for r in remarks)),
+            notes=(
+                *exported.notes,
+                _SIMULATED,
+                *self._graph_notes(artifact),
+                compiled["summary"],
+                *(f"lint: {r}" for r in remarks),
+            ),
+            drop_in=not self.graph.nms,
         )
         return self._with_engine(with_24(exported, artifact))
 
@@ -146,20 +166,50 @@ class TensorRTTarget(Target):
         return self._write_float(artifact, FP32, folder, stem)
 
     def _write_float(self, artifact: Artifact, precision: str, folder: Path, stem: str) -> ExportedModel:
-        model = emit(artifact.graph, None, EMISSION, metadata=onnx_metadata(artifact, None))
+        model = emit(artifact.graph, None, EMISSION, metadata=onnx_metadata(artifact, None, self.graph))
+        model = self._selecting(model, artifact)
         if precision == FP16:
             from .half import to_half
 
             model = to_half(model)
-        path = folder / f"{stem}-{self.name}-{precision}.onnx"
-        notes = (_SIMULATED,) if precision == FP32 else (_SIMULATED, _HALF)
-        return write_onnx(model, artifact, path, target=self.name, precision=precision, notes=notes)
+        path = folder / f"{stem}-{self.name}-{precision}{self.graph.tag}.onnx"
+        notes = (_SIMULATED, *(() if precision == FP32 else (_HALF,)), *self._graph_notes(artifact))
+        exported = write_onnx(
+            model, artifact, path, target=self.name, precision=precision, notes=notes, graph=self.graph
+        )
+        return replace(exported, drop_in=not self.graph.nms)
+
+    def _selecting(self, model: onnx.ModelProto, artifact: Artifact) -> onnx.ModelProto:
+        """A model with the plugin that selects detections, if it was asked for."""
+        if not self.graph.nms:
+            return model
+        import onnx_ir as ir
+
+        from ..onnx.emit import checked
+        from .efficient_nms import selecting_on_device
+
+        made = ir.from_proto(model)
+        selecting_on_device(self.graph.described(artifact.info), self.graph.selection)(made)
+        return checked(made)
+
+    def _graph_notes(self, artifact: Artifact) -> tuple[str, ...]:
+        return (*self.graph.notes(artifact.info), *((_PLUGIN,) if self.graph.nms else ()))
 
     def open(self, exported: ExportedModel, options: BackendOptions) -> Backend:
         """Simulate an artifact: every Q/DQ pair is computed as it stands by ONNX Runtime, nothing is fused."""
         from ...runtime.backends import open_backend
 
-        return open_backend("onnxruntime", exported.path, exported.info, replace(options, optimize=False))
+        options = replace(options, optimize=False)
+        if not form_of(exported).nms:
+            return open_backend("onnxruntime", exported.path, exported.info, options)
+        import onnx
+
+        from .efficient_nms import simulated
+
+        with tempfile.TemporaryDirectory(prefix="yoloquant-") as scratch:
+            path = Path(scratch, exported.path.name)
+            onnx.save(simulated(onnx.load(exported.path)), path)
+            return open_backend("onnxruntime", path, exported.info, options)
 
     def runnable(self, exported: ExportedModel) -> Path | None:
         """The engine, if one was built here; its own header tells whether it is whole and for this device."""
