@@ -93,6 +93,13 @@ class GraphPart(GraphOptions):
         help="with nms=true, the score that detections must be above, for good; 0.001 if not given",
         flat="nms_conf",  # conf is the threshold that artifacts are judged at
     )
+    batch: int = option(
+        default=1,
+        ge=1,
+        le=1024,
+        help="images that exported graphs take at a time; onnxruntime, openvino and tensorrt",
+        flat="export_batch",  # batch is what everybody calls that of training
+    )
 
 
 class Recipe(BaseModel):

@@ -110,8 +110,8 @@ def test_every_problem_is_named_at_once() -> None:
     [
         ("export", "half=True", "openvino:fp16"),
         ("validate", "nms=true", "yoloquant export nms=true"),
-        ("export", "dynamic=True", "imgsz="),
-        ("export", "batch=4", "one image at a time"),
+        ("validate", "dynamic=True", "imgsz="),
+        ("quantize", "batch=4", "one image at a time"),
         ("export", "project=runs", "output="),
         ("run", "name=x", "output="),
         ("export", "val=True", "yoloquant validate"),

@@ -59,6 +59,17 @@ def test_models_without_upright_boxes_are_refused(info: ModelInfo, told: str) ->
         GraphForm(nms=True).check(info, "onnxruntime")
 
 
+def test_several_images_are_said_in_name_notes_and_metadata() -> None:
+    form = GraphOptions(batch=8).form
+    assert form.asked == ("batch",) and form.tag == "-batch8" and form.described(INFO) is INFO
+    assert "8 images at a time" in form.notes(INFO)[0] and GraphOptions(batch=8).given["batch"] == 8
+    any_number = GraphOptions(batch=8, dynamic=True, nms=True).form
+    assert any_number.asked == ("nms", "batch", "dynamic") and any_number.tag == "-nms-anybatch"
+    assert "any number of images" in any_number.notes(INFO)[1]
+    with pytest.raises(UsageError, match=r"dynamic= .* for tensorrt .* onnxruntime, openvino:"):
+        targets.with_graph(targets.resolve("tensorrt"), GraphForm(dynamic=True))
+
+
 def test_thresholds_without_nms_are_refused() -> None:
     with pytest.raises(UsageError, match="conf=, multi_label= of an export belong to NMS"):
         GraphOptions(conf=0.25, multi_label=False)
@@ -67,5 +78,5 @@ def test_thresholds_without_nms_are_refused() -> None:
 def test_the_command_and_recipes_take_it() -> None:
     call = read(["export", "a.pt", "nms=true", "conf=0.01", "max_det=20"])
     assert call[GraphOptions].form == GraphForm(nms=True, conf=0.01, max_det=20)
-    recipe = make_recipe({"model": "a.pt", "data": "d.yaml", "graph": {"nms": True, "conf": 0.2}})
-    assert recipe.graph.form == GraphForm(nms=True, conf=0.2) and recipe.validation.conf != 0.2
+    recipe = make_recipe({"model": "a.pt", "data": "d.yaml", "graph": {"nms": True, "conf": 0.2, "batch": 2}})
+    assert recipe.graph.form == GraphForm(nms=True, conf=0.2, batch=2) and recipe.validation.conf != 0.2

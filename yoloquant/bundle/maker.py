@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import UsageError
 from ..io import output_folder
 from ..targets import resolve, with_graph
 from ..targets.export import export
@@ -43,10 +44,12 @@ def make(
         The bundles, in the order asked.
 
     Raises:
-        UsageError: A device is unknown.
+        UsageError: A device is unknown, or cannot have such graphs.
         TargetError: A target cannot be built, or its model cannot be run here.
         OutputError: The folder cannot be written.
     """
+    if graph.several:
+        raise UsageError("a device's camera gives one image at a time: leave batch= and dynamic= of a bundle out")
     chosen = resolve_devices(devices)
     out = output_folder(folder or _beside(artifact))
     # devices share targets, and a target is checked once

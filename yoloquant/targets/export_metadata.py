@@ -34,12 +34,13 @@ def ultralytics_metadata(artifact: Artifact, graph: GraphForm = PLAIN) -> dict[s
         "license": "AGPL-3.0 License (https://ultralytics.com/license)",
         "stride": info.stride,
         "task": info.task.value,
-        # static, as every export here is
-        "batch": 1,
+        # of an open number of images: as many as are given at a time
+        "batch": graph.batch,
         "imgsz": list(info.imgsz),
         "names": dict(enumerate(info.names)),
-        # Ultralytics' backend reads it to know whether NMS is part of the model
-        "args": {"batch": 1, **({"nms": True} if graph.nms else {})},
+        # Ultralytics' backend reads it to know whether NMS is part of the model; never that it is dynamic, by which it
+        # means images of any size
+        "args": {"batch": graph.batch, **({"nms": True} if graph.nms else {})},
         "channels": info.channels,
         "end2end": info.end2end,
     }

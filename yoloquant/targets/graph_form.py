@@ -1,4 +1,4 @@
-"""What an exported graph does besides the network: selecting its detections. Imports nothing heavy."""
+"""What an exported graph does besides the network: selecting detections, several images. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..errors import UsageError
 from ..runtime.core.detections import Selection
 from ..types import ExportedModel, ModelInfo
 
-NMS, KEY = "nms", "graph"
+NMS, BATCH, DYNAMIC, KEY = "nms", "batch", "dynamic", "graph"
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class GraphForm:
         iou: Overlap above which the weaker box of a class is dropped.
         multi_label: Whether a box may be found once for each class, or only for its best one.
         max_det: Rows of its output; as many as the model itself has if None.
+        batch: Images that it takes at a time.
+        dynamic: Whether it takes any number of images; ``batch`` is then what others are told to give it at most.
     """
 
     nms: bool = False
@@ -29,16 +31,25 @@ class GraphForm:
     iou: float = Selection.iou
     multi_label: bool = Selection.multi_label
     max_det: int | None = None
+    batch: int = 1
+    dynamic: bool = False
 
     @property
     def asked(self) -> tuple[str, ...]:
         """Names of what a target must be able to do."""
-        return (NMS,) * self.nms
+        wanted = {NMS: self.nms, BATCH: self.batch > 1, DYNAMIC: self.dynamic}
+        return tuple(name for name, asked in wanted.items() if asked)
+
+    @property
+    def several(self) -> bool:
+        """Whether it takes another number of images than one."""
+        return self.batch > 1 or self.dynamic
 
     @property
     def tag(self) -> str:
         """What a file's name says about it."""
-        return "".join(f"-{name}" for name in self.asked)
+        images = "-anybatch" if self.dynamic else f"-batch{self.batch}" if self.several else ""
+        return f"{'-nms' if self.nms else ''}{images}"
 
     @property
     def selection(self) -> Selection:
@@ -66,6 +77,9 @@ class GraphForm:
 
     def notes(self, info: ModelInfo) -> tuple[str, ...]:
         """Remarks for people on an export of a model."""
+        return (*self._selects(info), *self._takes())
+
+    def _selects(self, info: ModelInfo) -> tuple[str, ...]:
         if not self.nms:
             return ()
         each = "once for each class" if self.multi_label else "for its best class alone"
@@ -73,6 +87,19 @@ class GraphForm:
             f"NMS is part of the graph, for good: scores above {self.conf:g}, overlap up to {self.iou:g}, a box "
             f"{each}, {self.described(info).max_det} rows",
         )
+
+    def _takes(self) -> tuple[str, ...]:
+        if self.dynamic:
+            return (
+                "takes any number of images, of one size; validation, predict and bench give it one at a time"
+                + (f", Ultralytics up to {self.batch}" if self.batch > 1 else ""),
+            )
+        if self.several:
+            return (
+                f"takes {self.batch} images at a time; validation, predict and bench fill a single one up with empty "
+                "ones, so that latency here is that of the whole batch",
+            )
+        return ()
 
     def to_metadata(self) -> dict[str, Any]:
         """It as an entry of an artifact's metadata; nothing for the network alone."""

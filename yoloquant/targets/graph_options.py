@@ -42,6 +42,18 @@ class GraphOptions:
         default=None, ge=1, help="with nms=true, rows of the output; the checkpoint's own (300) if not given"
     )
 
+    batch: int = option(
+        default=1,
+        ge=1,
+        le=1024,
+        help="images that the exported graph takes at a time; onnxruntime, openvino and tensorrt",
+    )
+    dynamic: bool = option(
+        default=False,
+        help="leave the number of images open, not their size; onnxruntime and openvino. batch= then says how many "
+        "Ultralytics gives it at most",
+    )
+
     def __post_init__(self) -> None:
         given = [name for name in _OF_NMS if getattr(self, name) is not None]
         if given and not self.nms:
@@ -58,5 +70,5 @@ class GraphOptions:
     @property
     def form(self) -> GraphForm:
         """What was asked for, with defaults where nothing was said."""
-        given = {name: getattr(self, name) for name in (*_OF_NMS, "max_det")}
+        given = {name: getattr(self, name) for name in (*_OF_NMS, "max_det", "batch", "dynamic")}
         return GraphForm(self.nms, **{name: value for name, value in given.items() if value is not None})

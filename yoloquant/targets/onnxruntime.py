@@ -18,7 +18,8 @@ from ..quantization.scheme import Placement, Scheme, complete
 from ..types import ExportedModel, Task
 from .base import DYNAMIC, FP32, INT8, WEIGHTS, Capabilities, Device, Requirement, Target, tag
 from .export_metadata import provenance_json, ultralytics_metadata
-from .graph_form import NMS, PLAIN, GraphForm
+from .graph_form import BATCH, NMS, PLAIN, GraphForm
+from .graph_form import DYNAMIC as DYNAMIC_BATCH
 from .layer_times import onnxruntime_times
 from .onnx.dfl import decode_along_last_axis
 from .onnx.emission import Emission, Weights, graph_rewrites
@@ -117,7 +118,7 @@ class OnnxRuntimeTarget(Target):
         DYNAMIC: "int8 weights, uint8 activations with ranges found anew in every image",
         WEIGHTS: "int8 weights, computed in float32",
     }
-    capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task), graph=(NMS,))
+    capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task), graph=(NMS, BATCH, DYNAMIC_BATCH))
 
     def check(self, artifact: Artifact) -> None:
         """Raise PlanError if the artifact lacks ranges, MissingExtraError if a package is missing."""

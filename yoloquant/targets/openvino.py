@@ -20,7 +20,7 @@ from ..runtime.backends.openvino import find_xml, import_openvino, shared_core, 
 from ..types import ExportedModel, ModelInfo, Task
 from .base import FLOAT, FP16, FP32, INT8, WEIGHTS, Capabilities, Device, Requirement, Target, tag
 from .export_metadata import METADATA, provenance_json, read_folder_metadata, ultralytics_metadata
-from .graph_form import NMS, GraphForm
+from .graph_form import BATCH, DYNAMIC, NMS, GraphForm
 from .layer_times import openvino_times
 from .onnx.emission import Emission, Weights, graph_rewrites
 from .onnx.emit import emit
@@ -109,7 +109,9 @@ class OpenVinoTarget(Target):
         FP16: "stored in float16; GPUs and NPUs compute in it, CPUs in float32",
         WEIGHTS: "int8 weights, computed in float",
     }
-    capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task), channel_multiple=16, graph=(NMS,))
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        tasks=tuple(Task), channel_multiple=16, graph=(NMS, BATCH, DYNAMIC)
+    )
 
     def check(self, artifact: Artifact) -> None:
         """Raise PlanError if the plan does not fit, MissingExtraError if OpenVINO is missing."""

@@ -74,6 +74,7 @@ class Backend(Runner):
         input_dtype: float32, float16, int8 or uint8.
         input_quantization: Scale and zero_point of an integer input; None for a float one.
         reuses_outputs: Whether ``run`` returns the same buffers every time.
+        batch: Images that the network itself takes at a time; ``run`` fills fewer up with empty ones.
     """
 
     name: str
@@ -82,6 +83,8 @@ class Backend(Runner):
     input_quantization: tuple[float, int] | None = None
     # The careful default: a copy too many costs time, one too few results.
     reuses_outputs: bool = True
+    batch: int = 1
+    _room: np.ndarray | None = None
 
     @classmethod
     def on_cpu(cls, path: Path, device: str) -> bool:
@@ -142,6 +145,15 @@ class Backend(Runner):
         Raises:
             TargetError: The runtime failed.
         """
+
+    def filled(self, tensor: np.ndarray) -> np.ndarray:
+        """A tensor with as many images as the network takes: itself, or a buffer that holds until the next call."""
+        if len(tensor) >= self.batch:
+            return tensor
+        if self._room is None:
+            self._room = np.zeros((self.batch, *tensor.shape[1:]), tensor.dtype)
+        self._room[: len(tensor)] = tensor
+        return self._room
 
     def infer(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
         """Run the network on an image, made into what its input takes; see ``Runner.infer``."""

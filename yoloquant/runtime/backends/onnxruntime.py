@@ -52,6 +52,7 @@ class OnnxRuntimeBackend(Backend):
         self.input_shape = (1, info.channels, *info.imgsz)
         self.input_dtype = np.dtype(_checked_type(inputs, path))
         _check_shape(inputs[0].shape, self.input_shape, path)
+        self.batch = inputs[0].shape[0] if isinstance(inputs[0].shape[0], int) else 1
 
     @classmethod
     def on_cpu(cls, path: Path, device: str) -> bool:
@@ -61,9 +62,10 @@ class OnnxRuntimeBackend(Backend):
     def run(self, tensor: np.ndarray) -> tuple[np.ndarray, ...]:
         """Run the network; see ``Backend.run``."""
         try:
-            outputs = self._session.run(None, {self._input: tensor})
+            outputs = self._session.run(None, {self._input: self.filled(tensor)})
         except Exception as exc:
             raise TargetError(f"ONNX Runtime failed: {exc}") from exc
+        outputs = outputs if self.batch == 1 else [o[: len(tensor)] for o in outputs]
         return tuple(o if o.dtype == np.float32 else o.astype(np.float32) for o in outputs)
 
     def close(self) -> None:
@@ -119,7 +121,7 @@ def _checked_type(inputs: Any, path: Path) -> Any:
 
 
 def _check_shape(shape: list[Any], wanted: tuple[int, ...], path: Path) -> None:
-    """Raise ArtifactError unless a shape fits; sides that are left open are strings."""
-    open_or_equal = [not isinstance(s, int) or s == w for s, w in zip(shape, wanted)]
+    """Raise ArtifactError unless a shape fits, for any number of images; sides that are left open are strings."""
+    open_or_equal = [not isinstance(s, int) or s == w for s, w in zip(shape[1:], wanted[1:])]
     if len(shape) != len(wanted) or not all(open_or_equal):
         raise ArtifactError(f"'{path}' takes an input of shape {tuple(shape)}, its description says {wanted}")

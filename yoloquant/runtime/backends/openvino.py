@@ -52,16 +52,18 @@ class OpenVinoBackend(Backend):
         config = _config(core, device, options)
         xml = find_xml(path)
         try:
-            self.compiled = core.compile_model(str(xml), device, config)
+            self.compiled = core.compile_model(_of_one_image(core, xml), device, config)
             # one request, used again: making one allocates its outputs
             self._request = self.compiled.create_infer_request()
         except RuntimeError as exc:
             raise TargetError(f"OpenVINO cannot load '{path}' for device {device}: {exc}") from exc
         self.info, self.layout = info, info.layout
         port = self.compiled.inputs[0]
-        self.input_shape = tuple(port.get_shape()) if port.get_partial_shape().is_static else ()
+        self.input_shape = (1, info.channels, *info.imgsz)
         self.input_dtype = np.dtype(port.get_element_type().to_dtype())
-        if self.input_shape != (1, info.channels, *info.imgsz) or self.input_dtype.kind != "f":
+        shape = tuple(port.get_shape()) if port.get_partial_shape().is_static else (0,)
+        self.batch = int(shape[0])
+        if shape[1:] != self.input_shape[1:] or self.input_dtype.kind != "f":
             raise ArtifactError(
                 f"'{path}' takes {self.input_dtype} {port.get_partial_shape()}, its description says imgsz={info.imgsz}"
             )
@@ -76,10 +78,10 @@ class OpenVinoBackend(Backend):
         """Run the network; see ``Backend.run``."""
         try:
             # no copies: the caller keeps the tensor until the results are decoded
-            self._request.infer([tensor], share_inputs=True, share_outputs=True)
+            self._request.infer([self.filled(tensor)], share_inputs=True, share_outputs=True)
         except RuntimeError as exc:
             raise TargetError(f"OpenVINO failed: {exc}") from exc
-        outputs = (self._request.get_output_tensor(i).data for i in range(self._count))
+        outputs = (self._request.get_output_tensor(i).data[: len(tensor)] for i in range(self._count))
         # an IR of another origin may return another float type
         return tuple(o if o.dtype == np.float32 else o.astype(np.float32) for o in outputs)
 
@@ -146,6 +148,20 @@ def find_xml(path: Path) -> Path:
     if not files:
         raise ArtifactError(f"'{path}' holds no OpenVINO .xml; export it again")
     return files[0]
+
+
+def _of_one_image(core: Any, xml: Path) -> Any:
+    """What is compiled: an IR, of one image where it leaves the number open.
+
+    With open shapes some processors compute another graph, or fail (openvinotoolkit/openvino, issue 37577).
+    """
+    model = core.read_model(str(xml))
+    shape = model.inputs[0].get_partial_shape()
+    if not shape.is_dynamic:
+        return str(xml)
+    shape[0] = 1
+    model.reshape(shape)
+    return model
 
 
 def _config(core: Any, device: str, options: BackendOptions) -> dict[str, Any]:

@@ -46,8 +46,13 @@ def graph_rewrites(graph: GraphForm, info: ModelInfo) -> list[Callable[[ir.Model
         graph: What was asked for.
         info: The model without it.
     """
-    if not graph.nms:
-        return []
-    from .nms import selecting
+    rewrites: list[Callable[[ir.Model], Any]] = []
+    if graph.several:
+        from .batch import with_batch
 
-    return [selecting(graph.described(info), graph.selection)]
+        rewrites.append(with_batch(None if graph.dynamic else graph.batch))
+    if graph.nms:
+        from .nms import selecting
+
+        rewrites.append(selecting(graph.described(info), graph.selection))
+    return rewrites

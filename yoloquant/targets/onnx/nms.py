@@ -105,7 +105,7 @@ def split_decoded(builder: GraphBuilder, decoded: ir.Value, classes: int) -> tup
     return boxes, parts[1], further
 
 
-def describe(value: ir.Value, shape: Sequence[Any], kind: ir.DataType) -> None:
+def describe(value: ir.Value, shape: Sequence[Any] | ir.Shape, kind: ir.DataType) -> None:
     """Note the shape and type of a value."""
     value.shape, value.type = ir.Shape(shape), ir.TensorType(kind)
 

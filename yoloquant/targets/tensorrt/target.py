@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,9 +18,9 @@ import numpy as np
 from ...errors import PlanError, TargetError, UsageError
 from ...quantization.plan import Plan, PointKind
 from ...quantization.scheme import Scheme
-from ...types import ExportedModel, Task
+from ...types import ExportedModel, ModelInfo, Task
 from ..base import FP16, FP32, INT8, Capabilities, Device, Requirement, Target
-from ..graph_form import NMS, form_of
+from ..graph_form import BATCH, NMS, form_of
 from ..onnx.emission import Emission
 from ..onnx.emit import emit
 from ..onnx.read_scales import read_scales
@@ -30,6 +30,7 @@ from .sparse import with_24
 
 if TYPE_CHECKING:
     import onnx
+    import onnx_ir as ir
 
     from ...quantization.artifact import Artifact
     from ...runtime.backends import Backend, BackendOptions
@@ -83,7 +84,7 @@ class TensorRTTarget(Target):
         FP16: "typed in float16, for strongly typed engines",
     }
     capabilities: ClassVar[Capabilities] = Capabilities(
-        tasks=tuple(Task), runs_here=False, timed_here=False, graph=(NMS,), channel_multiple=16
+        tasks=tuple(Task), runs_here=False, timed_here=False, graph=(NMS, BATCH), channel_multiple=16
     )
 
     def __init__(self, *, compile_check: bool = True, engine: bool = True) -> None:
@@ -100,7 +101,7 @@ class TensorRTTarget(Target):
         self.graph.check(artifact.info, self.name)
         from ...runtime.tasks import spec_of
 
-        if self.graph.nms and spec_of(artifact.info.task).further:
+        if self.graph.nms and spec_of(artifact.info.task).behind:
             raise UsageError(
                 "nms=true: TensorRT's EfficientNMS plugin returns boxes, scores and classes alone, and results of the "
                 f"task {artifact.info.task.value} are more than that; leave nms= out"
@@ -132,7 +133,8 @@ class TensorRTTarget(Target):
         if plan is None:
             return self._write_float(artifact, self.precision, folder, stem)
         metadata = onnx_metadata(artifact, plan, self.graph)
-        model = emit(artifact.graph, plan, EMISSION, metadata=metadata, bias=artifact.bias_for(self.scheme))
+        bias = artifact.bias_for(self.scheme)
+        model = emit(artifact.graph, plan, EMISSION, metadata=metadata, bias=bias, rewrites=self._of_batch())
         planned = planned_convs(plan)
         # Both before anything is written: a model that TensorRT refuses leaves no file behind.
         compiled = self._compile(model, planned)
@@ -166,7 +168,8 @@ class TensorRTTarget(Target):
         return self._write_float(artifact, FP32, folder, stem)
 
     def _write_float(self, artifact: Artifact, precision: str, folder: Path, stem: str) -> ExportedModel:
-        model = emit(artifact.graph, None, EMISSION, metadata=onnx_metadata(artifact, None, self.graph))
+        metadata = onnx_metadata(artifact, None, self.graph)
+        model = emit(artifact.graph, None, EMISSION, metadata=metadata, rewrites=self._of_batch())
         model = self._selecting(model, artifact)
         if precision == FP16:
             from .half import to_half
@@ -193,7 +196,24 @@ class TensorRTTarget(Target):
         return checked(made)
 
     def _graph_notes(self, artifact: Artifact) -> tuple[str, ...]:
-        return (*self.graph.notes(artifact.info), *((_PLUGIN,) if self.graph.nms else ()))
+        several = (self._profile(artifact.info),) if self.graph.several else ()
+        return (*self.graph.notes(artifact.info), *several, *((_PLUGIN,) if self.graph.nms else ()))
+
+    def _of_batch(self) -> list[Callable[[ir.Model], Any]]:
+        if not self.graph.several:
+            return []
+        from ..onnx.batch import with_batch
+
+        return [with_batch(self.graph.batch)]
+
+    def _profile(self, info: ModelInfo) -> str:
+        """What ``trtexec`` needs for a batch, which bundles and their builder do not serve."""
+        shape = "x".join(map(str, (self.graph.batch, info.channels, *info.imgsz)))
+        return (
+            f"input images:{shape} is fixed, so that trtexec needs no optimization profile (the one it has is "
+            f"--minShapes=images:{shape} --optShapes=images:{shape} --maxShapes=images:{shape}); no engine is built "
+            "here"
+        )
 
     def open(self, exported: ExportedModel, options: BackendOptions) -> Backend:
         """Simulate an artifact: every Q/DQ pair is computed as it stands by ONNX Runtime, nothing is fused."""
@@ -229,7 +249,7 @@ class TensorRTTarget(Target):
         return read_scales(onnx.load(exported.path), exported.metadata["points"])
 
     def _with_engine(self, exported: ExportedModel) -> ExportedModel:
-        if not self.engine:
+        if not self.engine or self.graph.several:
             return exported
         from .device import build_here
 
