@@ -65,8 +65,8 @@ def make(
         for index, device in enumerate(chosen):
             if progress:
                 progress(index, len(chosen), device.name)
-            target = with_graph(resolve(device.wanted), graph)
-            (exported,) = export(artifact, target, folder=Path(scratch) / device.name).exports
+            chosen_target = with_graph(resolve(device.wanted), graph)
+            (exported,) = export(artifact, chosen_target, folder=Path(scratch) / device.name).exports
             place = out / f"{artifact.stem}-{device.name}"
             built[device.name] = write(artifact, exported, device=device, folder=place, options=options)
         if progress:

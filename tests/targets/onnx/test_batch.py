@@ -28,7 +28,7 @@ def attention() -> onnx.ModelProto:
         helper.make_node("Reshape", ["h", "flat"], ["i"], "flatten", allowzero=1),
         helper.make_node("Add", ["i", "anchors"], ["output0"], "anchors"),
     ]
-    constants = {name: np.array(shape, np.int64) for name, shape in shapes.items()}
+    constants: dict[str, np.ndarray] = {name: np.array(shape, np.int64) for name, shape in shapes.items()}
     constants["anchors"] = np.linspace(0, 1, 36, dtype=np.float32).reshape(1, 1, 36)
     graph = helper.make_graph(
         nodes,

@@ -81,7 +81,7 @@ def _reshape(graph: ir.Graph, node: ir.Node) -> None:
     made = ir.val(name, const_value=ir.tensor(shape, name=name))
     graph.register_initializer(made)
     node.replace_input_with(1, made)
-    if not target.uses() and target.name in graph.initializers:
+    if not target.uses() and target.name is not None and target.name in graph.initializers:
         del graph.initializers[target.name]
 
 
