@@ -246,7 +246,7 @@ def export(
     from .options import build, flatten
     from .quantization.quantize_options import QuantizeOptions
     from .targets.export import export as exported
-    from .targets.graph_options import GraphOptions
+    from .targets.onnx.graph_options import GraphOptions
     from .targets.prepare import prepare
 
     # Ultralytics' word for an argument of this function; below it would be taken for an option

@@ -29,7 +29,7 @@ from .options.shared import (
 from .pruning.prune_options import parse as parse_prune
 from .quantization.quantize_options import QuantizeOptions
 from .quantization.range_options import CalibrationRecipe
-from .targets.graph_options import GraphOptions
+from .targets.onnx.graph_options import GraphOptions
 from .training.qat.qat_options import parse as parse_qat
 
 

@@ -12,7 +12,7 @@ from yoloquant.cli.parser import read
 from yoloquant.errors import UsageError
 from yoloquant.recipe import make_recipe
 from yoloquant.targets.graph_form import PLAIN, GraphForm, form_of
-from yoloquant.targets.graph_options import GraphOptions
+from yoloquant.targets.onnx.graph_options import GraphOptions
 from yoloquant.types import ExportedModel, HeadLayout, ModelInfo, Task
 
 INFO = ModelInfo(Task.DETECT, ("a",), (64, 64), max_det=50)

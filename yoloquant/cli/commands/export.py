@@ -10,7 +10,7 @@ from ...io import output_folder
 from ...options import TextOrNone, flatten, option, option_model
 from ...options.shared import AnyCheckpoint, ResultsFolder, Schemes, Targets
 from ...quantization.quantize_options import QuantizeOptions
-from ...targets.graph_options import GraphOptions
+from ...targets.onnx.graph_options import GraphOptions
 from ..checking import Without
 from ..parser import Call
 from ..progress import bar

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import UsageError
-from ..options import option, option_model
-from .graph_form import GraphForm
+from ...errors import UsageError
+from ...options import option, option_model
+from ..graph_form import GraphForm
 
 _OF_NMS = ("conf", "iou", "multi_label")
 
