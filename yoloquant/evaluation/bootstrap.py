@@ -43,6 +43,7 @@ def image_weights(images: int, options: BootstrapOptions) -> np.ndarray:
     Returns:
         float64 (1 + replicates, images); every row sums to the number of images.
     """
+    # Seeded: the same images and results must give the same verdict again.
     rng = np.random.default_rng(options.seed)
     # counts instead of drawn indices: weights enter AP directly, and no image has to be scored twice
     drawn = rng.multinomial(images, np.full(images, 1 / images), size=options.replicates)

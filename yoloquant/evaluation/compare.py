@@ -127,6 +127,7 @@ class Comparer:
         # row 0 of what the comparison needs anyway, and keeps
         scores, weights = self._label_scores(name), self.weights
         values = {key: float(value[0]) for key, value in scores.values(weights).items()}
+        # The first two of every task: its main figure and a milder one.
         strict, loose = (metric.name for metric in self.evaluation.task.metrics[:2])
         return Accuracy(
             map50_95=values[strict],
@@ -150,6 +151,7 @@ class Comparer:
         intervals["confidence_shift"] = interval(shift, level)
         class_fidelity = self._intervals(*reference.per_class(weights))
         per_image = np.array([len(truth.classes) for truth in self.evaluation.references])
+        # Row 0 may weigh a part of the images only, where many samples of one pass are judged (tools/simulate_gate.py).
         references = round(float(weights[0] @ per_image))
         if not self.evaluation.data.labelled:
             return Resampled(intervals, {}, class_fidelity, references=references)

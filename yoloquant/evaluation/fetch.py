@@ -53,6 +53,7 @@ def fetch(address: str, *, most: int = MOST) -> Path:
     wanted = fragment[len(_HASH) :].lower() if fragment.startswith(_HASH) else ""
     if fragment and (len(wanted) != 64 or set(wanted) - set("0123456789abcdef")):
         raise DataError(f"'{shown}#{fragment}': behind # stands {_HASH} and 64 hexadecimal digits, or leave it out")
+    # The last part alone: an address must not choose a folder.
     name = Path(urllib.parse.unquote(parts.path)).name or "file"
     # With a hash of the address in front: files of different addresses may have one name.
     place = cache_folder() / "fetched" / f"{hashlib.sha256(bare.encode()).hexdigest()[:16]}-{name}"

@@ -93,6 +93,7 @@ METRICS: dict[str, GateMetric] = {
     **_of_tasks(),
     "per_class_drop": _drop("largest drop of a class"),
     "fidelity": _fidelity("fidelity to FP32"),
+    # The least and no mean: two classes that are swapped hardly move a mean over eighty.
     "per_class_fidelity": GateMetric("least fidelity of a class", LimitUnit.FRACTION, 0.1, 1.0, at_least=True),
     "divergence": GateMetric(
         "divergence of probabilities", LimitUnit.FRACTION, 0.0, 5.0, tasks=frozenset({Task.CLASSIFY.value})
@@ -103,6 +104,7 @@ METRICS: dict[str, GateMetric] = {
     "false_alarm_rise": GateMetric(
         "more false alarms at the deployed confidence", LimitUnit.COUNT, 0.0, 100.0, needs_labels=True, tasks=_BOXES
     ),
+    # mAP and fidelity rank by confidence, so they do not see one that has moved everywhere alike.
     "confidence_shift": GateMetric("mean confidence shift", LimitUnit.FRACTION, 0.0, 0.5, absolute=True),
     "latency_ratio": GateMetric(
         "latency relative to FP32 in the same runtime", LimitUnit.RATIO, 0.01, 20.0, sampled=False

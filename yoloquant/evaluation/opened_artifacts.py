@@ -101,6 +101,7 @@ class OpenedArtifacts:
 
         target = targets.get(exported.target)
         info = exported_info(exported, "" if processor == NATIVE else processor)
+        # Noted before it is loaded: what cannot be is a row with its error, and never a missing row.
         self.exports[name], self.facts[name] = exported, info
 
         def load() -> Runner:

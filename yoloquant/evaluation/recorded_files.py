@@ -44,6 +44,7 @@ def read_files(
     files: dict[str, PredictionFile] = {}
     for text in options.predictions:
         name = f"{PREDICTIONS}:{Path(text).stem}"
+        # Files of one name lie in several folders, as every program calls its results the same.
         if name in files:
             name = f"{PREDICTIONS}:{text}"
         if name in files:

@@ -50,6 +50,7 @@ def stored_model(
         ArtifactError: They are another model's.
         DataError: They are of other images.
     """
+    # The first row, which is the baseline of the report that it comes from.
     row, theirs = file.header.rows[0], file.header.info
     if theirs.names != info.names or theirs.task is not info.task:
         raise ArtifactError(

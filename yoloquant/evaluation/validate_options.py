@@ -33,6 +33,7 @@ class MeasuringOptions:
     gate: GateNames = "default"
     split: str = option(default="val", help="split of the data yaml that is scored")
     limit: ScoredImages = None
+    # Not below 0.001: under that nothing is selected, so nothing could be counted.
     conf: float = option(
         default=0.25,
         ge=0.001,
@@ -44,6 +45,7 @@ class MeasuringOptions:
         help="what an export does as FP32 does at its matched confidence: raise false alarms, or reach the F1",
     )
     threads: int | None = option(default=None, ge=1, help="threads of every runtime; all cores if not given")
+    # At least what gates ask for by default (`min_replicates`): with fewer there is no verdict.
     bootstrap: int = option(default=1000, ge=100, help="replicates of the paired bootstrap")
 
 

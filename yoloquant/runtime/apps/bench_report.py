@@ -104,6 +104,7 @@ def _table(report: Report) -> str:
                 *(_cell(v, d) for v, d in ((m.degrees, 0), (m.ratio, 3))),
             )
         )
+    # By what is in the table, the heading included: names of artifacts are of any length.
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
     env = report.environment

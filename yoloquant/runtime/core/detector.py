@@ -35,6 +35,7 @@ class Detector:
     def __init__(self, backend: Backend, selection: Selection = PREDICT, *, depth: int = 3) -> None:
         self.info, self.backend, self.selection = backend.info, backend, selection
         self.task = spec_of(backend.info.task)
+        # Three by default: one is filled, one waits, and one is read by the network.
         self._preprocessor = Preprocessor(backend, depth)
 
     def preprocess(self, image: np.ndarray, into: np.ndarray | None = None) -> tuple[np.ndarray, Letterbox]:

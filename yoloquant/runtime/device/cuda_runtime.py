@@ -75,6 +75,7 @@ class CudaRuntime(Cuda):
         count = api.device_count()
         if index >= count:
             raise UsageError(_no_such_device(index, count))
+        # Before the stream, which belongs to the device that is current when it is made.
         api.set_device(index)
         major, minor = (api.attribute(a, index) for a in (COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR))
         self.gpu = GpuInfo(api.name(index), f"{major}.{minor}")

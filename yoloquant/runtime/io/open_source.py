@@ -40,9 +40,11 @@ def open_source(text: str, options: SourceOptions | None = None) -> Source:
     options, text = options or SourceOptions(), text.strip()
     if not text:
         raise UsageError("source is empty; allowed are a camera number, a stream address, or a path")
+    # Before paths: a bare number is a camera, whatever files are called here.
     number = camera_number(text)
     if number is not None:
         return LiveSource(text, lambda: _open_camera(number, options), options, hint=_SILENT_CAMERA)
+    # Before addresses, which a pipeline may hold itself.
     if " ! " in text:
         return LiveSource("GStreamer", lambda: _open_pipeline(text), options)
     if "://" in text:

@@ -107,7 +107,9 @@ def build(
     tensors = _tensors(graph, plan, located, parts)
     # the converter merges ranges on its own where it sees fit; that would be another plan
     check_scales(plan, read_points(file, plan.points, tensors))
+    # With what they multiply: a fully connected operator of computed tensors is another one for an accelerator.
     counts = Counter(f"{op.kind}{COMPUTED if multiplies_computed(file, op) else ''}" for op in file.ops)
+    # The one at the input is wanted: it quantizes the image.
     requantize = sum(op.kind == "QUANTIZE" and op.inputs[0] not in file.inputs for op in file.ops)
     logger.info("converted %d points into %d operators, %d requantize", len(tensors), len(file.ops), requantize)
     return ConvertedModel(content, tensors, dict(counts), requantize)

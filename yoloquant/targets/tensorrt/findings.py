@@ -91,6 +91,7 @@ def rule(rule_id: str, title: str, *, why: str, severity: Severity = Severity.ER
 
     def register(check: Check) -> Check:
         if rule_id in RULES:
+            # At import: a copied identifier would silently replace a rule.
             raise AssertionError(f"two rules are called {rule_id}")
         RULES[rule_id] = LintRule(rule_id, title, why, severity, check)
         return check

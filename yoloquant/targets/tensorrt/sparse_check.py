@@ -68,6 +68,7 @@ def check_onnx_24(path: Path, layers: Iterable[str]) -> OnnxCheck24:
     quantized, absent = [], []
     for name in layers:
         layer = name.removesuffix(".weight")
+        # Absent, and no mistake: an export holds one of the two branches of an end-to-end head.
         if layer not in nodes and any(twin in nodes for twin in _twins(layer)):
             absent.append(name)
             continue
