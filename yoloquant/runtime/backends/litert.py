@@ -168,7 +168,6 @@ def _ordered(interpreter: Any) -> list[dict[str, Any]]:
     runner = interpreter.get_signature_runner(next(iter(signatures)))
     by_name = {name: d["index"] for name, d in runner.get_output_details().items()}
     # ``output_10`` comes behind ``output_9``, not behind ``output_1``
-    # `output_10` comes behind `output_9`.
     names = sorted(by_name, key=lambda name: int(name.rsplit("_", 1)[-1]))
     by_index = {d["index"]: d for d in details}
     return [by_index[by_name[name]] for name in names]

@@ -91,7 +91,7 @@ def expand(text: str | bytes) -> List[int]:
     value, shift = 0, 0
     for byte in data:
         bits = byte - 48
-        # Python's integers have no end, so a hostile text could grow one without limit; 35 bits hold any run.
+        # Python's integers have no end, so a hostile text could grow one without limit; 40 bits hold any run.
         if not 0 <= bits < 64 or shift > 35:
             raise ValueError("counts hold what is no run length")
         value |= (bits & 0x1F) << shift
