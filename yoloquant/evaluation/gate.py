@@ -192,6 +192,7 @@ class Gate(BaseModel):
             few = f"{measured.images} different images prove nothing and fail nothing"
             text = f"{few}; at least {self.min_images} are needed"
             doubt("min_images", measured.images, self.min_images, sampled, text)
+        # None: the intervals are not from a bootstrap.
         if measured.replicates is not None and measured.replicates < self.min_replicates:
             text = (
                 f"{measured.replicates} replicates make no interval; bootstrap={self.min_replicates} or more is needed"

@@ -56,6 +56,7 @@ def count(found: Sequence[Detections], matches: Sequence[Matches], truths: Seque
     lengths = [len(each) for each in found]
     confidence = np.concatenate([each.confidence for each in found]) if found else np.zeros(0, np.float32)
     classes = np.concatenate([each.class_id for each in found]) if found else np.zeros(0, np.int64)
+    # Without labels nothing is right, and only the number of detections is asked for.
     right = np.zeros(len(confidence), bool)
     if matches and len(confidence):
         # Of all sizes, at IoU 0.5.

@@ -109,6 +109,7 @@ class RotatedBoxes(AnchorTask):
                     "labels of another task must be converted"
                 )
             row.check_inside(row.values)
+        # Upright boxes as well: they decide what counts as small, medium or large.
         classes, boxes = arrays(rows, [polygon_box(row.values) for row in rows])
         corners = np.array([row.values for row in rows], np.float32).reshape(-1, 4, 2)
         table = np.concatenate([classes[:, None], corners.reshape(len(rows), 8)], axis=1).astype(np.float32)

@@ -122,6 +122,7 @@ class Pose(AnchorTask):
                 )
             points = np.array(row.values[4:]).reshape(count, values)
             row.check_inside(row.values[:4])
+            # Without visibility, which is 0, 1 or 2 and no coordinate.
             row.check_inside(points[:, :2].ravel().tolist())
             row.check_size()
         classes, boxes = arrays(rows, [row.values[:4] for row in rows])

@@ -124,6 +124,7 @@ class Sources:
     @classmethod
     def beside(cls, onnx: Path) -> Sources:
         """All of them from the first one's path; they need not exist."""
+        # These names are what export and device agree on: the one writes them, the other looks for them.
         stem = onnx.with_suffix("")
         return cls(
             onnx,

@@ -214,6 +214,7 @@ def serialize(model: Any) -> bytes:
     """Bytes of an object-form flatbuffer."""
     import flatbuffers  # type: ignore[import-untyped]
 
+    # Begins with a megabyte, since it copies everything whenever it grows.
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), file_identifier=MAGIC)
     return bytes(builder.Output())

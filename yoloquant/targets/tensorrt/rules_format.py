@@ -105,6 +105,7 @@ def check_constant(graph: OnnxGraph) -> Iterator[Issue]:
     """Scale and zero_point are initializers."""
     for node in graph.quantization_nodes:
         for role, tensor in zip(("scale", "zero_point"), node.input[1:3], strict=False):
+            # An absent zero_point is another rule's business (TRT011).
             if tensor and graph.constant(tensor) is None:
                 yield Issue(label(node), f"its {role} '{tensor}' is computed", f"make the {role} an initializer")
 
@@ -211,6 +212,7 @@ def check_pair_scale(graph: OnnxGraph) -> Iterator[Issue]:
         if source is None or source.op_type != QUANTIZE:
             continue
         mine, theirs = graph.grid_of(node), graph.grid_of(source)
+        # Of a single scale the axis means nothing.
         if not (mine.same(theirs) and (mine.axis == theirs.axis or mine.scale.ndim == 0)):
             yield Issue(label(node), f"its scale or axis differs from {label(source)}'s", "let both share one")
 
@@ -260,4 +262,5 @@ def _data_shape(graph: OnnxGraph, node: onnx.NodeProto) -> tuple[int, ...] | Non
     if node.op_type == DEQUANTIZE and source is not None and source.op_type == QUANTIZE:
         return _data_shape(graph, source)
     constant = graph.constant(node.input[0])
+    # Activations have none: of them the scale's own shape is all that can be judged.
     return None if constant is None else tuple(constant.dims)

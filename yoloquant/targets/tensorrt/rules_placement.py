@@ -53,6 +53,7 @@ def check_weight_axis(graph: OnnxGraph) -> Iterator[Issue]:
             continue
         grid = graph.grid_of(source)
         rank = _weight_rank(graph, source)
+        # A single scale is right whatever the axis; a computed weight is none of this rule's.
         if grid.scale.ndim == 0 or rank is None:
             continue
         output_axis = _output_axis(graph, node, rank)
@@ -284,6 +285,7 @@ def check_two_scales(graph: OnnxGraph) -> Iterator[Issue]:
     first: dict[str, TensorGrid] = {}
     for node in graph.of_type(QUANTIZE):
         grid = graph.grid_of(node)
+        # Held against the first, so that a finding names two nodes.
         known = first.setdefault(node.input[0], grid)
         if not known.same(grid):
             yield Issue(
