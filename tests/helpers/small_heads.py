@@ -18,7 +18,7 @@ HEADS: dict[str, tuple[str, list[Any]]] = {
 }
 
 
-def small_traced(task: str, *, end2end: bool, max_det: int = 12) -> TracedModel:
+def small_traced(task: str, *, end2end: bool, max_det: int = 40) -> TracedModel:
     """A two-level model of a task at 64 pixels, random but with outputs that depend on the image."""
     import torch
     from ultralytics.nn import tasks
