@@ -38,7 +38,10 @@ def with_batch(size: int | None) -> Callable[[ir.Model], None]:
     length = ir.SymbolicDim(None) if size is None else size
 
     def rewrite(model: ir.Model) -> None:
-        # a reshape with an open length has to know what it reads
+        # a reshape with an open length has to know what it reads; what is noted may be older than other rewrites
+        for node in model.graph:
+            for value in node.outputs:
+                value.shape = value.shape if value.is_graph_output() else None
         ShapeInferencePass()(model)
         batched: set[ir.Value] = set(model.graph.inputs)
         for node in list(model.graph):
