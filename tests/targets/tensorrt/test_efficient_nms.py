@@ -13,6 +13,7 @@ from yoloquant.errors import ArtifactError
 from yoloquant.runtime.core.detections import Selection
 from yoloquant.runtime.core.nms import non_max_suppression
 from yoloquant.runtime.tensorrt.plugin_outputs import DOMAIN, NAMES, OPERATOR
+from yoloquant.targets.onnx.emit import checked
 from yoloquant.targets.tensorrt.efficient_nms import selecting_on_device, simulated
 from yoloquant.targets.tensorrt.half import to_half
 from yoloquant.targets.tensorrt.lint import lint
@@ -30,7 +31,7 @@ def model(selection: Selection = SELECTION) -> onnx.ModelProto:
     made = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
     info = ModelInfo(Task.DETECT, tuple(map(str, range(CLASSES))), (64, 64), end2end=True, max_det=ROWS)
     selecting_on_device(info, selection)(made)
-    return ir.to_proto(made)
+    return checked(made)
 
 
 def decoded(seed: int = 0) -> np.ndarray:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from ...errors import ArtifactError
@@ -25,8 +26,6 @@ from ..onnx.nms import GraphBuilder, best_class, corners_of, describe, replace_o
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import onnx
 
     from ...types import ModelInfo
 
@@ -85,10 +84,11 @@ def simulated(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         ArtifactError: The plugin reads something else than this target writes.
     """
-    made = ir.from_proto(model)
-    plugins = [node for node in made.graph if node.op_type == OPERATOR]
-    if not plugins:
+    if all(node.op_type != OPERATOR for node in model.graph.node):
         return model
+    # files say nothing of what lies between input and outputs
+    made = ir.from_proto(onnx.shape_inference.infer_shapes(model))
+    plugins = [node for node in made.graph if node.op_type == OPERATOR]
     (plugin,) = plugins
     corners, turned = plugin.inputs
     source = turned.producer() if turned is not None else None
