@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,12 +30,12 @@ from yoloquant.targets.litert.build import head_levels
 from yoloquant.targets.onnx.emit import emit
 from yoloquant.targets.onnx.read_scales import read_scales
 from yoloquant.targets.qnn import target as module
-from yoloquant.targets.qnn.compile import compile_for_soc, read_graph
+from yoloquant.targets.qnn.compile import compile_for_soc, left_out, read_graph
 from yoloquant.targets.qnn.constants import quantize_scalars
 from yoloquant.targets.qnn.scheme import SCHEME
 from yoloquant.targets.qnn.target import EMISSION, QnnTarget
 from yoloquant.targets.qnn.wide import to_wide_opset, widen
-from yoloquant.types import ExportedModel, HeadLayout
+from yoloquant.types import ExportedModel, HeadLayout, Task
 
 SOC = SOCS["8gen3"]
 
@@ -247,6 +249,19 @@ def test_what_the_compiler_says_is_passed_on(
         compile_for_soc(network(tmp_path, does), SOC)
 
 
+def test_what_would_stay_on_the_cpu_is_named(tmp_path: Path) -> None:
+    nodes = [
+        *({"op_type": "DequantizeLinear", "node_name": f"n{i}", "reason": "per channel"} for i in range(2)),
+        {"op_type": "Einsum", "node_name": "n", "reason": "unknown"},
+    ]
+    path = tmp_path / "trace.json"
+    assert left_out(path) == ""
+    path.write_text(json.dumps({"unsupported_nodes": nodes}))
+    assert left_out(path) == "2 DequantizeLinear (per channel), 1 Einsum (unknown)"
+    path.write_text(json.dumps({"unsupported_nodes": []}))
+    assert left_out(path) == ""
+
+
 def test_a_compiler_that_crashes_or_hangs_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = subprocess.run
 
@@ -290,3 +305,41 @@ def test_the_simulator_finds_what_the_plan_finds(exported: ExportedModel) -> Non
         runner.close()
     exact = _simulated(None, image)
     assert got.shape == exact.shape and 0 < np.abs(got - exact)[:, 4:].max() < 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["segment", "obb", "classify"])
+def test_other_tasks(task: str, tmp_path: Path) -> None:
+    chosen = targets.get("qnn:8gen3")
+    if chosen.missing():
+        pytest.skip(f"target 'qnn' needs {', '.join(chosen.missing())}, not installed here")
+    known, (image,) = tiny_export_artifact("yolo11", task, (SCHEME,)), tiny_images(1, seed=1)
+    found = chosen.export(known, tmp_path, "tiny")
+    assert found.metadata["qnn"]["floats"] == {}
+    runner = chosen.load(found)
+    try:
+        got = runner(image)
+    finally:
+        runner.close()
+    with torch.inference_mode():
+        exact = known.graph.module(torch.from_numpy(image))
+    exact = exact if isinstance(exact, torch.Tensor) else exact[0]
+    assert got[0].shape == exact.shape and 0 < np.abs(got[0] - exact.numpy())[:, -3:].max() < 0.3
+
+
+@pytest.mark.slow
+def test_operations_for_the_cpu_are_refused_by_name(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime_qnn")
+    known = tiny_export_artifact("yolo11", "pose", (SCHEME,))
+    model = emit(known.graph, known.plan_for(SCHEME), EMISSION, ends=head_levels(known.graph))
+    path = tmp_path / "pose.onnx"
+    onnx.save(model, path)
+    with pytest.raises(TargetError, match=r"cannot run 3 DequantizeLinear \(.*per-channel.*\); use another target"):
+        compile_for_soc(path, SOC)
+
+
+def test_pose_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(QnnTarget, "require", classmethod(lambda cls: None))
+    pose: Any = SimpleNamespace(info=SimpleNamespace(task=Task.POSE))
+    with pytest.raises(TargetError, match="exports detect, segment, obb, classify models, got a pose model"):
+        QnnTarget().check(pose)

@@ -15,9 +15,10 @@ from typing import Any
 
 from ...errors import TargetError
 from ...runtime.device.snapdragon import Soc
-from .compile_worker import COMPILED
+from .compile_worker import COMPILED, TRACE
 
 SECONDS = 1800.0
+_SHOWN = 4
 _WORKER = f"{__package__}.compile_worker"
 # Qnn_DataType_t of QAIRT's QnnTypes.h: 0x3xx are signed and 0x4xx unsigned fixed-point numbers
 _FIXED_POINT = frozenset({0x3, 0x4})
@@ -80,7 +81,12 @@ def compile_for_soc(model: Path, soc: Soc, *, seconds: float = SECONDS) -> Compi
     """
     with tempfile.TemporaryDirectory(prefix="yoloquant-qnn-") as name:
         folder = Path(name)
-        _run([str(model.resolve()), str(soc.model), str(folder)], seconds)
+        try:
+            _run([str(model.resolve()), str(soc.model), str(folder)], seconds)
+        except TargetError as exc:
+            if left := left_out(folder / TRACE):
+                raise TargetError(f"the NPU of a {soc.title} cannot run {left}; use another target for it") from exc
+            raise
         compiled = folder / COMPILED
         graphs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
         graphs = [graph["graph"] for graph in graphs if "graph" in graph]
@@ -103,6 +109,16 @@ def read_graph(soc: Soc, graph: Mapping[str, Any]) -> NpuReport:
         if kind not in _ENDS and not _FIXED_POINT.issuperset(types):
             floats[kind] += 1
     return NpuReport(soc.name, soc.title, dict(operations.most_common()), dict(floats.most_common()))
+
+
+def left_out(trace: Path) -> str:
+    """Which operations the provider would leave to the CPU and why, as it wrote it; empty if none, or nobody knows."""
+    if not trace.is_file():
+        return ""
+    nodes = json.loads(trace.read_text(encoding="utf-8")).get("unsupported_nodes", ())
+    found = Counter(f"{node['op_type']} ({node['reason']})" for node in nodes)
+    few = ", ".join(f"{count} {what}" for what, count in found.most_common(_SHOWN))
+    return f"{few}{', ...' if len(found) > _SHOWN else ''}"
 
 
 def _run(arguments: list[str], seconds: float) -> None:

@@ -1,7 +1,7 @@
 """Compile one network for one chip; run as a process of its own, because a bad network can kill the compiler.
 
 Usage: ``python -m yoloquant.targets.qnn.compile_worker MODEL.onnx SOC_MODEL FOLDER``. It writes the compiled form as
-``context.onnx`` into the folder, and beside it the graph that the NPU was given, as JSON.
+``context.onnx`` into the folder, and beside it the graph that the NPU was given and what it was not given, as JSON.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from ...errors import YoloquantError
 from ...runtime.device.qnn_session import QnnSession
 
-COMPILED = "context.onnx"
+COMPILED, TRACE = "context.onnx", "qnn_op_trace.json"
 
 
 def main(argv: list[str]) -> int:
@@ -36,6 +36,9 @@ def main(argv: list[str]) -> int:
         "offload_graph_io_quantization": "0",
         "dump_json_qnn_graph": "1",
         "json_qnn_graph_dir": str(folder),
+        # which says what would stay on the CPU, and why; also where nothing is compiled for that
+        "enable_framework_op_trace": "1",
+        "framework_op_trace_dir": str(folder),
     }
     try:
         QnnSession(model, soc_model, settings, choices)

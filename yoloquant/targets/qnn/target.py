@@ -68,7 +68,12 @@ class QnnTarget(Target):
         **{f"{soc.name}-{W8A16}": f"uint16 activations, for a {soc.title}" for soc in SOCS.values()},
     }
     in_all: ClassVar[bool] = False  # the simulator takes seconds an image
-    capabilities: ClassVar[Capabilities] = Capabilities(tasks=(Task.DETECT,), runs_here=False, timed_here=False)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        # keypoints have a scale for each of their values, which the NPU knows for weights alone
+        tasks=(Task.DETECT, Task.SEGMENT, Task.OBB, Task.CLASSIFY),
+        runs_here=False,
+        timed_here=False,
+    )
 
     def __init__(self, soc: Soc | None = None) -> None:
         self.soc = soc
