@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,8 @@ def padded_pool(bench: Bench) -> Outcome:
     """An average pool whose padding counts, for OpenVINO."""
     path = bench.checkpoint("pooled.pt", built("yolov8", pooled))
     words = (f"data={bench.data}", "images=8", f"imgsz={SIDE}", "targets=openvino")
-    return bench.run("export", str(path), *words, f"output={bench.folder / 'pooled'}")
+    done = bench.run("export", str(path), *words, f"output={bench.folder / 'pooled'}")
+    return replace(done, code=-1, text=f"calibrated first\n{done.text}") if "(2 of 8)" in done.text else done
 
 
 def stride(bench: Bench) -> Outcome:
@@ -194,6 +196,7 @@ def crowded(bench: Bench) -> Outcome:
     """More than 300 objects an image, from an end-to-end head."""
     options = QuantizeOptions(imgsz=SIDE, calibration=CalibrationOptions(images=8), max_det=320)
     module = built("yolo26", width=0.25)
+    module.end2end = True  # type: ignore[assignment]
     artifact = quantize(module, data=bench.data, schemes=resolve_schemes("onnxruntime"), options=options)
     (exported,) = export(artifact, [get("onnxruntime")], folder=bench.folder / "crowded").exports
     runner = get("onnxruntime").load(exported, 1)
@@ -240,7 +243,7 @@ CASES = (
     Case("LeakyReLU", like_ultralytics("yolov8", activation("LeakyReLU")), 0, _RUNS),
     Case("Hardswish", like_ultralytics("yolov8", activation("Hardswish")), 0, _RUNS),
     Case("a padded AveragePool", like_ultralytics("yolov8", pooled), 0, _RUNS),
-    Case("a padded AveragePool for OpenVINO", padded_pool, 4, "padding"),
+    Case("a padded AveragePool for OpenVINO", padded_pool, 2, "has a padding that counts"),
     Case("stride 64 and imgsz=416", stride, 2, "the nearest to 416 are 384 and 448"),
     Case("imgsz=96,160 with train=", rectangle, 2, "imgsz=96,160 together with training is not supported"),
     Case("more than 300 objects", crowded, 0, "320 detections of an image"),

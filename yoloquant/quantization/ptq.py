@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -47,6 +47,7 @@ def quantize(
     options: QuantizeOptions | None = None,
     progress: Progress | None = None,
     memory: CalibrationMemory | None = None,
+    accept: Callable[[Graph], None] | None = None,
 ) -> Artifact:
     """Quantize a trained model: one plan for each scheme, all calibrated in one pass over the images.
 
@@ -57,6 +58,7 @@ def quantize(
         options: Input size, images and algorithms.
         progress: Called after every calibration image.
         memory: What earlier calls with the same memory have computed is not computed again; the result is the same.
+        accept: Called with the traced network before anything is calibrated; raises where that would be in vain.
 
     Returns:
         The artifact, to be saved, exported or trained further.
@@ -70,6 +72,8 @@ def quantize(
     options, memory = options or QuantizeOptions(), memory or CalibrationMemory()
     # traced before the images are read and hashed: an input size that the model does not take is refused at once
     traced = memory.once(_model_key(model, options), lambda: _traced(model, options))
+    if accept:
+        accept(traced.graph)
     imgsz = traced.info.imgsz
     images = calibration_set(data, options.calibration)
     plans, known = _plans(traced, schemes, options)

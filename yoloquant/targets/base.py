@@ -23,6 +23,7 @@ from ..types import ExportedModel, HeadLayout, Task
 from .graph_form import PLAIN, GraphForm
 
 if TYPE_CHECKING:
+    from ..graph.trace import Graph
     from ..quantization.artifact import Artifact
     from ..quantization.plan import Plan
     from ..quantization.scheme import Scheme
@@ -231,6 +232,10 @@ class Target(ABC):
         # The first is enough to tell: one extra installs them all.
         for module in cls.missing():
             raise MissingExtraError(cls.name, cls.extra, module)
+
+    def check_graph(self, graph: Graph) -> None:
+        """Raise PlanError if the target cannot run what a model is built of; called before anything is calibrated."""
+        del graph  # most targets run whatever can be traced
 
     @abstractmethod
     def check(self, artifact: Artifact) -> None:

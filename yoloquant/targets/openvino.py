@@ -118,10 +118,15 @@ class OpenVinoTarget(Target):
         self.require()
         plan = self.int8_plan(artifact)
         self.graph.check(artifact.info, self.name)
+        if plan:
+            self.check_graph(artifact.graph)
+
+    def check_graph(self, graph: Graph) -> None:
+        """Raise PlanError if an average pool has a padding that counts; float models are not concerned."""
         from ..graph.trace import padded_averages
 
-        # No Ultralytics detector has one, custom models may; float models are not concerned.
-        padded = padded_averages(artifact.graph) if plan else []
+        # No Ultralytics detector has one, custom models may.
+        padded = padded_averages(graph) if self.precision == INT8 else []
         if padded:
             raise PlanError(
                 "openvino fills the border of an average pool with code 0, which is not zero in an asymmetric "

@@ -14,6 +14,7 @@ from .export import complete
 from .schemes import resolve_schemes
 
 if TYPE_CHECKING:  # listing targets imports this package, and must load no torch
+    from ..graph.trace import Graph
     from ..quantization.artifact import Artifact
     from ..quantization.quantize_options import QuantizeOptions
     from ..types import Progress
@@ -76,8 +77,13 @@ def prepare(
                     "'yoloquant quantize' first"
                 )
             schemes = resolve_schemes(scheme)
+
+            def accept(graph: Graph) -> None:
+                for target in targets:
+                    target.check_graph(graph)
+
             with listener.stage("calibrating") as progress:
-                return quantize(model, data=data, schemes=schemes, options=options, progress=progress)
+                return quantize(model, data=data, schemes=schemes, options=options, progress=progress, accept=accept)
         artifact = Artifact.from_host(host)
     _refuse_useless(named, str(source), data is not None)
     if data is None:

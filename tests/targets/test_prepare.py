@@ -1,0 +1,29 @@
+"""What a target cannot run is refused before anything is calibrated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from core_models import checkpoint
+from validation_fakes import write_dataset
+
+from yoloquant.data import calibration
+from yoloquant.errors import PlanError
+from yoloquant.graph import trace
+from yoloquant.quantization.quantize_options import QuantizeOptions
+from yoloquant.targets import get
+from yoloquant.targets.prepare import prepare
+
+
+def test_a_padded_pool_is_refused_for_openvino_before_images_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, model = write_dataset(tmp_path / "set", count=2), checkpoint(tmp_path / "best.pt")
+    monkeypatch.setattr(trace, "padded_averages", lambda _: ["model.4.0:avg_pool2d:0"])
+    read: list[object] = []
+    monkeypatch.setattr(calibration.CalibrationSet, "tensors", lambda *_: read.append(1))
+    with pytest.raises(PlanError, match=r"model\.4\.0:avg_pool2d:0 has a padding that counts"):
+        prepare(model, [get("openvino")], data=data, options=QuantizeOptions(imgsz=64))
+    assert not read
+    get("openvino:fp32").check_graph(None)  # type: ignore[arg-type]  # a float model is not concerned
