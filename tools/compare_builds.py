@@ -28,6 +28,7 @@ os.environ["YOLO_AUTOINSTALL"] = "false"
 
 import numpy as np
 
+from tools.bench.checkout import command, environment
 from tools.options import parse_options
 from yoloquant import targets
 from yoloquant.runtime.core.runner import Runner
@@ -46,8 +47,6 @@ DEFAULTS = {
     "runs": "2",
     "output": "runs/compare_builds",
 }
-_START = "import sys, tomllib; from importlib import import_module; m, f = tomllib.load(open(sys.argv.pop(1), 'rb'))[\
-'project']['scripts']['yoloquant'].split(':'); sys.exit(getattr(import_module(m), f)())"
 _SECONDS = 3600
 
 
@@ -80,12 +79,10 @@ def export(checkout: Path, settings: dict[str, str], folder: Path) -> Path:
         print(f"{folder.name}: exporting {target} ...", file=sys.stderr, flush=True)
         chosen = {**settings, "targets": target}
         arguments = [f"{key}={chosen[key]}" for key in ("model", "data", "targets", "images", "imgsz")]
-        line = [sys.executable, "-c", _START, str(checkout / "pyproject.toml"), "export", *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
         done = subprocess.run(
-            [*line, f"output={folder}"],
+            [*command(checkout), "export", *arguments, f"output={folder}"],
             cwd=folder.parent,
-            env=environment,
+            env=environment(checkout),
             capture_output=True,
             text=True,
             timeout=_SECONDS,
