@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from typing import Any
 
@@ -14,6 +15,7 @@ from yoloquant.bridge.checkpoint import load_model
 from yoloquant.bridge.exportable import exportable
 from yoloquant.bridge.host_model import model_info
 from yoloquant.errors import ModelError
+from yoloquant.graph import export_program
 from yoloquant.graph.trace import QUANTIZATION_AGNOSTIC, WEIGHTED, Graph, OpKind, trace
 from yoloquant.types import ModelInfo, Task
 
@@ -174,3 +176,16 @@ class _Twice(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.conv(self.conv(x))
+
+
+def test_decomposing_node_by_node_gives_the_same_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names too: they are in plans, and in the files of runtimes."""
+    host = family_model("yolo11")
+    info = model_info(host, IMGSZ)
+    nodewise = trace(exportable(host, info), info)
+    monkeypatch.setattr(export_program, "nodewise_decompositions", contextlib.nullcontext)
+    whole = trace(exportable(host, info), info)
+    assert nodewise.ops == whole.ops and list(nodewise.ops) == list(whole.ops)
+    assert nodewise.module.code == whole.module.code
+    shapes = [[getattr(n.meta.get("val"), "shape", None) for n in g.module.graph.nodes] for g in (nodewise, whole)]
+    assert shapes[0] == shapes[1]

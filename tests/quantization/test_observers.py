@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -16,8 +17,11 @@ from yoloquant.quantization.observers import (
     BINS,
     SAMPLE,
     Histogram,
+    _after,
     _divergence,
     _plain_error,
+    _rounded_silu,
+    _sigmoid,
     _sigmoid_error,
     _silu_error,
     compute_qparams,
@@ -261,3 +265,12 @@ def test_weight_per_tensor_and_dead_channels() -> None:
     assert whole.scale.shape == () and whole.scale == from_range(-0.5, 0.5, QuantSpec(symmetric=True)).scale
     each = compute_weight_qparams(weight, QuantSpec(symmetric=True, narrow_range=True, axis=0), Algorithm.MSE)
     assert each.scale[0] == whole.scale and (each.scale[1:] > 0).all()
+
+
+@pytest.mark.parametrize("bits", [4, 8, 12, 16])
+@pytest.mark.parametrize("function", [_sigmoid, _rounded_silu])
+def test_a_function_of_the_grid_is_that_of_every_value(function: Callable[[np.ndarray], np.ndarray], bits: int) -> None:
+    x = filled(heavy()).centers
+    for spec in (QuantSpec(bits=bits), QuantSpec(bits=bits, symmetric=True, narrow_range=True)):
+        params = from_range(-7.3, 11.1, spec)
+        np.testing.assert_array_equal(_after(function, x, params, spec), function(fake_quantize(x, params, spec)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,18 @@ def test_counts_are_those_of_a_convolution(graph: Graph, plan: Plan) -> None:
     assert changed
     seen = measure(graph, [plan], [image])[0]["2:weight"]
     assert (seen.clamped, seen.results) == (changed, 16 * 16 * 8)
+
+
+def test_plans_together_are_measured_as_each_alone(graph: Graph, plan: Plan) -> None:
+    """What they share is looked at once, and what differs for each."""
+    point = plan.by_name["2:weight"]
+    assert point.params is not None
+    wider = replace(point.params, scale=np.asarray(point.params.scale * 3, np.float32))
+    other = plan.with_params({point.name: wider}, "wider")
+    together = measure(graph, [plan, other, plan], images(2))
+    assert together == [measure(graph, [p], images(2))[0] for p in (plan, other, plan)]
+    assert together[0]["2:weight"] != together[1]["2:weight"]
+    assert together[0]["4:weight"] == together[1]["4:weight"]
 
 
 def test_a_plan_survives_json_and_adaptation(graph: Graph) -> None:

@@ -14,7 +14,7 @@ from yoloquant.quantization.plan import Plan
 from yoloquant.quantization.qparams import QParams, QuantSpec, fake_quantize, from_range
 from yoloquant.quantization.range_options import Algorithm, CalibrationRecipe
 from yoloquant.quantization.scheme import PORTABLE, derive
-from yoloquant.quantization.simulate import FixedFakeQuantize, simulate
+from yoloquant.quantization.simulate import FixedFakeQuantize, simulate, with_rounded_weights
 
 MINMAX = CalibrationRecipe(*[Algorithm.MINMAX] * 5)
 
@@ -106,3 +106,16 @@ def test_gradients_pass_through() -> None:
     x = torch.from_numpy(sample_images(1)[0]).requires_grad_()
     module(x).sum().backward()
     assert x.grad is not None and bool(x.grad.isfinite().all()) and float(x.grad.abs().sum()) > 0
+
+
+@pytest.mark.parametrize("scheme", ["portable", "tensorrt"])
+def test_rounding_weights_once_changes_no_bit(scheme: str) -> None:
+    plan = tiny_artifact().plans[scheme]
+    plain, once = simulate(tiny_graph(), plan), with_rounded_weights(simulate(tiny_graph(), plan))
+    np.testing.assert_array_equal(run(once), run(plain))
+    left = {m.point for n, m in once.named_modules() if isinstance(m, FixedFakeQuantize) and n in _called(once)}
+    assert left == {p.name for p in plan.activations}, "only activations are rounded in a forward pass"
+
+
+def _called(module: torch.fx.GraphModule) -> set[str]:
+    return {str(n.target) for n in module.graph.nodes if n.op == "call_module"}

@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 
 from ..errors import ModelError
+from .decompositions import nodewise_decompositions
 
 
 def export_program(
@@ -41,8 +42,11 @@ def export_program(
                 module(example)
             # strict=True interprets bytecode with TorchDynamo, which custom layers break more easily
             program = torch.export.export(module, (example,), strict=False)
-            # with an empty table: functional forms of in-place operations, and nothing broken up further
-            return program.run_decompositions({}) if settled else program
+            if settled:
+                # with an empty table: functional forms of in-place operations, and nothing broken up further
+                with nodewise_decompositions():
+                    return program.run_decompositions({})
+            return program
         except Exception as exc:  # whatever the code of a custom layer raises
             raise ModelError(
                 f"the {what} cannot be traced at imgsz={imgsz[0]}x{imgsz[1]}: {exc}; custom layers must be traceable "

@@ -95,6 +95,7 @@ def trace(module: nn.Module, info: ModelInfo) -> Graph:
 
 def _canonicalise(gm: fx.GraphModule) -> None:
     graph = gm.graph
+    _number(graph)
     # a list, since nodes are erased and inserted on the way
     for node in list(graph.nodes):
         # torch's checks of input shapes, of which newer releases put some into the graph
@@ -111,6 +112,15 @@ def _canonicalise(gm: fx.GraphModule) -> None:
     # The copies that every simulation makes would carry what is not called any more.
     gm.delete_all_unused_submodules()
     gm.recompile()
+
+
+def _number(graph: fx.Graph) -> None:
+    """Call operations what a trace of the whole program calls them, whichever way it was decomposed."""
+    counts: Counter[str] = Counter()
+    for node in (n for n in graph.nodes if n.op == "call_function"):
+        base = operation_name(node)
+        node.name = f"{base}_{counts[base]}" if counts[base] else base
+        counts[base] += 1
 
 
 def _rename(node: fx.Node, name: str) -> None:

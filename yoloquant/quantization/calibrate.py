@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import CalibrationError
-from ..graph.head_outputs import HeadOutput, Readout, head_outputs
+from ..graph.head_outputs import HeadOutput, head_outputs
 from ..graph.trace import Graph
 from .calibration_audit import ImageStatistics
 from .head_ranges import ALGORITHM as READOUT
 from .head_ranges import HeadColumns
+from .image_statistics import Moments, best_of_classes, extremes, moments
 from .importance import Importance, weighted
 from .keypoint_ranges import joined, mixed_heads, part_name
 from .observers import Histogram, compute_qparams, compute_weight_qparams
 from .plan import Plan, Point
 from .qparams import QParams, QuantSpec
 from .range_options import OUTPUT_AWARE, Algorithm, CalibrationRecipe
-from .readout import expected
 from .weight_inputs import WeightInputs
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class _Observe(fx.Interpreter):
         self.inputs = WeightInputs(graph)
         self._values: dict[str, Tensor] = {}
         self._raw: dict[HeadOutput, Tensor] = {}
-        self._moments: dict[str, tuple[float, ...]] = {}
+        self._moments: dict[str, Moments] = {}
 
     def observe(self, image: np.ndarray, *, gradients: bool) -> None:
         """Run one image, and its backward pass if gradients are wanted."""
@@ -95,7 +95,7 @@ class _Observe(fx.Interpreter):
         with torch.enable_grad() if gradients else torch.no_grad():
             self.run(x.requires_grad_(gradients), enable_io_processing=False)  # nothing comes out: the tail is not run
             self.columns.add(self._values, self._raw)
-            self.statistics.add(self._moments, _best_of_classes(self._raw))
+            self.statistics.add(self._moments, best_of_classes(self._raw))
             if gradients:
                 self.importance.backward(self._raw)
         # the graph of the backward pass hangs on them: an image's activations would live until the next one
@@ -118,35 +118,26 @@ class _Observe(fx.Interpreter):
 
     def _look(self, name: str, result: Tensor) -> None:
         if name in self.histograms:
-            try:
-                value = result.detach()
-                # extremes and counts at once: tensors are not kept
-                self.histograms[name].update(value)
-                for part, channels in self.parts.get(name, {}).items():
-                    self.histograms[part].update(value[:, channels])
-                # both in one pass over the tensor; biased, since it describes these values and does not estimate others
-                deviation, mean = torch.std_mean(value, correction=0)
-                self._moments[name] = (float(value.min()), float(value.max()), float(mean), float(deviation))
-            except CalibrationError as exc:
-                raise CalibrationError(
-                    f"calibration met NaN or infinite values at {name}; the model diverges on these images, or an "
-                    "image is not what it was trained on"
-                ) from exc
+            value = result.detach()
+            # extremes and counts at once: tensors are not kept
+            bounds = extremes(name, value)
+            self.histograms[name].update(value, bounds=bounds)
+            for part, channels in self.parts.get(name, {}).items():
+                self.histograms[part].update(value[:, channels])
+            self._moments[name] = moments(value, bounds)
         if name in self._kept:
             self._values[name] = result
         if name in self.outputs:
             self._raw[self.outputs[name]] = result
-        self.importance.watch(name, result, self._values)
+        self.importance.watch(name, result, self._values, self._moments)
 
 
-def _best_of_classes(raw: Mapping[HeadOutput, Tensor]) -> np.ndarray:
-    """Best score of each class on one image; empty where the model has no class scores."""
-    scores = [
-        expected(head, value.detach()).flatten(2).amax(2)[0] if value.dim() > 2 else expected(head, value.detach())[0]
-        for head, value in raw.items()
-        if head.readout in {Readout.CLASS_SIGMOID, Readout.CLASS_SOFTMAX}
-    ]
-    return np.asarray(torch.stack(scores).amax(0).numpy() if scores else np.zeros(0), np.float64)
+def observed(plans: Sequence[Plan]) -> tuple[str, ...]:
+    """Names of the tensors that calibration of some plans looks at."""
+    # prescribed ranges are not looked at: no data could change them
+    names = {p.name for plan in plans for p in plan.activations if not p.fixed}
+    # sorted, so that the audit's fingerprint does not depend on the order of the schemes
+    return tuple(sorted(names))
 
 
 def observe(
@@ -173,10 +164,7 @@ def observe(
     Raises:
         CalibrationError: There are fewer than MIN_IMAGES images, or NaN or infinite activations.
     """
-    # prescribed ranges are not looked at: no data could change them
-    point_names = {p.name for plan in plans for p in plan.activations if not p.fixed}
-    # sorted, so that the audit's fingerprint does not depend on the order of the schemes
-    interpreter = _Observe(graph, sorted(point_names))
+    interpreter = _Observe(graph, observed(plans))
     # a backward pass keeps every activation of an image: large inputs would not fit
     gradients = gradients if interpreter.importance.affordable else 0
     count = 0

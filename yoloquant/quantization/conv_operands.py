@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 _DEFAULTS: tuple[Any, ...] = ((1, 1), (0, 0), (1, 1))
 
@@ -27,15 +26,21 @@ def conv_operands(
         (channels, taps, places), taps row by row; zeros where the kernel reads padding.
     """
     stride, padding, dilation = (*options[:3], *_DEFAULTS[len(options[:3]) :])
-    padded = pad(image, _padding(padding, kernel, dilation))[0]
+    left, right, top, bottom = _padding(padding, kernel, dilation)
+    inner = image[0]
+    padded = (inner.shape[1] + top + bottom, inner.shape[2] + left + right)
     height, width = (
-        (size - d * (k - 1) - 1) // s + 1
-        for size, k, s, d in zip(padded.shape[1:], kernel, stride, dilation, strict=True)
+        (size - d * (k - 1) - 1) // s + 1 for size, k, s, d in zip(padded, kernel, stride, dilation, strict=True)
     )
     at = choose(height * width)
     taps = torch.cartesian_prod(*(torch.arange(k) * d for k, d in zip(kernel, dilation, strict=True)))
     # Indices (taps, places) into rows and columns.
-    return padded[:, (at // width * stride[0])[None] + taps[:, :1], (at % width * stride[1])[None] + taps[:, 1:]]
+    rows = (at // width * stride[0])[None] + taps[:, :1] - top
+    columns = (at % width * stride[1])[None] + taps[:, 1:] - left
+    # the image is not padded, which would copy all of it for the few values at its rim
+    inside = (rows >= 0) & (rows < inner.shape[1]) & (columns >= 0) & (columns < inner.shape[2])
+    values = inner[:, rows.clamp(0, inner.shape[1] - 1), columns.clamp(0, inner.shape[2] - 1)]
+    return values if bool(inside.all()) else values.masked_fill_(~inside, 0)
 
 
 def _padding(padding: Any, kernel: tuple[int, ...], dilation: Sequence[int]) -> tuple[int, int, int, int]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..graph.head_outputs import HeadOutput
 from ..graph.trace import Graph, OpKind
 from .head_ranges import silu_operand
-from .observers import Histogram
+from .observers import Histogram, evenly
 from .readout import readers
 
 logger = logging.getLogger(__name__)
@@ -48,23 +48,29 @@ class Importance:
         if not self.affordable:
             logger.warning("the activations of one image take too much memory for gradients; ranges do without them")
 
-    def watch(self, name: str, value: Tensor, values: Mapping[str, Tensor]) -> None:
+    def watch(
+        self, name: str, value: Tensor, values: Mapping[str, Tensor], moments: Mapping[str, Sequence[float]]
+    ) -> None:
         """Count a tensor, and the pre-activation that it is the SiLU of, as soon as its gradient is known.
 
         Args:
             name: The operation that has just run.
             value: Its result.
             values: Results of the pre-activations among the observed points.
+            moments: Smallest and largest value of each observed tensor, and what else is known of it.
         """
         if not value.requires_grad:
             return
         if name in self.histograms and name not in self.products.values():
-            value.register_hook(self._counted(name, value.detach()))  # type: ignore[no-untyped-call]
+            value.register_hook(self._counted(name, value.detach(), moments[name]))  # type: ignore[no-untyped-call]
             for part, channels in self.parts.get(name, {}).items():
-                value.register_hook(self._counted(part, value.detach(), channels))  # type: ignore[no-untyped-call]
+                some = list(channels)
+                hook = self._counted(part, value.detach()[:, some], None, some)
+                value.register_hook(hook)  # type: ignore[no-untyped-call]
         if name in self.products:
             before = self.products[name]
-            value.register_hook(self._counted(before, values[before].detach()))  # type: ignore[no-untyped-call]
+            hook = self._counted(before, values[before].detach(), moments[before])
+            value.register_hook(hook)  # type: ignore[no-untyped-call]
 
     def backward(self, outputs: Mapping[HeadOutput, Tensor]) -> None:
         """Run the backward pass of one image.
@@ -80,12 +86,16 @@ class Importance:
             total = total + (values * signs).sum()
         total.backward()  # type: ignore[no-untyped-call]
 
-    def _counted(self, name: str, value: Tensor, channels: Sequence[int] | None = None) -> Callable[[Tensor], None]:
+    def _counted(
+        self, name: str, value: Tensor, moments: Sequence[float] | None, channels: list[int] | None = None
+    ) -> Callable[[Tensor], None]:
         def hook(gradient: Tensor) -> None:
-            seen, weights = value, gradient.detach().square()
-            if channels is not None:
-                seen, weights = seen[:, list(channels)], weights[:, list(channels)]
-            self.histograms[name].update(seen, weights, SAMPLE)
+            values, stride = evenly(value, SAMPLE)
+            slopes = gradient.detach() if channels is None else gradient.detach()[:, channels]
+            # of the sample alone: squares of all gradients would cost more than counting them
+            mass = evenly(slopes, SAMPLE)[0].square().double() * stride
+            low, high = torch.aminmax(value) if moments is None else moments[:2]
+            self.histograms[name].add(values, mass, (float(low), float(high)))
 
         return hook
 

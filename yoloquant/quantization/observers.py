@@ -12,13 +12,14 @@ import numpy.typing as npt
 import torch
 
 from ..errors import CalibrationError
-from .qparams import UNIT_QPARAMS, QParams, QuantSpec, fake_quantize, from_range
+from .qparams import UNIT_QPARAMS, QParams, QuantSpec, fake_quantize, from_range, quantize
 from .range_options import FOR_WEIGHTS, Algorithm
 from .safe_pairs import least_scale
 
 # A step of 8 bits is 64 bins wide where the radius is used up, and still 32 right after it has doubled.
 BINS = 1 << 14
 SAMPLE = 1 << 16
+_TABLE_BITS = 12  # with more there are more steps than bins
 Floats = npt.NDArray[np.float64]
 
 
@@ -53,7 +54,9 @@ class Histogram:
         width = 2.0 ** (self.exponent + 1) / BINS
         return np.asarray((np.arange(BINS) + 0.5) * width - 2.0**self.exponent, np.float64)
 
-    def update(self, x: torch.Tensor, weights: torch.Tensor | None = None, sample: int = SAMPLE) -> None:
+    def update(
+        self, x: torch.Tensor, weights: torch.Tensor | None = None, *, bounds: tuple[float, float] | None = None
+    ) -> None:
         """Add values.
 
         The extremes are taken from every value, the counts from an evenly spaced sample.
@@ -61,29 +64,35 @@ class Histogram:
         Args:
             x: Float tensor of any shape.
             weights: What each value counts, of the same shape, for a histogram with float counts; 1 if None.
-            sample: How many values are counted at most.
+            bounds: The smallest and the largest value, if they are known.
 
         Raises:
             CalibrationError: It holds NaN or infinity.
         """
         # of every value, not of the sample: the search must know the true extremes as its bounds
-        low, high = (float(v) for v in torch.aminmax(x))
+        low, high = bounds or (float(v) for v in torch.aminmax(x))
         if not (math.isfinite(low) and math.isfinite(high)):
             raise CalibrationError("values are NaN or infinite")
+        values, stride = evenly(x.detach().float(), SAMPLE)
+        # what was left out counts like what was not, so that tensors of any size can be merged
+        mass = None if weights is None else evenly(weights.detach(), SAMPLE)[0].double() * stride
+        self.add(values, mass, (low, high))
+
+    def add(self, values: torch.Tensor, mass: torch.Tensor | None, bounds: tuple[float, float]) -> None:
+        """Add a sample of values, each counted once or by its mass.
+
+        Args:
+            values: float32 (values,).
+            mass: float64 (values,), for a histogram with float counts; None to count each once.
+            bounds: The smallest and the largest of all values, beyond the sample too.
+        """
+        low, high = bounds
         self.low, self.high = min(self.low, low), max(self.high, high)
         # before binning: an index beyond the last bin would be an error in bincount's fixed length
         self._grow(_exponent(max(abs(low), abs(high))))
-        flat = x.detach().float().reshape(-1)
-        stride = -(-flat.numel() // sample)
-        stride = stride | 1 if stride > 1 else 1  # an odd stride does not fall into step with rows of even length
-        flat = flat[::stride]
         # multiplying by a power of two and rounding down are exact, so growing later gives what binning now would
-        index = torch.floor(flat * (BINS / 2 / 2.0**self.exponent)).to(torch.int64) + BINS // 2
-        if weights is None:
-            self.counts += torch.bincount(index, minlength=BINS).numpy()
-        else:  # what was left out counts like what was not, so that tensors of any size can be merged
-            mass = weights.detach().reshape(-1)[::stride].double() * stride
-            self.counts += torch.bincount(index, mass, minlength=BINS).numpy()
+        index = (values * (BINS / 2 / 2.0**self.exponent)).floor_().add_(BINS // 2).to(torch.int64)
+        self.counts += torch.bincount(index, mass, minlength=BINS).numpy()
 
     def merged(self, other: Histogram) -> Histogram:
         """The histogram of both data together."""
@@ -106,6 +115,14 @@ class Histogram:
             wide[BINS // 4 : 3 * BINS // 4] = self.counts.reshape(-1, 2).sum(1)
             # pairs of bins merge into the middle half: the outer quarters are the new values' room
             self.counts, self.exponent = wide, self.exponent + 1
+
+
+def evenly(x: torch.Tensor, sample: int) -> tuple[torch.Tensor, int]:
+    """At most so many of a tensor's values, evenly spread over it, and the step between them."""
+    flat = x.reshape(-1)
+    stride = -(-flat.numel() // sample)
+    stride = stride | 1 if stride > 1 else 1  # an odd stride does not fall into step with rows of even length
+    return flat[::stride], stride
 
 
 def _exponent(radius: float) -> int:
@@ -141,9 +158,12 @@ def compute_qparams(hist: Histogram, spec: QuantSpec, algorithm: Algorithm, *, p
     if algorithm is Algorithm.ENTROPY:
         return search(hist, spec, lambda q: _divergence(values, weights, q, spec))
     if algorithm is Algorithm.MSE_SIGMOID:
-        return search(hist, spec, lambda q: _sigmoid_error(values, weights, q, spec), keep_high=True)
-    after = _silu_error if algorithm is Algorithm.MSE_SILU else _plain_error
-    return search(hist, spec, lambda q: after(values, weights, q, spec))
+        exact = _sigmoid(values)
+        return search(hist, spec, lambda q: _sigmoid_error(values, weights, q, spec, exact), keep_high=True)
+    if algorithm is Algorithm.MSE_SILU:
+        exact = _silu(values)
+        return search(hist, spec, lambda q: _silu_error(values, weights, q, spec, exact))
+    return search(hist, spec, lambda q: _plain_error(values, weights, q, spec))
 
 
 def _percentile(hist: Histogram, percentile: float) -> tuple[float, float]:
@@ -160,15 +180,32 @@ def _plain_error(x: Floats, weights: Floats, params: QParams, spec: QuantSpec) -
     return float(weights @ (fake_quantize(x, params, spec) - x) ** 2)
 
 
-def _silu_error(x: Floats, weights: Floats, params: QParams, spec: QuantSpec) -> float:
+def _silu_error(x: Floats, weights: Floats, params: QParams, spec: QuantSpec, exact: Floats | None = None) -> float:
     """Error after the SiLU, the sigmoid's own rounding included: else clipped negatives stop rounding to exactly 0."""
-    q = fake_quantize(x, params, spec)
-    gate = fake_quantize(_sigmoid(q), UNIT_QPARAMS, QuantSpec())
-    return float(weights @ (q * gate - x * _sigmoid(x)) ** 2)
+    after = _after(_rounded_silu, x, params, spec)
+    return float(weights @ (after - (_silu(x) if exact is None else exact)) ** 2)
 
 
-def _sigmoid_error(x: Floats, weights: Floats, params: QParams, spec: QuantSpec) -> float:
-    return float(weights @ (_sigmoid(fake_quantize(x, params, spec)) - _sigmoid(x)) ** 2)
+def _sigmoid_error(x: Floats, weights: Floats, params: QParams, spec: QuantSpec, exact: Floats | None = None) -> float:
+    after = _after(_sigmoid, x, params, spec)
+    return float(weights @ (after - (_sigmoid(x) if exact is None else exact)) ** 2)
+
+
+def _after(function: Callable[[Floats], Floats], x: Floats, params: QParams, spec: QuantSpec) -> Floats:
+    """A function of values on their grid, computed once for each step that there is: exponentials cost most."""
+    if spec.bits > _TABLE_BITS:
+        return function(fake_quantize(x, params, spec))
+    steps = np.arange(spec.qmin, spec.qmax + 1, dtype=x.dtype)
+    table = function((steps - params.zero_point.astype(x.dtype)) * params.scale.astype(x.dtype))
+    return np.asarray(table[(quantize(x, params, spec) - spec.qmin).astype(np.intp)])
+
+
+def _silu(x: Floats) -> Floats:
+    return x * _sigmoid(x)
+
+
+def _rounded_silu(x: Floats) -> Floats:
+    return np.asarray(x * fake_quantize(_sigmoid(x), UNIT_QPARAMS, QuantSpec()))
 
 
 def _sigmoid(x: Floats) -> Floats:

@@ -21,10 +21,11 @@ from ..graph.traced_model import TracedModel
 from ..types import Progress
 from .artifact import Artifact, versions
 from .bias_overflow import without_bias_overflow
-from .calibrate import GRADIENT_IMAGES, Observations, Solver, observe, solve_plan
+from .calibrate import GRADIENT_IMAGES, Observations, Solver, observe, observed, solve_plan
 from .calibration_audit import CalibrationAudit, ImageStatistics, audit
 from .calibration_memory import CalibrationMemory
 from .float_layers import leave_float
+from .image_statistics import describe
 from .importers.modelopt import take_over
 from .plan import Plan
 from .quantize_options import QuantizeOptions
@@ -167,7 +168,7 @@ def _calibrated(
     total = len(images)
     tick = None if progress is None else (lambda done, what: progress(done, total, what))
     gradients = GRADIENT_IMAGES if options.ranges.needs_gradients else 0
-    points = frozenset(p.name for plan in plans for p in plan.activations if not p.fixed)
+    points = frozenset(observed(plans))
 
     def look() -> tuple[Graph, Observations]:  # the graph lives as long as its id is a key
         tensors = images.tensors(graph.info.imgsz, graph.info.task)
@@ -218,7 +219,7 @@ def _scored(
     except YoloquantError:
         return None  # nothing is scored there
     tensors = few.tensors(graph.info.imgsz, graph.info.task)
-    return observe(graph, plans, tensors, gradients=0).statistics if few.split else None
+    return describe(graph, observed(plans), tensors) if few.split else None
 
 
 def _provenance(data: str | os.PathLike[str], images: CalibrationSet, options: QuantizeOptions) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -141,32 +141,48 @@ class _Measure(fx.Interpreter):
     def __init__(self, graph: Graph, plans: Sequence[Plan]) -> None:
         super().__init__(graph.module)
         self.measured: list[dict[str, Saturation]] = [{} for _ in plans]
-        self.layers: dict[str, list[tuple[_Layer, Saturation]]] = defaultdict(list)
+        # plans mostly give a layer the same ranges, and then it is looked at once for all of them
+        self.layers: dict[str, dict[Hashable, tuple[_Layer, Saturation]]] = defaultdict(dict)
         self.body = {graph.fx_name(op.name) for op in graph.body()}
         for plan, measured in zip(plans, self.measured, strict=True):
             for op in graph.ops.values():
-                layer = _layer(graph, plan, op)
-                if layer is not None:
-                    measured[layer.point.name] = Saturation()
-                    self.layers[graph.fx_name(op.name)].append((layer, measured[layer.point.name]))
+                seen = _operands(graph, plan, op)
+                if seen is None:
+                    continue
+                alike = self.layers[graph.fx_name(op.name)]
+                key = tuple(_described(point) for point in seen)
+                if key not in alike:
+                    weight = graph.module.get_parameter(op.weight).detach()
+                    alike[key] = _Layer(op, weight, *seen), Saturation()
+                layer, saturation = alike[key]
+                if layer.orders:
+                    measured[layer.point.name] = saturation
 
     def run_node(self, n: fx.Node) -> object:
         if n.op == "call_function" and n.name not in self.body:
             return None  # nothing behind the heads is measured
-        for layer, saturation in self.layers.get(n.name, ()):
+        layers = [(layer, saturation) for layer, saturation in self.layers.get(n.name, {}).values() if layer.orders]
+        if layers:
             args: Any = self.map_nodes_to_values(n.args, n)
-            layer.add_to(saturation, args[0], args[3:])
+            columns = layers[0][0].columns(args[0], args[3:])  # of the operation, whatever the ranges
+            for layer, saturation in layers:
+                layer.add_to(saturation, columns)
         return super().run_node(n)
 
 
-def _layer(graph: Graph, plan: Plan, op: OpNode) -> _Layer | None:
-    """The operation as an integer kernel sees it; None if none of its pairs can clamp."""
+def _operands(graph: Graph, plan: Plan, op: OpNode) -> tuple[Point, Point] | None:
+    """The points of an operation's weight and input; None if integers of these cannot clamp."""
     point = plan.by_name.get(weight_point_name(op)) if op.weight and not op.tail else None
     source = operand_point(graph, plan, op) if point is not None else None
     if point is None or source is None or point.spec.half_range or point.spec.safe_pairs:
         return None
-    layer = _Layer(op, graph.module.get_parameter(op.weight).detach(), point, source)
-    return layer if layer.orders and point.spec.bits <= 8 and source.spec.bits <= 8 else None
+    return (point, source) if point.spec.bits <= 8 and source.spec.bits <= 8 else None
+
+
+def _described(point: Point) -> Hashable:
+    """What a point's integers depend on."""
+    assert point.params is not None
+    return point.spec, point.params.scale.tobytes(), point.params.zero_point.tobytes()
 
 
 def operand_point(graph: Graph, plan: Plan, op: OpNode) -> Point | None:
@@ -204,9 +220,8 @@ class _Layer:
         )
         self.own_error, self.safe_error = own, safe
 
-    def add_to(self, saturation: Saturation, image: Tensor, options: Sequence[Any]) -> None:
+    def add_to(self, saturation: Saturation, columns: Sequence[Tensor]) -> None:
         """Count the results that clamped pairs change on one image; of several orders the worst counts."""
-        columns = self._columns(image, options)
         groups = len(columns)
         real = float(self.operand.scale) * self.steps
         for group, values in enumerate(columns):
@@ -226,7 +241,7 @@ class _Layer:
         codes = (values / float(self.operand.scale)).round_().add_(zero).clamp_(0, 255)
         return codes.to(torch.int32).numpy()
 
-    def _columns(self, image: Tensor, options: Sequence[Any]) -> list[Tensor]:
+    def columns(self, image: Tensor, options: Sequence[Any]) -> list[Tensor]:
         """The operands of evenly spread results, per group (operands, positions), in the order of ``pairs``."""
         if self.kind is OpKind.LINEAR:
             rows = image.reshape(-1, image.shape[-1])

@@ -24,7 +24,7 @@ from .insert import copy_module
 from .plan import Plan
 from .raw_heads import end_at_heads
 from .readout import FOREGROUND
-from .simulate import simulate
+from .simulate import simulate, with_rounded_weights
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def score_shifts(
         return {}
     # without the decode: the logits are compared, and the tail costs time
     exact = end_at_heads(graph, copy_module(graph))
-    simulated = {plan.scheme: end_at_heads(graph, simulate(graph, plan)) for plan in plans}
+    simulated = {plan.scheme: with_rounded_weights(end_at_heads(graph, simulate(graph, plan))) for plan in plans}
     logits: dict[str, dict[str, _Logits]] = {plan.scheme: defaultdict(_Logits) for plan in plans}
     with torch.inference_mode():
         for count, image in enumerate(images, start=1):

@@ -68,3 +68,31 @@ def simulate(graph: Graph, plan: Plan, *, bias: dict[str, np.ndarray] | None = N
         return node
 
     return insert(graph, plan, make, bias=bias)
+
+
+def with_rounded_weights(module: fx.GraphModule) -> fx.GraphModule:
+    """Round the weights of a simulation once, instead of in every forward pass: for one that only runs.
+
+    Args:
+        module: What ``simulate`` returned, or a part of it; changed in place.
+
+    Returns:
+        The module, with constants where weights were quantized; its results are the same bit for bit.
+    """
+    made = dict(module.named_modules())
+    parameters = dict(module.named_parameters())
+    for node in list(module.graph.nodes):
+        fake = made.get(str(node.target)) if node.op == "call_module" else None
+        source = node.args[0] if isinstance(fake, FixedFakeQuantize) else None
+        if fake is None or not isinstance(source, fx.Node) or source.target not in parameters:
+            continue
+        name = f"{node.target}_value"
+        with torch.no_grad():
+            module.register_buffer(name, fake(parameters[str(source.target)].detach()))
+        with module.graph.inserting_before(node):
+            constant = module.graph.get_attr(name)
+        node.replace_all_uses_with(constant)
+        module.graph.erase_node(node)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module
