@@ -32,6 +32,14 @@ def test_zero_is_exact_and_scale_is_float32(a: float, b: float, spec: QuantSpec)
         assert params.zero_point == 0
 
 
+@given(REAL, REAL, SPECS)
+def test_one_range_is_what_arrays_of_ranges_give(a: float, b: float, spec: QuantSpec) -> None:
+    one, several = from_range(a, b, spec), from_range(np.array([a, b]), np.array([b, a]), spec)
+    assert one.scale.shape == () and several.scale.shape == (2,)
+    assert one.scale.tobytes() == several.scale[:1].tobytes()
+    assert one.zero_point.tobytes() == several.zero_point[:1].tobytes()
+
+
 @given(REAL, REAL, SPECS, st.integers(0, 2**32 - 1))
 def test_range_is_covered_and_error_is_half_a_step(a: float, b: float, spec: QuantSpec, seed: int) -> None:
     low, high = min(a, b, 0.0), max(a, b, 0.0)

@@ -6,6 +6,7 @@ the int8 convention throughout (zero_point within -128..127); a runtime that wan
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,6 +126,8 @@ def from_range(low: npt.ArrayLike, high: npt.ArrayLike, spec: QuantSpec) -> QPar
     Returns:
         The parameters; a range of width 0 gets the smallest usable scale rather than an error.
     """
+    if not np.ndim(low) and not np.ndim(high) and math.isfinite(low) and math.isfinite(high):  # type: ignore[arg-type]
+        return _from_bounds(float(low), float(high), spec)  # type: ignore[arg-type]
     # in float64: the division below must not lose what float32 scales can express
     lo = np.minimum(np.asarray(low, np.float64), 0.0)
     hi = np.maximum(np.asarray(high, np.float64), 0.0)
@@ -137,6 +140,16 @@ def from_range(low: npt.ArrayLike, high: npt.ArrayLike, spec: QuantSpec) -> QPar
     # by the scale as it will be stored, not as it was before rounding to float32
     zero_point = np.clip(np.round(spec.qmin - lo / scale.astype(np.float64)), spec.qmin, spec.qmax)
     return QParams(scale, zero_point.astype(np.int32))
+
+
+def _from_bounds(low: float, high: float, spec: QuantSpec) -> QParams:
+    """The same of one range: a search tries ten thousands, and arrays of one value would cost more than its loss."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    if spec.symmetric:
+        return QParams(np.float32(max(max(-low, high) / spec.qmax, MIN_SCALE)), np.int32(0))  # type: ignore[arg-type]
+    scale = np.float32(max((high - low) / (spec.qmax - spec.qmin), MIN_SCALE))
+    zero_point = min(max(round(spec.qmin - low / float(scale)), spec.qmin), spec.qmax)
+    return QParams(scale, np.int32(zero_point))  # type: ignore[arg-type]
 
 
 def along_axis(values: npt.NDArray[Any], axis: int | None, ndim: int) -> npt.NDArray[Any]:
@@ -157,7 +170,11 @@ def quantize(x: npt.NDArray[np.floating[Any]], params: QParams, spec: QuantSpec)
     # NumPy would promote float32 with int32 to float64
     scale, zero = (along_axis(v.astype(x.dtype), spec.axis, x.ndim) for v in (params.scale, params.zero_point))
     # half to even and then the zero_point, as ONNX Runtime, torch and LiteRT with XNNPACK do; OpenVINO adds it first
-    return np.asarray(np.clip(np.round(x / scale) + zero, spec.qmin, spec.qmax))
+    steps = np.asarray(x / scale)
+    np.rint(steps, out=steps)  # in place, here and below: searches come here ten thousands of times
+    steps += zero
+    np.clip(steps, spec.qmin, spec.qmax, out=steps)
+    return steps
 
 
 def fake_quantize(x: npt.NDArray[np.floating[Any]], params: QParams, spec: QuantSpec) -> npt.NDArray[Any]:
@@ -167,4 +184,7 @@ def fake_quantize(x: npt.NDArray[np.floating[Any]], params: QParams, spec: Quant
         Values on the grid, in the dtype of ``x``; see ``quantize``.
     """
     scale, zero = (along_axis(v.astype(x.dtype), spec.axis, x.ndim) for v in (params.scale, params.zero_point))
-    return np.asarray((quantize(x, params, spec) - zero) * scale)
+    steps = quantize(x, params, spec)
+    steps -= zero
+    steps *= scale
+    return steps
