@@ -135,13 +135,16 @@ def test_bad_labels_name_file_and_line(dataset: Path, line: str, message: str) -
 
 def test_polygons_duplicates_and_missing_labels(dataset: Path) -> None:
     labels = dataset.parent / "labels" / "val"
-    (labels / "000.txt").write_text("1 0.1 0.2 0.5 0.2 0.5 0.6\n")
+    one, other = "1 0.1 0.2 0.5 0.2 0.5 0.6\n", "1 0.1 0.2 0.5 0.2 0.1 0.6\n"
+    (labels / "000.txt").write_text(one)
     (labels / "001.txt").write_text("0 0.5 0.5 0.1 0.1\n\n0 0.5 0.5 0.1 0.1\n2 0.4 0.4 0.1 0.1\n")
     (labels / "002.txt").unlink()
     (labels / "003.txt").write_text("")
     images = ValidationSet.from_yaml(dataset).images
     np.testing.assert_allclose(images[0].boxes, [[0.3, 0.4, 0.4, 0.4]], atol=1e-6)
     assert [len(i.classes) for i in images[:4]] == [1, 2, 0, 0]
+    (labels / "000.txt").write_text(one + other + one)  # polygons of one box are two objects, as for Ultralytics 8.4
+    np.testing.assert_allclose(ValidationSet.from_yaml(dataset).images[0].boxes, [[0.3, 0.4, 0.4, 0.4]] * 2, atol=1e-6)
 
 
 @pytest.mark.parametrize(

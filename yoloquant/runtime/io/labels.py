@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Tuple
+from typing import Dict, List, Tuple
 
 import numpy as np
 
@@ -78,13 +78,17 @@ def _row(words: List[str], classes: int, where: str, form: str) -> Row:
     return Row(where, int(label), tuple(values[1:]))
 
 
-def first_of_each(table: np.ndarray) -> np.ndarray:
-    """Indices of the rows (n, k) that are no duplicate of an earlier one, in order."""
-    if not len(table):
-        return np.zeros(0, dtype=np.int64)
-    _, first = np.unique(table, axis=0, return_index=True)
-    # Back into the order of the file: `unique` sorts by the values.
-    return np.asarray(np.sort(first))
+def first_of_each(rows: Sequence[Row]) -> np.ndarray:
+    """Indices (k,) of the rows that are no duplicate of an earlier one, in order.
+
+    Rows are compared as they stand: two polygons of one box are two objects (so for Ultralytics 8.4.190), which a table
+    of boxes would take for one.
+    """
+    first: Dict[Tuple[int, bytes], int] = {}
+    for index, row in enumerate(rows):
+        # In float32, in which Ultralytics compares: what differs beyond it is one label. Plus 0 makes -0 equal to 0.
+        first.setdefault((row.label, (np.array(row.values, np.float32) + 0).tobytes()), index)
+    return np.array(list(first.values()), dtype=np.int64)
 
 
 def arrays(rows: Sequence[Row], boxes: Sequence[Sequence[float]]) -> Tuple[np.ndarray, np.ndarray]:
@@ -106,15 +110,14 @@ def read_boxes(path: Path, classes: int) -> Tuple[np.ndarray, np.ndarray]:
         classes: Number of classes.
 
     Returns:
-        Classes int64 (n,) and boxes float32 (n, 4) as normalised xywh; exact duplicates removed.
+        Classes int64 (n,) and boxes float32 (n, 4) as normalised xywh; duplicate lines removed.
 
     Raises:
         DataError: A line is malformed or out of range.
     """
     rows = read_rows(path, classes, BOX_FORM)
     labels, boxes = arrays(rows, [_box(row) for row in rows])
-    # In float32, in which Ultralytics compares rows: what differs only beyond it is one label.
-    keep = first_of_each(np.concatenate([labels[:, None], boxes], axis=1).astype(np.float32))
+    keep = first_of_each(rows)
     return labels[keep], boxes[keep]
 
 

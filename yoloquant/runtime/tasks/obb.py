@@ -112,8 +112,7 @@ class RotatedBoxes(AnchorTask):
         # Upright boxes as well: they decide what counts as small, medium or large.
         classes, boxes = arrays(rows, [polygon_box(row.values) for row in rows])
         corners = np.array([row.values for row in rows], np.float32).reshape(-1, 4, 2)
-        table = np.concatenate([classes[:, None], corners.reshape(len(rows), 8)], axis=1).astype(np.float32)
-        keep = first_of_each(table)
+        keep = first_of_each(rows)
         return Labels(classes[keep], boxes[keep], {"corners": corners[keep]})
 
     def label_line(self, drawn: Drawn, size: Tuple[int, int]) -> List[float]:

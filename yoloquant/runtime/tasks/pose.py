@@ -127,10 +127,7 @@ class Pose(AnchorTask):
             row.check_size()
         classes, boxes = arrays(rows, [row.values[:4] for row in rows])
         keypoints = np.array([row.values[4:] for row in rows], np.float32).reshape(-1, count, values)
-        table = np.concatenate([classes[:, None], boxes, keypoints.reshape(len(rows), count * values)], axis=1).astype(
-            np.float32
-        )
-        keep = first_of_each(table)
+        keep = first_of_each(rows)
         return Labels(classes[keep], boxes[keep], {"keypoints": _with_visibility(keypoints[keep])})
 
     def label_line(self, drawn: Drawn, size: Tuple[int, int]) -> List[float]:

@@ -14,7 +14,7 @@ from ..core.matching import Truth, box_iou
 from ..core.model_info import HeadLayout, ModelInfo, Task
 from ..core.rle import decode, encode
 from ..errors import DataError
-from ..io.labels import Row, arrays, polygon_box, read_rows
+from ..io.labels import Row, arrays, first_of_each, polygon_box, read_rows
 from .anchors import BOX, AnchorTask, ap_metrics
 from .base import Drawn, Labels, Metric, Similarity, checked
 
@@ -117,11 +117,7 @@ class Segment(AnchorTask):
             _check_polygon(row)
         polygons = [np.array(row.values, dtype=np.float32).reshape(-1, 2) for row in rows]
         classes, boxes = arrays(rows, [polygon_box(row.values) for row in rows])
-        # By their bytes and not in a table, since polygons differ in length.
-        first: Dict[Tuple[int, bytes], int] = {}
-        for index, (label, polygon) in enumerate(zip(classes.tolist(), polygons)):
-            first.setdefault((label, polygon.tobytes()), index)
-        keep = np.array(sorted(first.values()), dtype=np.int64)
+        keep = first_of_each(rows)
         return Labels(classes[keep], boxes[keep], {"polygons": _objects(polygons)[keep]})
 
     def label_line(self, drawn: Drawn, size: Tuple[int, int]) -> List[float]:
