@@ -176,7 +176,7 @@ def test_16_bits_keep_the_ranges() -> None:
             assert new.params.scale * 16 == old.params.scale and lower <= low * 16 and higher >= high * 16
 
 
-def test_16_bits_and_a_decode_on_the_host_are_the_simulation() -> None:
+def test_16_bits_and_a_decode_on_the_host_are_the_simulation(tmp_path: Path) -> None:
     """Computed pair by pair, with biases in float, whose steps would disturb; weights alone are left as errors."""
     runtime = pytest.importorskip("onnxruntime")
     known, (image,) = artifact(), tiny_images(1, seed=1)
@@ -190,6 +190,10 @@ def test_16_bits_and_a_decode_on_the_host_are_the_simulation() -> None:
     for point in plan.points:
         assert point.params is not None and np.array_equal(found[point.name][1], point.params.zero_point), point.name
     got, want, exact = _decoded(runtime, model, image), _simulated(plan, image), _simulated(None, image)
+    onnx.save(model, tmp_path / "wide.onnx")
+    written = ExportedModel("qnn", tmp_path / "wide.onnx", known.info, HeadLayout.RAW, precision="w8a16")
+    (loaded,) = targets.get("qnn").load(written, threads=1)(image)
+    np.testing.assert_array_equal(loaded, got)
     coarse = np.abs(_simulated(known.plan_for(SCHEME), image) - exact).mean()
     assert 0 < np.abs(want - exact).mean() < 0.7 * coarse
     assert np.abs(got - want).mean() < 0.5 * np.abs(want - exact).mean()

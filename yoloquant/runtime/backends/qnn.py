@@ -62,10 +62,7 @@ class QnnBackend(Backend):
 
     def decode(self, outputs: tuple[np.ndarray, ...], conf: float = 0.0) -> tuple[np.ndarray, ...]:
         """Raw levels, which this runtime returns channels first, to the drop-in layout."""
-        if not self._raw:
-            return outputs
-        levels = tuple(o.transpose(0, 2, 3, 1) if o.ndim == 4 else o for o in outputs)
-        return spec_of(self.info.task).decode_raw(levels, self.info, conf)
+        return decode_channels_first(outputs, self.info, conf) if self._raw else outputs
 
     def close(self) -> None:
         """Free the network."""
@@ -75,6 +72,12 @@ class QnnBackend(Backend):
     def version(self) -> str:
         """Version of Qualcomm's package."""
         return self._network.version
+
+
+def decode_channels_first(outputs: tuple[np.ndarray, ...], info: ModelInfo, conf: float) -> tuple[np.ndarray, ...]:
+    """Decode raw levels of shape (1, channels, height, width); see ``TaskSpec.decode_raw``."""
+    levels = tuple(o.transpose(0, 2, 3, 1) if o.ndim == 4 else o for o in outputs)
+    return spec_of(info.task).decode_raw(levels, info, conf)
 
 
 def compiled_path(path: Path) -> Path:

@@ -35,6 +35,12 @@ _GUIDE = Path(__file__).with_name("snapdragon.md.j2")
 _SIMULATED = "accuracy is that of Qualcomm's simulator of the NPU on this machine; latency is only known on the device"
 
 
+_PAIRWISE = (
+    "accuracy is computed pair by pair by ONNX Runtime: the NPU's simulator (onnxruntime-qnn 2.7) gives other 16-bit "
+    "results for the same image from run to run; latency is only known on the device"
+)
+
+
 class QnnTarget(Target):
     """A Q/DQ ``.onnx`` whose whole graph runs on a Snapdragon's NPU and returns raw heads, decoded on the host.
 
@@ -177,9 +183,8 @@ class QnnTarget(Target):
         )
         chip = f"-{self.soc.name}" if self.soc else ""
         path = folder / f"{stem}-{self.name}{chip}{tag(self.precision)}.onnx"
-        exported = write_onnx(
-            model, artifact, path, target=self.name, plan=plan, precision=self.precision, notes=(_SIMULATED,)
-        )
+        notes = (_PAIRWISE if self.precision == W8A16 else _SIMULATED,)
+        exported = write_onnx(model, artifact, path, target=self.name, plan=plan, precision=self.precision, notes=notes)
         try:
             compiled = compile_for_soc(exported.path, self.simulated)
             facts = compiled.report.to_dict()
@@ -220,11 +225,15 @@ class QnnTarget(Target):
         return write_onnx(model, artifact, folder / f"{stem}-{self.name}-fp32.onnx", target=self.name)
 
     def open(self, exported: ExportedModel, options: BackendOptions) -> Backend:
-        """Load an artifact into the simulator of the chip that it was exported for; a float one into ONNX Runtime."""
+        """Load an artifact into the simulator of the chip that it was exported for; others into ONNX Runtime."""
         from ...runtime.backends import open_backend
 
         if exported.precision == FP32:
             return open_backend("onnxruntime", exported.path, exported.info, options)
+        if exported.precision == W8A16:
+            from .pairwise import PairwiseBackend
+
+            return PairwiseBackend(exported.path, exported.info, options)
         known = exported.metadata.get(KEY, {})
         device = options.device or str(known.get("soc", ""))
         return open_backend("qnn", exported.path, exported.info, replace(options, device=device))
