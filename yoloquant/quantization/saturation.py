@@ -17,6 +17,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -213,12 +214,20 @@ class _Layer:
         self.steps = np.repeat(steps, len(rows) // len(steps))
         self.rows = np.rint(rows.numpy() / self.steps[:, None]).astype(np.int32)
         self.orders = pairs(self.rows.shape[1] // self.taps, self.taps)
-        # what each of the two weights is off by, in the layout of ``rows``
-        own, safe = (
-            operands(torch.from_numpy(fake_quantize(weight.numpy(), p, point.spec)) - weight, self.axis)[0]
-            for p in (point.params, safe_params(weight, point))
+        # few pairs can clamp at all, and only what these read is looked at on every image
+        unsafe = [order[_may_clamp(self.rows, order)] for order in self.orders]
+        self.read = np.unique(np.concatenate(unsafe)) if unsafe else np.empty(0, np.int64)
+        self.unsafe = [np.searchsorted(self.read, order) for order in unsafe]
+
+    @cached_property
+    def errors(self) -> tuple[Tensor, Tensor]:
+        """What safe weights are off by, and the plan's own, in the layout of ``rows``."""
+        assert self.point.params is not None
+        safe, own = (
+            operands(torch.from_numpy(fake_quantize(self.weight.numpy(), p, self.point.spec)) - self.weight, self.axis)
+            for p in (safe_params(self.weight, self.point), self.point.params)
         )
-        self.own_error, self.safe_error = own, safe
+        return safe[0], own[0]
 
     def add_to(self, saturation: Saturation, columns: Sequence[Tensor]) -> None:
         """Count the results that clamped pairs change on one image; of several orders the worst counts."""
@@ -226,14 +235,14 @@ class _Layer:
         real = float(self.operand.scale) * self.steps
         for group, values in enumerate(columns):
             part = slice(group * len(self.rows) // groups, (group + 1) * len(self.rows) // groups)
-            codes = self._codes(values)
-            counted = [clamped_difference(codes, self.rows[part], order, real[part]) for order in self.orders]
+            codes, rows = self._codes(values[self.read]), self.rows[part, self.read]
+            counted = [clamped_difference(codes, rows, order, real[part]) for order in self.unsafe]
             changed, error = max(counted, key=lambda pair: pair[1])
             saturation.results += (part.stop - part.start) * codes.shape[1]
             saturation.clamped += changed
             saturation.error += error
             if error:
-                safe, own = (_squared(e[part] @ values) for e in (self.safe_error, self.own_error))
+                safe, own = (_squared(e[part] @ values) for e in self.errors)
                 saturation.rounding += max(safe - own, 0.0)
 
     def _codes(self, values: Tensor) -> npt.NDArray[np.int32]:
@@ -265,6 +274,14 @@ def _spread(count: int) -> Tensor:
 
 def _squared(values: Tensor) -> float:
     return float(values.double().square().sum())
+
+
+def _may_clamp(weight: npt.NDArray[np.int32], order: Integers) -> npt.NDArray[np.bool_]:
+    """Which pairs leave 16 bits in some result with the largest codes."""
+    first, second = weight[:, order[:, 0]], weight[:, order[:, 1]]
+    # products of opposite signs only come closer to zero
+    most = [np.maximum(s * first, 0) + np.maximum(s * second, 0) for s in (1, -1)]
+    return np.asarray((255 * np.maximum(*most) > HIGHEST).any(0))
 
 
 def clamped_difference(
