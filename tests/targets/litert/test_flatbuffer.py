@@ -202,3 +202,17 @@ def test_half_pixel_centers_are_cleared_only_for_whole_factors(factor: float, ha
     assert parse(edited).subgraphs[0].operators[0].builtinOptions.halfPixelCenters is half_pixel
     pixels = np.random.default_rng(0).integers(-128, 128, SHAPE).astype(np.int8)
     np.testing.assert_array_equal(_run(edited, pixels), _run(content, pixels))
+
+
+def test_buffers_begin_where_the_schema_wants_them() -> None:
+    content = drop_in()
+    for _ in range(2):
+        model = schema.Model.GetRootAs(content, 0)
+        starts = {
+            buffer._tab.Vector(buffer._tab.Offset(4))
+            for buffer in map(model.Buffers, range(model.BuffersLength()))
+            if buffer.DataLength()
+        }
+        assert starts and all(start % 16 == 0 for start in starts)
+        content = serialize(parse(content))
+    assert Flatbuffer(content).values(Flatbuffer(content).ops[2].inputs[1]).tolist() == [1, 1, 1]
