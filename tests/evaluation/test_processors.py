@@ -135,7 +135,8 @@ def test_emulation_that_dies_is_an_error(exported: ExportedModel, script: str, m
     assert "\n" not in str(error.value)
 
 
-def test_a_worker_that_stops_answering_is_ended() -> None:
+@pytest.mark.parametrize("side", [8, 320])  # an image that fits into a pipe, and one that does not
+def test_a_worker_that_stops_answering_is_ended(side: int) -> None:
     info = ModelInfo(Task.DETECT, ("a",), (32, 32))
     exported = ExportedModel("onnxruntime", Path("none.onnx"), info, HeadLayout.DECODED)
     script = (
@@ -146,7 +147,7 @@ def test_a_worker_that_stops_answering_is_ended() -> None:
     there.timeout_s = 1.0  # only now: on a busy machine starting may take longer
     try:
         with pytest.raises(TargetError, match="no answer within 1 s; the process was ended"):
-            there.infer(np.zeros((1, 3, 8, 8), np.float32))
+            there.infer(np.zeros((1, 3, side, side), np.float32))
         assert there._process.wait(timeout=10) < 0, "killed"
     finally:
         there.close()
