@@ -69,10 +69,7 @@ class HtpSimulator:
         """
         packed = io.BytesIO()
         np.save(packed, tensor)
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it has ended: why is said below
-            write_message(self._process.stdin, packed.getvalue())
-        with np.load(io.BytesIO(self._answer()), allow_pickle=False) as found:
+        with np.load(io.BytesIO(self._answer(packed.getvalue())), allow_pickle=False) as found:
             return tuple(found[f"arr_{i}"] for i in range(len(found.files)))
 
     def close(self) -> None:
@@ -84,12 +81,16 @@ class HtpSimulator:
                 with contextlib.suppress(OSError):  # what was still to be written has no reader any more
                     stream.close()
 
-    def _answer(self) -> bytes:
-        assert self._process.stdout is not None
+    def _answer(self, question: "bytes | None" = None) -> bytes:
+        assert self._process.stdout is not None and self._process.stdin is not None
         watch = threading.Timer(self._timeout_s, self._expire)
         watch.daemon = True
         watch.start()
         try:
+            # Under the watch, too: an image is larger than a pipe, and fills one that nobody reads.
+            if question is not None:
+                with contextlib.suppress(OSError):  # it has ended: why is said below
+                    write_message(self._process.stdin, question)
             found = read_message(self._process.stdout)
         finally:
             watch.cancel()
