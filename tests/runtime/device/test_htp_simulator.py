@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from fake_qnn import fake_packages, network
 
+from yoloquant.runtime.apps.bench_worker import serve
 from yoloquant.runtime.backends import BackendOptions, qnn
 from yoloquant.runtime.backends.qnn import QnnBackend, compiled_path
+from yoloquant.runtime.core.detections import Selection
+from yoloquant.runtime.core.detector import Detector
 from yoloquant.runtime.core.model_info import ModelInfo, Task
 from yoloquant.runtime.device.htp_simulator import HtpSimulator
 from yoloquant.runtime.errors import ArtifactError, TargetError, UsageError
@@ -101,3 +106,13 @@ def test_only_the_chip_takes_the_compiled_form(tmp_path: Path, monkeypatch: pyte
     assert QnnBackend.form(path, "") == path
     with pytest.raises(UsageError, match="device='8gen3' is not one of qnn's; choose npu"):
         QnnBackend(path, INFO, BackendOptions(device="8gen3"))
+
+
+def test_the_simulator_is_not_timed(tmp_path: Path) -> None:
+    asked: list[int] = [1, 0]
+    told: list[tuple[bool, str]] = []
+    connection: Any = SimpleNamespace(recv=lambda: asked.pop(0), send=told.append)
+    backend = QnnBackend(network(tmp_path, "run"), INFO, BackendOptions())
+    serve(connection, lambda: Detector(backend, Selection()), [np.zeros((8, 8, 3), np.uint8)], ())
+    ((good, answer),) = told
+    assert not good and "simulator runs here, whose time says nothing of the NPU's" in answer and asked == [1, 0]

@@ -120,6 +120,9 @@ def serve(connection: Connection, opener: Opener, pictures: Sequence[np.ndarray]
         # with the interpreter and its modules in memory: the difference is the model's
         before, _ = memory()
         detector = opener()
+        if reason := getattr(detector.backend, "untimed", ""):
+            detector.close()
+            raise TargetError(reason)
         measure(detector, pictures, connection.recv())
         connection.send((True, _facts(detector, getattr(opener, "running", None), before)))
         while (runs := connection.recv()) > 0:

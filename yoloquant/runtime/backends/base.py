@@ -74,6 +74,7 @@ class Backend(Runner):
         input_dtype: float32, float16, int8 or uint8.
         input_quantization: Scale and zero_point of an integer input; None for a float one.
         reuses_outputs: Whether ``run`` returns the same buffers every time.
+        untimed: Why its time says nothing of the device that it stands for; empty if it does.
         batch: Images that the network itself takes at a time; ``run`` fills fewer up with empty ones.
     """
 
@@ -83,6 +84,7 @@ class Backend(Runner):
     input_quantization: tuple[float, int] | None = None
     # The careful default: a copy too many costs time, one too few results.
     reuses_outputs: bool = True
+    untimed: str = ""
     batch: int = 1
     _room: np.ndarray | None = None
 

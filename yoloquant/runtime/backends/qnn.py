@@ -17,6 +17,7 @@ from .base import Backend, BackendOptions
 
 COMPILED = "_qnn"
 """What stands behind a file's name where its network is compiled for one chip."""
+_UNTIMED = "Qualcomm's simulator runs here, whose time says nothing of the NPU's; measure it on the device"
 
 
 class QnnBackend(Backend):
@@ -43,6 +44,7 @@ class QnnBackend(Backend):
             raise ArtifactError(f"'{path}' does not exist; export it again")
         self._network = _open(path, options.device)
         self.info, self.layout, self._raw = info, info.layout, options.raw
+        self.untimed = _UNTIMED if isinstance(self._network, HtpSimulator) else ""
         self.input_shape = (1, info.channels, *info.imgsz)
         self.input_dtype = np.dtype(np.float32)
         if self._network.shape != self.input_shape:
