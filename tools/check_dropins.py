@@ -1,8 +1,9 @@
 """Hold Ultralytics' own ``val`` of a checkpoint and of its drop-in exports against this project's figures.
 
 Plain ``YOLO(path).val(rect=False)`` loads each file with Ultralytics' backend, prepares images, decodes, selects and
-scores by itself; nothing of this project takes part. Every figure must equal the one that ``yoloquant validate`` gives:
-to 0.001, the share of right classes to 0.0005.
+scores by itself; nothing of this project takes part. Every figure must equal the one that our evaluation gives: to
+0.001, the share of right classes to 0.0005. Files are opened as anybody's program opens them: on x86 processors without
+VNNI, ONNX Runtime's fastest kernels clamp sums there, which ``yoloquant validate`` keeps it from.
 
     python tools/check_dropins.py model=yolo11n-seg.pt data=coco_seg/data.yaml targets=onnxruntime,openvino,litert
 """
@@ -22,9 +23,20 @@ from benchmark_tasks import calibrated
 from options import parse_options
 
 import yoloquant
-from yoloquant.evaluation.results import TargetResult
+from yoloquant import targets
+from yoloquant.data.dataset import ValidationSet
+from yoloquant.evaluation.evaluate import EvaluateOptions, evaluate
+from yoloquant.evaluation.gate import load_gate
+from yoloquant.evaluation.opened_artifacts import BASELINE
+from yoloquant.evaluation.results import TargetResult, ValidationResult
+from yoloquant.evaluation.torch_runner import TorchRunner
 from yoloquant.evaluation.validate_options import ValidateOptions
+from yoloquant.evaluation.verdict import ArtifactInfo, VerdictOptions, reach_verdict
+from yoloquant.quantization.artifact import Artifact
+from yoloquant.runtime.backends import BackendOptions
+from yoloquant.runtime.core.runner import Runner
 from yoloquant.runtime.tasks import TaskSpec, spec_of
+from yoloquant.types import ExportedModel
 
 USAGE = """\
 usage: python tools/check_dropins.py model=<checkpoint> data=<data yaml, or folder of class folders> [key=value ...]
@@ -95,9 +107,8 @@ def measure(options: Mapping[str, str], folder: Path) -> list[Figure]:
     """Calibrate, export, and validate twice."""
     names = options["targets"].split(",")
     artifact = calibrated(dict(options), names)
-    exports = yoloquant.export(artifact, targets=names, output=folder / "exports")
-    judged = ValidateOptions(threads=int(options["threads"]), latency=False, memory=False)
-    result = yoloquant.validate(artifact, exports, data=options["data"], options=judged)
+    exports = yoloquant.export(artifact, targets=names, output=folder / "exports").exports
+    result = scored(artifact, exports, options["data"], int(options["threads"]))
     checkpoint = folder / Path(options["model"]).name
     shutil.copyfile(options["model"], checkpoint)  # Ultralytics writes beside what it reads
     task, size = spec_of(artifact.info.task), max(artifact.info.imgsz)
@@ -108,6 +119,18 @@ def measure(options: Mapping[str, str], folder: Path) -> list[Figure]:
     for name, path, ours in files:
         found += compare(name, task, ours, theirs(path, task.task.value, options["data"], size, folder))
     return found
+
+
+def scored(artifact: Artifact, exports: Sequence[ExportedModel], data: str, threads: int) -> ValidationResult:
+    """Our evaluation of the float model and of files, opened without the settings that only our runtime makes."""
+    images = ValidationSet.open(data, artifact.info).for_classes(artifact.info.names)
+    runners: dict[str, Runner] = {BASELINE: TorchRunner(artifact.graph.module, artifact.info, threads)}
+    for exported in exports:
+        options = BackendOptions(threads=threads, exact_sums=False)
+        runners[exported.name] = targets.get(exported.name).open(exported, options)
+    evaluation = evaluate(runners, images, EvaluateOptions(baseline=BASELINE, warmup=0))
+    facts = {name: ArtifactInfo(target=name.partition(":")[0]) for name in runners}
+    return reach_verdict(evaluation, load_gate(ValidateOptions().gate), facts, VerdictOptions(threads=threads))
 
 
 def theirs(path: Path, task: str, data: str, imgsz: int, folder: Path) -> dict[str, float]:

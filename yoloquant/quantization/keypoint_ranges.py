@@ -8,7 +8,7 @@ per tensor computes the result in two convolutions (``targets.litert.split_resul
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,7 +46,7 @@ def part_name(point: str, part: str) -> str:
     return f"{point}[{part}]"
 
 
-def joined(parts: Mapping[str, Channels], ranges: Mapping[str, QParams]) -> QParams:
+def joined(parts: Mapping[str, Sequence[int]], ranges: Mapping[str, QParams]) -> QParams:
     """One range per channel from one per part."""
     count = sum(len(channels) for channels in parts.values())
     scale, zero_point = np.zeros(count, np.float32), np.zeros(count, np.int32)

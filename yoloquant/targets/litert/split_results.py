@@ -52,7 +52,7 @@ def split_results(body: fx.GraphModule, parts: Mapping[str, Sequence[Sequence[in
         TargetError: Something else than a plain convolution computes such an output, or its channels have more ranges.
     """
     (result,) = (n for n in body.graph.nodes if n.op == "output")
-    outputs: list[fx.Node] = list(result.args[0])  # type: ignore[arg-type]
+    outputs: list[fx.Node] = list(result.args[0])
     found: dict[str, Part] = {}
     behind: dict[int, list[fx.Node]] = {}  # further parts, by their number
     last = 0
