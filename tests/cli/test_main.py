@@ -376,6 +376,7 @@ def test_targets_lists_every_target(capsys: pytest.CaptureFixture[str], monkeypa
     shown = capsys.readouterr().out
     for name in targets.names():
         assert name in shown and all(d.name in shown for d in targets.get(name).devices)
+    assert "in its graph nms=, batch=, dynamic=" in shown
     monkeypatch.setattr(type(targets.get("openvino")), "missing", classmethod(lambda cls: ("openvino",)))
     assert cli.main(["targets"]) == 0
     shown = capsys.readouterr().out

@@ -23,4 +23,6 @@ def run(call: Call) -> int:
         print(f"{name:<13} {', '.join(n for d in target.devices for n in d.names):<28} {here:<22} {hint}".rstrip())
         for variant, meaning in target.variants.items():
             print(f"  :{variant:<10} {meaning}")
+        if target.capabilities.graph:
+            print(f"  in its graph {', '.join(f'{what}=' for what in target.capabilities.graph)}")
     return 0
