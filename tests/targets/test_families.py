@@ -40,10 +40,32 @@ def target_named(name: str) -> Target:
     return target
 
 
+def assert_images_never_meet(path: Path) -> None:
+    """The exported file, made for two images, gives what it gives each of them alone."""
+    import onnx
+    import onnx_ir as ir
+    import onnxruntime
+
+    from yoloquant.targets.onnx.batch import with_batch
+
+    def run(model: onnx.ModelProto, images: np.ndarray) -> list[np.ndarray]:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        return list(session.run(None, {"images": images}))
+
+    images, alone = np.concatenate(tiny_images(2)), onnx.load(path)
+    made = ir.from_proto(alone)
+    with_batch(2)(made)
+    several = run(ir.to_proto(made), images)
+    each = [run(alone, image[None]) for image in images]
+    for index, got in enumerate(several):
+        np.testing.assert_array_equal(got, np.concatenate([outputs[index] for outputs in each]))
+
+
 def test_onnxruntime_runs_every_convolution_in_integers_but_for_keypoints(artifact: Artifact, tmp_path: Path) -> None:
     target = target_named("onnxruntime")
     found = target.export(artifact, tmp_path, "tiny")
     assert_ranges(target, artifact, found)
+    assert_images_never_meet(found.path)
     counts = onnxruntime_operations(found.path, tmp_path)
     floats = len(mixed_heads(artifact.graph))  # raw keypoints, whose coordinates and visibilities share no scale
     assert counts["QLinearConv"] == sum(op.kind is OpKind.CONV for op in artifact.graph.body()) - floats
