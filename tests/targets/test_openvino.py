@@ -20,7 +20,7 @@ from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.qparams import QParams, QuantSpec
 from yoloquant.quantization.scheme import derive
 from yoloquant.quantization.simulate import simulate
-from yoloquant.targets.openvino import SCHEME, OpenVinoTarget, grid, read_ir
+from yoloquant.targets.openvino import SCHEME, OpenVinoTarget, grid, read_ir, unreadable_weights
 from yoloquant.types import ExportedModel
 
 pytest.importorskip("openvino", reason="needs the extra openvino")
@@ -133,3 +133,14 @@ def test_damaged_artifacts(exported: ExportedModel, tmp_path: Path) -> None:
     (tmp_path / "broken.xml").write_text("<net")
     with pytest.raises(TargetError, match="cannot load"):
         OpenVinoTarget().load(ExportedModel("openvino", tmp_path, exported.info, exported.layout))
+
+
+def test_weights_that_openvino_cannot_load_stay_in_float() -> None:
+    """Alone they would be refused when the file is loaded; where activations are quantized too they are not."""
+    left_out = unreadable_weights(artifact().graph)
+    assert "model.10.m.0.attn.qkv.conv:weight" in left_out and "model.10.cv1.conv:weight" not in left_out
+    everything = artifact().plan_for(SCHEME)
+    alone = OpenVinoTarget.variant("weights").plan(artifact())
+    assert alone is not None
+    assert {p.name for p in everything.weights} - {p.name for p in alone.points} == left_out
+    assert OpenVinoTarget().plan(artifact()) == everything

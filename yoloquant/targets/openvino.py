@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -35,7 +36,10 @@ EMISSION = Emission(unsigned=True, weights=Weights.INT8)
 _INTEGER = WEIGHTED | {OpKind.MATMUL, OpKind.ADD, OpKind.CONCAT}
 NOTES = {
     FP16: ("stored in float16; a CPU computes in float32 (measured here), a GPU or NPU in float16",),
-    WEIGHTS: ("OpenVINO multiplies the weights out when it loads them: a smaller file, no faster",),
+    WEIGHTS: (
+        "OpenVINO multiplies the weights out when it loads them: a smaller file, no faster; 1x1 convolutions that read "
+        "a part of a split keep float weights, which it could not load",
+    ),
 }
 
 
@@ -85,6 +89,23 @@ SCHEME = Scheme(
 )
 
 
+def unreadable_weights(graph: Graph) -> frozenset[str]:
+    """Points of 1x1 weights that OpenVINO cannot load where nothing else is quantized: those that read a part of a split.
+
+    Its pass ConvertWeightCompressedConv1x1ToMatmul (2026.4) asks the split for its only output, and it has several.
+    """
+    found = set()
+    for op in graph.body():
+        if op.kind is not OpKind.CONV or graph.ops[op.inputs[0]].kind is not OpKind.PASS:
+            continue
+        part = graph.ops[op.inputs[0]]
+        # what has several results has no shape
+        several = any(graph.ops[source].shape is None for source in part.inputs)
+        if several and graph.module.get_parameter(op.weight).shape[2:].numel() == 1:
+            found.add(f"{op.module}:weight")
+    return frozenset(found)
+
+
 class OpenVinoTarget(Target):
     """A folder with ``.xml``, ``.bin`` and ``metadata.yaml``."""
 
@@ -112,6 +133,14 @@ class OpenVinoTarget(Target):
     capabilities: ClassVar[Capabilities] = Capabilities(
         tasks=tuple(Task), channel_multiple=16, graph=(NMS, BATCH, DYNAMIC)
     )
+
+    def plan(self, artifact: Artifact) -> Plan | None:
+        """See ``Target.plan``; weights that OpenVINO could not load stay in float."""
+        plan = super().plan(artifact)
+        if plan is None or self.precision != WEIGHTS:
+            return plan
+        left_out = unreadable_weights(artifact.graph)
+        return replace(plan, points=tuple(p for p in plan.points if p.name not in left_out))
 
     def check(self, artifact: Artifact) -> None:
         """Raise PlanError if the plan does not fit, MissingExtraError if OpenVINO is missing."""
