@@ -90,7 +90,7 @@ SCHEME = Scheme(
 
 
 def unreadable_weights(graph: Graph) -> frozenset[str]:
-    """Points of 1x1 weights that OpenVINO cannot load where nothing else is quantized: those that read a part of a split.
+    """Points of 1x1 weights that OpenVINO cannot load where activations are float: those that read a part of a split.
 
     Its pass ConvertWeightCompressedConv1x1ToMatmul (2026.4) asks the split for its only output, and it has several.
     """
