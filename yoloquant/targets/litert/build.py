@@ -22,7 +22,7 @@ from .convert import convert, cut_body
 from .flatbuffer import Flatbuffer, TensorInfo
 from .mapping import Located, locate, multiplies_computed
 from .qdq import carry, make_pair
-from .split_results import Part, split_results
+from .split_results import ResultPart, split_results
 from .surgery import finish
 from .transposed import transposed_weights
 
@@ -115,7 +115,7 @@ def build(
     return ConvertedModel(content, tensors, dict(counts), requantize)
 
 
-def _tensors(graph: Graph, plan: Plan, located: Located, parts: Mapping[str, Part]) -> dict[str, Place]:
+def _tensors(graph: Graph, plan: Plan, located: Located, parts: Mapping[str, ResultPart]) -> dict[str, Place]:
     """Where the points of a plan are."""
     found: dict[str, Place] = {}
     weights = {weight_point_name(op): op for op in graph.ops.values() if op.weight}

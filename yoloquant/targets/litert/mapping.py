@@ -23,7 +23,7 @@ from .flatbuffer import Flatbuffer, OpInfo
 from .qdq import DEQUANTIZE, QUANTIZE
 
 if TYPE_CHECKING:
-    from .split_results import Part
+    from .split_results import ResultPart
 
 Key = tuple[str, tuple[int, ...], str]
 
@@ -84,7 +84,9 @@ class Located:
     biases: dict[str, int] = field(default_factory=dict)
 
 
-def locate(body: fx.GraphModule, graph: Graph, file: Flatbuffer, parts: Mapping[str, Part] | None = None) -> Located:
+def locate(
+    body: fx.GraphModule, graph: Graph, file: Flatbuffer, parts: Mapping[str, ResultPart] | None = None
+) -> Located:
     """Find every computed tensor and every weight of a quantized body in the file made from it.
 
     Args:
@@ -126,7 +128,7 @@ def _match(
     roots: dict[fx.Node, int],
     found: Located,
     body: fx.GraphModule,
-    part: Part | None = None,
+    part: ResultPart | None = None,
 ) -> None:
     name, weight = (node.name, part.weight) if part else (op.name, op.weight)
     # operands of additions may have changed places

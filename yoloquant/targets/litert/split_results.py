@@ -22,7 +22,7 @@ _GROUPS = 6
 
 
 @dataclass(frozen=True)
-class Part:
+class ResultPart:
     """A convolution that computes some channels of an operation's result.
 
     Attributes:
@@ -36,7 +36,7 @@ class Part:
     weight: str
 
 
-def split_results(body: fx.GraphModule, parts: Mapping[str, Sequence[Sequence[int]]]) -> dict[str, Part]:
+def split_results(body: fx.GraphModule, parts: Mapping[str, Sequence[Sequence[int]]]) -> dict[str, ResultPart]:
     """Split the outputs of a body that have a scale per channel, in place.
 
     The first part takes the output's place; the further parts of all of them follow behind the last one.
@@ -53,7 +53,7 @@ def split_results(body: fx.GraphModule, parts: Mapping[str, Sequence[Sequence[in
     """
     (result,) = (n for n in body.graph.nodes if n.op == "output")
     outputs: list[fx.Node] = list(result.args[0])
-    found: dict[str, Part] = {}
+    found: dict[str, ResultPart] = {}
     behind: dict[int, list[fx.Node]] = {}  # further parts, by their number
     last = 0
     for index, output in enumerate(outputs):
@@ -83,7 +83,7 @@ def split_results(body: fx.GraphModule, parts: Mapping[str, Sequence[Sequence[in
 
 def _part(
     body: fx.GraphModule, whole: fx.Node, pair: fx.Node, channels: Sequence[int], number: int
-) -> tuple[fx.Node, Part]:
+) -> tuple[fx.Node, ResultPart]:
     rows, name = list(channels), f"{whole.name}_part{number}"
     weight = whole.args[1]
     assert isinstance(weight, fx.Node)  # ``mapping.integers`` will say so where it is not quantized
@@ -117,4 +117,4 @@ def _part(
         values = (float(scale[0]), int(zero[0]), *pair.args[4:])
         integers = body.graph.call_function(PER_TENSOR[0], (node, *values))
         body.graph.call_function(PER_TENSOR[1], (integers, *values))
-    return node, Part(whole.name, tuple(rows), f"{name}.weight")
+    return node, ResultPart(whole.name, tuple(rows), f"{name}.weight")
