@@ -124,7 +124,8 @@ class OnnxRuntimeTarget(Target):
         """Raise PlanError if the artifact lacks ranges, MissingExtraError if a package is missing."""
         self.require()
         self.int8_plan(artifact)
-        self.graph.check(artifact.info, self.name)
+        if self.graph.nms:
+            self.graph.check(artifact.info, self.name)
 
     def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
         """Write ``<stem>-onnxruntime.onnx``, or ``<stem>-onnxruntime-<precision>.onnx``."""

@@ -98,14 +98,8 @@ class TensorRTTarget(Target):
             PlanError: There is no plan, ranges are missing, or some cannot be represented in symmetric int8.
         """
         self.require()
-        self.graph.check(artifact.info, self.name)
-        from ...runtime.tasks import spec_of
-
-        if self.graph.nms and spec_of(artifact.info.task).behind:
-            raise UsageError(
-                "nms=true: TensorRT's EfficientNMS plugin returns boxes, scores and classes alone, and results of the "
-                f"task {artifact.info.task.value} are more than that; leave nms= out"
-            )
+        if self.graph.nms:
+            self._check_selection(artifact.info)
         plan = self.plan(artifact)
         if plan is None:
             return
@@ -119,6 +113,17 @@ class TensorRTTarget(Target):
             raise PlanError(
                 f"TensorRT takes 8 bits, one scale per activation and one per output channel of a weight; plan "
                 f"'{plan.scheme}' has {len(odd)} other points, first {odd[0]}"
+            )
+
+    def _check_selection(self, info: ModelInfo) -> None:
+        """Raise UsageError if the plugin cannot select what a model finds."""
+        from ...runtime.tasks import spec_of
+
+        self.graph.check(info, self.name)
+        if spec_of(info.task).behind:
+            raise UsageError(
+                "nms=true: TensorRT's EfficientNMS plugin returns boxes, scores and classes alone, and results of the "
+                f"task {info.task.value} are more than that; leave nms= out"
             )
 
     def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
