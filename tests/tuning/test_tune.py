@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,13 +84,16 @@ def test_trials_share_what_they_compute_and_find_what_a_run_finds(
     from yoloquant.quantization import ptq
 
     passes: list[int] = []
-    look = ptq.observe
 
-    def counted(*args: Any, **options: Any) -> Any:
-        passes.append(1)
-        return look(*args, **options)
+    def counted(look: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **options: Any) -> Any:
+            passes.append(1)
+            return look(*args, **options)
 
-    monkeypatch.setattr(ptq, "observe", counted)
+        return run
+
+    for name in ("observe", "describe"):
+        monkeypatch.setattr(ptq, name, counted(getattr(ptq, name)))
     given = {
         **base,
         "output": str(tmp_path),
