@@ -1,0 +1,29 @@
+"""The demonstration is a recipe like anybody's, judged on accuracy alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from yoloquant.cli.commands import demo as command
+from yoloquant.cli.main import main
+from yoloquant.data import demo
+from yoloquant.evaluation.gate import load_gates
+from yoloquant.recipe import Recipe
+
+
+def test_the_demonstration_is_judged_on_accuracy_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Recipe] = []
+
+    def whole_job(recipe: Recipe, inconclusive: int) -> int:
+        seen.append(recipe)
+        return inconclusive
+
+    monkeypatch.setattr(command, "whole_job", whole_job)
+    monkeypatch.setattr(demo, "IMAGES", 2)
+    assert main(["demo", "targets=onnxruntime", f"output={tmp_path / 'demo'}"]) == 3
+    (recipe,) = seen
+    (gate,) = load_gates(recipe.validation.gate)
+    assert gate.name == "accuracy" and "latency_ratio" not in gate.limits_for("onnxruntime")
+    assert Path(recipe.data).is_file() and recipe.output == str(tmp_path / "demo" / "exports")
