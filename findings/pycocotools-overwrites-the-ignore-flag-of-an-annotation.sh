@@ -6,9 +6,9 @@
 # Happens:   the next line replaces it by iscrowd. 100 of 300 objects are marked, the detector finds the 200 others exactly:
 #            AP is 0.663 instead of 1.0, in pycocotools and in faster-coco-eval, the same as if nothing were marked. With
 #            "iscrowd": 1 instead AP is 1.0, but a crowd is matched by intersection over the detection's own area.
-# Matters:   CrowdHuman, VisDrone, CityPersons and KITTI mark what nobody should be judged on by "ignore". Converted to COCO's
-#            format they load and evaluate without a word; the recall of every model has a ceiling, and the models differ
-#            by how many ignored objects they happen to find.
+# Matters:   data sets of pedestrians, traffic and aerial views have objects that nobody should be judged on, and converters
+#            write them as "ignore". They load and evaluate without a word; the recall of every model has a ceiling, and
+#            models differ by how many ignored objects they happen to find.
 # Versions:  pycocotools 2.0.11, faster-coco-eval 1.8.0. Observed 2026-11-30, x86-64.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT; cd "$work"
