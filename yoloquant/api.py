@@ -263,7 +263,7 @@ def export(
     # what was said, and not what holds by default: only the former can be a mistake on a quantized checkpoint
     named = [*keywords, *(["scheme"] if scheme != "auto" else [])]
     named = [name for name in named if name == "scheme" or name in flatten(QuantizeOptions)]
-    artifact = prepare(model, chosen, data=data, scheme=scheme, options=options, named=named)
+    artifact = prepare(model, chosen, data=data, scheme=scheme, options=options, named=named, keep_going=keep_going)
     return exported(artifact, chosen, folder=output, keep_going=keep_going, progress=progress)
 
 

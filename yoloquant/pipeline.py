@@ -116,9 +116,8 @@ def run(recipe: Recipe, listener: Listener | None = None) -> RunResult:
             "float_layers= cannot go with train=, which learns the ranges of every layer of its plan; start from a "
             "checkpoint that 'yoloquant quantize scheme=portable float_layers=...' wrote"
         )
-    targets = with_graph(
-        resolve(recipe.targets), recipe.graph.form
-    )  # what can be refused is refused before hours of work
+    # what can be refused is refused before hours of work
+    targets = with_graph(resolve(recipe.targets), recipe.graph.form)
     load_gates(recipe.validation.gate)
     folder = output_folder(output_of(recipe))
     # from here on a failure leaves its word in the report's place

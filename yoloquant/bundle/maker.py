@@ -54,9 +54,8 @@ def make(
     out = output_folder(folder or _beside(artifact))
     # devices share targets, and a target is checked once
     targets = list(dict.fromkeys(device.wanted for device in chosen))
-    for target in with_graph(
-        resolve(targets), graph
-    ):  # everything that can be refused is refused before any work starts
+    # everything that can be refused is refused before any work starts
+    for target in with_graph(resolve(targets), graph):
         target.require()
         target.check(artifact)
     # exports are a step on the way: what stays is in the bundles

@@ -43,6 +43,7 @@ def prepare(
     scheme: str | Iterable[str] = "auto",
     options: QuantizeOptions,
     named: Iterable[str] = (),
+    keep_going: bool = False,
     listener: Stages | None = None,
 ) -> Artifact:
     """Quantize a plain checkpoint, or calibrate what targets need and a quantized one lacks.
@@ -54,10 +55,12 @@ def prepare(
         scheme: Schemes of a plain checkpoint.
         options: How it is quantized.
         named: Flat names of the options that somebody gave, so that useless ones are refused.
+        keep_going: Calibrate also where one of the targets cannot run the model; exporting reports it then.
         listener: Told of every stage.
 
     Raises:
         UsageError: A plain checkpoint comes without data, or an option would change nothing.
+        PlanError: A target cannot run what the model is built of.
     """
     from ..bridge.checkpoint import load_model
     from ..quantization.artifact import Artifact
@@ -79,7 +82,7 @@ def prepare(
             schemes = resolve_schemes(scheme)
 
             def accept(graph: Graph) -> None:
-                for target in targets:
+                for target in () if keep_going else targets:
                     target.check_graph(graph)
 
             with listener.stage("calibrating") as progress:
