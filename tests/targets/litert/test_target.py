@@ -150,8 +150,8 @@ def test_a_foreign_range_is_noticed(exported: dict[str, ExportedModel], tiny: Ti
 
 def test_a_weight_that_is_not_in_the_file_is_noticed(exported: dict[str, ExportedModel], tiny: Tiny) -> None:
     """The walk recognises weights by their integers, so another model's file must not pass."""
+    from yoloquant.graph.head_levels import head_levels
     from yoloquant.quantization.insert import insert
-    from yoloquant.targets.litert.build import head_levels
     from yoloquant.targets.litert.convert import cut_body
     from yoloquant.targets.litert.flatbuffer import Flatbuffer
     from yoloquant.targets.litert.mapping import locate
@@ -198,7 +198,7 @@ def test_a_head_of_another_task_is_refused_before_any_work(tiny: Tiny) -> None:
 
 
 def test_a_head_that_does_not_fit_its_strides_is_refused(tiny: Tiny) -> None:
-    from yoloquant.targets.litert.build import head_levels
+    from yoloquant.graph.head_levels import head_levels
 
     info, tiny.graph.info = tiny.graph.info, replace(tiny.graph.info, strides=(4, 8, 16))
     try:

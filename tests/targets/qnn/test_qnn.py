@@ -20,13 +20,13 @@ from tiny_models import tiny_export_artifact, tiny_images
 
 from yoloquant import targets
 from yoloquant.errors import TargetError, UsageError
+from yoloquant.graph.head_levels import head_levels
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.plan import Plan
 from yoloquant.quantization.simulate import simulate
 from yoloquant.runtime.backends.qnn import compiled_path
 from yoloquant.runtime.device.snapdragon import SOCS
 from yoloquant.runtime.tasks import spec_of
-from yoloquant.targets.litert.build import head_levels
 from yoloquant.targets.onnx.emit import emit
 from yoloquant.targets.onnx.read_scales import read_scales
 from yoloquant.targets.qnn import target as module

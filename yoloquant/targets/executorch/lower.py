@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from ...errors import TargetError
+from ...graph.head_levels import head_levels
 from ...graph.trace import QUANTIZATION_AGNOSTIC, Graph
 from ...quantization.insert import copy_module, insert
 from ...quantization.plan import Plan
 from ...runtime.tasks import spec_of
 from ...types import ModelInfo
-from ..litert.build import head_levels
 from ..litert.convert import cut_body
 from ..litert.qdq import DEQUANTIZE, PER_TENSOR, QUANTIZE, make_pair
 from ..litert.tail import DecodeTail, Softmax

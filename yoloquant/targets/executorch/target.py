@@ -72,7 +72,7 @@ class ExecuTorchTarget(Target):
             raise TargetError(
                 f"target '{self.name}' exports {allowed} models, got a {task.value} model; use onnxruntime for it"
             )
-        from ..litert.build import head_levels
+        from ...graph.head_levels import head_levels
 
         self.int8_plan(artifact)
         head_levels(artifact.graph)

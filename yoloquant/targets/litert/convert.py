@@ -83,7 +83,7 @@ def convert(body: fx.GraphModule, info: ModelInfo, *, raw: bool = False, quantiz
     """Convert a quantized body to a flatbuffer.
 
     Args:
-        body: Graph from NCHW image to the raw outputs, see ``build.head_levels``.
+        body: Graph from NCHW image to the raw outputs, see ``graph.head_levels``.
         info: The model.
         raw: Leave the decode tail away, take the image and return the outputs as NHWC.
         quantized: Turn quantize/dequantize pairs into quantized tensors; without it the body must have none.

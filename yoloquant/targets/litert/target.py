@@ -80,7 +80,7 @@ class LiteRTTarget(Target):
                 "use onnxruntime or openvino for it"
             )
         # Inside methods throughout: it imports torch, which listing targets must not.
-        from .build import head_levels
+        from ...graph.head_levels import head_levels
 
         plan = self.plan(artifact)
         if plan is not None and plan.float_layers and not self.capabilities.float_layers:

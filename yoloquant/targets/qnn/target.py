@@ -136,7 +136,7 @@ class QnnTarget(Target):
             TargetError: The task is not supported, or the compiler does not run on this machine.
             PlanError: There is no plan, it has more than 8 bits, or the head cannot be cut into levels.
         """
-        from ..litert.build import head_levels
+        from ...graph.head_levels import head_levels
 
         self.require()
         task = artifact.info.task
@@ -158,7 +158,7 @@ class QnnTarget(Target):
             TargetError: The compiler refuses the network or crashed; nothing is left behind then.
             OutputError: The folder cannot be written.
         """
-        from ..litert.build import head_levels
+        from ...graph.head_levels import head_levels
         from ..onnx.emit import emit
         from ..onnxruntime import onnx_metadata, write_onnx
         from .compile import compile_for_soc
