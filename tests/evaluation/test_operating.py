@@ -10,7 +10,7 @@ from validation_fakes import FakeRunner, label_rows, write_dataset
 
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.evaluation.bootstrap import BootstrapOptions
-from yoloquant.evaluation.compare import Comparer
+from yoloquant.evaluation.compare import Comparer, class_confidences
 from yoloquant.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
 from yoloquant.evaluation.gate import load_gate
 from yoloquant.evaluation.match_by import MatchBy
@@ -130,3 +130,27 @@ def test_a_gate_can_limit_it(data: ValidationSet) -> None:
         more.checks[1].verdict is Verdict.FAIL and "false alarms at the deployed confidence" in more.checks[1].message
     )
     assert low.matched is not None and low.matched.conf < 0.4 < (more.matched.conf if more.matched else 0)
+
+
+def test_classes_that_shrink_differently_have_confidences_of_their_own(data: ValidationSet) -> None:
+    """The first class shrinks, the second does not; of the third FP32 gives no false alarm, so nothing is matched."""
+    rng, found = np.random.default_rng(1), rows(data)
+    wrong = [[[5 + 4 * k, 57, 8 + 4 * k, 59, rng.uniform(0.1, 0.6), k % 2] for k in range(12)] for _ in found]
+    found = [np.concatenate([each, np.array(more)]) for each, more in zip(found, wrong, strict=True)]
+    low = [
+        each * np.stack([np.where((each[:, 5] == 0) & (i == 4), 0.5, 1) for i in range(6)], axis=1) for each in found
+    ]
+    evaluation = run(data, fp32=found, low=low)
+    comparison = Comparer(evaluation, OPTIONS, conf=0.4).compare("low").comparison
+    own = comparison.matched_conf_per_class
+    assert set(own) == {"cat", "dog"}
+    assert own["cat"] == pytest.approx(0.2, abs=0.02) and own["dog"] == pytest.approx(0.4, abs=0.02)
+    lost = {name: comparison.intervals[f"{name}f1_drop"].value for name in ("matched_", "matched_per_class_")}
+    assert abs(lost["matched_per_class_"]) < 0.01 < lost["matched_"]
+    assert comparison.intervals["matched_per_class_false_alarm_rise"].value == pytest.approx(0, abs=0.05)
+    assert class_confidences(data.names, 0.3, own) == [own["cat"], own["dog"], 0.3]
+    few = Comparer(run(data, fp32=rows(data), low=rows(data)), OPTIONS, conf=0.4)  # at most 12 of a class
+    assert few.matched_per_class("low") == {}
+    gate = load_gate({"name": "g", "limits": {"matched_per_class_f1_drop": {"limit": 0.02, "rule": "veto"}}})
+    (target,) = reach_verdict(evaluation, gate, {"low": ArtifactInfo()}, VerdictOptions(OPTIONS, conf=0.4)).targets
+    assert "F1 drop at each class's matched confidence" in target.checks[-1].message

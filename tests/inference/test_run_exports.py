@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,9 +14,12 @@ from live_network import write_network
 
 from yoloquant.errors import ArtifactError, UsageError
 from yoloquant.inference import run_exports as live
+from yoloquant.runtime.apps.keys import PREDICT
 from yoloquant.runtime.apps.predict import PredictOptions
 from yoloquant.runtime.apps.running import Running
-from yoloquant.targets.exports import save_exports
+from yoloquant.runtime.apps.settings import VerbSettings
+from yoloquant.runtime.core.detections import Detections
+from yoloquant.targets.exports import load_exports, save_exports
 from yoloquant.types import ExportedModel, ModelInfo, Task
 
 
@@ -103,3 +107,37 @@ def test_every_running_artifact_of_a_folder_is_measured(exports: Path) -> None:
     assert list(live.openers([str(exports)])) == ["tiny-onnxruntime.onnx"]
     found = live.openers([str(exports / "tiny-onnxruntime.onnx"), str(exports)])
     assert len(found) == 2 and {opener.path for opener in found.values()} == {str(exports / "tiny-onnxruntime.onnx")}
+
+
+def test_matched_confidences_are_the_thresholds_where_that_is_asked(
+    exports: Path, images: Path, tmp_path: Path
+) -> None:
+    """Both words read what validation noted; a list that does not fit the classes is none."""
+    (exported, *_) = load_exports(exports / "tiny-onnxruntime.onnx")
+    image = cv2.imread(str(images / "0.png"))
+    with live.ArtifactOpener(str(exported.path), Running(threads=1, conf=0.0))() as detector:
+        every = detector(image)
+    middle = float(np.median(every.confidence[every.class_id == every.class_id[0]]))
+    each = [middle if k == every.class_id[0] else 0.0001 for k in range(len(exported.info.names))]
+    copy = tmp_path / exported.path.name
+    copy.write_bytes(exported.path.read_bytes())
+
+    def found(noted: dict[str, Any], word: str) -> Detections:
+        save_exports(tmp_path, [replace(exported, path=copy, metadata=noted)])
+        running = Running.parse(VerbSettings({"threads": "1", "conf": word}, PREDICT, "predict"))
+        with live.ArtifactOpener(str(copy), running)() as opened:
+            return opened(image)
+
+    noted = {"matched_conf": middle, "matched_conf_per_class": each}
+    assert (found(noted, "matched").confidence > np.float32(middle)).all()
+    own = found(noted, "matched_per_class")
+    kept = every.take(every.confidence > np.array(each, np.float32)[every.class_id])
+    assert np.array_equal(own.confidence, kept.confidence) and np.array_equal(own.class_id, kept.class_id)
+    assert 0 < len(own) < len(every) and set(own.class_id.tolist()) == set(every.class_id.tolist())
+    for bad in (
+        {},
+        {**noted, "matched_conf_per_class": each[1:]},
+        {**noted, "matched_conf_per_class": [2.0, *each[1:]]},
+    ):
+        with pytest.raises(UsageError, match="conf=matched_per_class is not known"):
+            found(bad, "matched_per_class")

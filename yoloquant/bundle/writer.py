@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ArtifactError, OutputError, TargetError, UsageError
 from ..io import atomic_path
 from ..quantization.artifact import versions
-from ..runtime.apps.running import MATCHED_CONF
+from ..runtime.apps.running import MATCHED_CONF, MATCHED_PER_CLASS
 from ..runtime.core.bundle_manifest import FILE_NAME, BundleManifest, read
 from ..runtime.core.folder_check import FileEntry, file_sha256
 from ..types import ExportedModel, HeadLayout
@@ -151,7 +151,7 @@ def _manifest(
 ) -> BundleManifest:
     plain = artifact.metadata()
     planned = exported.metadata.get("planned_convs", ())
-    matched = {key: value for key, value in exported.metadata.items() if key == MATCHED_CONF}
+    matched = {key: value for key, value in exported.metadata.items() if key in (MATCHED_CONF, MATCHED_PER_CLASS)}
     return BundleManifest(
         target=exported.target,
         device=device.name,

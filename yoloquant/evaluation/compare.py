@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,13 +12,27 @@ from ..runtime.core.matching import Matches, Truth
 from ..runtime.tasks.base import Scores
 from .bootstrap import BootstrapOptions, image_weights, interval
 from .evaluate import Evaluation, RunnerRecord
-from .gate_metrics import METRICS
+from .gate_metrics import AT_EACH_MATCHED, AT_MATCHED, METRICS
 from .match_by import MatchBy
-from .operating import Counted, count, matched_conf, matched_f1, operating_drops, operating_point
+from .operating import (
+    LEAST,
+    Counted,
+    count,
+    matched_conf,
+    matched_f1,
+    of_class,
+    operating_drops,
+    operating_point,
+)
 from .results import Accuracy, Comparison, Interval, OperatingPoint
 
 CONF = 0.25
 """Confidence that is deployed where nobody says another: that of Ultralytics' ``predict``."""
+
+
+def class_confidences(names: Sequence[str], conf: float, per_class: Mapping[str, float]) -> list[float]:
+    """One confidence for every class: its own, or the common one where it has none."""
+    return [per_class.get(label, conf) for label in class_labels(names)]
 
 
 @dataclass(frozen=True)
@@ -188,6 +202,10 @@ class Comparer:
         """
         record, evaluation = self.evaluation.records[name], self.evaluation
         found = self.resampled(name, self.weights)
+        matched, per_class = self.matched_conf(name), self.matched_per_class(name)
+        if matched is not None and evaluation.data.labelled:
+            further = self._matched_drops(name, matched.value, per_class)
+            found = replace(found, intervals={**found.intervals, **further})
         overlaps = np.concatenate([m.overlap[m.partner >= 0] for m in record.reference_matches])
         comparison = Comparison(
             map_drop=found.intervals.get(evaluation.task.metrics[0].drop),
@@ -204,7 +222,8 @@ class Comparer:
             latency_spread=latency_ratio,
             size_ratio=size_ratio,
             intervals=dict(found.intervals),
-            matched_conf=self.matched_conf(name),
+            matched_conf=matched,
+            matched_conf_per_class=per_class,
         )
         return self.measurements(comparison, found, self.weights, reasons)
 
@@ -260,11 +279,33 @@ class Comparer:
         """The confidence at which an artifact does what the baseline does at the deployed one; see ``operating``."""
         if self.evaluation.task.class_folders:
             return None
+        return self._matched(self.counted(self.evaluation.options.baseline), self.counted(name), self.weights)
+
+    def matched_per_class(self, name: str) -> dict[str, float]:
+        """The same confidence of every class that gives enough to match, by the class's label."""
+        if self.evaluation.task.class_folders:
+            return {}
         before, after = self.counted(self.evaluation.options.baseline), self.counted(name)
-        labelled = self.evaluation.data.labelled
+        # The estimate alone: intervals of eighty classes would take eighty times as long, and nothing asks for them.
+        one, kinds = self.weights[:1], np.unique(before.classes).tolist()
+        found = {k: self._matched(of_class(before, k), of_class(after, k), one, LEAST) for k in kinds}
+        return {self._label(k): value.value for k, value in found.items() if value is not None}
+
+    def _matched(self, before: Counted, after: Counted, weights: np.ndarray, least: int = 1) -> Interval | None:
+        labelled, level = self.evaluation.data.labelled, self.options.level
         if labelled and self.match is MatchBy.F1:
-            return matched_f1(before, after, self.conf, self.weights, self.options.level)
-        return matched_conf(before, after, self.conf, self.weights, self.options.level, labelled=labelled)
+            return matched_f1(before, after, self.conf, weights, level, least=least)
+        return matched_conf(before, after, self.conf, weights, level, labelled=labelled, least=least)
+
+    def _matched_drops(self, name: str, conf: float, per_class: Mapping[str, float]) -> dict[str, Interval]:
+        """What is lost if the artifact is deployed at its matched confidence, or at one for each class."""
+        before, after = self.counted(self.evaluation.options.baseline), self.counted(name)
+        own = np.array(class_confidences(self.evaluation.names, conf, per_class), np.float32)
+        found = {}
+        for prefix, at in ((AT_MATCHED, conf), (AT_EACH_MATCHED, own)):
+            drops = operating_drops(before, after, self.conf, self.weights, self.options.level, at)
+            found.update({f"{prefix}{key}": value for key, value in drops.items()})
+        return found
 
     def class_boxes(self, weights: np.ndarray, truths: Sequence[Truth] | None = None) -> dict[str, int]:
         """Labelled boxes per class label, or others, for one row of image weights (images,)."""

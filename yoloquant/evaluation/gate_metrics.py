@@ -88,6 +88,26 @@ def _fidelity(title: str) -> GateMetric:
 
 
 _BOXES = frozenset(task.value for task in Task if not spec_of(task).class_folders)
+AT_MATCHED, AT_EACH_MATCHED = "matched_", "matched_per_class_"
+"""Before the names of what is lost by artifacts that are deployed at a confidence of their own."""
+
+
+def _operating() -> dict[str, GateMetric]:
+    """What is lost at the deployed confidence, and what of it remains where the artifact has its own."""
+    found: dict[str, GateMetric] = {}
+    places = {
+        "": "the deployed confidence",
+        AT_MATCHED: "the matched confidence",
+        AT_EACH_MATCHED: "each class's matched confidence",
+    }
+    for prefix, place in places.items():
+        for name, title in (("f1", "F1"), ("precision", "precision"), ("recall", "recall")):
+            found[f"{prefix}{name}_drop"] = _drop(f"{title} drop at {place}", _BOXES)
+        found[f"{prefix}false_alarm_rise"] = GateMetric(
+            f"more false alarms at {place}", LimitUnit.COUNT, 0.0, 100.0, needs_labels=True, tasks=_BOXES
+        )
+    return found
+
 
 METRICS: dict[str, GateMetric] = {
     **_of_tasks(),
@@ -98,12 +118,7 @@ METRICS: dict[str, GateMetric] = {
     "divergence": GateMetric(
         "divergence of probabilities", LimitUnit.FRACTION, 0.0, 5.0, tasks=frozenset({Task.CLASSIFY.value})
     ),
-    "f1_drop": _drop("F1 drop at the deployed confidence", _BOXES),
-    "precision_drop": _drop("precision drop at the deployed confidence", _BOXES),
-    "recall_drop": _drop("recall drop at the deployed confidence", _BOXES),
-    "false_alarm_rise": GateMetric(
-        "more false alarms at the deployed confidence", LimitUnit.COUNT, 0.0, 100.0, needs_labels=True, tasks=_BOXES
-    ),
+    **_operating(),
     # mAP and fidelity rank by confidence, so they do not see one that has moved everywhere alike.
     "confidence_shift": GateMetric("mean confidence shift", LimitUnit.FRACTION, 0.0, 0.5, absolute=True),
     "latency_ratio": GateMetric(

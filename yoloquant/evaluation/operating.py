@@ -20,6 +20,8 @@ LOWEST = 0.01
 """Lowest confidence that is offered as a match: below it a threshold selects noise."""
 F1_STEP = 0.001
 """Values of F1 that count as the same when a confidence is matched by it."""
+LEAST = 20
+"""What the FP32 model must give of one class for a confidence of its own: of fewer, chance would choose it."""
 ROWS = 100
 """Replicates that are counted at once: all of them would be replicates times detections of float64."""
 
@@ -93,17 +95,31 @@ class Rates:
     detections: np.ndarray
 
 
-def rates(counted: Counted, conf: float, weights: np.ndarray, only: int | None = None) -> Rates:
-    """Rates at one confidence.
+def of_class(counted: Counted, label: int) -> Counted:
+    """The detections and labels of one class."""
+    chosen = counted.classes == label
+    truths = counted.truth_classes.get(label, np.zeros(len(counted.truths)))
+    return Counted(
+        counted.images[chosen],
+        counted.confidence[chosen],
+        counted.classes[chosen],
+        counted.right[chosen],
+        truths,
+        {label: truths},
+    )
+
+
+def rates(counted: Counted, conf: float | np.ndarray, weights: np.ndarray, only: int | None = None) -> Rates:
+    """Rates at one confidence, or at one for each class.
 
     Args:
         counted: The model's detections.
-        conf: Detections with a higher confidence count, as in ``predict``.
+        conf: Detections with a higher confidence count, as in ``predict``; float32 (classes,) if classes differ in it.
         weights: float64 (replicates, images).
         only: Index of the one class that counts; all of them if None.
     """
     # above and not at it, as Ultralytics' predict selects
-    chosen = counted.confidence > conf
+    chosen = counted.confidence > (conf[counted.classes] if isinstance(conf, np.ndarray) else conf)
     if only is not None:
         chosen &= counted.classes == only
     shape = weights.shape[1]
@@ -157,10 +173,24 @@ def operating_point(
 
 
 def operating_drops(
-    before: Counted, after: Counted, conf: float, weights: np.ndarray, level: float
+    before: Counted,
+    after: Counted,
+    conf: float,
+    weights: np.ndarray,
+    level: float,
+    own: float | np.ndarray | None = None,
 ) -> dict[str, Interval]:
-    """Paired intervals of what an artifact loses at a confidence, by the name of the gate limit."""
-    old, new = rates(before, conf, weights), rates(after, conf, weights)
+    """Paired intervals of what an artifact loses at a confidence, by the name of the gate limit.
+
+    Args:
+        before: The FP32 model's detections.
+        after: The artifact's.
+        conf: The confidence that is deployed.
+        weights: float64 (1 + replicates, images).
+        level: Confidence level of intervals.
+        own: The artifact's confidence, or one for each class, where it is not the FP32 model's.
+    """
+    old, new = rates(before, conf, weights), rates(after, conf if own is None else own, weights)
     return {
         "f1_drop": interval(old.f1 - new.f1, level),
         "precision_drop": interval(old.precision - new.precision, level),
@@ -169,7 +199,9 @@ def operating_drops(
     }
 
 
-def matched_f1(before: Counted, after: Counted, conf: float, weights: np.ndarray, level: float) -> Interval | None:
+def matched_f1(
+    before: Counted, after: Counted, conf: float, weights: np.ndarray, level: float, *, least: int = 1
+) -> Interval | None:
     """The confidence at which an artifact's F1 is the FP32 model's at ``conf``, or as near to it as it comes.
 
     F1 rises and falls with the threshold, so several confidences may do; the one nearest to ``conf`` is taken.
@@ -180,15 +212,16 @@ def matched_f1(before: Counted, after: Counted, conf: float, weights: np.ndarray
         conf: The confidence that is deployed.
         weights: float64 (1 + replicates, images).
         level: Confidence level of the interval.
+        least: Labels that there must be.
 
     Returns:
-        The confidence; None where the FP32 model finds nothing right.
+        The confidence; None where the FP32 model finds nothing right, or labels are too few.
     """
     wanted = rates(before, conf, weights).f1
     chosen = after.confidence > LOWEST
     # float64: the middle of two neighbouring float32 numbers is none itself.
     images, scores = after.images[chosen], after.confidence[chosen].astype(np.float64)
-    if wanted[0] <= 0 or not len(scores):
+    if wanted[0] <= 0 or before.truths.sum() < least or not len(scores):
         return None
     cuts, right = _cuts(scores), after.right[chosen].astype(np.float64)
     labels, place = weights @ after.truths, np.abs(cuts - conf)
@@ -212,7 +245,7 @@ def _cuts(scores: np.ndarray) -> np.ndarray:
 
 
 def matched_conf(
-    before: Counted, after: Counted, conf: float, weights: np.ndarray, level: float, *, labelled: bool
+    before: Counted, after: Counted, conf: float, weights: np.ndarray, level: float, *, labelled: bool, least: int = 1
 ) -> Interval | None:
     """The confidence at which an artifact raises as many false alarms as the FP32 model does at ``conf``.
 
@@ -226,16 +259,17 @@ def matched_conf(
         weights: float64 (1 + replicates, images).
         level: Confidence level of the interval.
         labelled: Whether there are labels.
+        least: False alarms, or detections, that the FP32 model must give.
 
     Returns:
-        The confidence; None where the FP32 model gives nothing to match.
+        The confidence; None where the FP32 model gives nothing to match, or too little.
     """
     wrong = (lambda c: ~c.right) if labelled else (lambda c: np.ones(len(c.right), bool))
     mine = (before.confidence > conf) & wrong(before)
     wanted = weights @ np.bincount(before.images[mine], minlength=weights.shape[1]).astype(np.float64)
     chosen = wrong(after) & (after.confidence > LOWEST)
     images, scores = after.images[chosen], after.confidence[chosen].astype(np.float64)
-    if wanted[0] <= 0 or not len(scores):
+    if wanted[0] < least or not len(scores):
         return None
     cuts = _cuts(scores)
     values = np.empty(len(weights))

@@ -13,7 +13,7 @@ from ..summarized import Summarized, data_frame
 from ..types import Verdict
 
 # Readers refuse any other: a key that changed its meaning would be compared with what it meant before.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 RESULTS = "results.npz"
 """File in a report's folder that holds what every model found on every image."""
 OLD = "old"
@@ -158,6 +158,7 @@ class Comparison:
         latency_spread: ``latency_ratio`` with the 10th and 90th percentile of the rounds; None if not measured.
         matched_conf: The confidence at which the artifact raises as many false alarms as the baseline at the deployed
             one (without labels: finds as much); None where the baseline gives nothing to match.
+        matched_conf_per_class: The same of every class of which the baseline gives enough to match, by its name.
     """
 
     map_drop: Interval | None
@@ -175,6 +176,7 @@ class Comparison:
     intervals: dict[str, Interval] = field(default_factory=dict)
     latency_spread: Interval | None = None
     matched_conf: Interval | None = None
+    matched_conf_per_class: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ..errors import OutputError, UsageError
 from ..graph.traced_model import TracedModel
 from ..predictions.prediction_options import PredictionOptions
 from ..quantization.artifact import Artifact, versions
-from ..runtime.apps.running import MATCHED_CONF
+from ..runtime.apps.running import MATCHED_CONF, MATCHED_PER_CLASS
 from ..runtime.device.processors import cpu_threads
 from ..runtime.tasks import spec_of
 from ..targets.exports import ExportResult, note_in_listing
@@ -160,11 +160,18 @@ def validate(
 
 def _note_matched(opened: OpenedArtifacts, result: ValidationResult) -> None:
     """Write matched confidences beside the artifacts, where ``predict conf=matched`` finds them."""
+    from .compare import class_confidences
+
     notes: dict[Path, dict[str, Any]] = {}
     for target in result.targets:
         exported, comparison = opened.exports.get(target.target), target.comparison
         if exported is not None and comparison is not None and comparison.matched_conf is not None:
-            notes.setdefault(exported.path, {MATCHED_CONF: round(comparison.matched_conf.value, 4)})
+            conf, own = comparison.matched_conf.value, comparison.matched_conf_per_class
+            each = class_confidences(result.names, conf, own)
+            notes.setdefault(
+                exported.path,
+                {MATCHED_CONF: round(conf, 4), MATCHED_PER_CLASS: [round(value, 4) for value in each]},
+            )
     try:
         note_in_listing(opened.exports.values(), notes)
     except OutputError as exc:  # the verdict does not hang on a folder that is read-only

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import targets
 from ..errors import ArtifactError, UsageError
-from ..runtime.apps.running import MATCHED_CONF, BundleOpener, RunnableModel, Running, confidence_of
+from ..runtime.apps.running import BundleOpener, RunnableModel, Running, matched_confidences
 from ..targets.exports import load_exports
 from ..types import HeadLayout
 
@@ -76,8 +76,8 @@ def _network(export: ExportedModel) -> RunnableModel | None:
     if path is None:
         return None
     # what validation stored, if it did: conf=matched stands for it
-    matched = confidence_of(export.metadata.get(MATCHED_CONF))
-    return RunnableModel(target.device_backend(), path, export.info, export.layout is HeadLayout.RAW, matched)
+    matched = matched_confidences(export.metadata, export.info)
+    return RunnableModel(target.device_backend(), path, export.info, export.layout is HeadLayout.RAW, *matched)
 
 
 def _exports(path: str | Path) -> tuple[ExportedModel, ...]:

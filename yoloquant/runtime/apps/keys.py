@@ -12,7 +12,7 @@ RUNNING = (
     Key(
         "conf",
         "lowest confidence of a detection (default 0.25), or matched: the one at which the export does what the FP32 "
-        "model does, where validation measured it",
+        "model does, where validation measured it; matched_per_class is the same for each class",
     ),
     Key("iou", "overlap above which the weaker box of one class is dropped (default 0.7)"),
     Key("max_det", "detections per image (default 300, or what the model was quantized for)"),

@@ -52,6 +52,7 @@ class Selection:
         iou: Overlap above which NMS drops the weaker box of a class.
         max_det: Detections per image.
         multi_label: Whether a box may be found once for each class, as in validation, or only for its best one.
+        class_conf: Lowest score of each class, none of them below ``conf``; None if all have the same.
 
     Raises:
         UsageError: A value is out of range.
@@ -61,6 +62,7 @@ class Selection:
     iou: float = 0.7
     max_det: int = 300
     multi_label: bool = True
+    class_conf: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         # Said here, since a threshold beyond 1 would only give empty results.

@@ -78,7 +78,12 @@ class Detector:
         """Select detections with other thresholds; boxes stay in pixels of the network's input."""
         # The threshold goes along, so that raw heads decode only what can be selected.
         decoded = self.backend.decode(outputs, selection.conf)
-        return self.task.select(decoded, self.backend.layout, self.info, selection)
+        found = self.task.select(decoded, self.backend.layout, self.info, selection)
+        if selection.class_conf is None:
+            return found
+        # Behind suppression, which compares boxes of one class alone: a box that drops another has a higher score.
+        least = np.array(selection.class_conf, np.float32)
+        return found.take(found.confidence > least[found.class_id])
 
     def __call__(self, image: np.ndarray) -> Detections:
         """Detections of one BGR image, in its own pixels."""
