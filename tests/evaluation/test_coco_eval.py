@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from other_formats import write_coco
-from validation_fakes import NAMES, FakeRunner, label_rows
+from validation_fakes import NAMES, FakeRunner, label_rows, write_dataset
 
 pytest.importorskip("pycocotools")
 
@@ -94,3 +94,83 @@ def test_what_cannot_be_scored_is_refused() -> None:
         require_coco_eval(spec_of(Task.DETECT), labelled=False)
     with pytest.raises(UsageError, match="a classifier has none of"):
         require_coco_eval(spec_of(Task.CLASSIFY), labelled=True)
+
+
+def _pose(tmp_path: Path) -> tuple[ValidationSet, ModelInfo]:
+    """Twelve objects of two keypoints on six images."""
+    yaml = write_dataset(tmp_path / "set", count=6)
+    for file in sorted((tmp_path / "set").rglob("*.txt")):
+        rows = [line.split() for line in file.read_text().splitlines()]
+        points = [f"{float(x) - 0.02:.4f} {y} 2 {float(x) + 0.02:.4f} {y} 1" for _, x, y, *_ in rows]
+        file.write_text("".join(f"{' '.join(row)} {more}\n" for row, more in zip(rows, points, strict=True)))
+    yaml.write_text(yaml.read_text() + "\nkpt_shape: [2, 3]\n")
+    info = ModelInfo(Task.POSE, NAMES, (64, 64), kpt_shape=(2, 3))
+    return ValidationSet.open(yaml, info), info
+
+
+class PartsRunner(FakeRunner):
+    """A runner whose results have values besides boxes, (n, values) for every image, and further outputs."""
+
+    def __init__(
+        self, rows: list[np.ndarray], info: ModelInfo, values: list[np.ndarray], more: tuple[np.ndarray, ...] = ()
+    ) -> None:
+        super().__init__(rows)
+        self.info, self.values, self.more = info, values, more
+
+    def infer(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
+        values = self.values[self.calls % len(self.values)]
+        (output,) = super().infer(image)
+        further = np.zeros((1, values.shape[1], output.shape[2]), np.float32)
+        further[0, :, : len(values)] = values.T
+        return (np.concatenate([output, further], axis=1), *self.more)
+
+
+def _keypoints(data: ValidationSet, moved: float) -> list[np.ndarray]:
+    """The labels' keypoints, so many pixels beside their places."""
+    found = []
+    for image in data.images:
+        points = image.labels.parts["keypoints"].astype(np.float64)
+        points[..., :2] = WHERE.points_to_input(points[..., :2]) + moved
+        found.append(points.reshape(len(points), -1))
+    return found
+
+
+def test_keypoints_are_scored_with_their_similarity(tmp_path: Path) -> None:
+    data, info = _pose(tmp_path)
+    distances = (("fp32", 0.0), ("moved", 5.0))
+    runners = {name: PartsRunner(_right(data), info, _keypoints(data, far)) for name, far in distances}
+    evaluation = evaluate(runners, data, EvaluateOptions(warmup=0, keep_parts=True))
+    figures = coco_figures(evaluation)
+    (exact,), (moved,) = figures["fp32"].further, figures["moved"].further
+    assert figures["moved"].map50_95 == pytest.approx(1) == exact.map50_95
+    ours = Comparer(evaluation, BootstrapOptions(replicates=2)).accuracy("moved")
+    assert ours is not None and 0.02 < moved.map50_95 < 0.98
+    assert moved.map50_95 == pytest.approx(ours.metrics["pose_map50_95"], abs=0.05)
+    facts = {"moved": ArtifactInfo(path="x")}
+    result = reach_verdict(evaluation, load_gate("default"), facts, VerdictOptions(BootstrapOptions(replicates=20)))
+    shown = beside(result, figures)
+    assert shown.targets[0].accuracy.metrics["coco_pose_map50_95"] == moved.map50_95  # type: ignore[union-attr]
+    assert f"scores these keypoints with mAP50-95 {moved.map50_95 * 100:.2f}" in shown.targets[0].notes[1]
+
+
+def test_masks_are_scored_at_the_size_of_the_image(tmp_path: Path) -> None:
+    """Masks that fill their boxes agree with labels that do; those of a half of them do not."""
+    yaml = write_dataset(tmp_path / "set", count=6)
+    for file in sorted((tmp_path / "set").rglob("*.txt")):
+        lines = []
+        for kind, *numbers in (line.split() for line in file.read_text().splitlines()):
+            x, y, w, h = map(float, numbers)
+            left, top, right, low = x - w / 2, y - h / 2, x + w / 2, y + h / 2
+            lines.append(" ".join([kind, *(f"{v:.5f}" for v in (left, top, right, top, right, low, left, low))]))
+        file.write_text("\n".join(lines) + "\n" if lines else "")
+    info = ModelInfo(Task.SEGMENT, NAMES, (64, 64))
+    data = ValidationSet.open(yaml, info)
+    rows = _right(data)
+    ones, whole = [np.ones((len(each), 1)) for each in rows], np.ones((1, 1, 16, 16), np.float32)
+    half = whole * np.where(np.arange(16) % 4 < 2, 1, -1).astype(np.float32)  # stripes
+    runners = {name: PartsRunner(rows, info, ones, (mask,)) for name, mask in (("fp32", whole), ("half", half))}
+    evaluation = evaluate(runners, data, EvaluateOptions(warmup=0, keep_parts=True))
+    figures = coco_figures(evaluation)
+    assert figures["half"].map50_95 == pytest.approx(1)  # the boxes are the same
+    assert figures["fp32"].further[0].map50 == pytest.approx(1)
+    assert figures["half"].further[0].map50_95 < 0.5 * figures["fp32"].further[0].map50_95

@@ -1,10 +1,9 @@
-"""pycocotools' figures for the same boxes beside ours, which are Ultralytics', and why the two differ."""
+"""pycocotools' figures for the same results beside ours, which are Ultralytics', and why the two differ."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,38 +11,49 @@ import numpy as np
 
 from ..errors import UsageError
 from ..runtime.tasks import TaskSpec
-from ..runtime.tasks.anchors import BOX
+from ..runtime.tasks.base import Similarity
+from .coco_rows import ground_truth, keypoint_sigmas, result_rows
 from .evaluate import Evaluation
 from .results import Accuracy, TargetResult, ValidationResult
 
-logger = logging.getLogger(__name__)
-
-MOST = 100
-"""Boxes of one class in an image that pycocotools scores, the surest."""
-MAP, MAP50 = "coco_map50_95", "coco_map50"
-"""Names of its figures among ours."""
+MOST = {"bbox": 100, "segm": 100, "keypoints": 20}
+"""Results of one class in an image that pycocotools scores, the surest, by what it calls the comparison."""
+PREFIX = "coco_"
+"""Before the names of its figures among ours."""
 WHY = (
     "pycocotools counts a class's average precision as the mean of 101 precisions, and gives a label to the surest box "
     "that overlaps it enough; Ultralytics, and so yoloquant, takes the area under the interpolated curve, and gives "
     "it to the box that overlaps it most"
 )
+FURTHER_WHY = {
+    "segm": "masks: pycocotools compares them at the image's own size and lets labels overlap; Ultralytics, and so "
+    "yoloquant, at a quarter of the input's size, where a smaller object hides a larger one",
+    "keypoints": "keypoints: an object's area is 0.53 of its box in both, since labels hold no other; COCO's figures "
+    "take the area of its mask",
+}
+"""What else differs by comparison."""
+TITLES = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
 
 
 @dataclass(frozen=True)
 class CocoFigures:
-    """What pycocotools says of one model's boxes.
+    """What pycocotools says of one model's results.
 
     Attributes:
         map50_95: Mean over IoU 0.50:0.95.
         map50: At IoU 0.50.
-        limit: By how much mAP50-95 rises if every box counts, not the surest 100 of a class in an image.
-        crowds: By how much it rises by crowd regions, in which boxes neither count as right nor as wrong.
+        limit: By how much mAP50-95 rises if every result counts, not the surest 100 (or 20) of a class in an image.
+        crowds: By how much it rises by crowd regions, in which results neither count as right nor as wrong.
+        similarity: What was compared.
+        further: The same of masks or keypoints, where the task has them.
     """
 
     map50_95: float
     map50: float
     limit: float
     crowds: float
+    similarity: Similarity
+    further: tuple[CocoFigures, ...] = ()
 
 
 def require_coco_eval(task: TaskSpec, labelled: bool) -> None:
@@ -54,7 +64,7 @@ def require_coco_eval(task: TaskSpec, labelled: bool) -> None:
     """
     if not labelled:
         raise UsageError("coco_eval=true scores boxes against labels; give data=<data yaml> instead of source=")
-    if BOX not in task.similarities:
+    if not compared(task):
         raise UsageError(f"coco_eval=true scores upright boxes, which a {task.noun} has none of")
     try:
         import pycocotools.cocoeval  # noqa: F401
@@ -62,48 +72,79 @@ def require_coco_eval(task: TaskSpec, labelled: bool) -> None:
         raise UsageError('coco_eval=true needs pycocotools: pip install "yoloquant[coco]"') from exc
 
 
+def compared(task: TaskSpec) -> tuple[Similarity, ...]:
+    """The comparisons of a task that pycocotools knows, the main one first."""
+    return tuple(similarity for similarity in task.similarities if similarity.coco)
+
+
 def coco_figures(evaluation: Evaluation) -> dict[str, CocoFigures]:
-    """The figures of every model that got through."""
-    labels = _labels(evaluation)
-    objects = [a for a in labels["annotations"] if not a["iscrowd"]]
-    # The very same object where there are no crowds: then nothing is scored twice.
-    plain = labels if len(objects) == len(labels["annotations"]) else {**labels, "annotations": objects}
-    found = {}
-    for name, record in evaluation.records.items():
-        boxes = _boxes(evaluation, name)
-        first = _score(labels, boxes, MOST)
-        # Only where an image has more than 100 boxes of a class does pycocotools' limit cut anything.
-        most = max((int(np.bincount(d.class_id).max()) for d in record.detections if len(d)), default=0)
-        every = first if most <= MOST else _score(labels, boxes, most)
-        without = first if plain is labels else _score(plain, boxes, MOST)
-        found[name] = CocoFigures(*first, every[0] - first[0], first[0] - without[0])
+    """The figures of every model that got through; masks and keypoints need ``EvaluateOptions.keep_parts``."""
+    found: dict[str, CocoFigures] = {}
+    for similarity in compared(evaluation.task):
+        labels = ground_truth(evaluation, similarity.coco)
+        objects = [a for a in labels["annotations"] if not a["iscrowd"]]
+        # The very same object where there are no crowds: then nothing is scored twice.
+        plain = labels if len(objects) == len(labels["annotations"]) else {**labels, "annotations": objects}
+        for name in evaluation.records:
+            figures = _figures(evaluation, name, similarity, (labels, plain))
+            main = found.get(name)
+            found[name] = figures if main is None else replace(main, further=(*main.further, figures))
     return found
+
+
+def _figures(
+    evaluation: Evaluation, name: str, similarity: Similarity, truths: tuple[dict[str, Any], dict[str, Any]]
+) -> CocoFigures:
+    """One model's figures by one comparison; the labels are with crowds and without."""
+    (labels, plain), kind = truths, similarity.coco
+    results, sigmas, usual = result_rows(evaluation, name, kind), keypoint_sigmas(evaluation), MOST[kind]
+
+    def score(truth: dict[str, Any], limit: int) -> tuple[float, float]:
+        return _score(truth, results, kind, limit, sigmas)
+
+    first = score(labels, usual)
+    # Only where an image has more results of a class than that does pycocotools' limit cut anything.
+    most = max((int(np.bincount(d.class_id).max()) for d in evaluation.records[name].detections if len(d)), default=0)
+    every = first if most <= usual else score(labels, most)
+    without = first if plain is labels else score(plain, usual)
+    return CocoFigures(*first, every[0] - first[0], first[0] - without[0], similarity)
 
 
 def beside(result: ValidationResult, figures: dict[str, CocoFigures]) -> ValidationResult:
     """The same result with pycocotools' figures: among the metrics, and in words."""
-    shown = [_with_figures(result.baseline, figures), *(_with_figures(t, figures) for t in result.targets)]
-    told = _told(result.baseline, figures)
-    notes = (*result.notes, *([f"{result.baseline.target}: {told}"] if told else []), WHY)
-    return replace(result, baseline=shown[0], targets=tuple(shown[1:]), notes=notes)
+    shown = [_with_figures(target, figures) for target in (result.baseline, *result.targets)]
+    told = tuple(f"{result.baseline.target}: {text}" for text in _told(result.baseline, figures))
+    kinds = {each.similarity.coco: None for found in figures.values() for each in (found, *found.further)}
+    further = tuple(FURTHER_WHY[kind] for kind in kinds if kind in FURTHER_WHY)
+    return replace(result, baseline=shown[0], targets=tuple(shown[1:]), notes=(*result.notes, *told, *further, WHY))
 
 
 def _with_figures(target: TargetResult, figures: dict[str, CocoFigures]) -> TargetResult:
     theirs, ours = figures.get(target.target), target.accuracy
     if theirs is None or ours is None:
         return target
-    accuracy = replace(ours, metrics={**ours.metrics, MAP: theirs.map50_95, MAP50: theirs.map50})
-    return replace(target, accuracy=accuracy, notes=(_told(target, figures), *target.notes))
+    metrics = dict(ours.metrics)
+    for each in (theirs, *theirs.further):
+        metrics[f"{PREFIX}{each.similarity.prefix}map50_95"] = each.map50_95
+        metrics[f"{PREFIX}{each.similarity.prefix}map50"] = each.map50
+    return replace(target, accuracy=replace(ours, metrics=metrics), notes=(*_told(target, figures), *target.notes))
 
 
-def _told(target: TargetResult, figures: dict[str, CocoFigures]) -> str:
+def _told(target: TargetResult, figures: dict[str, CocoFigures]) -> tuple[str, ...]:
+    """One sentence for every comparison."""
     theirs, ours = figures.get(target.target), target.accuracy
     if theirs is None or ours is None:
-        return ""
+        return ()
+    return tuple(_sentence(each, ours) for each in (theirs, *theirs.further))
+
+
+def _sentence(theirs: CocoFigures, ours: Accuracy) -> str:
+    kind, prefix = theirs.similarity.coco, theirs.similarity.prefix
     return (
-        f"pycocotools scores these boxes with mAP50-95 {theirs.map50_95 * 100:.2f}, mAP50 {theirs.map50 * 100:.2f}; "
-        f"ours are {_box_figure(ours, 'map50_95') * 100:.2f} and {_box_figure(ours, 'map50') * 100:.2f}"
-        + _share(theirs.limit, f"scoring more than {MOST} boxes of a class and image would add")
+        f"pycocotools scores these {TITLES[kind]} with mAP50-95 {theirs.map50_95 * 100:.2f}, mAP50 "
+        f"{theirs.map50 * 100:.2f}; ours are {_our_figure(ours, f'{prefix}map50_95') * 100:.2f} and "
+        f"{_our_figure(ours, f'{prefix}map50') * 100:.2f}"
+        + _share(theirs.limit, f"scoring more than {MOST[kind]} of a class and image would add")
         + _share(theirs.crowds, "crowd regions, which are no labels here, add")
     )
 
@@ -112,54 +153,17 @@ def _share(part: float, what: str) -> str:
     return f"; {what} {part * 100:+.2f}" if part else ""
 
 
-def _box_figure(accuracy: Accuracy, name: str) -> float:
-    return float(accuracy.metrics.get(name, getattr(accuracy, name)))
+def _our_figure(accuracy: Accuracy, name: str) -> float:
+    # The main metrics are fields of their own in every report; others stand among the metrics alone.
+    return float(accuracy.metrics[name] if name in accuracy.metrics else getattr(accuracy, name))
 
 
-# -- what pycocotools is given
-
-
-def _labels(evaluation: Evaluation) -> dict[str, Any]:
-    annotations: list[dict[str, Any]] = []
-    for index, image in enumerate(evaluation.data.images):
-        height, width = evaluation.letterboxes[index].original
-        x, y, w, h = (image.boxes.astype(np.float64) * [width, height, width, height]).T
-        boxes = np.stack([x - w / 2, y - h / 2, w, h], axis=1)
-        crowds = evaluation.data.crowds.get(image.path.name, ())
-        rows = [(int(c), b, 0) for c, b in zip(image.classes, boxes.tolist(), strict=True)]
-        rows += [(int(c), [left, top, right - left, bottom - top], 1) for c, left, top, right, bottom in crowds]
-        annotations += [
-            {
-                "id": len(annotations) + place + 1,  # an annotation with id 0 is never found
-                "image_id": index,
-                "category_id": label,
-                "bbox": box,
-                # Of the box: sizes are not told apart below, but pycocotools wants a number.
-                "area": box[2] * box[3],
-                "iscrowd": crowd,
-            }
-            for place, (label, box, crowd) in enumerate(rows)
-        ]
-    images = [{"id": i, "width": w.original[1], "height": w.original[0]} for i, w in enumerate(evaluation.letterboxes)]
-    categories = [{"id": i, "name": name} for i, name in enumerate(evaluation.names)]
-    return {"images": images, "annotations": annotations, "categories": categories}
-
-
-def _boxes(evaluation: Evaluation, name: str) -> np.ndarray:
-    """Rows of image, x, y, width, height, score and class, (n, 7)."""
-    tables = []
-    for index, found in enumerate(evaluation.records[name].detections):
-        boxes = evaluation.letterboxes[index].to_original(found.xyxy).astype(np.float64)
-        boxes[:, 2:] -= boxes[:, :2]
-        ids = np.full(len(boxes), float(index))
-        tables.append(np.column_stack([ids, boxes, found.confidence, found.class_id]))
-    return np.concatenate(tables) if tables else np.zeros((0, 7))
-
-
-def _score(labels: dict[str, Any], boxes: np.ndarray, most: int) -> tuple[float, float]:
+def _score(
+    labels: dict[str, Any], results: Any, kind: str, most: int, sigmas: np.ndarray | None
+) -> tuple[float, float]:
     """mAP50-95 and mAP50."""
     # pycocotools looks at the first of the results to see what they are, and fails without one.
-    if not len(boxes):
+    if not len(results):
         return 0.0, 0.0
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -168,10 +172,12 @@ def _score(labels: dict[str, Any], boxes: np.ndarray, most: int) -> tuple[float,
         truth = COCO()
         truth.dataset = labels
         truth.createIndex()
-        scorer = COCOeval(truth, truth.loadRes(boxes), "bbox")
+        scorer = COCOeval(truth, truth.loadRes(results), kind)
         scorer.params.maxDets = [most]
         # One range instead of four, whose figures nobody reads here.
         scorer.params.areaRng, scorer.params.areaRngLbl = [[0, 1e10]], ["all"]
+        if sigmas is not None:
+            scorer.params.kpt_oks_sigmas = sigmas
         scorer.evaluate()
         scorer.accumulate()
     precision = scorer.eval["precision"][..., 0, -1]  # IoU, recall, class

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +36,7 @@ class EvaluateOptions:
         reference_conf: The baseline's detections above this score are the ground truth of fidelity.
         warmup: Untimed inferences of each runner before the first image.
         untimed: Runners whose time says nothing, so that they need no warming up.
+        keep_parts: Whether masks and keypoints of every result are kept, for pycocotools.
     """
 
     baseline: str = "fp32"
@@ -42,6 +44,7 @@ class EvaluateOptions:
     reference_conf: float = 0.25
     warmup: int = 2
     untimed: frozenset[str] = frozenset()
+    keep_parts: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class RunnerRecord:
         infer_ms: Time of each inference alone, by index of the image. Runtimes disturb each other in one process, so it
             tells how long the pass took and not how fast a model is (``latency``).
         select_ms: Time of decode and NMS over all images.
+        parts: What its results have besides boxes, as plain data in original pixels; empty unless asked for.
     """
 
     detections: list[Detections] = field(default_factory=list)
@@ -66,6 +70,7 @@ class RunnerRecord:
     further_reference_matches: dict[str, list[Matches]] = field(default_factory=dict)
     infer_ms: dict[int, float] = field(default_factory=dict)
     select_ms: list[float] = field(default_factory=list)
+    parts: list[dict[str, list[Any]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -209,18 +214,20 @@ class _Pass:
         self.labels.append(self.task.kept(truth))
         self.references.append(self.task.kept(reference))
         for name in self.records:
-            self._match(name, truth, reference, where.area_scale)
+            self._match(name, truth, reference, where)
 
-    def _match(self, name: str, truth: Truth, reference: Truth, area_scale: float) -> None:
+    def _match(self, name: str, truth: Truth, reference: Truth, where: Letterbox) -> None:
         """Match a runner's detections with labels and with the baseline's, and keep what is needed of them."""
         # Taken out: only one image's results are held in full (masks are large).
         record, found = self.records[name], self.found.pop(name)
         if self.data.labelled:
-            _keep(self.task.match(found, truth, area_scale), record.label_matches, record.further_label_matches)
+            _keep(self.task.match(found, truth, where.area_scale), record.label_matches, record.further_label_matches)
         # The baseline agrees with itself, which says nothing.
         if name != self.options.baseline:
-            matches = self.task.match(found, reference, area_scale)
+            matches = self.task.match(found, reference, where.area_scale)
             _keep(matches, record.reference_matches, record.further_reference_matches)
+        if self.options.keep_parts:
+            record.parts.append(self.task.record(self.task.to_original(found, where), where.original))
         record.detections.append(self.task.compact(found, self.options.reference_conf))
 
     def _order(self, index: int) -> Iterator[str]:

@@ -126,7 +126,7 @@ def validate(
             opened.facts[name] = ArtifactInfo(error=error, target=name)
         opened.facts.update((name, prediction_info(file)) for name, file in files.items())
         # no warm-up: times are measured apart, once nothing else is loaded
-        settings = EvaluateOptions(baseline=BASELINE, warmup=0)
+        settings = EvaluateOptions(baseline=BASELINE, warmup=0, keep_parts=options.coco_eval)
         evaluation = evaluate(opened.runners, images, settings, recorded=recorded, progress=progress)
     finally:
         opened.close()
@@ -151,7 +151,7 @@ def validate(
     )
     # Behind the verdict: pycocotools' figures stand beside ours and decide nothing.
     if options.coco_eval:
-        result = beside(result, coco_figures(evaluation))
+        result = beside(result, coco_figures(evaluation), evaluation.task)
     _note_matched(opened, result)
     if options.report is not None:
         keep_results(options.report, evaluation, opened.facts, artifact.info, result.environment)

@@ -205,7 +205,7 @@ def ap_metrics(prefix: str, what: str) -> Tuple[Metric, Metric]:
     )
 
 
-BOX = Similarity("", "box")
+BOX = Similarity("", "box", "bbox")
 
 
 def numbers(record: Mapping[str, Any], key: str, shape: Tuple[int, ...]) -> np.ndarray:

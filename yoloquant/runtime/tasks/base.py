@@ -48,10 +48,12 @@ class Similarity:
     Attributes:
         prefix: Before the names of its metrics; empty for the main one.
         title: What is compared.
+        coco: What pycocotools calls the comparison (``bbox``, ``segm``, ``keypoints``); empty if it has none like it.
     """
 
     prefix: str
     title: str
+    coco: str = ""
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Pose(AnchorTask):
 
     task: ClassVar[Task] = Task.POSE
     metrics: ClassVar[Tuple[Metric, ...]] = (*ap_metrics("", "box "), *ap_metrics("pose_", "pose "))
-    similarities: ClassVar[Tuple[Similarity, ...]] = (BOX, Similarity("pose_", "keypoints"))
+    similarities: ClassVar[Tuple[Similarity, ...]] = (BOX, Similarity("pose_", "keypoints", "keypoints"))
     branches: ClassVar[Tuple[str, ...]] = ("box", "score", "keypoint")
     apart: ClassVar[Tuple[str, ...]] = ("visibility",)
     further: ClassVar[str] = "keypoints"

@@ -39,7 +39,7 @@ class Segment(AnchorTask):
 
     task: ClassVar[Task] = Task.SEGMENT
     metrics: ClassVar[Tuple[Metric, ...]] = (*ap_metrics("", "box "), *ap_metrics("mask_", "mask "))
-    similarities: ClassVar[Tuple[Similarity, ...]] = (BOX, Similarity("mask_", "mask"))
+    similarities: ClassVar[Tuple[Similarity, ...]] = (BOX, Similarity("mask_", "mask", "segm"))
     branches: ClassVar[Tuple[str, ...]] = ("box", "score", "mask")
     single: ClassVar[Tuple[str, ...]] = ("proto",)
     further: ClassVar[str] = "coefficients"
