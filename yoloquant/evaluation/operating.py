@@ -221,10 +221,11 @@ def matched_f1(
     chosen = after.confidence > LOWEST
     # float64: the middle of two neighbouring float32 numbers is none itself.
     images, scores = after.images[chosen], after.confidence[chosen].astype(np.float64)
-    if wanted[0] <= 0 or before.truths.sum() < least or not len(scores):
+    labels = weights @ after.truths
+    if wanted[0] <= 0 or labels[0] < least or not len(scores):
         return None
     cuts, right = _cuts(scores), after.right[chosen].astype(np.float64)
-    labels, place = weights @ after.truths, np.abs(cuts - conf)
+    place = np.abs(cuts - conf)
     values = np.empty(len(weights))
     for start in range(0, len(weights), ROWS):
         part = weights[start : start + ROWS][:, images]

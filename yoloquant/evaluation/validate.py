@@ -151,7 +151,7 @@ def validate(
     )
     # Behind the verdict: pycocotools' figures stand beside ours and decide nothing.
     if options.coco_eval:
-        result = beside(result, coco_figures(evaluation), evaluation.task)
+        result = beside(result, coco_figures(evaluation))
     _note_matched(opened, result)
     if options.report is not None:
         keep_results(options.report, evaluation, opened.facts, artifact.info, result.environment)

@@ -55,7 +55,9 @@ class ScoringOptions(MeasuringOptions):
 
     latency: bool = option(default=True, help="measure latency beside a float model in the same runtime")
     memory: bool = option(default=True, help="measure peak memory of every artifact in a process of its own")
-    coco_eval: bool = option(default=False, help="also report pycocotools' mAP of the same boxes, and why it differs")
+    coco_eval: bool = option(
+        default=False, help="also report pycocotools' mAP of the same boxes, masks and keypoints, and why it differs"
+    )
     manifest: str | Path | None = option(default=None, help="manifest (json) that the images are held against")
     cpu: Processors = "native"
     cpu_root: DeviceRoot = None
