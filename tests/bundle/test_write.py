@@ -127,6 +127,17 @@ def test_accuracy_on_labelled_data_goes_into_the_bundle(again: Callable[..., Bun
     assert same_folder == accuracy
 
 
+def test_a_folder_with_a_yaml_is_measured_on_what_the_yaml_says(again: Callable[..., Bundle], tmp_path: Path) -> None:
+    data = draw_data(tmp_path / "data", 3)
+    for kind in ("images", "labels"):
+        (data.parent / kind / "val").rename(data.parent / kind / "night")
+    data.write_text(data.read_text().replace("images/val", "images/night"))
+    (data.parent / "images" / "train").mkdir()
+    cv2.imwrite(str(data.parent / "images" / "train" / "9.png"), np.zeros((100, 50, 3), np.uint8))
+    accuracy = again(data=data.parent).manifest.accuracy
+    assert accuracy is not None and accuracy.images == 3 and accuracy == again(data=data).manifest.accuracy
+
+
 def test_images_without_objects_are_told(again: Callable[..., Bundle], tmp_path: Path) -> None:
     (tmp_path / "grey").mkdir()
     cv2.imwrite(str(tmp_path / "grey" / "f\u00fcr alle.png"), np.zeros((100, 50, 3), np.uint8))

@@ -50,6 +50,16 @@ def test_paths_arrays_and_several_of_them_say_what_the_detector_says(export: Exp
                 assert found.class_name == ["abc"[i] for i in wanted.class_id]
 
 
+def test_a_path_that_opencv_cannot_open_is_read(
+    export: ExportedModel, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "Straße 日本.png"
+    path.write_bytes(picture.read_bytes())
+    monkeypatch.setattr(cv2, "imread", lambda *_: None)  # as on Windows, where it takes one code page alone
+    with yoloquant.load(export, threads=1, conf=0.02) as model:
+        np.testing.assert_array_equal(model(path).xyxy, model(picture).xyxy)
+
+
 def test_what_is_no_image_is_named(export: ExportedModel, tmp_path: Path) -> None:
     with yoloquant.load(export) as model:
         for wrong in (tmp_path / "none.png", np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)):

@@ -181,6 +181,7 @@ def test_statistics_taken_anew_are_in_the_baseline_too(model: Any, data: Path) -
 
 def test_map_of_a_live_model(data: Path) -> None:
     module = tiny_yolo("yolo11")
+    module.model.names = dict(enumerate(ValidationSet.from_yaml(data).names))
     found = analyze(module, data=data, options=options(metric="map", only=ONLY[:1], ratios=(0.5,)))
     assert found.settings["options"]["recalibrate_bn"] is True
     assert all(0 <= p.score <= 1 and p.drop == found.baseline - p.score for p in found.points)  # type: ignore[operator]
@@ -244,5 +245,7 @@ def test_bad_data(model: Any, data: Path, tmp_path: Path) -> None:
         analyze(model, data=tmp_path / "none.yaml", options=options())
     with pytest.raises(DataError, match="needs labels"):
         analyze(model, data=data.parent / "images" / "val", options=options(metric="map"))
+    with pytest.raises(DataError, match="has other classes than the model: class 0 is 'a' there and 'thing 0'"):
+        analyze(model, data=data, options=options(metric="map"))
     with pytest.raises(DataError, match="a box without a polygon"):  # every task is scored, by labels of its own
         analyze(tiny_yolo("yolo11", "segment"), data=data, options=options(metric="map"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 import tempfile
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data.convert import as_yolo
+from ..data.image_files import is_without_yaml
 from ..errors import ArtifactError, DataError, OutputError, UsageError
 from ..runtime.apps.accuracy import find_images, measure
 from ..runtime.apps.data_fingerprint import fingerprint
@@ -30,7 +33,7 @@ from ..runtime.backends import Backend, BackendOptions
 from ..runtime.core.bundle_manifest import ExportAccuracy
 from ..runtime.core.detector import Detector
 from ..targets.exports import content_sha256
-from ..types import ExportedModel, HeadLayout, Verdict
+from ..types import ExportedModel, HeadLayout, ModelInfo, Verdict
 from .bundle_options import BundleOptions
 from .devices import BundleDevice
 from .images import candidates, data_set
@@ -254,7 +257,7 @@ def _measured(detector: Detector, options: BundleOptions) -> ExportAccuracy | No
     """The accuracy on the data's labels, measured as a device measures it; None without labels."""
     assert options.data is not None
     with tempfile.TemporaryDirectory(prefix="yoloquant-") as scratch:
-        source = _listed(Path(options.data), Path(scratch))
+        source = _listed(options.data, detector.info, Path(scratch))
         # a classifier's labels are the names of folders: images that lie in none have no labels, and no wrong ones
         flat = detector.task.class_folders and any(i.parent == source for i in find_images(source, detector.info.task))
         data = None if flat else fingerprint(source, detector.info, options.limit)
@@ -266,13 +269,15 @@ def _measured(detector: Detector, options: BundleOptions) -> ExportAccuracy | No
     return ExportAccuracy(accuracy.metrics, accuracy.images, data.labels, data.sha256)
 
 
-def _listed(data: Path, scratch: Path) -> Path:
+def _listed(data: str | os.PathLike[str], info: ModelInfo, scratch: Path) -> Path:
     """The data as the device runtime reads it: a folder stays one, a yaml becomes one of the image files it means here.
 
     Ultralytics looks for data sets in places that only this machine has.
     """
-    if data.is_dir():
-        return data
+    # with the labels of the model's task where the data are of another format
+    data = as_yolo(data, task=info.task, names=info.names)
+    if is_without_yaml(Path(data)):
+        return Path(data)
     path = scratch / "data.yaml"
     found = data_set(data)
     # absolute paths, and JSON, which is YAML too

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import YoloquantError
+from ..runtime.io.images import decode_image
 
 if TYPE_CHECKING:
     from ..data.dataset import ValidationSet
@@ -50,7 +51,7 @@ def _of_data(data: str | os.PathLike[str]) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def data_set(data: str | os.PathLike[str]) -> ValidationSet:
-    """The val split of a data yaml, or a folder of images.
+    """The val split of a data yaml or of what stands for one, or a folder of images.
 
     Raises:
         DataError: It is not usable.
@@ -58,21 +59,21 @@ def data_set(data: str | os.PathLike[str]) -> ValidationSet:
     from ..data.class_folders import is_split_root, split_folder
     from ..data.convert import as_yolo
     from ..data.dataset import ValidationSet
+    from ..data.image_files import is_without_yaml
 
-    data = as_yolo(data)
-    if is_split_root(Path(data)):  # a classifier's: its val split, as for a yaml
-        return ValidationSet.from_folder(split_folder(Path(data), "val"))
-    is_folder = Path(data).is_dir() and Path(data).suffix not in {".yaml", ".yml"}
-    return ValidationSet.from_folder(str(data)) if is_folder else ValidationSet.from_yaml(str(data))
+    known = as_yolo(data)
+    folder = Path(known)
+    if not is_without_yaml(folder):
+        return ValidationSet.from_yaml(known)
+    # a classifier's: its val split, as for a yaml
+    return ValidationSet.from_folder(split_folder(folder, "val") if is_split_root(folder) else folder)
 
 
 def _at_hand(imgsz: tuple[int, int]) -> Iterator[tuple[str, np.ndarray]]:
-    import cv2
-
     for path in host_pictures():
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        image = decode_image(path)
         if image is not None:
-            yield path.stem, np.asarray(image)
+            yield path.stem, image
     yield from _scenes(max(imgsz))
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from ..bridge import val as host_val
-from ..bridge.host_model import file_sha256
 from ..errors import CalibrationError, DataError
+from ..runtime.core.folder_check import file_sha256
 from ..runtime.core.model_info import Task
 from ..runtime.tasks import spec_of
 from .calibration_options import MIN_IMAGES, CalibrationOptions
@@ -22,7 +22,7 @@ from .class_folders import check_class_folders, is_split_root, split_folder
 from .convert import as_yolo
 from .dataset import load_yaml, split_paths
 from .image_check import check_images
-from .image_files import list_images
+from .image_files import is_without_yaml, list_images
 
 __all__ = ["MIN_IMAGES", "CalibrationOptions", "CalibrationSet", "calibration_set"]
 
@@ -90,8 +90,7 @@ def calibration_set(data: str | os.PathLike[str], options: CalibrationOptions | 
     options = options or CalibrationOptions()
     # without task and names: only the images count here
     path = Path(as_yolo(data))
-    # a folder with a yaml in it is the data set that the yaml describes
-    if path.is_dir() and not any(path.glob("*.y*ml")):
+    if is_without_yaml(path):
         if is_split_root(path):
             _refuse_scored_split(options, str(data))
             split, folder = options.split, split_folder(path, options.split)

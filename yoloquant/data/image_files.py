@@ -11,6 +11,12 @@ from ..bridge import val as host
 from ..errors import DataError
 
 
+def is_without_yaml(path: Path) -> bool:
+    """Whether a path is a folder that no data yaml in it describes: of images, of classes, or of another format."""
+    # a folder with a yaml is the data set that the yaml describes, whose labels must not be overlooked
+    return path.is_dir() and not any(path.glob("*.y*ml"))
+
+
 def list_images(paths: Sequence[Path], source: str) -> list[Path]:
     """List image files in Ultralytics' order (by path)."""
     suffixes = host.image_suffixes()

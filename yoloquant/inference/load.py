@@ -9,7 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from ..errors import DataError, UsageError
@@ -17,6 +16,7 @@ from ..runtime.apps.keys import RUNNING
 from ..runtime.apps.running import Running
 from ..runtime.apps.settings import VerbSettings
 from ..runtime.core.detections import Detections
+from ..runtime.io.images import read_image
 from ..types import ExportedModel, ModelInfo
 from .run_exports import ArtifactOpener, texts_of
 
@@ -121,10 +121,7 @@ def _pixels(image: Any) -> np.ndarray:
                 f"got an array of shape {image.shape} and type {image.dtype}; allowed is (height, width, 3) uint8, BGR"
             )
         return image
-    pixels: np.ndarray | None = cv2.imread(os.fspath(image))
-    if pixels is None:
-        raise DataError(f"image '{image}' does not exist or cannot be decoded")
-    return pixels
+    return read_image(image)
 
 
 def load(export: str | os.PathLike[str] | ExportedModel, **keywords: Any) -> LoadedModel:

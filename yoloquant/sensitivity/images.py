@@ -14,9 +14,9 @@ from ..data.calibration import MIN_IMAGES, CalibrationOptions, CalibrationSet, c
 from ..data.class_folders import is_split_root
 from ..data.convert import is_foreign
 from ..data.dataset import ValidationSet
+from ..data.image_files import is_without_yaml
 from ..errors import DataError, UsageError
 from ..pruning.recalibrate_bn import stacked
-from ..runtime.core.class_order import plain_name
 from ..runtime.core.letterbox import Letterbox
 from ..runtime.tasks import spec_of
 from ..types import ModelInfo
@@ -57,7 +57,7 @@ def open_images(data: str | os.PathLike[str] | None, options: AnalyzeOptions, in
 
     Raises:
         UsageError: There is no data, or the metric does not suit the model.
-        DataError: The data are missing, or have no labels though the metric needs them.
+        DataError: The data are missing, or have no labels or other classes though the metric needs them.
     """
     if data is None or not str(data):
         raise UsageError("an analysis needs data=<data yaml>, or a folder of images for metric=distill and fidelity")
@@ -68,10 +68,13 @@ def open_images(data: str | os.PathLike[str] | None, options: AnalyzeOptions, in
     # the first ones: the same images on every call, or the journal's measurements would not compare
     found = found.take(options.images)
     if options.metric is AnalysisMetric.MAP:
-        _check_labels(found, info)
-        # data may list the model's classes in another order, which validation maps by name as well
-        if sorted(map(plain_name, found.names)) == sorted(map(plain_name, info.names)):
-            found = found.for_classes(info.names)
+        if not found.labelled:
+            raise DataError(
+                f"metric=map needs labels, and the first {len(found)} images of '{found.source}' have none; use "
+                "metric=distill or metric=fidelity, or more images"
+            )
+        # by name, as validation does, which refuses other classes: a label would count as whatever has its index
+        found = found.for_classes(info.names)
     return Images(found, info)
 
 
@@ -79,20 +82,7 @@ def is_folder(data: str | os.PathLike[str]) -> bool:
     """Whether data are a folder of images without a yaml."""
     path = Path(data)
     # a classifier's splits and other formats are folders as well, and have labels
-    return path.is_dir() and not any(path.glob("*.y*ml")) and not is_split_root(path) and not is_foreign(path)
-
-
-def _check_labels(found: ValidationSet, info: ModelInfo) -> None:
-    if not found.labelled:
-        raise DataError(
-            f"metric=map needs labels, and the first {len(found)} images of '{found.source}' have none; use "
-            "metric=distill or metric=fidelity, or more images"
-        )
-    if len(found.names) != len(info.names):
-        raise DataError(
-            f"the model has {len(info.names)} classes and data '{found.source}' has {len(found.names)}; measure on the "
-            "data set that it was trained for"
-        )
+    return is_without_yaml(path) and not is_split_root(path) and not is_foreign(path)
 
 
 def training_images(data: str | os.PathLike[str], options: AnalyzeOptions) -> CalibrationSet:

@@ -16,8 +16,9 @@ class TensorBoard(Tracker):
 
     def log(self, run: TrackedRun) -> None:
         """See ``Tracker.log``."""
-        import cv2
         from torch.utils.tensorboard import SummaryWriter
+
+        from ..runtime.io.images import decode_image
 
         # beside the results: ``tensorboard --logdir`` over all runs finds it as it finds training's
         writer = SummaryWriter(str(run.folder))
@@ -30,7 +31,7 @@ class TensorBoard(Tracker):
             parameters = "".join(f"- {key}: `{value}`\n" for key, value in run.parameters.items())
             writer.add_text(run.verb, f"{run.text}\n\n{parameters}")
             for path in run.pictures:
-                image = cv2.imread(str(path))
+                image = decode_image(path)
                 if image is not None:
                     # OpenCV reads BGR
                     writer.add_image(path.stem, image[..., ::-1], dataformats="HWC")

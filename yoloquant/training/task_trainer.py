@@ -17,6 +17,7 @@ from ultralytics.models.yolo.segment import SegmentationTrainer
 from ..bridge.checkpoint import load_model
 from ..bridge.installed import ultralytics_version
 from ..data.convert import as_yolo, is_foreign
+from ..data.image_files import is_without_yaml
 from ..errors import TrainingError, UsageError
 from ..types import Task
 from . import unlabelled
@@ -124,7 +125,7 @@ class TaskTrainer:
         folder = Path(str(self.args.data))
         self.unlabelled = unlabelled.is_written(folder)  # for a resumed run, or by the parent of this process
         # a classifier's data set is a folder of folders, whose names are the labels
-        if unlabelled.is_folder_of_images(folder) and self.args.task != Task.CLASSIFY.value:
+        if is_without_yaml(folder) and self.args.task != Task.CLASSIFY.value:
             # known only now, where the data are seen to have no labels; still before the model is set up
             if self.settings.needs_labels:
                 raise UsageError(

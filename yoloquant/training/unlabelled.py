@@ -17,12 +17,6 @@ _FEWEST = 4  # of each part
 _NAME = "unlabelled.yaml"
 
 
-def is_folder_of_images(folder: Path) -> bool:
-    """Whether a path is a folder that is no data set with a yaml."""
-    # a folder with a yaml is a data set whose labels must not be overlooked
-    return folder.is_dir() and not any(folder.glob("*.y*ml"))
-
-
 def is_written(path: Path) -> bool:
     """Whether a path is the yaml that ``write_data`` wrote."""
     # with its list, since a user's own file may have that name too

@@ -15,7 +15,7 @@ from ..data.calibration import MIN_IMAGES, CalibrationOptions, calibration_set
 from ..data.class_folders import is_split_root, split_folder
 from ..data.convert import as_yolo, is_foreign
 from ..data.dataset import load_yaml, split_paths
-from ..data.image_files import list_images
+from ..data.image_files import is_without_yaml, list_images
 from ..errors import CalibrationError, DataError, OutputError
 from ..io import write_text
 from ..recipe import Recipe
@@ -70,7 +70,7 @@ def hold_back(recipe: Recipe, count: int, folder: Path) -> HeldBack:
 def _pool(data: str, split: str) -> tuple[list[Path], Any]:
     """Training images of a data set, and what writes a split of it."""
     path = Path(data)
-    if path.is_dir() and not any(path.glob("*.y*ml")):
+    if is_without_yaml(path):
         if is_split_root(path):
             return list_images([split_folder(path, split)], data), _class_folders
         return list_images([path.resolve()], data), _plain_folders

@@ -18,10 +18,11 @@ from yoloquant.evaluation.evaluate import EvaluateOptions, evaluate
 from yoloquant.graph.traced_model import TracedModel
 from yoloquant.io import resource
 from yoloquant.quantization.artifact import Artifact
-from yoloquant.runtime.apps.accuracy import find_images, label_path, measure, of_model, read_image
+from yoloquant.runtime.apps.accuracy import find_images, label_path, measure, of_model
 from yoloquant.runtime.backends import BackendOptions, open_backend
 from yoloquant.runtime.core.detector import Detector
 from yoloquant.runtime.errors import DataError
+from yoloquant.runtime.io.images import read_image
 from yoloquant.runtime.tasks.base import Labels
 from yoloquant.targets import get
 

@@ -15,6 +15,7 @@ from ...errors import DataError
 from ...io import parse_yaml
 from ...runtime.core.rle import decode
 from ...runtime.tasks.base import Drawn
+from ..image_files import is_without_yaml
 from .base import Contents, DataFormat, Found, Picture, Thing, split_of, stated_size, undivided
 
 AT = "@"  # between a JSON file and the folder of its images
@@ -37,7 +38,7 @@ class CocoJson(DataFormat):
         path = Path(data)
         if path.suffix.lower() == ".json":
             return _of_file(path, data, None)
-        if path.is_dir() and not any(path.glob("*.y*ml")):
+        if is_without_yaml(path):
             return _of_folder(path, data)
         return _of_yaml(path, data) if path.suffix in {".yaml", ".yml"} and path.is_file() else None
 

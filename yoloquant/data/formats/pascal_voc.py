@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 from ...bridge import val as host
 from ...errors import DataError
 from ...runtime.tasks.base import Drawn
+from ..image_files import is_without_yaml
 from .base import Contents, DataFormat, Found, Picture, Thing, split_of, stated_size, undivided
 
 
@@ -22,7 +23,7 @@ class PascalVoc(DataFormat):
         """See ``DataFormat.find``."""
         root = Path(data)
         # a converted set often keeps its XML files; the yaml is what its owner trains by
-        if not root.is_dir() or any(root.glob("*.y*ml")):
+        if not is_without_yaml(root):
             return None
         if (root / "Annotations").is_dir():
             return Found(data, root, _listed(root))

@@ -16,6 +16,7 @@ from ..core.detections import Selection
 from ..core.detector import Detector
 from ..core.matching import Matches
 from ..errors import DataError
+from ..io.images import read_image
 from ..tasks import Task, spec_of
 from ..tasks.base import Labels
 
@@ -198,21 +199,3 @@ def label_path(image: Path) -> Path:
             parts[index] = "labels"
             break
     return Path(*parts).with_suffix(".txt")
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Decode an image: BGR uint8 (height, width, 3).
-
-    Raises:
-        DataError: It cannot be read or decoded.
-    """
-    import cv2
-
-    try:
-        content = np.fromfile(str(path), dtype=np.uint8)  # OpenCV's own reading fails on some characters in paths
-    except OSError as exc:
-        raise DataError(f"image {path} cannot be read: {exc}") from exc
-    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
-    if image is None:
-        raise DataError(f"image {path} cannot be decoded; replace or remove it")
-    return np.asarray(image)

@@ -16,7 +16,8 @@ from ..backends import BackendOptions, backend_class, open_backend
 from ..core.bundle_manifest import BundleManifest, model_path, read
 from ..core.detector import Detector
 from ..errors import ArtifactError, BundleError, TargetError
-from .accuracy import measure, read_image
+from ..io.images import read_image
+from .accuracy import measure
 from .data_fingerprint import fingerprint
 from .golden import (
     SELECTION,

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from ..errors import SourceError, YoloquantError
+from .images import decode_image
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ class ImageSource(Source):
         while self._next < len(self._paths):
             path, start = self._paths[self._next], time.perf_counter()
             self._next += 1
-            image = _decode(path)
+            image = decode_image(path)
             if image is None:
                 logger.warning("'%s' is not a readable image and is skipped", path)
                 self.unreadable.append(path.name)
@@ -126,15 +127,6 @@ class ImageSource(Source):
         if not self._given:
             raise SourceError(f"none of the {len(self._paths)} files of '{self.name}' is a readable image")
         return None
-
-
-def _decode(path: Path) -> np.ndarray | None:
-    try:
-        # read by numpy: cv2.imread fails on some characters in paths
-        image: np.ndarray | None = cv2.imdecode(np.fromfile(str(path), dtype=np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error):
-        return None
-    return image
 
 
 class VideoSource(Source):
