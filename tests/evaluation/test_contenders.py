@@ -11,7 +11,7 @@ import pytest
 from tiny_models import tiny_checkpoint, tiny_yolo
 from validation_fakes import write_dataset
 
-from yoloquant.bridge.foreign import describe_foreign
+from yoloquant.bridge.foreign import describe_foreign, is_foreign
 from yoloquant.errors import ArtifactError, UsageError
 from yoloquant.evaluation.contenders import contenders, named_rows, path_names
 from yoloquant.evaluation.validate import validate
@@ -75,6 +75,8 @@ def test_foreign_metadata_are_read_and_refused_where_they_lack(tmp_path: Path) -
     for path in (tmp_path / "b.tflite", tflite(tmp_path / "c.tflite", imgsz=None)):
         with pytest.raises(ArtifactError, match="does not say what model it holds"):
             describe_foreign(path)
+    # Ultralytics runs MNN, and reads no metadata of it: nobody would know what the file holds
+    assert is_foreign(tmp_path / "a.tflite") and not is_foreign(tmp_path / "a.mnn")
     with pytest.raises(ArtifactError, match="does not exist"):
         contenders(tmp_path / "missing.onnx")
     (tmp_path / "empty").mkdir()

@@ -234,6 +234,27 @@ def test_the_best_are_measured_again_once(url: str) -> None:
     assert [dict(a.values) for a in seen] == best and {a.share for a in seen} == {1.0}
 
 
+def test_what_was_looked_up_is_no_estimate_though_another_process_began_a_trial(url: str) -> None:
+    slow: list[float] = []
+    found = search(url, "looked-up", sampler="random")
+    found._eta.add = slow.append  # type: ignore[method-assign]
+    found.study.enqueue_trial({"ranges.percentile": 95.0, "calibration.images": 32, "ranges.head": "mse"})
+    found.one(1.0, 2)
+    assert len(slow) == 1
+    found.study.enqueue_trial({"ranges.percentile": 95.0, "calibration.images": 32, "ranges.head": "mse"})
+    known = found._known
+
+    def meanwhile(trial: Any, values: Any) -> Any:
+        scores = known(trial, values)
+        search(url, "looked-up", sampler="random").study.ask()
+        return scores
+
+    found._known = meanwhile  # type: ignore[method-assign]
+    found.one(1.0, 2)
+    assert found.study.trials[1].user_attrs[SAME_AS] == 0 and len(found.study.trials) == 3
+    assert len(slow) == 1, "looking up takes no time, and would make the estimate too short"
+
+
 def test_progress_has_the_best_so_far_and_the_time_left(url: str) -> None:
     told: list[tuple[int, int, str]] = []
     slow = search(

@@ -18,7 +18,8 @@ from .val import attribute
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = frozenset({".onnx", ".tflite", ".torchscript", ".engine", ".mnn", ".mlpackage"})
+# without ".mnn": Ultralytics runs it, and its reader of metadata, which tells what a file holds, does not read it
+SUFFIXES = frozenset({".onnx", ".tflite", ".torchscript", ".engine", ".mlpackage"})
 FOLDERS = ("_openvino_model", "_saved_model", "_ncnn_model", "_paddle_model", "_executorch_model", "_imx_model")
 CHECKPOINT = ".pt"
 _LITERALS = ("imgsz", "names", "kpt_shape", "args")

@@ -107,13 +107,20 @@ class TrialSearch:
         Raises:
             OutputError: The storage fails.
         """
+        # told of this very trial: the study's last one may be another process's
+        done: list[FrozenTrial] = []
         start = time.monotonic()
         with storage_errors():
             # one at a time, so that the deadline and other processes' results are looked at in between
             # catch: a failed trial is noted and the study goes on
-            self.study.optimize(lambda trial: self._try(trial, share), n_trials=1, catch=(Exception,))
+            self.study.optimize(
+                lambda trial: self._try(trial, share),
+                n_trials=1,
+                catch=(Exception,),
+                callbacks=[lambda _, trial: done.append(trial)],
+            )
         # what was looked up took no time, and would make the estimate too short
-        if not self.study.get_trials(deepcopy=False)[-1].user_attrs.get(SAME_AS):
+        if not any(SAME_AS in trial.user_attrs for trial in done):
             self._eta.add(time.monotonic() - start)
         self.tell(total)
 
