@@ -164,7 +164,7 @@ def _made(arguments: Sequence[str]) -> None:
 
 def _manifest(shop: Workshop) -> dict[str, Any]:
     from yoloquant.data.dataset import ValidationSet
-    from yoloquant.data.manifest import file_sha256
+    from yoloquant.runtime.core.folder_check import file_sha256
 
     images = [
         {"file": i.path.name, "sha256": file_sha256(i.path), "boxes": len(i.classes)}

@@ -26,8 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools.options import parse_options
 from yoloquant.data.dataset import LabelledImage, ValidationSet
-from yoloquant.data.manifest import ManifestImage, SubsetManifest, file_sha256
+from yoloquant.data.manifest import ManifestImage, SubsetManifest
 from yoloquant.errors import YoloquantError
+from yoloquant.runtime.core.folder_check import file_sha256
 
 DEFAULTS = {"data": "coco8.yaml", "split": "val", "images": "256", "seed": "0", "name": "", "out": ".", "source": ""}
 

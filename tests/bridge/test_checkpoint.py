@@ -18,9 +18,10 @@ from torch import nn
 
 from yoloquant.bridge.checkpoint import load_model
 from yoloquant.bridge.exportable import exportable
-from yoloquant.bridge.host_model import file_sha256, head_note, model_info
+from yoloquant.bridge.host_model import head_note, model_info
 from yoloquant.bridge.input_size import MAX_IMGSZ, check_imgsz, square_size
 from yoloquant.errors import ModelError, UsageError
+from yoloquant.runtime.core.folder_check import file_sha256
 from yoloquant.types import Task
 
 

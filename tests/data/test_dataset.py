@@ -11,8 +11,9 @@ import pytest
 from validation_fakes import write_dataset
 
 from yoloquant.data.dataset import ValidationSet
-from yoloquant.data.manifest import ManifestImage, SubsetManifest, file_sha256
+from yoloquant.data.manifest import ManifestImage, SubsetManifest
 from yoloquant.errors import DataError
+from yoloquant.runtime.core.folder_check import file_sha256
 
 
 def _write_manifest(yaml: Path, target: Path) -> dict[str, object]:

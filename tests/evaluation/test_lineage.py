@@ -10,13 +10,14 @@ import pytest
 from core_models import checkpoint, tiny_host, write_images
 
 from yoloquant.bridge.checkpoint import load_model
-from yoloquant.bridge.host_model import ORIGIN, HostModel, file_sha256, weights_sha256
+from yoloquant.bridge.host_model import ORIGIN, HostModel, weights_sha256
 from yoloquant.data.calibration import CalibrationOptions, calibration_set
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import ArtifactError, DataError
 from yoloquant.evaluation.lineage import check_calibration, check_exports, find_baseline
 from yoloquant.evaluation.validate import named_rows
 from yoloquant.quantization.artifact import save_checkpoint
+from yoloquant.runtime.core.folder_check import file_sha256
 from yoloquant.types import ExportedModel, HeadLayout, ModelInfo, Task
 
 

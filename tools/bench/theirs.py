@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from yoloquant.bridge.host_model import file_sha256
 from yoloquant.bridge.installed import ultralytics_version
+from yoloquant.runtime.core.folder_check import file_sha256
 from yoloquant.runtime.core.runner import Runner
 from yoloquant.types import HeadLayout, ModelInfo
 

@@ -111,7 +111,7 @@ def rewritten(bench: Bench) -> Outcome:
     import json
 
     from yoloquant.data.dataset import ValidationSet
-    from yoloquant.data.manifest import file_sha256
+    from yoloquant.runtime.core.folder_check import file_sha256
 
     root = _copy(bench, "manifest")
     data = _yaml(root)

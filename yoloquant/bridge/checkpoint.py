@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError, UsageError
+from ..runtime.core.folder_check import file_sha256
 from ..types import Task
 from . import safe_unpickler
 from .checkpoint_file import ALLOWED, OTHER_MODELS, CheckpointFile, foreign_names, inspect_file
 from .checkpoint_names import RefusedError
-from .host_model import ORIGIN, HostModel, Origin, file_sha256, weights_sha256
+from .host_model import ORIGIN, HostModel, Origin, weights_sha256
 from .input_size import check_imgsz
 from .installed import offline, ultralytics_version
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.tasks import spec_of
@@ -95,16 +94,6 @@ class HostModel:
             UsageError: It is not a positive multiple of the stride.
         """
         return check_imgsz(imgsz or self.imgsz or spec_of(self.task).imgsz, self.stride)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        # in pieces: checkpoints may be larger than what is left of a small board's memory
-        for chunk in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def weights_sha256(module: nn.Module) -> str:

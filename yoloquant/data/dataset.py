@@ -19,6 +19,7 @@ from ..bridge import val as host
 from ..errors import DataError
 from ..io import parse_yaml
 from ..runtime.core.class_order import class_order
+from ..runtime.core.folder_check import file_sha256
 from ..runtime.core.model_info import ModelInfo, Task
 from ..runtime.tasks import spec_of
 from ..runtime.tasks.base import Labels, labels_bytes
@@ -26,7 +27,7 @@ from .class_folders import check_class_folders, class_names, split_folder
 from .convert import Crowds, as_yolo, crowds_of, notes_of
 from .image_check import check_images
 from .image_files import list_images
-from .manifest import check_manifest, file_sha256, read_manifest
+from .manifest import check_manifest, read_manifest
 from .trained_classes import TrainedClasses
 
 logger = logging.getLogger(__name__)

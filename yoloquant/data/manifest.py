@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import DataError
+from ..runtime.core.folder_check import file_sha256
 
 
 class ManifestImage(BaseModel):
@@ -41,20 +41,6 @@ class SubsetManifest(BaseModel):
     source: str = ""
     seed: int | None = None
     images: tuple[ManifestImage, ...] = Field(min_length=1)
-
-
-def file_sha256(path: Path) -> str:
-    """Hash of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(stream)
-
-
-def _sha256(stream: Iterable[bytes]) -> str:
-    # Python 3.10 has no file_digest.
-    digest = hashlib.sha256()
-    for block in stream:
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def read_manifest(path: Path) -> SubsetManifest:

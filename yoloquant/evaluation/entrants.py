@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ..bridge.checkpoint import load_model
-from ..bridge.host_model import file_sha256
 from ..data.dataset import ValidationSet
 from ..errors import DataError, UsageError
 from ..graph.traced_model import TracedModel
@@ -16,6 +15,7 @@ from ..predictions.prediction_options import ReadingChoices
 from ..predictions.prediction_set import RecordedModel
 from ..predictions.read import FORMS, read_predictions
 from ..predictions.results_file import ResultsFile, is_results_file
+from ..runtime.core.folder_check import file_sha256
 from ..runtime.core.runner import Runner
 from ..targets.exports import content_sha256
 from ..types import ExportedModel, ModelInfo

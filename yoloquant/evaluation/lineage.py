@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ..bridge.checkpoint import load_model
-from ..bridge.host_model import HostModel, file_sha256, weights_sha256
+from ..bridge.host_model import HostModel, weights_sha256
 from ..data.calibration import short_hash
 from ..data.dataset import ValidationSet
 from ..errors import ArtifactError, DataError
+from ..runtime.core.folder_check import file_sha256
 from ..targets.base import INT8
 from ..types import ExportedModel
 

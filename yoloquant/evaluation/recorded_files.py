@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..data.dataset import ValidationSet
-from ..data.manifest import file_sha256
 from ..errors import UsageError
 from ..predictions.categories import ClassIds
 from ..predictions.prediction_options import PredictionOptions, ReadingChoices
 from ..predictions.prediction_set import PredictionFile
 from ..predictions.read import ReadingOptions, read_predictions
+from ..runtime.core.folder_check import file_sha256
 from ..types import ModelInfo
 from .verdict import ArtifactInfo
 

@@ -13,9 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..bridge.host_model import file_sha256
 from ..errors import ArtifactError, OutputError
 from ..io import write_text
+from ..runtime.core.folder_check import file_sha256
 from ..summarized import Summarized, data_frame, plain
 from ..types import ExportedModel, ModelInfo
 
