@@ -128,6 +128,16 @@ def test_multiply_accumulates() -> None:
         assert macs(file, file.ops[0]) == expected, op.kind
 
 
+@pytest.mark.parametrize("computed", ["w", "b"])
+def test_products_of_computed_tensors_are_told_from_layers(computed: str) -> None:
+    tensors = {"x": T((1, 4)), "w": T((8, 4), values=1), "b": T((8,), "INT32", values=0), "y": T((1, 8))}
+    tensors[computed] = T(tensors[computed].shape, tensors[computed].dtype)
+    report = check(build(tensors, [Op("FULLY_CONNECTED", ["x", "w", "b"], ["y"], 4)]))
+    wanted = "FULLY_CONNECTED of computed tensors" if computed == "w" else "FULLY_CONNECTED"
+    assert f"an Edge TPU does not run 1 {wanted}" in report.summary()
+    assert EdgeTPUReport.from_dict(report.to_dict()) == report
+
+
 def test_memory_counts_what_is_alive_at_once() -> None:
     """x lives until the last operator, so it, a and b are alive together: three maps."""
     tensors = dict.fromkeys("xabc", MAP)

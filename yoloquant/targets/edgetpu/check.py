@@ -66,4 +66,5 @@ def _verdict(file: Flatbuffer, op: OpInfo, found: OperatorFinding, place: Place)
         place, BEHIND
     )
     name = file.tensors[op.outputs[0]].name
-    return OperatorVerdict(op.index, op.kind, op.version, name, found.status, place, reason, macs(file, op))
+    computed = file.multiplies_computed(op)
+    return OperatorVerdict(op.index, op.kind, op.version, name, found.status, place, reason, macs(file, op), computed)

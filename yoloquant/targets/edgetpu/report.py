@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any
 
 from ...summarized import from_plain, plain
+from ..litert.flatbuffer import kind_for_people
 
 # "approximately 8 MB of SRAM", https://coral.ai/docs/edgetpu/compiler/#parameter-data-caching
 ON_CHIP_BYTES = 8 << 20
@@ -56,6 +57,7 @@ class OperatorVerdict:
         place: Where it runs in the end.
         reason: Why it is not mapped, or may not be; for supported operators behind the partition, that.
         macs: Multiply-accumulates of one inference.
+        computed: Whether it multiplies two computed tensors where an ordinary layer has a constant weight.
     """
 
     index: int
@@ -66,6 +68,7 @@ class OperatorVerdict:
     place: Place
     reason: str
     macs: int = 0
+    computed: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,8 @@ class EdgeTPUReport:
         where = f"{self.count(Place.TPU)} of {len(self.operators)} operators"
         text = [f"{where} with {self.share(Place.TPU):.1%} of the multiply-accumulates map to an Edge TPU"]
         if self.ends:
-            left = Counter(_named(op) for op in self.operators if op.status is Status.FALLBACK)
+            fallen = [op for op in self.operators if op.status is Status.FALLBACK]
+            left = Counter(kind_for_people(op.kind, computed=op.computed) for op in fallen)
             named = ", ".join(f"{number} {kind}" for kind, number in sorted(left.items()))
             if named:
                 text.append(f"an Edge TPU does not run {named}")
@@ -191,12 +195,6 @@ class EdgeTPUReport:
     def from_dict(cls, data: Mapping[str, Any]) -> EdgeTPUReport:
         """Read what ``to_dict`` returned."""
         return from_plain(cls, data)
-
-
-def _named(op: OperatorVerdict) -> str:
-    # The rule's reason tells, since ordinary layers are of the same kind.
-    computed = op.kind == "FULLY_CONNECTED" and "computed" in op.reason
-    return f"{op.kind} of computed tensors" if computed else op.kind
 
 
 def _row(op: OperatorVerdict) -> tuple[str, ...]:

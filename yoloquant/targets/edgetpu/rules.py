@@ -99,7 +99,7 @@ def _parameters(file: Flatbuffer, op: OpInfo) -> OperatorFinding:
     positions = [i for i in _CONSTANT.get(op.kind, ()) if i < len(op.inputs)]
     if all(file.tensors[op.inputs[i]].constant for i in positions):
         return OK
-    if op.kind == "FULLY_CONNECTED":
+    if file.multiplies_computed(op):
         return _cpu("multiplies two computed tensors; its weight must be constant")
     return _cpu("a parameter is computed; it must be constant")
 

@@ -18,8 +18,8 @@ from ...quantization.keypoint_ranges import mixed_heads
 from ...quantization.plan import Plan, Point, PointKind
 from ...quantization.scheme import weight_point_name
 from .convert import convert, cut_body
-from .flatbuffer import Flatbuffer, TensorInfo
-from .mapping import Located, locate, multiplies_computed
+from .flatbuffer import Flatbuffer, TensorInfo, kind_for_people
+from .mapping import Located, locate
 from .qdq import carry, make_pair
 from .split_results import ResultPart, split_results
 from .surgery import finish
@@ -27,7 +27,6 @@ from .transposed import transposed_weights
 
 logger = logging.getLogger(__name__)
 
-COMPUTED = " of computed tensors"  # accelerators want parameters that are constant when they compile
 ScalePair = tuple[np.ndarray, np.ndarray]
 Place = int | list[tuple[int, list[int]]]
 """Index of the tensor that realises a point; or of those that do it together, each with its channels."""
@@ -106,8 +105,7 @@ def build(
     tensors = _tensors(graph, plan, located, parts)
     # the converter merges ranges on its own where it sees fit; that would be another plan
     check_scales(plan, read_points(file, plan.points, tensors))
-    # With what they multiply: a fully connected operator of computed tensors is another one for an accelerator.
-    counts = Counter(f"{op.kind}{COMPUTED if multiplies_computed(file, op) else ''}" for op in file.ops)
+    counts = Counter(kind_for_people(op.kind, computed=file.multiplies_computed(op)) for op in file.ops)
     # The one at the input is wanted: it quantizes the image.
     requantize = sum(op.kind == "QUANTIZE" and op.inputs[0] not in file.inputs for op in file.ops)
     logger.info("converted %d points into %d operators, %d requantize", len(tensors), len(file.ops), requantize)

@@ -165,6 +165,14 @@ class Flatbuffer:
         """Indices of an operator's inputs that are not constants."""
         return tuple(i for i in op.inputs if not self.tensors[i].constant)
 
+    def multiplies_computed(self, op: OpInfo) -> bool:
+        """Whether an operator that usually has a constant weight multiplies two computed tensors.
+
+        litert-torch 0.10 turns a batched matrix product whose batch is 1, as in attention with one head, into such a
+        fully connected operator.
+        """
+        return op.kind == "FULLY_CONNECTED" and not self.tensors[op.inputs[1]].constant
+
     def is_float(self, op: OpInfo) -> bool:
         """Whether an operator computes in float; quantize and dequantize only convert."""
         tensors = [self.tensors[i] for i in (*op.inputs, *op.outputs)]
@@ -234,6 +242,11 @@ def operator_name(code: Any) -> str:
     """Name of an operator code; old files store it in the deprecated field."""
     # the old field holds a byte, and 127 in place of newer operators
     return _operators()[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+
+def kind_for_people(kind: str, *, computed: bool) -> str:
+    """An operator's kind for people, and what it multiplies: accelerators want weights that are constant."""
+    return f"{kind} of computed tensors" if computed else kind
 
 
 def float_ops(source: bytes | Path) -> list[FloatOp]:

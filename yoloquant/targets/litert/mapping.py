@@ -171,7 +171,7 @@ class _Index:
             elif op.kind in _MOVES and reads:
                 roots.update(dict.fromkeys(op.outputs, reads[0]))
             elif op.kind in _KINDS:
-                kind = "matmul" if multiplies_computed(file, op) else _KINDS[op.kind]
+                kind = "matmul" if file.multiplies_computed(op) else _KINDS[op.kind]
                 # Computed in the file it has no integers to be recognised by.
                 fixed = kind == "weighted" and file.tensors[op.inputs[1]].constant
                 digest = _digest(_weight(file, op)) if fixed else ""
@@ -190,15 +190,6 @@ class _Index:
     def take(self, key: Key) -> OpInfo | None:
         """The next operator of this key in execution order; each is handed out once."""
         return self._ops[key].popleft() if self._ops.get(key) else None
-
-
-def multiplies_computed(file: Flatbuffer, op: OpInfo) -> bool:
-    """Whether an operator that usually has a constant weight multiplies two computed tensors.
-
-    litert-torch 0.10 turns a batched matrix product whose batch is 1, as in attention with one head, into such a fully
-    connected operator.
-    """
-    return op.kind == "FULLY_CONNECTED" and not file.tensors[op.inputs[1]].constant
 
 
 def _weight(file: Flatbuffer, op: OpInfo) -> np.ndarray:
