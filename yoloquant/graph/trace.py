@@ -169,6 +169,12 @@ def padded_averages(graph: Graph) -> list[str]:
     return [name for name in graph.ops if _counts_padding(graph.node(name))]
 
 
+def computed_divisors(graph: Graph) -> list[str]:
+    """Names of the body's operations that divide by what is computed; a quotient by a constant is a product."""
+    quotients = (op for op in graph.body() if graph.node(op.name).target is aten.div.Tensor)
+    return [op.name for op in quotients if len(op.inputs) > 1]
+
+
 def _counts_padding(node: fx.Node) -> bool:
     if operation_name(node) != "avg_pool2d":
         return False

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..errors import MissingExtraError, PlanError, UsageError
+from ..errors import MissingExtraError, PlanError, TargetError, UsageError
 from ..runtime.core.bundle_manifest import Requirement
 from ..runtime.core.runner import Runner
 from ..types import ExportedModel, HeadLayout, Task
@@ -232,6 +232,15 @@ class Target(ABC):
         # The first is enough to tell: one extra installs them all.
         for module in cls.missing():
             raise MissingExtraError(cls.name, cls.extra, module)
+
+    def require_task(self, task: Task) -> None:
+        """Raise TargetError unless it exports models of this task."""
+        if task not in self.capabilities.tasks:
+            allowed = ", ".join(t.value for t in self.capabilities.tasks)
+            raise TargetError(
+                f"target '{self.name}' exports {allowed} models, got a {task.value} model; use onnxruntime or openvino "
+                "for it"
+            )
 
     def check_graph(self, graph: Graph) -> None:
         """Raise PlanError if the target cannot run what a model is built of; called before anything is calibrated."""

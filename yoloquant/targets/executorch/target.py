@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ...errors import TargetError
 from ...io import atomic_path
 from ...runtime.backends.executorch import find_program
 from ...types import ExportedModel, Task
@@ -66,12 +65,7 @@ class ExecuTorchTarget(Target):
             PlanError: There is no plan, or it has more than 8 bits.
         """
         self.require()
-        task = artifact.info.task
-        if task not in self.capabilities.tasks:
-            allowed = ", ".join(t.value for t in self.capabilities.tasks)
-            raise TargetError(
-                f"target '{self.name}' exports {allowed} models, got a {task.value} model; use onnxruntime for it"
-            )
+        self.require_task(artifact.info.task)
         from ...graph.head_levels import head_levels
 
         self.int8_plan(artifact)

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ...errors import PlanError, TargetError
+from ...errors import PlanError
 from ...io import atomic_path
 from ...types import ExportedModel, HeadLayout, Task
-from ..base import DYNAMIC, FP16, FP32, INT8, WEIGHTS, Capabilities, Target
+from ..base import DYNAMIC, FLOAT, FP16, FP32, INT8, WEIGHTS, WEIGHTS_ALONE, Capabilities, Target
 from .devices import ANDROID, RASPBERRY_PI
 from .scheme import SCHEME
 
 if TYPE_CHECKING:
+    from ...graph.trace import Graph
     from ...quantization.artifact import Artifact
     from ...quantization.plan import Plan
     from ...quantization.scheme import Scheme
@@ -69,16 +70,11 @@ class LiteRTTarget(Target):
         Raises:
             MissingExtraError: A package is missing.
             TargetError: The task is not supported.
-            PlanError: There is no plan, it leaves layers in float, or the head is not one that can be cut into levels.
+            PlanError: There is no plan, it leaves layers in float, a computed tensor is divided by another, or the head
+                is not one that can be cut into levels.
         """
         self.require()
-        task = artifact.info.task
-        if task not in self.capabilities.tasks:
-            allowed = ", ".join(t.value for t in self.capabilities.tasks)
-            raise TargetError(
-                f"target '{self.name}' exports {allowed} models, got a {task.value} model; "
-                "use onnxruntime or openvino for it"
-            )
+        self.require_task(artifact.info.task)
         # Inside methods throughout: it imports torch, which listing targets must not.
         from ...graph.head_levels import head_levels
 
@@ -89,7 +85,20 @@ class LiteRTTarget(Target):
                 f"{', '.join(plan.float_layers[:_SHOWN])} in float; quantize without float_layers=, or export to a "
                 "runtime that mixes both (onnxruntime, openvino, tensorrt, executorch)"
             )
+        self.check_graph(artifact.graph)
         head_levels(artifact.graph)
+
+    def check_graph(self, graph: Graph) -> None:
+        """Raise PlanError if a computed tensor is divided by another; files that compute in float are not concerned."""
+        from ...graph.trace import computed_divisors
+
+        divided = [] if self.precision in FLOAT | WEIGHTS_ALONE else computed_divisors(graph)
+        if divided:
+            raise PlanError(
+                f"{self.name}: LiteRT's int8 division of two computed tensors gives the far end of its range where the "
+                f"numerator is next to zero (ai-edge-litert 2.3.0): {divided[0]} divides so ({len(divided)} in all); "
+                "export litert:fp32 or litert:dynamic, or to another runtime (onnxruntime, openvino)"
+            )
 
     @property
     def file_stem(self) -> str:

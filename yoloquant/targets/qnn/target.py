@@ -139,12 +139,7 @@ class QnnTarget(Target):
         from ...graph.head_levels import head_levels
 
         self.require()
-        task = artifact.info.task
-        if task not in self.capabilities.tasks:
-            allowed = ", ".join(t.value for t in self.capabilities.tasks)
-            raise TargetError(
-                f"target '{self.name}' exports {allowed} models, got a {task.value} model; use onnxruntime for it"
-            )
+        self.require_task(artifact.info.task)
         if self.precision == W8A16:
             self.plan(artifact)
         else:
