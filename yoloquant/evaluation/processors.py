@@ -3,7 +3,7 @@
 qemu-user runs a single program of another processor. It computes what that processor computes, bit by bit, and says
 nothing about how fast: its x86 has AVX2 and no VNNI, like most Intel processors made before 2021 and AMD's before
 Zen 4; its aarch64 is a Cortex-A76 (Raspberry Pi 5), whose Python and runtimes lie in a root that
-``tools/make_device_root.py`` makes. OpenVINO on x86 needs no emulation: its kernels take an upper limit.
+``tools/make_device_root.py`` makes. A runtime whose kernels take an upper limit needs no emulation on x86.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import TargetError, UsageError
+from ..runtime.backends import Backend, backend_class, backend_names
 
 NATIVE = "native"
 AVX2, AARCH64 = "avx2", "aarch64"
@@ -30,7 +31,6 @@ PROCESSORS = {
 ROOT_VARIABLE = "YOLOQUANT_AARCH64_ROOT"
 DESCRIPTION = "device.json"
 EMULATED = "accuracy only: emulated, so its time says nothing"
-_ISA_LIMIT = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 
 @dataclass(frozen=True)
@@ -79,27 +79,27 @@ def launch(processor: str, backend: str, *, root: str | os.PathLike[str] = "", e
 
     Args:
         processor: One of PROCESSORS.
-        backend: The runtime: ``litert``, ``onnxruntime`` or ``openvino``.
+        backend: The runtime.
         root: The aarch64 root; that of the environment variable YOLOQUANT_AARCH64_ROOT if empty.
         emulate: Emulate even a processor of which this machine is one.
 
     Raises:
         TargetError: The emulator is missing, the root is missing or incomplete, or the runtime has no wheel in it.
     """
-    if backend not in ("litert", "onnxruntime", "openvino"):
+    kind = backend_class(backend) if backend in backend_names() else None
+    if kind is None or not kind.any_cpu:
         raise TargetError(f"'{backend}' does not run on a CPU, so there is no verdict for cpu={processor}")
     if processor == NATIVE:
         return Launch(NATIVE, (sys.executable,), path=_own_path(), emulated=False)
-    return _aarch64(backend, root) if processor == AARCH64 else _avx2(backend, emulate)
+    return _aarch64(backend, root) if processor == AARCH64 else _avx2(kind, emulate)
 
 
-def _avx2(backend: str, emulate: bool) -> Launch:
-    """Without emulation where that is exact: on a processor without VNNI, and for OpenVINO."""
+def _avx2(backend: type[Backend], emulate: bool) -> Launch:
+    """Without emulation where that is exact: on a processor without VNNI, and where kernels take that as a limit."""
     if platform.machine() not in ("x86_64", "AMD64"):
         raise TargetError(f"cpu={AVX2} needs an x86-64 machine, this one is {platform.machine()}; leave it out of cpu=")
-    if not emulate and (backend == "openvino" or not has_vnni()):
-        limit = _ISA_LIMIT if backend == "openvino" else {}
-        return Launch(AVX2, (sys.executable,), limit, _own_path(), emulated=False)
+    if not emulate and (backend.without_vnni is not None or not has_vnni()):
+        return Launch(AVX2, (sys.executable,), backend.without_vnni or {}, _own_path(), emulated=False)
     # "max" is all that qemu 7.2 emulates: AVX2, and no VNNI.
     return Launch(AVX2, (_emulator("x86_64"), "-cpu", "max", sys.executable), path=_own_path())
 

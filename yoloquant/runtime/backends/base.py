@@ -6,9 +6,10 @@ A backend is a ``Runner`` for whoever has a prepared image; ``Detector`` fills i
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -76,6 +77,8 @@ class Backend(Runner):
         reuses_outputs: Whether ``run`` returns the same buffers every time.
         untimed: Why its time says nothing of the device that it stands for; empty if it does.
         batch: Images that the network itself takes at a time; ``run`` fills fewer up with empty ones.
+        any_cpu: Whether it computes on a CPU of any kind, so that other processors than this one can be judged.
+        without_vnni: Environment variables by which its kernels do without VNNI; None if they take no such limit.
     """
 
     name: str
@@ -86,6 +89,8 @@ class Backend(Runner):
     reuses_outputs: bool = True
     untimed: str = ""
     batch: int = 1
+    any_cpu: ClassVar[bool] = False
+    without_vnni: ClassVar[Mapping[str, str] | None] = None
     _room: np.ndarray | None = None
 
     @classmethod

@@ -44,6 +44,7 @@ class LiteRTBackend(Backend):
     """
 
     name = "litert"
+    any_cpu = True
 
     def __init__(self, path: Path, info: ModelInfo, options: BackendOptions) -> None:
         self._library, module = _import()

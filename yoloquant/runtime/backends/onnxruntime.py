@@ -34,6 +34,7 @@ class OnnxRuntimeBackend(Backend):
     """
 
     name = "onnxruntime"
+    any_cpu = True
     reuses_outputs = False
 
     def __init__(self, path: Path, info: ModelInfo, options: BackendOptions) -> None:

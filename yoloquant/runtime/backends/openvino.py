@@ -6,6 +6,7 @@ import logging
 import threading
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,8 @@ class OpenVinoBackend(Backend):
     """
 
     name = "openvino"
+    any_cpu = True
+    without_vnni = MappingProxyType({"ONEDNN_MAX_CPU_ISA": "AVX2"})
 
     def __init__(self, path: Path, info: ModelInfo, options: BackendOptions) -> None:
         self._library = import_openvino()
