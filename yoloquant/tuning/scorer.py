@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from ..evaluation.evaluate import EvaluateOptions
 from ..runtime.core.detections import Detections
-from ..runtime.core.letterbox import Letterbox
-from ..runtime.core.matching import Truth
 from ..runtime.core.runner import Runner
-from ..runtime.tasks import spec_of
 from ..sensitivity.images import Images
+from ..sensitivity.score import ImageScores
 
 
 @dataclass(frozen=True)
@@ -29,7 +23,7 @@ class HeldBackScores:
     accuracy: float | None
 
 
-class HeldBackScorer:
+class HeldBackScorer(ImageScores):
     """Scores one model after another.
 
     Args:
@@ -38,9 +32,8 @@ class HeldBackScorer:
     """
 
     def __init__(self, images: Images, reference: Runner) -> None:
-        self.images, self.reference = images, reference
-        self._options = EvaluateOptions()
-        self._task = spec_of(images.info.task)
+        super().__init__(images)
+        self.reference = reference
         self._reference: list[Detections] = []
         self._accuracy: dict[int, float | None] = {}
 
@@ -52,14 +45,9 @@ class HeldBackScorer:
             share: Of the images, up to 1; at least one is taken.
         """
         count = self.count(share)
-        found, places = self._detections(runner, 0, count), self._places(count)
-        # the reference is extended as far as anybody asked, never computed twice
-        self._know(count)
-        options, references = self._options, self._reference[:count]
-        confident = [
-            self._task.reference(f, options.reference_conf, w) for f, w in zip(references, places, strict=True)
-        ]
-        return HeldBackScores(self._score(found, confident, places, fidelity=True), self._labelled(found, places))
+        found = self.detections(runner, 0, count)
+        fidelity = self.score(found, self.references(self._known(count)), fidelity=True)
+        return HeldBackScores(fidelity, self._labelled(found))
 
     def count(self, share: float) -> int:
         """How many images a share of them is."""
@@ -69,35 +57,15 @@ class HeldBackScorer:
         """The float model's main metric on the first images; None without labels."""
         count = self.count(share)
         if count not in self._accuracy:
-            self._know(count)
-            self._accuracy[count] = self._labelled(self._reference[:count], self._places(count))
+            self._accuracy[count] = self._labelled(self._known(count))
         return self._accuracy[count]
 
-    def _know(self, count: int) -> None:
-        self._reference += self._detections(self.reference, len(self._reference), count)
+    def _known(self, count: int) -> list[Detections]:
+        """The float model's detections, extended as far as anybody asked and never computed twice."""
+        self._reference += self.detections(self.reference, len(self._reference), count)
+        return self._reference[:count]
 
-    def _detections(self, runner: Runner, start: int, stop: int) -> list[Detections]:
-        # prepared once for all models (``Images``)
-        inputs, selection = self.images.inputs[start:stop], self._options.selection
-        return [self._task.select(runner(image), runner.layout, runner.info, selection) for image, _ in inputs]
-
-    def _places(self, count: int) -> list[Letterbox]:
-        return [where for _, where in self.images.inputs[:count]]
-
-    def _labelled(self, found: Sequence[Detections], places: Sequence[Letterbox]) -> float | None:
-        items = self.images.data.images[: len(found)]
-        if not any(len(item.classes) for item in items):
+    def _labelled(self, found: list[Detections]) -> float | None:
+        if not any(len(item.classes) for item in self.images.data.images[: len(found)]):
             return None
-        truths = [self._task.truth(i.labels, w, self.images.info) for i, w in zip(items, places, strict=True)]
-        return self._score(found, truths, places, fidelity=False)
-
-    def _score(
-        self, found: Sequence[Detections], truths: Sequence[Truth], places: Sequence[Letterbox], *, fidelity: bool
-    ) -> float:
-        matched = [self._task.match(f, t, w.area_scale) for f, t, w in zip(found, truths, places, strict=True)]
-        matches = {prefix: [m[prefix] for m in matched] for prefix in matched[0]}
-        score = self._task.fidelity if fidelity else self._task.scores
-        # one row of weights, every image once: no resampling
-        values = score(list(found), matches, list(truths)).values(np.ones((1, len(found))))
-        # a task names its main metric first
-        return float(next(iter(values.values()))[0])
+        return self.score(found, self.labels(len(found)), fidelity=False)
