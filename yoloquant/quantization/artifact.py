@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -255,8 +255,17 @@ class Artifact(Summarized):
         return cls.from_host(load_model(path, allow_unsafe=allow_unsafe))
 
     @classmethod
-    def from_host(cls, model: HostModel) -> Artifact:
-        """The same of a checkpoint that is already loaded."""
+    def from_host(cls, model: HostModel, imgsz: int | Sequence[int] | None = None) -> Artifact:
+        """The same of a checkpoint that is already loaded.
+
+        Args:
+            model: The checkpoint.
+            imgsz: The input size that somebody asks for; its own if None.
+
+        Raises:
+            ArtifactError: It has no plan, or is damaged.
+            UsageError: It was quantized at another input size.
+        """
         state = model.state
         if not state:
             raise ArtifactError(f"'{model.source}' is a plain checkpoint without a plan; run yoloquant.quantize first")
@@ -265,7 +274,7 @@ class Artifact(Summarized):
                 raise ArtifactError(
                     f"'{model.source}' was written in format {state['version']}; this release reads {STATE_VERSION}"
                 )
-            imgsz = check_imgsz(state["imgsz"], model.stride)
+            size = check_imgsz(state["imgsz"], model.stride)
             plans = {str(name): Plan.from_json(text) for name, text in state["plans"].items()}
             bias = {s: {k: np.asarray(v, np.float32) for k, v in d.items()} for s, d in state["bias"].items()}
             provenance = dict(state["provenance"])
@@ -276,7 +285,12 @@ class Artifact(Summarized):
             raise
         except (KeyError, TypeError, ValueError, AttributeError, PlanError, UsageError) as exc:
             raise ArtifactError(f"the plans in '{model.source}' are damaged: {exc!r}") from exc
-        return cls(TracedModel.of(model, imgsz), plans, bias, provenance)
+        if imgsz is not None and check_imgsz(imgsz, model.stride) != size:
+            raise UsageError(
+                f"'{model.source}' was quantized at imgsz={size}, got {imgsz}; leave imgsz out, or quantize the "
+                "original checkpoint at that size"
+            )
+        return cls(TracedModel.of(model, size), plans, bias, provenance)
 
 
 def _short(value: Any) -> Any:

@@ -13,9 +13,8 @@ from typing import Any
 
 from ..bridge.checkpoint import load_model
 from ..bridge.host_model import HostModel
-from ..bridge.input_size import check_imgsz
 from ..data.calibration import CalibrationOptions, CalibrationSet, calibration_set
-from ..errors import UsageError, YoloquantError
+from ..errors import YoloquantError
 from ..graph.trace import Graph
 from ..graph.traced_model import TracedModel
 from ..types import Progress
@@ -121,13 +120,7 @@ def derive_plan(model: Any, scheme: Scheme, imgsz: int | Sequence[int] | None = 
     """
     host_model = load_model(model)
     if host_model.state:
-        artifact = Artifact.from_host(host_model)
-        if imgsz is not None and check_imgsz(imgsz, host_model.stride) != artifact.info.imgsz:
-            raise UsageError(
-                f"'{host_model.source}' was quantized at imgsz={artifact.info.imgsz}, got {imgsz}; leave imgsz out, or "
-                "quantize the original checkpoint at that size"
-            )
-        return artifact.plan_for(scheme)
+        return Artifact.from_host(host_model, imgsz).plan_for(scheme)
     graph = TracedModel.of(host_model, imgsz).graph
     # a checkpoint of Ultralytics' own QAT has ranges beside the model, and a plan that ignored them would surprise
     (derived,), _ = take_over(graph, host_model, [derive(graph, scheme)])

@@ -75,19 +75,13 @@ def analyze(
 
 def _artifact(model: Any, options: AnalyzeOptions) -> Artifact:
     from ..bridge.checkpoint import load_model
-    from ..bridge.input_size import check_imgsz
     from ..graph.traced_model import TracedModel
     from ..quantization.artifact import Artifact
 
     host = load_model(model, allow_unsafe=options.allow_unsafe)
     # of a quantized checkpoint the ranges that it will be exported with are what counts
     if options.kind is AnalysisKind.QUANT and host.state.get("plans"):
-        artifact = Artifact.from_host(host)
-        if options.imgsz is not None and check_imgsz(options.imgsz, host.stride) != artifact.info.imgsz:
-            raise UsageError(
-                f"'{host.source}' was quantized at imgsz={artifact.info.imgsz}, got {options.imgsz}; leave imgsz out"
-            )
-        return artifact
+        return Artifact.from_host(host, options.imgsz)
     return Artifact(TracedModel.of(host, options.imgsz))
 
 

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from ..bridge.checkpoint import load_model
-from ..bridge.input_size import check_imgsz
 from ..errors import UsageError
 from ..evaluation.torch_runner import TorchRunner
 from ..graph.ops import OpKind
@@ -153,12 +152,7 @@ def _artifact(model: Any, data: str | os.PathLike[str], scheme: Scheme, options:
     host = load_model(model, allow_unsafe=options.allow_unsafe)
     if host.state.get("plans"):
         # the ranges stay: they are what the plan will be exported with
-        artifact = Artifact.from_host(host)
-        if options.imgsz is not None and check_imgsz(options.imgsz, host.stride) != artifact.info.imgsz:
-            raise UsageError(
-                f"'{host.source}' was quantized at imgsz={artifact.info.imgsz}, got {options.imgsz}; leave imgsz out"
-            )
-        return artifact
+        return Artifact.from_host(host, options.imgsz)
     calibration = CalibrationOptions(images=options.training_images, seed=options.seed, scored_split=options.split)
     quantize_options = QuantizeOptions(imgsz=options.imgsz, calibration=calibration, allow_unsafe=options.allow_unsafe)
     return quantize(model, data=data, schemes=[scheme], options=quantize_options)
