@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .bridge.checkpoint import load_model
 from .bridge.input_size import square_size
-from .errors import UsageError, YoloquantError
+from .errors import UsageError
 from .evaluation.gate import load_gates
 from .evaluation.results import ValidationResult
 from .evaluation.validate import scored_images, validate
@@ -255,24 +255,20 @@ def _trained(
 
 
 def _advice(recipe: Recipe, result: TrainResult, targets: Sequence[Target], listener: Listener) -> str:
-    """Which targets' own plans do better by calibration alone than the portable plan that was trained."""
-    from .training.own_plans import compare_own_plans
-    from .training.unlabelled import data_of_run
+    """Advice about the targets of a recipe."""
+    from .training.own_plans import measured_advice
 
     # several targets share schemes, and each is calibrated once
     own = {target.scheme.name: target.scheme for target in targets}
-    try:
-        with listener.stage("calibrating the targets' own plans to compare with") as progress:
-            return compare_own_plans(
-                result.artifact,
-                recipe.model,
-                data=data_of_run(result.folder, str(recipe.data)),
-                schemes=tuple(own.values()),
-                options=recipe.quantize_options,
-                progress=progress,
-            ).advice
-    except YoloquantError as exc:
-        return f"{result.advice} (not measured: {exc})"
+    with listener.stage("calibrating the targets' own plans to compare with") as progress:
+        return measured_advice(
+            result,
+            recipe.model,
+            data=str(recipe.data),
+            schemes=tuple(own.values()),
+            options=recipe.quantize_options,
+            progress=progress,
+        )
 
 
 def _with_scheme(qat: Any, targets: Sequence[Target]) -> QATOptions:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..bridge.checkpoint import load_model
 from ..bridge.host_model import HostModel
 from ..data.dataset import ValidationSet
+from ..errors import YoloquantError
 from ..evaluation.bootstrap import BootstrapOptions
 from ..evaluation.compare import Comparer
 from ..evaluation.evaluate import EvaluateOptions, evaluate
@@ -24,6 +25,10 @@ from ..quantization.quantize_options import QuantizeOptions
 from ..quantization.scheme import PORTABLE, Scheme
 from ..quantization.simulate import simulate
 from ..types import Progress
+from .unlabelled import data_of_run
+
+if TYPE_CHECKING:
+    from .train import TrainResult
 
 IMAGES = 64
 """Held-back images that are scored: fidelity is measured to about 0.01 on them."""
@@ -68,6 +73,38 @@ class OwnPlans:
             f"calibration alone does better for {scores} than the trained portable plan ({self.trained:.4f} on "
             f"{where}): for these use 'yoloquant quantize scheme={first}' or train scheme={first}"
         )
+
+
+def measured_advice(
+    result: TrainResult,
+    model: Any,
+    *,
+    data: str,
+    schemes: Sequence[Scheme],
+    options: QuantizeOptions,
+    progress: Progress | None = None,
+) -> str:
+    """Which runtimes' own plans do better by calibration alone; the general advice if that cannot be measured.
+
+    Args:
+        result: What training of the portable plan left behind.
+        model: See ``compare_own_plans``.
+        data: What the user named for training.
+        schemes: See ``compare_own_plans``.
+        options: Likewise.
+        progress: Likewise.
+    """
+    try:
+        return compare_own_plans(
+            result.artifact,
+            model,
+            data=data_of_run(result.folder, data),
+            schemes=schemes,
+            options=options,
+            progress=progress,
+        ).advice
+    except YoloquantError as exc:
+        return f"{result.advice} (not measured: {exc})"
 
 
 def compare_own_plans(
@@ -117,7 +154,7 @@ def compare_own_plans(
         _TRAINED: _simulated(trained, PORTABLE.name),
         **{scheme.name: _simulated(calibrated, scheme.name) for scheme in own},
     }
-    evaluation = evaluate(runners, held_back, EvaluateOptions(baseline=_FLOAT, warmup=0), progress=progress)
+    evaluation = evaluate(runners, held_back, EvaluateOptions(baseline=_FLOAT), progress=progress)
     # no interval is asked for: resampling is kept to the fewest replicates that it takes
     comparer = Comparer(evaluation, BootstrapOptions(replicates=2))
     scores = {name: _score(comparer, name) for name in evaluation.records if name != _FLOAT}

@@ -64,22 +64,11 @@ def run(call: Call) -> int:
 
 
 def _advice(own: TrainCall, options: QATOptions, result: TrainResult) -> str:
-    """Which runtimes' own plans do better by calibration alone; the general advice if that cannot be measured."""
+    """Advice about every runtime."""
     from ...data.calibration import CalibrationOptions
-    from ...errors import YoloquantError
     from ...quantization.quantize_options import QuantizeOptions
     from ...targets.schemes import AUTO, resolve_schemes
-    from ...training.own_plans import compare_own_plans
-    from ...training.unlabelled import data_of_run
+    from ...training.own_plans import measured_advice
 
     chosen = QuantizeOptions(calibration=CalibrationOptions(images=options.images), allow_unsafe=options.allow_unsafe)
-    try:
-        return compare_own_plans(
-            result.artifact,
-            own.model,
-            data=data_of_run(result.folder, str(own.data)),
-            schemes=resolve_schemes(AUTO),
-            options=chosen,
-        ).advice
-    except YoloquantError as exc:
-        return f"{result.advice} (not measured: {exc})"
+    return measured_advice(result, own.model, data=str(own.data), schemes=resolve_schemes(AUTO), options=chosen)
