@@ -10,7 +10,7 @@ import numpy as np
 
 from ..evaluation.sensitivity import Sensitivity
 from ..io import output_folder
-from ..training.qat.plots import _INK, _MUTED, _SIZE, BLUE, RED, _decorate, _figure, _save, _short, _text
+from ..training.figures import BLUE, INK, MUTED, RED, SIZE, decorate, new_figure, save_figure, short_name, text_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +34,7 @@ def write_plots(found: Sensitivity, folder: Path) -> list[Path]:
     """
     draw, name = (draw_heatmap, "heatmap") if found.kind == "prune" else (draw_bars, "bars")
     path = output_folder(folder) / f"sensitivity_{name}.png"
-    _save(draw(found), path)
+    save_figure(draw(found), path)
     return [path]
 
 
@@ -42,7 +42,7 @@ def draw_heatmap(found: Sensitivity) -> Figure:
     """Drop of every pruning group against the share that was pruned, the most sensitive group on top."""
     names = [name for name, _ in found.ranking()][:_ROWS]
     drops = np.array([[_finite(p.drop) for p in found.cells(name)] for name in names])
-    figure = _figure(4.6 + 1.1 * len(found.ratios), 1.8 + 0.2 * len(names))
+    figure = new_figure(4.6 + 1.1 * len(found.ratios), 1.8 + 0.2 * len(names))
     axes = figure.subplots()
     # not 0: a model that loses nothing anywhere is drawn pale, not divided by zero
     top = max(float(np.nanmax(np.abs(drops), initial=0.0)), 1e-9)
@@ -56,13 +56,13 @@ def draw_heatmap(found: Sensitivity) -> Figure:
             if point.ratio is not None and abs(point.ratio - ratio) >= 0.005:
                 text += f" (-{point.ratio:.0%})"
             # readable on either end of the colour map
-            colour = "white" if shades[y, x] > 0.55 else _INK
-            axes.text(x, y, text, ha="center", va="center", **_text(_SIZE - 2, colour))
+            colour = "white" if shades[y, x] > 0.55 else INK
+            axes.text(x, y, text, ha="center", va="center", **text_style(SIZE - 2, colour))
     _rows(axes, names)
     axes.set_xticks(range(len(found.ratios)), [f"-{r:.0%}" for r in found.ratios])
-    _decorate(axes, x="share of the group that is pruned")
+    decorate(axes, x="share of the group that is pruned")
     axes.grid(False)
-    axes.set_title(_title(found, len(names)), loc="left", **_text(_SIZE))
+    axes.set_title(_title(found, len(names)), loc="left", **text_style(SIZE))
     return figure
 
 
@@ -71,23 +71,23 @@ def draw_bars(found: Sensitivity) -> Figure:
     ranking = found.ranking()[:_ROWS]
     names = [name for name, _ in ranking]
     drops = [_finite(found.parts[name][0].drop) for name in names]
-    figure = _figure(9.0, 1.8 + 0.2 * len(names))
+    figure = new_figure(9.0, 1.8 + 0.2 * len(names))
     axes = figure.subplots()
     widths = [0.0 if math.isnan(d) else d for d in drops]
     axes.barh(range(len(names)), widths, color=[RED if w > 0 else BLUE for w in widths], height=0.7)
     for y, drop in enumerate(drops):
         text = " not finite" if math.isnan(drop) else f" {drop:.4g}"
-        axes.text(max(widths[y], 0.0), y, text, va="center", **_text(_SIZE - 2, _MUTED))
+        axes.text(max(widths[y], 0.0), y, text, va="center", **text_style(SIZE - 2, MUTED))
     _rows(axes, names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.margins(x=0.12)
-    _decorate(axes, x="drop (red: worse, blue: no worse)")
-    axes.set_title(_title(found, len(names)), loc="left", **_text(_SIZE))
+    decorate(axes, x="drop (red: worse, blue: no worse)")
+    axes.set_title(_title(found, len(names)), loc="left", **text_style(SIZE))
     return figure
 
 
 def _rows(axes: Axes, names: list[str]) -> None:
-    axes.set_yticks(range(len(names)), [_short(n, 44) for n in names], **_text(_SIZE - 1.5))
+    axes.set_yticks(range(len(names)), [short_name(n, 44) for n in names], **text_style(SIZE - 1.5))
 
 
 def _title(found: Sensitivity, shown: int) -> str:

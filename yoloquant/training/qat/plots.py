@@ -13,10 +13,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...graph.traced_model import TracedModel
-from ...io import atomic_path, write_text
+from ...io import write_text
 from ...quantization.artifact import Artifact
 from ...quantization.plan import PointKind
 from ...quantization.sqnr import Stage
+from ..figures import (
+    BLUE,
+    FONT,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    PURPLE,
+    RED,
+    SIZE,
+    SKY,
+    decorate,
+    new_figure,
+    save_figure,
+    short_name,
+    text_style,
+)
 from .history import History
 from .plot_data import (
     Curve,
@@ -37,10 +54,6 @@ if TYPE_CHECKING:
 
     from .trainer import QATTrainer
 
-# Okabe and Ito's colours, which people of every colour vision tell apart (https://jfly.uni-koeln.de/color/).
-BLUE, ORANGE, GREEN, PURPLE, RED, SKY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"
-_INK, _MUTED, _GRID = "#222222", "#666666", "#dddddd"
-_FONT, _SIZE, _DPI = "DejaVu Sans", 9.0, 130  # the font ships with matplotlib; size in pt
 # named ranges, one for each style; points in a panel; grid points up to which single ones can be drawn (five bits)
 _NAMED, _ROWS, _FEW_POINTS = 6, 40, 33
 _STYLES = tuple(zip((BLUE, RED, GREEN, PURPLE, ORANGE, SKY), "osD^vP", strict=True))
@@ -107,7 +120,7 @@ def write_plots(run: Run, folder: Path) -> list[Path]:
         "qat_weights.png": draw_weights(weight_changes(run.before, run.after, noise)),
     }
     for name, figure in figures.items():
-        _save(figure, folder / name)
+        save_figure(figure, folder / name)
     write_text(folder / "qat_sqnr.json", json.dumps(asdict(noise), indent=1))
     return [*(folder / name for name in figures), folder / "qat_sqnr.json"]
 
@@ -116,7 +129,7 @@ def draw_scores(curves: tuple[Curve, Curve, Curve], chosen: int) -> Figure:
     """Scores over epochs, with the calibrated start and the chosen epoch."""
     quantized, plain, fidelity = curves
     measured = [c for c in (quantized, fidelity) if not all(map(math.isnan, c.values))]
-    figure = _figure(8.0, 1.0 + 2.9 * len(measured))
+    figure = new_figure(8.0, 1.0 + 2.9 * len(measured))
     panels = figure.subplots(len(measured), 1, sharex=True, squeeze=False)[:, 0]
     for axes, curve in zip(panels, measured, strict=True):
         if curve is quantized and not all(map(math.isnan, plain.values)):
@@ -127,18 +140,18 @@ def draw_scores(curves: tuple[Curve, Curve, Curve], chosen: int) -> Figure:
         if chosen in curve.epochs:
             best = curve.values[curve.epochs.index(chosen)]
             label = f"chosen: {_epoch(chosen)}, {best:.4f}"
-            axes.plot(chosen, best, "o", ms=14, mfc="none", mec=_INK, mew=1.6, ls="none", label=label)
-        _decorate(axes, y=curve.name)
+            axes.plot(chosen, best, "o", ms=14, mfc="none", mec=INK, mew=1.6, ls="none", label=label)
+        decorate(axes, y=curve.name)
         axes.margins(y=0.15)
         _legend_beside(axes)
-    panels[0].set_title("Scores on the held-back images", **_text(_SIZE + 2))
+    panels[0].set_title("Scores on the held-back images", **text_style(SIZE + 2))
     _epochs(panels[-1], quantized.epochs)
     return figure
 
 
 def draw_ranges(weights: Sequence[Trajectory], activations: Sequence[Trajectory]) -> Figure:
     """Ranges over epochs, relative to the calibrated ones; those that moved most are named."""
-    figure = _figure(10.0, 7.0)
+    figure = new_figure(10.0, 7.0)
     panels = figure.subplots(2, 1, sharex=True)
     for axes, found, what in zip(panels, (weights, activations), ("weight", "activation"), strict=True):
         named = most_moved(found, _NAMED)
@@ -147,11 +160,11 @@ def draw_ranges(weights: Sequence[Trajectory], activations: Sequence[Trajectory]
         # the legend from top to bottom as the curves end
         for one, (colour, marker) in sorted(zip(named, _STYLES, strict=False), key=lambda pair: -pair[0].values[-1]):
             shared = f" and {one.shared} tied" if one.shared else ""
-            label = f"{_short(one.name)}{shared}, {100 * (2 ** one.values[-1] - 1):+.2f} %"
+            label = f"{short_name(one.name)}{shared}, {100 * (2 ** one.values[-1] - 1):+.2f} %"
             axes.plot(one.epochs, one.values, color=colour, marker=marker, ms=4, lw=1.6, label=label)
-        axes.axhline(0, color=_INK, lw=0.8)
-        axes.set_title(f"{len(found)} {what} ranges", loc="left", **_text(_SIZE + 1))
-        _decorate(axes, y="log2(scale / calibrated scale)")
+        axes.axhline(0, color=INK, lw=0.8)
+        axes.set_title(f"{len(found)} {what} ranges", loc="left", **text_style(SIZE + 1))
+        decorate(axes, y="log2(scale / calibrated scale)")
         if named:
             _legend_beside(axes, title="moved most up and down, change of the scale")
         else:
@@ -167,12 +180,12 @@ def draw_noise(noise: Noise) -> Figure:
         ("activation", noise.activations, f"noise: distance from the float start on {noise.images} held-back images"),
     ]
     rows = [worst_points(values, _ROWS) for _, values, _ in parts]
-    figure = _figure(13.0, 1.6 + 0.2 * max(5, *map(len, rows)))
+    figure = new_figure(13.0, 1.6 + 0.2 * max(5, *map(len, rows)))
     for axes, (what, values, noise_is), chosen in zip(figure.subplots(1, 2), parts, rows, strict=True):
         for y, (_, before, after) in enumerate(chosen):
-            axes.plot([before, after], [y, y], color=_MUTED, lw=1.4, zorder=1)
+            axes.plot([before, after], [y, y], color=MUTED, lw=1.4, zorder=1)
         y_all = range(len(chosen))
-        axes.plot([r[1] for r in chosen], y_all, "o", color=ORANGE, mec=_INK, mew=0.5, ms=6, label="calibrated start")
+        axes.plot([r[1] for r in chosen], y_all, "o", color=ORANGE, mec=INK, mew=0.5, ms=6, label="calibrated start")
         axes.plot([r[2] for r in chosen], y_all, "D", color=BLUE, ms=4.5, label="best checkpoint")
         if not chosen:
             axes.set_axis_off()
@@ -181,11 +194,11 @@ def draw_noise(noise: Noise) -> Figure:
         count = f"worst {len(chosen)} of {len(values)}" if len(chosen) < len(values) else f"all {len(values)}"
         gain = float(np.median([after - before for before, after in values.values()]))
         title = f"{what.capitalize()}s: {count} (median change of all: {gain:+.2f} dB)\n{noise_is}"
-        axes.set_title(title, loc="left", **_text(_SIZE))
-        _decorate(axes, x="SQNR in dB (right is better)")
+        axes.set_title(title, loc="left", **text_style(SIZE))
+        decorate(axes, x="SQNR in dB (right is better)")
         # upside down: the worst point on top
         axes.set_ylim(len(chosen) - 0.4, -0.6)
-        axes.set_yticks(list(y_all), [_short(r[0]) for r in chosen], **_text(_SIZE - 1.5))
+        axes.set_yticks(list(y_all), [short_name(r[0]) for r in chosen], **text_style(SIZE - 1.5))
         axes.legend(loc="lower left", **_legend())
     return figure
 
@@ -194,7 +207,7 @@ def draw_weights(changes: Sequence[WeightChange]) -> Figure:
     """Histograms of weights before and after, over their grid."""
     columns = 2
     lines = max(1, math.ceil(len(changes) / columns))
-    figure = _figure(12.0, 1.0 + 2.6 * lines)
+    figure = new_figure(12.0, 1.0 + 2.6 * lines)
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     for axes, one in zip(panels, changes, strict=False):
         _histogram(axes, one)
@@ -227,12 +240,12 @@ def _histogram(axes: Axes, one: WeightChange) -> None:
     axes.set_yscale("log")
     before, after = one.sqnr
     axes.set_title(
-        f"{_short(one.name)}\nSQNR {before:.1f} → {after:.1f} dB, weights moved {100 * one.moved:.2g} %, "
+        f"{short_name(one.name)}\nSQNR {before:.1f} → {after:.1f} dB, weights moved {100 * one.moved:.2g} %, "
         f"{100 * one.changed:.2g} % to another integer, scale {100 * (trained - 1):+.2f} %",
-        **_text(_SIZE),
+        **text_style(SIZE),
     )
     grid = f"{spec.qmax - spec.qmin + 1} grid points"
-    _decorate(axes, x=f"weight in calibrated steps ({grid}{', trained: grey' if few else ''})", y="share of weights")
+    decorate(axes, x=f"weight in calibrated steps ({grid}{', trained: grey' if few else ''})", y="share of weights")
     axes.grid(not few, axis="x")
 
 
@@ -240,44 +253,14 @@ def _curve(axes: Axes, curve: Curve, **style: Any) -> None:
     axes.plot(curve.epochs, curve.values, ms=4.5, lw=1.6, **style)
 
 
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
-
-
-def _save(figure: Figure, path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    with atomic_path(path) as temporary:
-        FigureCanvasAgg(figure).print_png(str(temporary))
-
-
-def _text(size: float = _SIZE, colour: str = _INK) -> dict[str, Any]:
-    """Text properties that do not depend on the user's matplotlib settings, and never parse TeX."""
-    return {"family": _FONT, "size": size, "color": colour, "parse_math": False, "usetex": False}
-
-
 def _legend() -> dict[str, Any]:
-    return {"prop": {"family": _FONT, "size": _SIZE - 1}, "frameon": False, "labelcolor": _INK}
+    return {"prop": {"family": FONT, "size": SIZE - 1}, "frameon": False, "labelcolor": INK}
 
 
 def _legend_beside(axes: Axes, title: str = "") -> None:
     beside = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0, "alignment": "left"}
-    found = axes.legend(**beside, **_legend(), title=title, title_fontproperties={"family": _FONT, "size": _SIZE - 1})
-    found.get_title().set_color(_MUTED)
-
-
-def _decorate(axes: Axes, *, x: str = "", y: str = "") -> None:
-    axes.set_facecolor("white")
-    axes.set_axisbelow(True)
-    axes.grid(color=_GRID, lw=0.6)
-    axes.set_xlabel(x, **_text())
-    axes.set_ylabel(y, **_text())
-    axes.tick_params(which="both", colors=_MUTED, labelcolor=_INK, labelsize=_SIZE - 1, labelfontfamily=_FONT)
-    for name, spine in axes.spines.items():
-        spine.set_visible(name in {"left", "bottom"})
-        spine.set_color(_MUTED)
+    found = axes.legend(**beside, **_legend(), title=title, title_fontproperties={"family": FONT, "size": SIZE - 1})
+    found.get_title().set_color(MUTED)
 
 
 def _epochs(axes: Axes, epochs: Sequence[int]) -> None:
@@ -285,7 +268,7 @@ def _epochs(axes: Axes, epochs: Sequence[int]) -> None:
 
     axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1))
     axes.set_xlim(min(epochs) - 0.25, max(epochs) + 0.25)
-    axes.set_xlabel("epochs done (0: calibrated, before training)", **_text())
+    axes.set_xlabel("epochs done (0: calibrated, before training)", **text_style())
 
 
 def _epoch(number: int) -> str:
@@ -293,12 +276,4 @@ def _epoch(number: int) -> str:
 
 
 def _say(axes: Axes, text: str) -> None:
-    axes.text(0.5, 0.6, text, transform=axes.transAxes, ha="center", va="center", **_text(_SIZE + 1, _MUTED))
-
-
-def _short(name: str, limit: int = 36) -> str:
-    """A point's name without what every name has, cut in its middle where it is long."""
-    text = name.removeprefix("model.").removesuffix(":weight")
-    text = text if len(text) <= limit else f"{text[: limit // 2 - 1]}…{text[-limit // 2 :]}"
-    # the font has no glyph for every script, and matplotlib warns about each one that it lacks
-    return "".join(c if c.isprintable() and (ord(c) < 0x250 or c == "…") else "?" for c in text)
+    axes.text(0.5, 0.6, text, transform=axes.transAxes, ha="center", va="center", **text_style(SIZE + 1, MUTED))
