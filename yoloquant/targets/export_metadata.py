@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..errors import ArtifactError
 from ..io import parse_yaml
+from ..runtime.core.drop_in_metadata import drop_in_metadata
 from .graph_form import PLAIN, GraphForm
 
 if TYPE_CHECKING:
@@ -26,27 +27,8 @@ def ultralytics_metadata(artifact: Artifact, graph: GraphForm = PLAIN) -> dict[s
         artifact: The model.
         graph: What its graph does besides the network.
     """
-    info = graph.described(artifact.info)
-    data: dict[str, Any] = {
-        "description": "quantized by yoloquant",
-        "author": "yoloquant",
-        "version": __version__,
-        "license": "AGPL-3.0 License (https://ultralytics.com/license)",
-        "stride": info.stride,
-        "task": info.task.value,
-        # of an open number of images: as many as are given at a time
-        "batch": graph.batch,
-        "imgsz": list(info.imgsz),
-        "names": dict(enumerate(info.names)),
-        # Ultralytics' backend reads it to know whether NMS is part of the model; never that it is dynamic, by which it
-        # means images of any size
-        "args": {"batch": graph.batch, **({"nms": True} if graph.nms else {})},
-        "channels": info.channels,
-        "end2end": info.end2end,
-    }
-    if info.kpt_shape is not None:
-        data["kpt_shape"] = list(info.kpt_shape)
-    return data
+    # of an open number of images: as many as are given at a time
+    return drop_in_metadata(graph.described(artifact.info), version=__version__, batch=graph.batch, nms=graph.nms)
 
 
 def provenance_json(artifact: Artifact, plan: Plan | None) -> str:

@@ -18,7 +18,7 @@ from yoloquant.runtime.device.cuda import GpuInfo
 from yoloquant.runtime.errors import ArtifactError, TargetError
 from yoloquant.runtime.tensorrt.build import Request, build_engine
 from yoloquant.runtime.tensorrt.build_options import Sources
-from yoloquant.runtime.tensorrt.header import drop_in_metadata, read_header, write_engine
+from yoloquant.runtime.tensorrt.header import header_metadata, read_header, write_engine
 from yoloquant.runtime.tensorrt.identity import Identity
 
 IMAGE = np.linspace(0, 1, 3 * 64, dtype=np.float32).reshape(1, 3, 8, 8)
@@ -197,7 +197,7 @@ def test_dla_core_is_set_before_loading(sources: Sources, monkeypatch: pytest.Mo
     release = install("10.3.0", monkeypatch)
     plan = read_header(_engine(release, sources)).plan()
     here = asdict(Identity.of(release.name, GpuInfo("Orin", "8.7")))
-    path = write_engine(sources.onnx.with_name("dla.engine"), plan, drop_in_metadata(INFO, 1), here)
+    path = write_engine(sources.onnx.with_name("dla.engine"), plan, header_metadata(INFO, 1), here)
     _open(path, FakeCuda(release))
     assert release.runtimes[-1].DLA_core == 1
 

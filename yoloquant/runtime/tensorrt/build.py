@@ -16,7 +16,7 @@ from . import layers
 from .api import TensorRT, load
 from .build_options import BuildOptions, Sources
 from .compile import CompiledEngine, compile_plan, model_for
-from .header import EngineFile, drop_in_metadata, read_header, write_engine, write_whole
+from .header import EngineFile, header_metadata, read_header, write_engine, write_whole
 from .identity import Identity
 
 logger = logging.getLogger(__name__)
@@ -173,7 +173,7 @@ def _build(request: Request, api: TensorRT, identity: Identity, model: Path, pat
         "int8": asdict(report) if report is not None else None,
         "fallback": [list(layer) for layer in compiled.dla.fallback] if compiled.dla else [],
     }
-    write_engine(path, compiled.plan, drop_in_metadata(request.info, options.dla), ours)
+    write_engine(path, compiled.plan, header_metadata(request.info, options.dla), ours)
     return BuiltEngine(path, True, report, compiled)
 
 

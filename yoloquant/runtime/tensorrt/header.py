@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..core.drop_in_metadata import drop_in_metadata
 from ..core.model_info import ModelInfo
 from ..errors import ArtifactError, OutputError
 
@@ -62,31 +63,16 @@ class EngineFile:
         return data
 
 
-def drop_in_metadata(info: ModelInfo, dla: Any = None) -> dict[str, Any]:
+def header_metadata(info: ModelInfo, dla: Any = None) -> dict[str, Any]:
     """The keys that ``ultralytics.YOLO`` reads from an engine's header.
 
     Args:
         info: The model.
         dla: DLA core that the engine uses; Ultralytics sets it on its runtime.
     """
-    data: dict[str, Any] = {
-        "description": "quantized by yoloquant",
-        "author": "yoloquant",
-        "license": "AGPL-3.0 License (https://ultralytics.com/license)",
-        "stride": info.stride,
-        "task": info.task.value,
-        "batch": 1,
-        "imgsz": list(info.imgsz),
-        "names": {str(index): name for index, name in enumerate(info.names)},
-        "args": {"batch": 1},
-        "channels": info.channels,
-        "end2end": info.end2end,
-    }
-    if info.kpt_shape is not None:
-        data["kpt_shape"] = list(info.kpt_shape)
-    if dla is not None:
-        data["dla"] = int(dla)
-    return data
+    # as text, since the header is sorted: 10 stands before 2 there
+    data = {**drop_in_metadata(info), "names": {str(index): name for index, name in enumerate(info.names)}}
+    return data if dla is None else {**data, "dla": int(dla)}
 
 
 def write_engine(path: Path, plan: bytes, metadata: Mapping[str, Any], ours: Mapping[str, Any]) -> Path:
@@ -95,7 +81,7 @@ def write_engine(path: Path, plan: bytes, metadata: Mapping[str, Any], ours: Map
     Args:
         path: Where it goes; an older one there is replaced.
         plan: What TensorRT built.
-        metadata: What ``drop_in_metadata`` returned.
+        metadata: What ``header_metadata`` returned.
         ours: What it was built for and from.
 
     Raises:
