@@ -60,7 +60,7 @@ from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import YoloquantError
 from yoloquant.evaluation.bootstrap import BootstrapOptions
 from yoloquant.evaluation.compare import Comparer
-from yoloquant.evaluation.evaluate import Evaluation, evaluate
+from yoloquant.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
 from yoloquant.evaluation.torch_runner import TorchRunner
 from yoloquant.io import output_folder, write_text
 from yoloquant.quantization.artifact import Artifact, versions
@@ -172,7 +172,7 @@ def enter(settings: Settings, artifact: Artifact, data: ValidationSet, mirrored:
 def score(entered: Field, data: ValidationSet) -> Evaluation:
     """One pass of everything but the runtimes' float models, which only latency is compared with."""
     runners = {n: r for n, r in entered.runners.items() if entered.contenders[n].kind is not Kind.FLOAT}
-    evaluation = evaluate(runners, data, progress=_progress)
+    evaluation = evaluate(runners, data, EvaluateOptions(warmup=2), progress=_progress)
     for name, error in evaluation.errors.items():
         entered.fail(name, error)
     return evaluation
@@ -181,7 +181,7 @@ def score(entered: Field, data: ValidationSet) -> Evaluation:
 def validation_time(settings: Settings, entered: Field, data: ValidationSet) -> dict[str, Any]:
     """Validate the baseline and our exports alone, as a user does, and see where the time goes."""
     ours = [BASELINE, *(n for n in settings.targets if n in entered.runners)]
-    evaluation = evaluate({n: entered.runners[n] for n in ours}, data, progress=_progress)
+    evaluation = evaluate({n: entered.runners[n] for n in ours}, data, EvaluateOptions(warmup=2), progress=_progress)
     start = time.perf_counter()
     comparer = Comparer(evaluation, BootstrapOptions(replicates=settings.bootstrap))
     for name in evaluation.records:

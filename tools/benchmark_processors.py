@@ -81,8 +81,7 @@ def main(arguments: Sequence[str]) -> int:
     every: dict[str, object] = {"fp32": TorchRunner(traced.graph.module, traced.info, THREADS)}
     for exported in exports:
         every.update({f"{exported.target}@{name}": runner for name, runner in runners(exported, values["cpu_root"])})
-    untimed = frozenset(every)
-    found = evaluate(every, images, EvaluateOptions(baseline="fp32", untimed=untimed))  # type: ignore[arg-type]
+    found = evaluate(every, images, EvaluateOptions(baseline="fp32"))  # type: ignore[arg-type]
     comparer = Comparer(found, BootstrapOptions(replicates=int(values["bootstrap"])))
     label = values["label"] or Path(values["model"]).stem
     size = "x".join(str(s) for s in exports[0].info.imgsz)

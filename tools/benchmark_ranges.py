@@ -255,7 +255,7 @@ def score(
         runners[f"{exported.name} artifact"] = CachedRunner(opened, kept)
     label = f"{subject.name} {Path(data.source).stem}"
     tick = lambda done, total, _: progress(done, total, label)  # noqa: E731
-    return evaluate(runners, data, EvaluateOptions(warmup=0), progress=tick)
+    return evaluate(runners, data, EvaluateOptions(), progress=tick)
 
 
 def pooled(parts: Sequence[Evaluation]) -> Evaluation:

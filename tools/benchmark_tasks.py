@@ -102,7 +102,7 @@ def simulated(artifact: Artifact, names: Sequence[str], data: str, options: Vali
     runners: dict[str, Runner] = {
         name: TorchRunner(module, artifact.info, options.threads) for name, module in modules.items()
     }
-    evaluation = evaluate(runners, images, EvaluateOptions(baseline=BASELINE, warmup=0))
+    evaluation = evaluate(runners, images, EvaluateOptions(baseline=BASELINE))
     facts = {name: ArtifactInfo(simulated=name != BASELINE, target=name.partition(":")[0]) for name in modules}
     return reach_verdict(evaluation, load_gate(options.gate), facts, VerdictOptions(threads=options.threads or 0))
 

@@ -128,7 +128,7 @@ def scored(artifact: Artifact, exports: Sequence[ExportedModel], data: str, thre
     for exported in exports:
         options = BackendOptions(threads=threads, exact_sums=False)
         runners[exported.name] = targets.get(exported.name).open(exported, options)
-    evaluation = evaluate(runners, images, EvaluateOptions(baseline=BASELINE, warmup=0))
+    evaluation = evaluate(runners, images, EvaluateOptions(baseline=BASELINE))
     facts = {name: ArtifactInfo(target=name.partition(":")[0]) for name in runners}
     return reach_verdict(evaluation, load_gate(ValidateOptions().gate), facts, VerdictOptions(threads=threads))
 

@@ -425,7 +425,7 @@ def detections(model: str, other: str | None, data: str, options: Mapping[str, s
             if not found:
                 found = artifacts(quantized(model, data, options, cache and cache / "quantized.pt"), other, data)
             chunk = replace(images, images=images.images[start : start + CHUNK])
-            part = evaluate(found, chunk, EvaluateOptions(warmup=0))
+            part = evaluate(found, chunk, EvaluateOptions())
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_path(path) as temporary:

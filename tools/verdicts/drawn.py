@@ -65,7 +65,7 @@ def verdicts_of_many_classes(folder: Path, classes: int, images: int) -> dict[st
         rows.append(np.column_stack([boxes, np.full(len(boxes), 0.9), image.classes]))
     wrong = [np.column_stack([r[:, :5], (r[:, 5] + 1) % classes]) for r in rows]
     runners = {name: Known(data.names, found) for name, found in (("fp32", rows), ("same", rows), ("swapped", wrong))}
-    evaluation = evaluate(runners, data, EvaluateOptions(warmup=0))
+    evaluation = evaluate(runners, data, EvaluateOptions())
     facts = {name: ArtifactInfo(target="onnxruntime") for name in runners}
     options = VerdictOptions(bootstrap=BootstrapOptions(replicates=100), examples=0)
     result = reach_verdict(

@@ -34,16 +34,14 @@ class EvaluateOptions:
         baseline: Name of the FP32 model among the runners.
         selection: Thresholds of detection.
         reference_conf: The baseline's detections above this score are the ground truth of fidelity.
-        warmup: Untimed inferences of each runner before the first image.
-        untimed: Runners whose time says nothing, so that they need no warming up.
+        warmup: Inferences of each runner before the first image, for who wants its times.
         keep_parts: Whether masks and keypoints of every result are kept, for pycocotools.
     """
 
     baseline: str = "fp32"
     selection: Selection = field(default_factory=Selection)
     reference_conf: float = 0.25
-    warmup: int = 2
-    untimed: frozenset[str] = frozenset()
+    warmup: int = 0
     keep_parts: bool = False
 
 
@@ -200,7 +198,7 @@ class _Pass:
 
     def _one_image(self, index: int, image: np.ndarray, where: Letterbox) -> None:
         if index == 0:
-            for name in [n for n in self.runners if n not in self.options.untimed]:
+            for name in list(self.runners):
                 self._guarded(name, index, lambda n=name: self._warm_up(n, image))  # type: ignore[misc]
         # Decoded one after the other on the same pixels, which are prepared once.
         for name in self._order(index):

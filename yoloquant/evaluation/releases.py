@@ -160,7 +160,7 @@ def _compare(
                 recorded[name] = opened
             else:
                 runners[name] = opened
-        settings = EvaluateOptions(baseline=OLD, warmup=0)
+        settings = EvaluateOptions(baseline=OLD)
         evaluation = evaluate(runners, images.scored, settings, recorded=recorded, progress=progress)
     finally:
         for runner in runners.values():

@@ -125,8 +125,7 @@ def validate(
         for name, error in outcome.errors.items():
             opened.facts[name] = ArtifactInfo(error=error, target=name)
         opened.facts.update((name, prediction_info(file)) for name, file in files.items())
-        # no warm-up: times are measured apart, once nothing else is loaded
-        settings = EvaluateOptions(baseline=BASELINE, warmup=0, keep_parts=options.coco_eval)
+        settings = EvaluateOptions(baseline=BASELINE, keep_parts=options.coco_eval)
         evaluation = evaluate(opened.runners, images, settings, recorded=recorded, progress=progress)
     finally:
         opened.close()
