@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 from torch import fx
@@ -94,3 +94,12 @@ class Graph:
                 frozenset().union(*(ancestors[i] | {i} for i in op.inputs)) if op.inputs else frozenset()
             )
         return ancestors
+
+
+def end_at(module: fx.GraphModule, nodes: Sequence[fx.Node]) -> None:
+    """Let a copy of a graph's module return the results of some of its nodes, in place, and drop what follows."""
+    (result,) = (n for n in module.graph.nodes if n.op == "output")
+    result.args = (tuple(nodes),)
+    module.graph.set_codegen(fx.graph.CodeGen())  # the exported one would restore the structure of the old outputs
+    module.graph.eliminate_dead_code()
+    module.recompile()

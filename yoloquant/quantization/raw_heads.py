@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import fx
 
+from ..graph.canonical_graph import end_at
 from ..graph.trace import Graph
 from .simulate import MODULE_PREFIX
 
@@ -18,14 +19,8 @@ def end_at_heads(graph: Graph, module: fx.GraphModule) -> fx.GraphModule:
     Returns:
         The module. It returns a tuple in the order of ``graph.heads``.
     """
-    nodes = {n.name: n for n in module.graph.nodes}
     # heads keep their names in copies, and so does the pair behind them: found without counting outputs
-    wanted = [_quantized(nodes[graph.fx_name(op.name)]) for op in graph.heads]
-    (result,) = (n for n in module.graph.nodes if n.op == "output")
-    result.args = (tuple(wanted),)
-    module.graph.set_codegen(fx.graph.CodeGen())  # the exported one would restore the structure of the old outputs
-    module.graph.eliminate_dead_code()
-    module.recompile()
+    end_at(module, [_quantized(graph.node(op.name, module)) for op in graph.heads])
     return module
 
 

@@ -62,12 +62,15 @@ def emit(
     Raises:
         TargetError: torch's exporter failed or left something that the canonical form forbids.
     """
+    from ...graph.canonical_graph import end_at
     from ...quantization.insert import copy_module, insert
     from .qdq import insert_pairs
 
     module = insert(graph, plan, _mark, bias=bias) if plan is not None else copy_module(graph)
     if ends:
-        _end_at(module, [graph.fx_name(name) for name in ends])
+        nodes = [graph.node(name, module) for name in ends]
+        # behind their markers
+        end_at(module, [next((u for u in node.users if u.target is _marker), node) for node in nodes])
     model = _export(module, graph)
     if plan is not None:
         insert_pairs(model, {p.name: p for p in plan.points}, _places(plan), emission)
@@ -97,19 +100,6 @@ def _marker(x: torch.Tensor, place: str) -> torch.Tensor:
         f"{MARKER_DOMAIN}::{MARKER}", (x,), {"place": place}, dtype=x.dtype, shape=x.shape, version=1
     )
     return result
-
-
-def _end_at(module: fx.GraphModule, names: Sequence[str]) -> None:
-    """Let a module return the results of some nodes, behind their markers, and drop what follows."""
-    from torch import fx
-
-    nodes = {n.name: n for n in module.graph.nodes}
-    wanted = [next((u for u in nodes[name].users if u.target is _marker), nodes[name]) for name in names]
-    (result,) = (n for n in module.graph.nodes if n.op == "output")
-    result.args = (tuple(wanted),)
-    module.graph.set_codegen(fx.graph.CodeGen())  # the exported one would restore the structure of the old outputs
-    module.graph.eliminate_dead_code()
-    module.recompile()
 
 
 def _export(module: fx.GraphModule, graph: Graph) -> ir.Model:
