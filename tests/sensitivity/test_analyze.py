@@ -245,7 +245,7 @@ def test_bad_data(model: Any, data: Path, tmp_path: Path) -> None:
         analyze(model, data=tmp_path / "none.yaml", options=options())
     with pytest.raises(DataError, match="needs labels"):
         analyze(model, data=data.parent / "images" / "val", options=options(metric="map"))
-    with pytest.raises(DataError, match="has other classes than the model: class 0 is 'a' there and 'thing 0'"):
+    with pytest.raises(DataError, match="has other classes than the model: class 0 is 'cat' there and 'thing 0'"):
         analyze(model, data=data, options=options(metric="map"))
     with pytest.raises(DataError, match="a box without a polygon"):  # every task is scored, by labels of its own
         analyze(tiny_yolo("yolo11", "segment"), data=data, options=options(metric="map"))
