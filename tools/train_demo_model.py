@@ -5,7 +5,8 @@
 
 The network is Ultralytics' YOLO11 at a scale of its own, small enough for the fp16 checkpoint to ship with the
 package. Training and model selection use scenes of another seed than the demo set; the demo's own validation split
-is only used for the figure printed at the end.
+is only used for the figure printed at the end. The network of rotated boxes starts from the layers that it shares with
+demo.pt, which knows the same shapes.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ class Network:
         max_bytes: Size of a checkpoint that ships.
         min_map: mAP50-95 below which a checkpoint is refused, unless another one is asked for.
         recipe: What its training sets besides what all have.
+        epochs: Passes over the training scenes, unless told otherwise.
+        images: Training scenes, unless told otherwise.
+        start: Checkpoint in datasets/ whose layers it begins with, where they have the same shape; none if empty.
     """
 
     source: str
@@ -55,13 +59,20 @@ class Network:
     max_bytes: int
     min_map: float
     recipe: dict[str, float]
+    epochs: int
+    images: int
+    start: str = ""
 
 
 NETWORKS = {  # all numbers of channels are multiples of 8
-    "detect": Network("yolo11.yaml", (0.5, 0.1875, 682), "yolo11-demo.yaml", "demo.pt", 320, 3_000_000, 0.5, {}),
+    "detect": Network(
+        *("yolo11.yaml", (0.5, 0.1875, 682), "yolo11-demo.yaml", "demo.pt", 320, 3_000_000, 0.5, {}),
+        *(12, 2400),
+    ),
     "obb": Network(
-        *("yolo11-obb.yaml", (0.5, 0.1875, 192), "yolo11-demo-obb.yaml", "demo-obb.pt", 224, 1_000_000, 0.3),
+        *("yolo11-obb.yaml", (0.5, 0.1875, 682), "yolo11-demo-obb.yaml", "demo-obb.pt", 224, 3_000_000, 0.3),
         {"degrees": 180.0},
+        *(10, 800, "demo.pt"),
     ),
 }
 # What a checkpoint must not tell: where and in whose repository it was made.
@@ -96,8 +107,8 @@ def parse_options() -> Options:
     parser.add_argument(
         "--work", type=Path, default=None, help="folder for scenes and runs, continued from if interrupted"
     )
-    parser.add_argument("--images", type=int, default=2400, help="training scenes")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--images", type=int, default=None, help="training scenes (default: the network's)")
+    parser.add_argument("--epochs", type=int, default=None, help="passes over them (default: the network's)")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1, help="seed of scenes and training; 0 is the demo set's own")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
@@ -105,7 +116,8 @@ def parse_options() -> Options:
     values = vars(parser.parse_args())
     network = NETWORKS[values["task"]]
     values["out"] = values["out"] or ROOT / "datasets" / network.out
-    values["min_map"] = network.min_map if values["min_map"] is None else values["min_map"]
+    for name in ("min_map", "epochs", "images"):
+        values[name] = getattr(network, name) if values[name] is None else values[name]
     if values["seed"] == 0:
         parser.error("--seed 0 would train on scenes of the demo set itself; use another seed")
     values["work"] = values["work"] or Path(tempfile.mkdtemp(prefix="yoloquant-demo-"))
@@ -165,11 +177,18 @@ def train(options: Options) -> Path:
     """Train, and return the path of the best checkpoint."""
     from ultralytics import YOLO
 
-    scenes = {"train": options.images, "val": 200, "imgsz": options.network.imgsz, "seed": options.seed}
+    scenes = {
+        "train": options.images,
+        "val": options.images // 12,
+        "imgsz": options.network.imgsz,
+        "seed": options.seed,
+    }
     data = write_demo_set(options.work / "scenes", rotated=options.task == "obb", **scenes)
     print(f"scenes ready in {data.parent}", flush=True)
     started = options.work / "run" / "weights" / "last.pt"  # of a training that was interrupted
     model = YOLO(started if started.is_file() else write_model_yaml(options.work, options.network))
+    if options.network.start and not started.is_file():
+        model.load(ROOT / "datasets" / options.network.start)
 
     def on_pretrain_routine_end(trainer: Any) -> None:
         speed_up(trainer.model)
@@ -188,7 +207,7 @@ def train(options: Options) -> Path:
         device="cpu",
         seed=options.seed,
         workers=0,  # what Ultralytics uses on a CPU in any case
-        pretrained=False,
+        pretrained=bool(options.network.start),
         optimizer="AdamW",
         lr0=0.0015,
         lrf=0.02,

@@ -50,3 +50,19 @@ def test_a_class_folder_without_images_is_named(root: Path, split: str) -> None:
             ValidationSet.from_class_folders(root, INFO)
     (empty / ".gitkeep").touch()  # kept for its name alone
     assert len(ValidationSet.from_class_folders(root, INFO).images) == (10 if split == "train" else 5)
+
+
+def test_other_files_make_no_class(root: Path) -> None:
+    folder = root / "val" / "dog"
+    for image in folder.iterdir():
+        image.rename(image.with_suffix(".txt"))
+    with pytest.raises(DataError, match=f"class folder {folder} holds no image"):
+        ValidationSet.from_class_folders(root, INFO)
+
+
+def test_without_a_train_split_the_scored_images_do_not_calibrate(root: Path) -> None:
+    (root / "train").rename(root / "elsewhere")
+    with pytest.raises(DataError, match=r"has no split 'train' \(a folder train\); it has elsewhere, val"):
+        calibration_set(root, OPTIONS)
+    found = calibration_set(root, CalibrationOptions(images=8, split="val", allow_scored=True))  # where it is meant
+    assert len(found.paths) == 8

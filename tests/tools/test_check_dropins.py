@@ -7,7 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from yoloquant.runtime.tasks import spec_of
 from yoloquant.types import Task
@@ -50,3 +52,24 @@ def test_one_figure_that_differs_is_a_failure(
     assert check_dropins.main(["model=a.pt", "data=b", f"out={tmp_path / 'table.md'}"]) == code
     assert ("DIFFERS" in (tmp_path / "table.md").read_text()) is bool(code)
     assert "| litert | top1 | 0.5000 |" in capsys.readouterr().out
+
+
+def test_ties_alone_are_no_failure_and_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = [Figure("litert", "top1", 0.5, 0.502, 0.5), Figure("litert", "top5", 0.8, 0.8, 0.8)]
+    monkeypatch.setattr(check_dropins, "measure", lambda options, folder: found)
+    assert check_dropins.main(["model=a.pt", "data=b"]) == 0
+    assert "| litert | top1 | 0.5000 | 0.5020 | ties: 0.5000 in order |" in capsys.readouterr().out
+    assert Figure("litert", "top1", 0.5, 0.502, 0.501).remark == "DIFFERS"  # not ours in order either
+
+
+def test_ties_keep_their_order_while_it_lasts() -> None:
+    values = np.random.default_rng(0).integers(0, 5, 5000).astype(np.float32)
+    wanted, before = np.argsort(-values, kind="stable"), np.argsort
+    with check_dropins.ties_in_order():
+        found = np.argsort(-values)
+        tensors = torch.from_numpy(values)
+        assert (tensors.argsort(0, descending=True).numpy() == wanted).all()
+        assert (torch.argsort(tensors, descending=True).numpy() == wanted).all()
+    assert (found == wanted).all() and np.argsort is before

@@ -13,11 +13,18 @@ NAMES = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("t
 
 
 def is_split_root(folder: Path) -> bool:
-    """Whether a folder holds the splits of a classifier's data set: a folder ``train`` of class folders."""
-    train = folder / NAMES["train"][0]
+    """Whether a folder holds the splits of a classifier's data set: a folder ``train``, or ``val``, of class folders.
+
+    One with ``val`` alone is none to calibrate on, which ``split_folder`` says then: as one heap of images it would
+    calibrate on those that are scored.
+    """
+    return any(_holds_classes(folder / name) for name in (*NAMES["train"], *NAMES["val"]))
+
+
+def _holds_classes(split: Path) -> bool:
     # a detector's data set may have train/images and train/labels
-    return train.is_dir() and any(
-        child.is_dir() and child.name not in {"images", "labels"} for child in train.iterdir()
+    return split.is_dir() and any(
+        child.is_dir() and child.name not in {"images", "labels"} for child in split.iterdir()
     )
 
 
@@ -59,7 +66,7 @@ def class_names(folder: Path) -> list[str]:
 def check_class_folders(folder: Path, images: Sequence[Path]) -> None:
     """Raise DataError if images lie beside the class folders, or the only thing that a class folder holds is nothing.
 
-    A folder that is kept for its name alone may hold a hidden file, for instance ``.gitkeep``.
+    A folder that is kept for its name alone may hold hidden files, for instance ``.gitkeep``, and no others.
     """
     # deeper or flatter images would count as a class that no folder names, or be skipped without a word
     stray = next((image for image in images if image.parent.parent != folder), None)
@@ -69,5 +76,8 @@ def check_class_folders(folder: Path, images: Sequence[Path]) -> None:
         )
     filled = {image.parent.name for image in images}
     for name in class_names(folder):
-        if name not in filled and not any((folder / name).iterdir()):
+        if name in filled:
+            continue
+        others = [child.name for child in (folder / name).iterdir()]
+        if not others or any(not other.startswith(".") for other in others):
             raise DataError(f"class folder {folder / name} holds no image; add some, or remove the folder")

@@ -11,6 +11,8 @@ from typing import Any
 from torch import nn
 
 from ...bridge.checkpoint import load_model
+from ...bridge.host_model import model_info
+from ...data.label_check import check_labels
 from ...errors import UsageError
 from ...pruning.criteria import PruningKind
 from ...pruning.prune_options import PruneOptions
@@ -68,6 +70,7 @@ def fine_tune(
     if data is None:
         raise UsageError("training needs data=<data yaml or folder of images>")
     source = load_model(model, allow_unsafe=options.allow_unsafe)
+    check_labels(data, model_info(source, source.resolve_imgsz()))
     # Ultralytics wants a path, also of a live model, whose weights are given to ``prepare`` below
     path = str(model) if isinstance(model, (str, os.PathLike)) else str(getattr(model, "ckpt_path", None) or "")
     # which classes the model was trained on first, and the caller's own word last

@@ -9,6 +9,8 @@ from typing import Any
 from ultralytics.cfg import DEFAULT_CFG_DICT
 
 from ...bridge.checkpoint import load_model
+from ...bridge.host_model import model_info
+from ...data.label_check import check_labels
 from ...errors import UsageError
 from ...options import flatten
 from ...quantization.artifact import Artifact
@@ -60,6 +62,8 @@ def _trainer(model: Any, data: Any, options: QATOptions, arguments: dict[str, An
         # a resumed run keeps the options in its checkpoint
         overrides["qat"] = options
         overrides.setdefault("imgsz", max(source.resolve_imgsz()))
+        # before Ultralytics makes a run folder, calibration takes minutes, and images are left out without labels
+        check_labels(data, model_info(source, source.resolve_imgsz()))
     with host_errors.setting_up():
         trainer = QATTrainer(overrides=overrides)
         if not resume:
