@@ -329,7 +329,7 @@ def judge_samples(
 
 def simulate_gate(name: str, evaluation: Evaluation, gate: Gate, options: Mapping[str, str]) -> list[dict[str, Any]]:
     """One row for every artifact of a model."""
-    comparer = Comparer(evaluation, BootstrapOptions(replicates=2))
+    comparer = Comparer(evaluation, BootstrapOptions(replicates=2), keep=len(evaluation.records))
     artifacts = [artifact for artifact in evaluation.records if artifact != evaluation.options.baseline]
     judged = judge_samples(comparer, gate, artifacts, options)
     rows = []

@@ -19,7 +19,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from . import ap_loops
 from .results import Interval
+
+ap_loops.lend()
 
 
 @dataclass(frozen=True)

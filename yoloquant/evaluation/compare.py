@@ -114,6 +114,7 @@ class Comparer:
         options: How intervals are computed.
         conf: The confidence that is deployed, which operating points are measured at.
         match: What the matched confidence makes alike; without labels the number of detections.
+        keep: Artifacts whose sorted detections are kept, for questions that come back to them.
     """
 
     def __init__(
@@ -122,14 +123,17 @@ class Comparer:
         options: BootstrapOptions | None = None,
         conf: float = CONF,
         match: MatchBy = MatchBy.FALSE_ALARMS,
+        keep: int = 1,
     ) -> None:
-        self.evaluation, self.conf, self.match = evaluation, conf, match
+        self.evaluation, self.conf, self.match, self._keep = evaluation, conf, match, keep
         self.options = options or BootstrapOptions()
         # drawn once: every artifact is compared on the same resamples, so artifacts can be compared with each other too
         self.weights = image_weights(len(evaluation.data), self.options)
         self._labels = class_labels(evaluation.names)
         # By model, and whether against labels: accuracy, drops and classes ask for the same, and AP sorts everything.
+        # Of the baseline and the last artifacts alone, since all of them may be gigabytes.
         self._scores: dict[tuple[str, bool], Scores] = {}
+        self._last: list[str] = []
         # By content: a file that was copied is no second image.
         self._distinct = len({image.sha256 for image in evaluation.data.images})
         self._counted: dict[str, Counted] = {}
@@ -262,6 +266,7 @@ class Comparer:
 
     def counted(self, name: str) -> Counted:
         """A model's detections over all images, right or wrong."""
+        self._turn_to(name)
         if name not in self._counted:
             record = self.evaluation.records[name]
             self._counted[name] = count(record.detections, record.label_matches, self.evaluation.labels)
@@ -314,7 +319,19 @@ class Comparer:
         per_box = np.repeat(weights, [len(truth.classes) for truth in truths])
         return {self._label(c): int(per_box[classes == c].sum()) for c in np.unique(classes).tolist()}
 
+    def _turn_to(self, name: str) -> None:
+        """Forget what was kept of the artifact that was asked for longest ago, if there are too many."""
+        if name in self._last or name == self.evaluation.options.baseline:
+            return
+        self._last.append(name)
+        if len(self._last) > self._keep:
+            other = self._last.pop(0)
+            self._counted.pop(other, None)
+            for labelled in (True, False):
+                self._scores.pop((other, labelled), None)
+
     def _label_scores(self, name: str) -> Scores:
+        self._turn_to(name)
         if (name, True) not in self._scores:
             record, evaluation = self.evaluation.records[name], self.evaluation
             matches = self._matches(record.label_matches, record.further_label_matches)
@@ -322,6 +339,7 @@ class Comparer:
         return self._scores[name, True]
 
     def _reference_scores(self, name: str) -> Scores:
+        self._turn_to(name)
         if (name, False) not in self._scores:
             record, evaluation = self.evaluation.records[name], self.evaluation
             matches = self._matches(record.reference_matches, record.further_reference_matches)

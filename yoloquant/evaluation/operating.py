@@ -15,6 +15,7 @@ from ..runtime.core.detections import Detections
 from ..runtime.core.matching import RIGHT, Matches, Truth
 from .bootstrap import interval
 from .results import Interval, OperatingPoint
+from .running_totals import RunningTotals
 
 LOWEST = 0.01
 """Lowest confidence that is offered as a match: below it a threshold selects noise."""
@@ -36,7 +37,7 @@ class Counted:
         classes: int64 (n,).
         right: Whether each hits a label at IoU 0.5, (n,).
         truths: Labels in each image, (images,).
-        truth_classes: For every class that has labels, labels in each image, (images,).
+        truth_images: For every class that has labels, the image of each, (m,).
     """
 
     images: np.ndarray
@@ -44,7 +45,7 @@ class Counted:
     classes: np.ndarray
     right: np.ndarray
     truths: np.ndarray
-    truth_classes: Mapping[int, np.ndarray]
+    truth_images: Mapping[int, np.ndarray]
 
 
 def count(found: Sequence[Detections], matches: Sequence[Matches], truths: Sequence[Truth]) -> Counted:
@@ -64,15 +65,18 @@ def count(found: Sequence[Detections], matches: Sequence[Matches], truths: Seque
         # Of all sizes, at IoU 0.5.
         right = np.concatenate([m.status[:, 0, 0] == RIGHT for m in matches])
     order = np.argsort(-confidence, kind="stable")
-    kinds = np.unique(np.concatenate([t.classes for t in truths])) if truths else np.zeros(0, np.int64)
-    by_class = {k: np.array([(t.classes == k).sum() for t in truths], np.float64) for k in kinds.tolist()}
+    per_image = np.array([len(t.classes) for t in truths], np.int64)
+    labels = np.concatenate([t.classes for t in truths]) if truths else np.zeros(0, np.int64)
+    by_class = np.argsort(labels, kind="stable")
+    kinds, first = np.unique(labels[by_class], return_index=True)
+    whose = np.split(np.repeat(np.arange(len(truths)), per_image)[by_class], first[1:])
     return Counted(
         np.repeat(np.arange(len(found)), lengths)[order],
         confidence[order],
         classes[order],
         right[order],
-        np.array([len(t.classes) for t in truths], np.float64),
-        by_class,
+        per_image.astype(np.float64),
+        dict(zip(kinds.tolist(), whose, strict=False)),  # without labels there is one empty part and no class
     )
 
 
@@ -125,7 +129,9 @@ def rates(counted: Counted, conf: float | np.ndarray, weights: np.ndarray, only:
     shape = weights.shape[1]
     hits = np.bincount(counted.images[chosen & counted.right], minlength=shape).astype(np.float64)
     every = np.bincount(counted.images[chosen], minlength=shape).astype(np.float64)
-    truths = counted.truths if only is None else counted.truth_classes.get(only, np.zeros(shape))
+    truths = counted.truths
+    if only is not None:
+        truths = np.bincount(counted.truth_images.get(only, np.zeros(0, np.int64)), minlength=shape).astype(np.float64)
     right, total, labels, images = weights @ hits, weights @ every, weights @ truths, weights.sum(axis=1)
     ones = np.ones(len(weights))
     return Rates(
@@ -156,7 +162,7 @@ def operating_point(
         return OperatingPoint(conf, interval(point.detections, level))
     one = weights[:1]
     per_class = {
-        labels[k] if k < len(labels) else f"class_{k}": rates(counted, conf, one, k) for k in counted.truth_classes
+        labels[k] if k < len(labels) else f"class_{k}": rates(counted, conf, one, k) for k in counted.truth_images
     }
     return OperatingPoint(
         conf,
@@ -272,14 +278,4 @@ def matched_conf(
     images, scores = after.images[chosen], after.confidence[chosen].astype(np.float64)
     if wanted[0] < least or not len(scores):
         return None
-    cuts = _cuts(scores)
-    values = np.empty(len(weights))
-    for start in range(0, len(weights), ROWS):
-        part = weights[start : start + ROWS]
-        total = np.cumsum(part[:, images], axis=1)
-        values[start : start + ROWS] = [
-            # Of equally good ones the first, which is the highest confidence.
-            cuts[np.abs(row - target).argmin()]
-            for row, target in zip(total, wanted[start : start + ROWS], strict=True)
-        ]
-    return interval(values, level)
+    return interval(_cuts(scores)[RunningTotals(weights, images).nearest(wanted)], level)

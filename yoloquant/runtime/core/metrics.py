@@ -9,9 +9,10 @@ is then a sum over right detections instead of over all detections, and exactly 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Callable, Dict, Optional
 
 import numpy as np
 
@@ -27,6 +28,13 @@ BLOCK = 256
 ELEMENTS = 1 << 16
 """Numbers that one step of an AP works on, for the same reason."""
 _FEW = 256
+
+
+Fill = Callable[[int], None]
+"""Writes AP into ``BLOCK`` rows of a table, given the first of them."""
+lent: Optional[Callable[[Dict[int, "ClassScores"], np.ndarray, np.ndarray], Optional[Fill]]] = None
+"""A faster way to fill a table (rows, classes by index, thresholds), lent by the host for what no device does; it gives
+None where it is not worth it."""
 
 
 @dataclass(frozen=True)
@@ -312,22 +320,27 @@ def ap_table(scores: dict[int, ClassScores], weights: np.ndarray) -> ApTable:
         weights: float64 (replicates, images).
     """
     classes = np.array(sorted(scores), dtype=np.int64)
-    parts = [_ClassAp(scores[c], many=len(weights) > 1) for c in classes.tolist()]
     ap = np.zeros((len(weights), len(classes), len(IOU_THRESHOLDS)))
+    fill = (lent(scores, weights, ap) if lent else None) or _by_numpy(scores, weights, ap)
+    starts = range(0, len(weights) if scores else 0, BLOCK)
+    if len(starts) > 1:
+        with ThreadPoolExecutor(min(cpu_threads(), len(starts))) as pool:  # most of it is outside of the GIL
+            list(pool.map(fill, starts))
+    else:
+        for start in starts:
+            fill(start)
+    return ApTable(classes, ap)
+
+
+def _by_numpy(scores: dict[int, ClassScores], weights: np.ndarray, ap: np.ndarray) -> Fill:
+    parts = [_ClassAp(scores[c], many=len(weights) > 1) for c in sorted(scores)]
 
     def fill(start: int) -> None:
         by_image = np.ascontiguousarray(weights[start : start + BLOCK].T, np.float64)
         for index, part in enumerate(parts):
             ap[start : start + BLOCK, index] = part(by_image)
 
-    starts = range(0, len(weights) if parts else 0, BLOCK)
-    if len(starts) > 1:
-        with ThreadPoolExecutor(min(cpu_threads(), len(starts))) as pool:  # most of it is numpy's, outside of the GIL
-            list(pool.map(fill, starts))
-    else:
-        for start in starts:
-            fill(start)
-    return ApTable(classes, ap)
+    return fill
 
 
 def _mean_present(values: np.ndarray) -> np.ndarray:
