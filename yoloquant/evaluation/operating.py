@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -46,6 +47,21 @@ class Counted:
     right: np.ndarray
     truths: np.ndarray
     truth_images: Mapping[int, np.ndarray]
+
+    @cached_property
+    def _rows(self) -> dict[int, np.ndarray]:
+        order = np.argsort(self.classes, kind="stable")
+        labels, first = np.unique(self.classes[order], return_index=True)
+        return dict(zip(labels.tolist(), np.split(order, first[1:]), strict=False))  # an empty part where nothing is
+
+    def rows_of(self, label: int) -> np.ndarray:
+        """Indices of one class's detections, by falling confidence."""
+        return self._rows.get(label, np.zeros(0, np.int64))
+
+    def truths_of(self, label: int) -> np.ndarray:
+        """Labels of one class in each image, float64 (images,)."""
+        where = self.truth_images.get(label, np.zeros(0, np.int64))
+        return np.bincount(where, minlength=len(self.truths)).astype(np.float64)
 
 
 def count(found: Sequence[Detections], matches: Sequence[Matches], truths: Sequence[Truth]) -> Counted:
@@ -101,38 +117,32 @@ class Rates:
 
 def of_class(counted: Counted, label: int) -> Counted:
     """The detections and labels of one class."""
-    chosen = counted.classes == label
-    truths = counted.truth_classes.get(label, np.zeros(len(counted.truths)))
+    chosen = counted.rows_of(label)
     return Counted(
         counted.images[chosen],
         counted.confidence[chosen],
         counted.classes[chosen],
         counted.right[chosen],
-        truths,
-        {label: truths},
+        counted.truths_of(label),
+        {label: counted.truth_images.get(label, np.zeros(0, np.int64))},
     )
 
 
-def rates(counted: Counted, conf: float | np.ndarray, weights: np.ndarray, only: int | None = None) -> Rates:
+def rates(counted: Counted, conf: float | np.ndarray, weights: np.ndarray) -> Rates:
     """Rates at one confidence, or at one for each class.
 
     Args:
         counted: The model's detections.
         conf: Detections with a higher confidence count, as in ``predict``; float32 (classes,) if classes differ in it.
         weights: float64 (replicates, images).
-        only: Index of the one class that counts; all of them if None.
     """
     # above and not at it, as Ultralytics' predict selects
     chosen = counted.confidence > (conf[counted.classes] if isinstance(conf, np.ndarray) else conf)
-    if only is not None:
-        chosen &= counted.classes == only
     shape = weights.shape[1]
     hits = np.bincount(counted.images[chosen & counted.right], minlength=shape).astype(np.float64)
     every = np.bincount(counted.images[chosen], minlength=shape).astype(np.float64)
-    truths = counted.truths
-    if only is not None:
-        truths = np.bincount(counted.truth_images.get(only, np.zeros(0, np.int64)), minlength=shape).astype(np.float64)
-    right, total, labels, images = weights @ hits, weights @ every, weights @ truths, weights.sum(axis=1)
+    right, total = weights @ hits, weights @ every
+    labels, images = weights @ counted.truths, weights.sum(axis=1)
     ones = np.ones(len(weights))
     return Rates(
         # nothing detected, nothing wrong: a precision of 0 would punish silence twice, recall does that already
@@ -162,7 +172,8 @@ def operating_point(
         return OperatingPoint(conf, interval(point.detections, level))
     one = weights[:1]
     per_class = {
-        labels[k] if k < len(labels) else f"class_{k}": rates(counted, conf, one, k) for k in counted.truth_images
+        labels[k] if k < len(labels) else f"class_{k}": rates(of_class(counted, k), conf, one)
+        for k in counted.truth_images
     }
     return OperatingPoint(
         conf,
