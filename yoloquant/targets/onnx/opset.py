@@ -47,6 +47,10 @@ def to_canonical(model: ir.Model) -> ir.Model:
                 _axes_to_attribute(node)
             elif node.op_type == "Pad" and len(node.inputs) > 3:
                 raise TargetError(f"{node.name}: Pad with axes does not exist in opset {CANONICAL}")
+            elif node.op_type == "AveragePool" and not any(node.attributes.get_ints("pads", [0])):
+                # Torch writes it for every pool. Without padding it says nothing, but with ceil_mode the int8 kernel of
+                # ONNX Runtime 1.31 (and OpenCV 5) then divides by places beyond the edge as well.
+                node.attributes.pop("count_include_pad", None)
         model.opset_imports[""] = CANONICAL
     return model
 
