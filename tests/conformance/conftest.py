@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +12,16 @@ import pytest
 os.environ["YOLO_AUTOINSTALL"] = "false"
 
 from conformance_models import calibrated, sample_images, tiny_host_model
+from conversions import each_network_once
 
 from yoloquant.quantization.artifact import Artifact
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_conversion_each() -> Iterator[None]:
+    """Targets that share LiteRT's converter share its files where they ask for the same."""
+    with each_network_once():
+        yield
 
 
 @pytest.fixture(scope="session")
