@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -32,6 +33,12 @@ def shared() -> Path:
     if not (SHARED / "weights" / "yolo11n.pt").is_file():
         pytest.skip("needs yolo11n.pt and the COCO subset in ../shared")
     return SHARED
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is there by now (torch, thousands of tests) out of every search for garbage, as trainers start it."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
