@@ -49,6 +49,16 @@ def test_the_model_that_was_given_stays_as_it_was() -> None:
     assert torch.equal(predictions(found.module, image()), before)
 
 
+def test_channels_that_were_followed_are_not_followed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = case("yolo11")
+    module, plan = product()
+    monkeypatch.setattr("yoloquant.pruning.remove_channels.trace_channels", None)  # calling it raises
+    again = pruned(found.module, plan, groups=found.groups)
+    assert getattr(again, RECORD) == getattr(module, RECORD)
+    for (name, a), (_, b) in zip(again.state_dict().items(), module.state_dict().items(), strict=True):
+        assert torch.equal(a, b), name
+
+
 def test_it_tells_what_was_removed() -> None:
     module, plan = product()
     (record,) = getattr(module, RECORD)

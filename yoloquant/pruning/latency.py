@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import PruneError, TargetError
 from .criteria import Measure
-from .groups import Group
+from .groups import Group, Groups
 from .layer_latency import WIDTHS, LayerLatency, Sample
 from .plan import PrunePlan
 from .planner import Analysis, plan_of, ranked
@@ -140,7 +140,7 @@ def plan_for_latency(
 
     def built(step: int) -> tuple[PrunePlan, nn.Module]:
         plan = plan_of(analysis, ladder.kept(step), options, imgsz)
-        return plan, pruned(source.module, plan, channels=source.channels)
+        return plan, pruned(source.module, plan, channels=source.channels, groups=analysis.groups)
 
     def share(step: int) -> float:
         plan, module = built(step)
@@ -179,7 +179,7 @@ def _predicted(analysis: Analysis, source: HostModel, watch: Stopwatch, round_to
     for share in WIDTHS:
         kept = {g.name: _nearest(g, g.count * share, round_to) for g in analysis.groups.groups}
         plan = plan_of(analysis, kept, PruneOptions(), (32, 32))
-        ms = watch.layers(pruned(source.module, plan, channels=source.channels))
+        ms = watch.layers(pruned(source.module, plan, channels=source.channels, groups=analysis.groups))
         if not ms:
             return None
         samples.append(Sample(kept, ms))
@@ -198,11 +198,11 @@ def _first(ladder: Ladder, cost: Callable[[Mapping[str, int]], float], amount: f
     return min(max(found, 1), len(ladder) - 2)
 
 
-def with_latency(plan: PrunePlan, source: HostModel, runtime: str) -> PrunePlan:
-    """A plan with its measured latency in a runtime, by layer too where the runtime tells."""
+def with_latency(plan: PrunePlan, source: HostModel, runtime: str, *, groups: Groups | None = None) -> PrunePlan:
+    """A plan with its measured latency in a runtime, by layer too where the runtime tells (groups: see `pruned`)."""
     watch = Stopwatch(source, plan.imgsz, runtime)
     try:
-        module = pruned(source.module, plan, channels=source.channels)
+        module = pruned(source.module, plan, channels=source.channels, groups=groups)
         return replace(watch.told(plan, module), latency={**plan.latency, runtime: watch(module)})
     finally:
         watch.close()

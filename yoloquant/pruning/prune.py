@@ -123,10 +123,10 @@ def prune(
     if latency and chosen.runtime not in plan.latency:
         from .latency import with_latency
 
-        plan = with_latency(plan, source, chosen.runtime)
+        plan = with_latency(plan, source, chosen.runtime, groups=analysis.groups)
     if dry_run:
         return PruneResult(plan, None, (*lines, *plan.table()))
-    smaller = pruned(module, plan, channels=source.channels)
+    smaller = pruned(module, plan, channels=source.channels, groups=analysis.groups)
     lines += plan.summary()
     if images is not None:
         recalibrate_bn(smaller, stacked(images))

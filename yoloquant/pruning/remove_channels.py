@@ -12,19 +12,20 @@ from torch import nn
 
 from ..errors import PruneError
 from .channel_graph import ChannelGraph, Equal, Split
-from .groups import find_groups
+from .groups import Groups, find_groups
 from .metadata import RECORD, entry, mark_yaml
 from .plan import PrunePlan
 from .trace_channels import raw_twin, trace_channels
 
 
-def pruned(module: nn.Module, plan: PrunePlan, *, channels: int = 3) -> nn.Module:
+def pruned(module: nn.Module, plan: PrunePlan, *, channels: int = 3, groups: Groups | None = None) -> nn.Module:
     """A copy of a model without the channels that a plan drops.
 
     Args:
         module: A live, unfused YOLO.
         plan: What goes.
         channels: Input channels.
+        groups: What was found when the model's channels were followed; they are followed anew by default, for seconds.
 
     Returns:
         The smaller model; an ordinary one, save for its shapes.
@@ -33,9 +34,9 @@ def pruned(module: nn.Module, plan: PrunePlan, *, channels: int = 3) -> nn.Modul
         PruneError: The plan does not fit the model, or the smaller model does not run.
         ModelError: The model cannot be traced.
     """
-    network = trace_channels(module, plan.imgsz, channels)
-    groups = find_groups(network)
-    dropped = plan.dropped(groups)
+    if groups is None:
+        groups = find_groups(trace_channels(module, plan.imgsz, channels))
+    network, dropped = groups.network, plan.dropped(groups)
     # the model that was given stays whole: latency is measured on many plans of one model
     result = copy.deepcopy(module)
     remove_channels(result, network, dropped)

@@ -21,6 +21,7 @@ from ...errors import CalibrationError, DataError
 from ...pruning.blocks import without_blocks
 from ...pruning.choose_plan import choose
 from ...pruning.criteria import ImportanceCriterion, PruningKind
+from ...pruning.groups import Groups
 from ...pruning.make_sparse import is_sparse, note, reordered, sparsity_of
 from ...pruning.metadata import unpruned_cost
 from ...pruning.plan import PrunePlan
@@ -51,11 +52,11 @@ def prune_for(trainer: PruneTrainer, module: Any) -> nn.Module:
     options: PruneOptions = trainer.prune
     if options.blocks:
         module = _without_blocks(trainer, module)
-    plan = plan_for(trainer, module)
+    plan, groups = plan_for(trainer, module)
     for line in plan.summary():
         LOGGER.info(line)
     channels = int((getattr(module, "yaml", None) or {}).get("channels", 3))
-    smaller = pruned(module, plan, channels=channels)
+    smaller = pruned(module, plan, channels=channels, groups=groups)
     try:
         recalibrate_bn(smaller, stacked(_images(trainer, module)))
     # better stale statistics than no run: fine-tuning updates them unless they are frozen
@@ -131,8 +132,8 @@ def _zeros_are_there(model: nn.Module, options: PruneOptions) -> bool:
     return sparsity_report(model, options.ignored).share >= share - _SLACK
 
 
-def plan_for(trainer: PruneTrainer, module: Any) -> PrunePlan:
-    """The plan, with gradients of the run's own loss where the criterion asks for them."""
+def plan_for(trainer: PruneTrainer, module: Any) -> tuple[PrunePlan, Groups]:
+    """The plan and what it chose from, with gradients of the run's own loss where the criterion asks for them."""
     options: PruneOptions = trainer.prune
     source = load_model(module)
     size = check_imgsz(trainer.args.imgsz, source.stride)
@@ -143,7 +144,7 @@ def plan_for(trainer: PruneTrainer, module: Any) -> PrunePlan:
         trainer.set_model_attributes()
         gradients = channel_products(trainer, module, options.images)
     analysis = compute_importance(source.module, options, size, channels=source.channels, gradients=gradients)
-    return choose(analysis, source, options, size, full=unpruned_cost(module))
+    return choose(analysis, source, options, size, full=unpruned_cost(module)), analysis.groups
 
 
 def standalone_products(
