@@ -12,7 +12,9 @@ from torch import nn
 
 litert_torch = pytest.importorskip("litert_torch", reason="the litert extra is not installed")
 
-from yoloquant.graph.decompositions import decompose, nodewise_decompositions  # noqa: E402
+from torch.export.exported_program import _split_decomp_table_to_cia_and_python_decomp  # noqa: E402
+
+from yoloquant.graph.decompositions import _split, decompose, nodewise_decompositions  # noqa: E402
 from yoloquant.targets.litert.flatbuffer import Flatbuffer  # noqa: E402
 
 
@@ -76,6 +78,13 @@ def test_what_writes_in_place_is_left_to_the_converter() -> None:
         decompose(program, torch._decomp.core_aten_decompositions())
     wanted, found = converted(Written(), nodewise=False), converted(Written(), nodewise=True)
     assert contents(found) == contents(wanted)
+
+
+@pytest.mark.parametrize("table", [{}, torch._decomp.core_aten_decompositions()], ids=["empty", "core"])
+def test_composite_operations_are_those_that_pytorch_names(table: dict[Any, Any]) -> None:
+    wanted = _split_decomp_table_to_cia_and_python_decomp(dict(table))
+    for _ in range(2):  # found, and remembered
+        assert _split(table) == wanted
 
 
 def test_the_program_computes_the_same() -> None:

@@ -13,6 +13,7 @@ import contextlib
 import logging
 import operator
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -59,12 +60,9 @@ def decompose(program: ExportedProgram, table: Decompositions) -> None:
         ValueError: A node cannot be decomposed by itself.
     """
     from torch._dispatch.python import enable_python_dispatcher
-    from torch.export.exported_program import (
-        _override_composite_implicit_decomp,
-        _split_decomp_table_to_cia_and_python_decomp,
-    )
+    from torch.export.exported_program import _override_composite_implicit_decomp
 
-    composite, rest = _split_decomp_table_to_cia_and_python_decomp(dict(table))
+    composite, rest = _split(table)
     graph = program.graph
     # straight from torch.export every value is right; passes that ran since then left stale ones behind
     fresh = all(_SEEN not in node.meta for node in graph.nodes)
@@ -80,6 +78,28 @@ def decompose(program: ExportedProgram, table: Decompositions) -> None:
                 _refresh(node, fresh=fresh)
     graph.eliminate_dead_code()
     program.graph_module.recompile()
+
+
+def _split(table: Decompositions) -> tuple[Decompositions, Decompositions]:
+    """What becomes of composite operations, and the rest of the table.
+
+    PyTorch's function of that purpose asks for every operation there is each time, a tenth of a trace.
+    """
+    from torch._export.utils import _is_preservable_cia_op, _special_op_to_preserve_cia
+
+    registered = torch._C._dispatch_get_registrations_for_dispatch_key("CompositeImplicitAutograd")
+    known = _composite_operations(len(registered), len(torch.ops._dir))
+    composite = dict.fromkeys(known, _special_op_to_preserve_cia)
+    composite |= {op: made for op, made in table.items() if op in known or _is_preservable_cia_op(op)}
+    return composite, {op: made for op, made in table.items() if op not in known}
+
+
+@lru_cache(maxsize=1)
+def _composite_operations(registered: int, namespaces: int) -> frozenset[Any]:
+    """Composite operations that can be kept whole, for as long as no library registers another."""
+    from torch._export.utils import _collect_all_valid_cia_ops
+
+    return frozenset(_collect_all_valid_cia_ops())
 
 
 def _decomposes(target: Any, table: Decompositions, composite: Decompositions) -> bool:

@@ -11,6 +11,7 @@ from torch import fx, nn
 
 from ..errors import ModelError
 from .decompositions import nodewise_decompositions
+from .tracebacks import no_tracebacks
 
 
 def export_program(
@@ -34,7 +35,7 @@ def export_program(
     """
     # values do not matter: only shapes and the operations that run are looked at
     example = torch.zeros(1, channels, *imgsz)
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), no_tracebacks():
         warnings.simplefilter("ignore")
         try:
             if settled:

@@ -107,9 +107,10 @@ def _export(module: fx.GraphModule, graph: Graph) -> ir.Model:
     import torch
 
     from ...graph.decompositions import nodewise_decompositions
+    from ...graph.tracebacks import no_tracebacks
 
     example = torch.zeros(1, graph.info.channels, *graph.info.imgsz)
-    with torch.no_grad(), warnings.catch_warnings(), nodewise_decompositions():
+    with torch.no_grad(), warnings.catch_warnings(), nodewise_decompositions(), no_tracebacks():
         warnings.simplefilter("ignore")
         try:
             # exported here and not inside torch.onnx.export, which tries several strategies and reports the last one's
@@ -145,7 +146,7 @@ def finish(model: ir.Model, metadata: Mapping[str, str]) -> None:
     passes.RemoveUnusedNodesPass()(model)
     # what is left of the markers' domain: the file would say that it needs an operator set that nobody has
     passes.RemoveUnusedOpsetsPass()(model)
-    # the exporter notes stack traces with paths of this machine in every node
+    # the exporter notes paths of this machine in every node
     passes.ClearMetadataAndDocStringPass()(model)
     # no version of the producer: the same model would have other bytes after every release
     model.ir_version, model.producer_name, model.producer_version = IR_VERSION, "yoloquant", ""
