@@ -11,7 +11,8 @@ import pytest
 
 os.environ["YOLO_AUTOINSTALL"] = "false"
 
-from conformance_models import calibrated, sample_images, tiny_host_model
+import core_models
+from conformance_models import sample_images
 from conversions import each_network_once
 
 from yoloquant.quantization.artifact import Artifact
@@ -27,7 +28,7 @@ def one_conversion_each() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_artifact() -> Artifact:
     """A two-level detector at 64 pixels, with a calibrated plan for every known scheme and the portable one."""
-    return calibrated(tiny_host_model())
+    return core_models.tiny_artifact()
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conformance_models import calibrated, tiny_host_model
+from conversions import each_network_once
+from core_models import tiny_artifact
 
 from yoloquant import targets
 from yoloquant.errors import TargetError, UsageError
@@ -41,12 +43,19 @@ def test_a_variant_is_an_accelerator(name: str, chosen: str, wanted: str) -> Non
     assert found.wanted == wanted == targets.get(wanted).wanted
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_conversion_each() -> Iterator[None]:
+    """Both accelerators of these tests get the same integers."""
+    with each_network_once():
+        yield
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
     target = targets.get("ethosu:u55-128")
     if target.missing():
         pytest.skip(f"target 'ethosu' needs {', '.join(target.missing())}, not installed here")
-    return target.export(calibrated(tiny_host_model()), tmp_path_factory.mktemp("ethosu"), "tiny")
+    return target.export(tiny_artifact(), tmp_path_factory.mktemp("ethosu"), "tiny")
 
 
 @pytest.mark.slow
@@ -79,7 +88,7 @@ def test_what_stays_on_the_cpu_is_refused_by_name(
     with pytest.raises(TargetError, match=r"3 operators stay on the CPU of an Ethos-U55-128: MAX_POOL_2D \("):
         compile_for(lacking, read(exported.path)[1])
     with pytest.raises(TargetError, match="stay on the CPU"):
-        EthosUTarget(lacking).export(calibrated(tiny_host_model()), tmp_path, "tiny")
+        EthosUTarget(lacking).export(tiny_artifact(), tmp_path, "tiny")
     assert list(tmp_path.iterdir()) == [], "nothing is left of what was refused"
 
 

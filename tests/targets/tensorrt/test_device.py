@@ -12,7 +12,7 @@ import pytest
 
 os.environ["YOLO_AUTOINSTALL"] = "false"
 
-from conformance_models import calibrated, sample_images, tiny_host_model
+from core_models import sample_images, tiny_artifact
 from device_fakes import FakeCuda, install
 
 from yoloquant.bundle import BundleOptions, write
@@ -36,7 +36,7 @@ IMAGES = sample_images(2, seed=5)
 
 @pytest.fixture(scope="module")
 def tiny() -> Artifact:
-    return calibrated(tiny_host_model())
+    return tiny_artifact()
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from yoloquant.graph.traced_model import TracedModel
 
 os.environ["YOLO_AUTOINSTALL"] = "false"
 
-from conformance_models import calibrated, tiny_host_model
+from core_models import tiny_artifact
 
 from yoloquant.bridge.checkpoint import load_model
 from yoloquant.errors import PlanError, TargetError
@@ -175,7 +175,7 @@ def test_affine_point_that_is_centred_anyway_is_accepted() -> None:
 
 @pytest.fixture(scope="module")
 def tiny() -> Artifact:
-    return calibrated(tiny_host_model())
+    return tiny_artifact()
 
 
 @pytest.fixture(scope="module")
