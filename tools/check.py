@@ -10,6 +10,8 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
 
@@ -20,29 +22,43 @@ PLACES = ["yoloquant", "datasets", "tools", "tests", "examples"]
 def main() -> int:
     """Run every checker and return 1 if one of them complains."""
     fix, fast = "--fix" in sys.argv, "--fast" in sys.argv
-    commands = [
-        ["ruff", "format", *([] if fix else ["--check"]), *PLACES],
-        ["ruff", "check", *(["--fix"] if fix else []), *PLACES],
-        ["vulture"],
-    ]
-    if not fast:
-        commands.append(["mypy"])
-        if importlib.util.find_spec("mkdocs") is not None:
-            commands.append(["mkdocs", "build", "--strict", "--quiet", "--site-dir", "build/site"])
-    failed = [" ".join(c) for c in commands if not _passes([sys.executable, "-m", *c])]
+    # one after the other, since both may write
+    failed = _failing([_module("ruff", "format", *([] if fix else ["--check"]), *PLACES)])
+    failed += _failing([_module("ruff", "check", *(["--fix"] if fix else []), *PLACES)])
     # import-linter has no __main__: its command lies beside the interpreter
-    if not _passes([str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]):
-        failed.append("lint-imports")
-    failed += _names() + _classes() + _imports()
+    others = [_module("vulture"), [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]]
+    if not fast:
+        # the longest first
+        others.insert(0, _module("mypy"))
+        if importlib.util.find_spec("mkdocs") is not None:
+            others.insert(1, _module("mkdocs", "build", "--strict", "--quiet", "--site-dir", "build/site"))
+    failed += _failing(others) + _names() + _classes() + _imports()
     for what in failed:
         print(f"failed: {what}", file=sys.stderr)
     return int(bool(failed))
 
 
-def _passes(command: list[str]) -> bool:
-    print("+", " ".join(command), flush=True)
+def _module(name: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", name, *arguments]
+
+
+def _failing(commands: Iterable[list[str]]) -> list[str]:
+    """Run commands beside each other, print what each says as one piece, and return those that complain."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        done = {pool.submit(_run, command): " ".join(command) for command in commands}
+        failed = []
+        for each in as_completed(done):
+            code, said = each.result()
+            print(f"+ {done[each]}\n{said}", end="", flush=True)
+            if code:
+                failed.append(done[each])
+    return failed
+
+
+def _run(command: list[str]) -> tuple[int, str]:
     quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}  # an advertisement of the theme's makers
-    return subprocess.call(command, cwd=ROOT, env=quiet) == 0
+    found = subprocess.run(command, cwd=ROOT, env=quiet, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return found.returncode, found.stdout
 
 
 def _names() -> list[str]:
