@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from conformance_models import IMGSZ, NAMES, calibrated, sample_images, tiny_host_model
+from tiny_models import tiny_traced, tiny_yolo
 
 from yoloquant.bridge.checkpoint import load_model
 from yoloquant.bridge.exportable import exportable
@@ -39,20 +40,20 @@ def tiny_graph() -> Graph:
     return tiny_artifact().graph
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def family_model(family: str, task: str = "detect", end2end: bool | None = None) -> HostModel:
     """A narrow model of one of Ultralytics' families."""
-    from tiny_models import tiny_yolo
-
     module = tiny_yolo(family, task).model
     if end2end is not None:
         module.end2end = end2end
     return load_model(module)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def family_graph(family: str, task: str = "detect", end2end: bool | None = None) -> Graph:
     """Its graph at 64 pixels."""
+    if end2end is None:
+        return tiny_traced(family, task).graph
     host = family_model(family, task, end2end)
     info = model_info(host, IMGSZ)
     return trace(exportable(host, info), info)

@@ -102,8 +102,8 @@ def _enliven(module: Any) -> None:
     module.eval()
 
 
-@lru_cache(maxsize=12)
-def _traced(family: str, task: str) -> TracedModel:
+@lru_cache(maxsize=len(FAMILIES) * len(TASKS))
+def tiny_traced(family: str = "yolo11", task: str = "detect") -> TracedModel:
     """The model at 64 pixels; tracing takes most of the time, and the graph is only read."""
     from yoloquant.bridge.checkpoint import load_model
 
@@ -116,7 +116,7 @@ def tiny_export_artifact(family: str = "yolo11", task: str = "detect", schemes: 
     return replace(artifact, plans=dict(artifact.plans))
 
 
-@lru_cache(maxsize=12)
+@lru_cache(maxsize=len(FAMILIES) * len(TASKS))
 def _calibrated(family: str, task: str, schemes: tuple[Any, ...]) -> Any:
     from yoloquant.quantization.artifact import Artifact
     from yoloquant.quantization.calibrate import observe, solve_plan
@@ -124,7 +124,7 @@ def _calibrated(family: str, task: str, schemes: tuple[Any, ...]) -> Any:
     from yoloquant.quantization.saturation import with_safe_weights
     from yoloquant.quantization.scheme import derive
 
-    artifact = Artifact(_traced(family, task), {})
+    artifact = Artifact(tiny_traced(family, task), {})
     plans = [derive(artifact.graph, scheme) for scheme in schemes]
     seen = observe(artifact.graph, plans, tiny_images(8))
     recipe = CalibrationRecipe(*[Algorithm.MINMAX] * 5)

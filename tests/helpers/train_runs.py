@@ -27,7 +27,7 @@ __all__ = ["calibrated_plans", "live", "planned", "raw_outputs", "run", "task_da
 IMGSZ = (64, 64)
 
 
-@lru_cache(maxsize=3)
+@lru_cache(maxsize=12)
 def calibrated_plans(family: str, task: str = "detect") -> tuple[Artifact, dict[str, Plan]]:
     """A tiny model with random weights and BatchNorm statistics, and a calibrated plan of every scheme; read-only."""
     model = tiny_yolo(family, task)

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import copy
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny_models import tiny_images, tiny_yolo
+from pruning_cases import case
+from tiny_models import tiny_images
 from torch import nn
 
-from yoloquant.pruning.groups import Group, Groups, find_groups
+from yoloquant.pruning.groups import Group, Groups
 from yoloquant.pruning.remove_channels import remove_channels
-from yoloquant.pruning.trace_channels import trace_channels
 from yoloquant.sensitivity.masks import close, closed, exact, first_changed
 
 IMAGES = torch.from_numpy(np.concatenate(tiny_images(2)))
 
 
-@lru_cache(maxsize=3)
 def followed(family: str, task: str = "detect") -> tuple[Any, Groups]:
-    module = tiny_yolo(family, task).model.float().eval()
-    return module, find_groups(trace_channels(module, (64, 64)))
+    found = case(family, task)
+    return found.module, found.groups
 
 
 def some(group: Group, share: float, seed: int) -> frozenset[int]:
