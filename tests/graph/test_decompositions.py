@@ -14,6 +14,7 @@ litert_torch = pytest.importorskip("litert_torch", reason="the litert extra is n
 
 from torch.export.exported_program import _split_decomp_table_to_cia_and_python_decomp  # noqa: E402
 
+from yoloquant.graph import decompositions  # noqa: E402
 from yoloquant.graph.decompositions import _split, decompose, nodewise_decompositions  # noqa: E402
 from yoloquant.targets.litert.flatbuffer import Flatbuffer  # noqa: E402
 
@@ -85,6 +86,27 @@ def test_composite_operations_are_those_that_pytorch_names(table: dict[Any, Any]
     wanted = _split_decomp_table_to_cia_and_python_decomp(dict(table))
     for _ in range(2):  # found, and remembered
         assert _split(table) == wanted
+
+
+class Repeated(nn.Module):
+    """The same operation on the same shapes, with other numbers and operands."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        softplus, silu = torch.nn.functional.softplus, torch.nn.functional.silu
+        steep, flat = softplus(image, 3.0), softplus(image, 2.0)
+        return torch.addcmul(silu(steep), silu(flat), silu(flat)) + torch.addcmul(silu(flat), steep, flat)
+
+
+def test_operations_that_are_alike_are_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, image = Repeated(), torch.rand(1, 3, 8, 8) - 0.5
+    program = torch.export.export(module, (image,))
+    wanted = [node.target for node in program.graph.nodes if node.op == "call_function"]
+    counted, trace = [], decompositions._traced
+    monkeypatch.setattr(decompositions, "_traced", lambda *a: (counted.append(a[0].target), trace(*a))[1])
+    decompose(program, torch._decomp.core_aten_decompositions())
+    torch.testing.assert_close(program.module()(image), module(image), rtol=1e-5, atol=1e-6)
+    assert counted.count(torch.ops.aten.softplus.default) == 2, "3 and 2 make two operations"
+    assert wanted.count(torch.ops.aten.silu.default) == 4 and counted.count(torch.ops.aten.silu.default) == 1
 
 
 def test_the_program_computes_the_same() -> None:

@@ -68,12 +68,17 @@ def decompose(program: ExportedProgram, table: Decompositions) -> None:
     fresh = all(_SEEN not in node.meta for node in graph.nodes)
     values = (node.meta.get("val") for node in graph.nodes if node.op == "placeholder")
     modes = [value.fake_mode for value in values if hasattr(value, "fake_mode")]
+    traced: dict[Any, fx.GraphModule] = {}
     with modes[0], enable_python_dispatcher(), _override_composite_implicit_decomp(composite):
         for node in list(graph.nodes):
             if node.op != "call_function":
                 continue
             if _decomposes(node.target, rest, composite):
-                _replace(program, node, _inlined(node, _traced(node, rest)))
+                # a network repeats its blocks, and with them the same operation on the same shapes
+                alike = _signature(node)
+                if alike not in traced:
+                    traced[alike] = _traced(node, rest)
+                _replace(program, node, _inlined(node, traced[alike]))
             else:
                 _refresh(node, fresh=fresh)
     graph.eliminate_dead_code()
@@ -122,6 +127,14 @@ def _operands(node: fx.Node) -> list[fx.Node]:
     return list(dict.fromkeys(leaf for leaf in leaves if isinstance(leaf, fx.Node)))
 
 
+def _signature(node: fx.Node) -> tuple[Any, ...]:
+    """What a trace of the operation depends on: the same for operations that are made of the same."""
+    operands = _operands(node)
+    leaves, spec = pytree.tree_flatten((node.args, node.kwargs))
+    read = [operands.index(leaf) if isinstance(leaf, fx.Node) else _described(leaf) for leaf in leaves]
+    return node.target, str(spec), tuple(read), tuple(_described(operand.meta["val"]) for operand in operands)
+
+
 def _traced(node: fx.Node, table: Decompositions) -> fx.GraphModule:
     """What the operation is made of, as a graph of its operands."""
     from torch.fx.experimental.proxy_tensor import make_fx
@@ -166,6 +179,9 @@ def _inlined(node: fx.Node, module: fx.GraphModule) -> Any:
             elif inner.op == "call_function":
                 copied[inner] = node.graph.node_copy(inner, copied.__getitem__)
                 values = {key: inner.meta[key] for key in ("val", "tensor_meta") if key in inner.meta}
+                if "val" in values:
+                    # of its own: a trace tells its operands apart by their fake values
+                    values["val"] = pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, values["val"])
                 copied[inner].meta = shared | values
     (result,) = module.graph.output_node().args
     return pytree.tree_map_only(fx.Node, copied.__getitem__, result)
