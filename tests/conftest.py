@@ -16,6 +16,8 @@ if (HELPERS := str(Path(__file__).resolve().parent / "helpers")) not in sys.path
     sys.path.insert(0, HELPERS)
 
 
+LONG = {Path(__file__).resolve().parent / "conformance" / "test_targets.py"}
+"""Files that take minutes although no single test of theirs is slow."""
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -42,6 +44,6 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first: what takes long must not begin when the other process has run out of work."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Long files first: what takes minutes must not begin when the other process has run out of work."""
+    long = {item.path for item in items if item.get_closest_marker("slow")} | LONG
+    items.sort(key=lambda item: item.path not in long)
