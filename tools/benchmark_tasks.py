@@ -22,7 +22,7 @@ from yoloquant.data.calibration_options import CalibrationOptions
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.evaluation.evaluate import EvaluateOptions, evaluate
 from yoloquant.evaluation.gate import load_gate
-from yoloquant.evaluation.opened_artifacts import BASELINE
+from yoloquant.evaluation.judged_models import BASELINE
 from yoloquant.evaluation.results import TargetResult, ValidationResult
 from yoloquant.evaluation.torch_runner import TorchRunner
 from yoloquant.evaluation.validate_options import ValidateOptions

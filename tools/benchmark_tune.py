@@ -7,10 +7,13 @@ sampler search that table, whose results are real and cost nothing, with many se
     python tools/benchmark_tune.py part=study models=yolov8n.pt,yolo26n.pt data=coco.yaml cache=/tmp/tune
     python tools/benchmark_tune.py part=table models=yolov8n.pt data=coco.yaml cache=/tmp/tune
     python tools/benchmark_tune.py part=samplers models=yolov8n.pt cache=/tmp/tune trials=20 seeds=100
+    python tools/benchmark_tune.py part=trial models=yolov8n.pt data=coco.yaml cache=/tmp/tune
 
-Options (``key=value`` or ``--key value``): part (study, table, samplers), models, data, targets (onnxruntime; one),
-imgsz (320), objective (fidelity), trials (24), held_back (64), few (0.25), again (4), images (32, calibration of the
-table), seeds (100), threads (2), cache (a folder; what it holds is not run again).
+``part=trial`` says what trials of a study share: processor seconds of the first, and of later ones.
+
+Options (``key=value`` or ``--key value``): part (study, table, samplers, trial), models, data, targets (onnxruntime;
+one), imgsz (320), objective (fidelity), trials (24), held_back (64), few (0.25), again (4), images (32, calibration of
+the table), seeds (100), threads (2), cache (a folder; what it holds is not run again).
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -33,6 +37,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 from tools.bench.table import table
 from tools.options import parse_options
 from yoloquant.io import write_text
+from yoloquant.quantization import ptq
+from yoloquant.sensitivity.images import Images
+from yoloquant.tuning import trial_recipes
+from yoloquant.tuning.scorer import HeldBackScorer
 from yoloquant.tuning.search import Attempt, TrialSearch, complete_trials
 from yoloquant.tuning.space import SearchSpace, make_space
 from yoloquant.tuning.studied import HeldBack
@@ -59,11 +67,10 @@ DEFAULTS = {
     "cache": "/tmp/benchmark_tune",
 }
 GRID = {
-    "ranges.activation": "mse|percentile|minmax|entropy",
+    "ranges.activation": "mse|percentile|minmax",
     "ranges.pre_activation": "mse_silu|percentile|minmax",
     "ranges.head": "mse|minmax",
     "ranges.weight": "mse|minmax",
-    "ranges.output_aware": "true|false",
 }
 GOOD = 0.05  # share of the table's recipes that count as found
 
@@ -76,7 +83,7 @@ def main() -> int:
     torch.set_num_threads(int(options["threads"]))
     cache = Path(options["cache"])
     cache.mkdir(parents=True, exist_ok=True)
-    parts = {"study": _study, "table": _table, "samplers": _samplers}
+    parts = {"study": _study, "table": _table, "samplers": _samplers, "trial": _trial}
     if options["part"] not in parts:
         print(f"part={options['part']} is not known; allowed are {', '.join(parts)}", file=sys.stderr)
         return 2
@@ -255,6 +262,75 @@ def _curve(
     for _ in range(told.trials):  # without the defaults first, which would be a head start
         search.one(1.0, told.trials)
     return list(np.maximum.accumulate([found[options["objective"]] for _, found in complete_trials(study)]))
+
+
+# -- part=trial
+
+TRIED = (
+    ("the first", {}),
+    ("other ranges, the same images", {"ranges.activation": "percentile"}),
+    ("other images", {"calibration.seed": 1}),
+    ("other ranges, those images again", {"calibration.seed": 1, "ranges.activation": "minmax"}),
+)
+
+
+class _Spent:
+    """Processor seconds by kind of work; of work inside other work each second counts once, for the inner one."""
+
+    def __init__(self) -> None:
+        self.seconds = {"shared": 0.0, "own": 0.0}
+        self._inside: list[float] = []
+
+    def of(self, kind: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        """The same work, whose time is kept."""
+
+        def timed(*given: Any, **named: Any) -> Any:
+            self._inside.append(0.0)
+            start = time.process_time()
+            try:
+                return work(*given, **named)
+            finally:
+                whole = time.process_time() - start
+                self.seconds[kind] += whole - self._inside.pop()
+                if self._inside:
+                    self._inside[-1] += whole
+
+        return timed
+
+
+def _watched() -> _Spent:
+    """Time what trials share and what is each one's own."""
+    spent = _Spent()
+    places = {
+        "shared": [(ptq, "_traced"), (ptq, "observe"), (ptq, "describe"), (HeldBackScorer, "_know")],
+        "own": [
+            *((ptq, name) for name in ("solve_plan", "with_safe_weights", "without_bias_overflow", "score_shifts")),
+            (trial_recipes, "simulate"),
+            (HeldBackScorer, "__call__"),
+        ],
+    }
+    for kind, functions in places.items():
+        for place, name in functions:
+            setattr(place, name, spent.of(kind, getattr(place, name)))
+    prepared: Any = Images.__dict__["inputs"]  # decoded and letterboxed at first use, then kept
+    prepared.func = spent.of("shared", prepared.func)
+    return spent
+
+
+def _trial(model: Path, options: Mapping[str, str], cache: Path) -> None:
+    """Processor seconds of trials one after another, by what they are spent on."""
+    given = {**_given(model, options, cache / f"{model.stem}_trial"), "images": options["images"]}
+    searched = {"ranges.activation": "mse|percentile|minmax", "calibration.seed": "0|1"}
+    _, evaluate = set_up(None, {**given, **searched}, _told(options))
+    spent, rows = _watched(), []
+    for name, change in TRIED:
+        spent.seconds = {"shared": 0.0, "own": 0.0}
+        start = time.process_time()
+        evaluate(Attempt({"ranges.activation": "mse", "calibration.seed": 0, **change}, 1.0, _unwatched))
+        whole, (shared, own) = time.process_time() - start, spent.seconds.values()
+        rows.append([name, *(f"{s:.2f}" for s in (whole, shared, own, whole - shared - own))])
+    print(f"\n{model.stem}, {options['images']} images, {options['held_back']} held back, {options['imgsz']} px\n")
+    print(table(["trial", "processor s", "shared with others", "its own work", "the rest"], rows))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ __all__ = [
     "ArtifactError",
     "BundleError",
     "CalibrationError",
+    "ClusterError",
     "DataError",
     "MissingExtraError",
     "MissingRuntimeError",
@@ -72,3 +73,7 @@ class MissingExtraError(TargetError):
 
 class TrainingError(YoloquantError):
     """Training cannot go on."""
+
+
+class ClusterError(YoloquantError):
+    """Workers of a cluster are lost again and again."""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from yoloquant.cluster import connected
 from yoloquant.errors import UsageError
-from yoloquant.tuning.cluster import connected
 from yoloquant.tuning.ray_trials import RayTrials
 from yoloquant.tuning.results import records
 from yoloquant.tuning.search import Attempt

@@ -117,8 +117,11 @@ def test_trials_share_what_they_compute_and_find_what_a_run_finds(
     _, alone = make_artifact(recipe, resolve("onnxruntime"), tmp_path)
     plans = [p.params for p in alone.plans["onnxruntime"].points]
     again = trials._memory
-    shared = make_artifact(recipe, resolve("onnxruntime"), tmp_path, memory=again)[1].plans["onnxruntime"].points
+    _, made = make_artifact(recipe, resolve("onnxruntime"), tmp_path, memory=again)
+    shared = made.plans["onnxruntime"].points
     assert len(passes) == 4, "and nothing more for the shared one"
+    reference: Any = trials.scorer.reference
+    assert reference.module is made.graph.module, "traced once, for the trials and for what they are held against"
     for mine, theirs in zip(plans, (p.params for p in shared), strict=True):
         assert mine is not None and theirs is not None
         np.testing.assert_array_equal(mine.scale, theirs.scale)

@@ -21,7 +21,7 @@ from ..targets.exports import content_sha256
 from ..types import ExportedModel, ModelInfo
 from .contenders import contenders, named_rows, path_names
 from .fetch import fetch, is_address
-from .opened_artifacts import exported_info
+from .judged_models import exported_info
 from .recorded_files import prediction_info, reading_options
 from .results import RESULTS
 from .verdict import ArtifactInfo

@@ -114,6 +114,7 @@ def evaluate(
     *,
     recorded: Mapping[str, RecordedModel] | None = None,
     progress: Progress | None = None,
+    only: range | None = None,
 ) -> Evaluation:
     """Run every model on every image, and match its detections with the labels and with the FP32 model's.
 
@@ -126,6 +127,7 @@ def evaluate(
         options: How to run them.
         recorded: Results that models gave elsewhere, by name.
         progress: Called after every image.
+        only: Places of the images that are run, for a part of a pass (``merge.merged``); all of them if None.
 
     Raises:
         TargetError: The baseline is missing or fails.
@@ -138,7 +140,8 @@ def evaluate(
     if not data.images:
         raise DataError(f"'{data.source}' holds no images to score")
     info = models[options.baseline].info
-    return _Pass(runners, recorded, data.for_classes(info.names), options, info).run(progress)
+    span = range(len(data)) if only is None else only
+    return _Pass(runners, recorded, data.for_classes(info.names), options, info).run(span, progress)
 
 
 class _Pass:
@@ -170,18 +173,20 @@ class _Pass:
         self.labels: list[Truth] = []
         self.references: list[Truth] = []
 
-    def run(self, progress: Progress | None) -> Evaluation:
+    def run(self, span: range, progress: Progress | None) -> Evaluation:
         start = time.perf_counter()
         # A copy, as for the recorded ones below: `_drop` takes out what fails.
         for name, runner in list(self.runners.items()):
             if runner.info.imgsz != self.info.imgsz:
                 got, want = runner.info.imgsz, self.info.imgsz
                 self._drop(name, TargetError(f"its input is {got}, the baseline's {want}; export both with one imgsz"))
-        for index in range(len(self.data)):
+        for done, index in enumerate(span, start=1):
             image, where = self.task.prepare(self.data.read(index), self.info.imgsz)
+            if done == 1:
+                self._warm_up_all(index, image)
             self._one_image(index, image, where)
             if progress is not None:
-                progress(index + 1, len(self.data), self.data.images[index].path.name)
+                progress(done, len(span), self.data.images[index].path.name)
         return Evaluation(
             data=self.data,
             task=self.task,
@@ -197,9 +202,6 @@ class _Pass:
         )
 
     def _one_image(self, index: int, image: np.ndarray, where: Letterbox) -> None:
-        if index == 0:
-            for name in list(self.runners):
-                self._guarded(name, index, lambda n=name: self._warm_up(n, image))  # type: ignore[misc]
         # Decoded one after the other on the same pixels, which are prepared once.
         for name in self._order(index):
             self._guarded(name, index, lambda n=name: self._infer(n, index, image))  # type: ignore[misc]
@@ -233,6 +235,10 @@ class _Pass:
         names = list(self.runners)
         for i in range(len(names)):
             yield names[(i + index) % len(names)]
+
+    def _warm_up_all(self, index: int, image: np.ndarray) -> None:
+        for name in list(self.runners):
+            self._guarded(name, index, lambda n=name: self._warm_up(n, image))  # type: ignore[misc]
 
     def _warm_up(self, name: str, image: np.ndarray) -> None:
         for _ in range(self.options.warmup):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..bridge.checkpoint import load_model
 from ..bridge.host_model import HostModel, head_note, model_info
+from ..cluster import connected
 from ..errors import OutputError, UsageError
 from ..graph.traced_model import TracedModel
+from ..options.where import Where
 from ..predictions.prediction_options import PredictionOptions
 from ..quantization.artifact import Artifact, versions
 from ..runtime.apps.running import MATCHED_CONF, MATCHED_PER_CLASS
@@ -27,9 +30,9 @@ from .contenders import (
     named_rows,
     path_names,
 )
+from .judged_models import BASELINE, FloatModel, JudgedModels
 from .keep_results import keep_results
 from .lineage import Baseline, check_calibration, check_exports, find_baseline
-from .opened_artifacts import BASELINE, FloatModel, OpenedArtifacts
 from .processors import NATIVE
 from .processors import parse as parse_processors
 from .recorded_files import prediction_info, read_files
@@ -39,6 +42,7 @@ from .validate_options import ValidateOptions
 if TYPE_CHECKING:
     from ..data.dataset import ValidationSet
     from ..predictions.prediction_set import RecordedModel
+    from .pass_job import PassJob, PassResult
     from .results import ValidationResult
 
 logger = logging.getLogger(__name__)
@@ -77,8 +81,9 @@ def validate(
         ArtifactError: An artifact is missing, has changed, or was made from another model.
     """
     from .coco_eval import beside, coco_figures, require_coco_eval
-    from .evaluate import EvaluateOptions, evaluate
+    from .evaluate import EvaluateOptions
     from .gate import load_gates
+    from .pass_job import PassJob
     from .verdict import ArtifactInfo, VerdictOptions, reach_verdict
 
     options = options or ValidateOptions()
@@ -89,52 +94,55 @@ def validate(
     processors = parse_processors(options.cpu)
     judged = _judged(exports, options.recorded)
     outcome = judged.exports
-    named = model.model if isinstance(model, Artifact) else load_model(model)
-    # Before a model is traced: an address that does not answer is told first.
-    stored = stored_baseline(options.baseline)
-    baseline = _baseline(named, None if stored else options.baseline, outcome)
-    artifact = _float_artifact(model, baseline.model, judged, options.recorded.imgsz)
-    _same_task(artifact, judged)
-    for foreign in judged.foreign:
-        check_classes(foreign, artifact.info.names)
-    # before images are read and hashed: stale artifacts need none of that
-    notes = check_exports(outcome.exports, named, artifact.model, allow_stale=options.allow_stale)
-    everything = _images(data, source, artifact.model, artifact.info, options)
-    # files of predictions may name any image of the set, so they are read against all of them
-    images = everything.take(options.limit)
-    if data is not None:
-        images = images.require_labels()
-    if options.coco_eval:
-        require_coco_eval(spec_of(artifact.info.task), images.labelled)
-    files = read_files(options.recorded, everything, len(images), artifact.info)
-    notes += check_calibration(outcome.exports, images, allow_scored=options.allow_scored)
     threads = options.threads or cpu_threads()
-    recorded: dict[str, RecordedModel] = {name: file.model for name, file in files.items()}
-    opened = OpenedArtifacts(artifact, threads, options, float_model)
-    if stored is None:
-        opened.load_baseline()
-    else:
-        sha256 = opened.facts[BASELINE].sha256
-        recorded[BASELINE], told = stored_model(stored, images, artifact.info, sha256, allow_stale=options.allow_stale)
-        notes += told
-    try:
+    # before any model is loaded: a cluster that does not answer is told first
+    with _passes(options, threads) as run_pass:
+        named = model.model if isinstance(model, Artifact) else load_model(model)
+        # Before a model is traced: an address that does not answer is told first.
+        stored = stored_baseline(options.baseline)
+        baseline = _baseline(named, None if stored else options.baseline, outcome)
+        artifact = _float_artifact(model, baseline.model, judged, options.recorded.imgsz)
+        _same_task(artifact, judged)
+        for foreign in judged.foreign:
+            check_classes(foreign, artifact.info.names)
+        # before images are read and hashed: stale artifacts need none of that
+        notes = check_exports(outcome.exports, named, artifact.model, allow_stale=options.allow_stale)
+        everything = _images(data, source, artifact.model, artifact.info, options)
+        # files of predictions may name any image of the set, so they are read against all of them
+        images = everything.take(options.limit)
+        if data is not None:
+            images = images.require_labels()
+        if options.coco_eval:
+            require_coco_eval(spec_of(artifact.info.task), images.labelled)
+        files = read_files(options.recorded, everything, len(images), artifact.info)
+        notes += check_calibration(outcome.exports, images, allow_scored=options.allow_scored)
+        recorded: dict[str, RecordedModel] = {name: file.model for name, file in files.items()}
+        models = JudgedModels(artifact, threads, options, float_model)
+        if stored is None:
+            models.add_baseline()
+        else:
+            sha256 = models.facts[BASELINE].sha256
+            recorded[BASELINE], told = stored_model(
+                stored, images, artifact.info, sha256, allow_stale=options.allow_stale
+            )
+            notes += told
         for name, exported in named_rows(outcome.exports):
             for processor in processors:
-                opened.load(name if processor == NATIVE else f"{name}@{processor}", exported, processor)
-        _load_foreign(opened, judged)
+                models.add(name if processor == NATIVE else f"{name}@{processor}", exported, processor)
+        _add_foreign(models, judged)
         for name, error in outcome.errors.items():
-            opened.facts[name] = ArtifactInfo(error=error, target=name)
-        opened.facts.update((name, prediction_info(file)) for name, file in files.items())
+            models.facts[name] = ArtifactInfo(error=error, target=name)
+        models.facts.update((name, prediction_info(file)) for name, file in files.items())
         settings = EvaluateOptions(baseline=BASELINE, keep_parts=options.coco_eval)
-        evaluation = evaluate(opened.runners, images, settings, recorded=recorded, progress=progress)
-    finally:
-        opened.close()
-    # after close: latency is measured with the machine to itself
-    opened.measure(evaluation, progress)
+        found = run_pass(PassJob(models.openings, recorded, images, settings), progress)
+    evaluation = found.evaluation
+    models.note(found.unopened)
+    # after the pass: latency is measured with the machine to itself
+    models.measure(evaluation, progress)
     result = reach_verdict(
         evaluation,
         gates,
-        opened.facts,
+        models.facts,
         VerdictOptions(
             bootstrap=_bootstrap(options.bootstrap),
             conf=options.conf,
@@ -151,19 +159,19 @@ def validate(
     # Behind the verdict: pycocotools' figures stand beside ours and decide nothing.
     if options.coco_eval:
         result = beside(result, coco_figures(evaluation))
-    _note_matched(opened, result)
+    _note_matched(models, result)
     if options.report is not None:
-        keep_results(options.report, evaluation, opened.facts, artifact.info, result.environment)
+        keep_results(options.report, evaluation, models.facts, artifact.info, result.environment)
     return result
 
 
-def _note_matched(opened: OpenedArtifacts, result: ValidationResult) -> None:
+def _note_matched(models: JudgedModels, result: ValidationResult) -> None:
     """Write matched confidences beside the artifacts, where ``predict conf=matched`` finds them."""
     from .compare import class_confidences
 
     notes: dict[Path, dict[str, Any]] = {}
     for target in result.targets:
-        exported, comparison = opened.exports.get(target.target), target.comparison
+        exported, comparison = models.exports.get(target.target), target.comparison
         if exported is not None and comparison is not None and comparison.matched_conf is not None:
             conf, own = comparison.matched_conf.value, comparison.matched_conf_per_class
             each = class_confidences(result.names, conf, own)
@@ -172,18 +180,31 @@ def _note_matched(opened: OpenedArtifacts, result: ValidationResult) -> None:
                 {MATCHED_CONF: round(conf, 4), MATCHED_PER_CLASS: [round(value, 4) for value in each]},
             )
     try:
-        note_in_listing(opened.exports.values(), notes)
+        note_in_listing(models.exports.values(), notes)
     except OutputError as exc:  # the verdict does not hang on a folder that is read-only
         logger.warning("the matched confidence was not written: %s", exc)
 
 
-def _load_foreign(opened: OpenedArtifacts, judged: Contenders) -> None:
-    """Load what others made; it is named by its file."""
-    names = path_names([*(f.path for f in judged.foreign), *judged.checkpoints], opened.facts)
+@contextmanager
+def _passes(options: ValidateOptions, threads: int) -> Iterator[Callable[[PassJob, Progress | None], PassResult]]:
+    """What makes the pass: this process, or a cluster, which it is connected to as long as this context lasts."""
+    from .pass_job import PassJob
+    from .ray_pass import RayPass
+
+    if options.on is Where.LOCAL:
+        yield PassJob.run
+        return
+    with connected(options.address) as ray:
+        yield RayPass(ray, threads, options.shards).run
+
+
+def _add_foreign(models: JudgedModels, judged: Contenders) -> None:
+    """Add what others made; it is named by its file."""
+    names = path_names([*(f.path for f in judged.foreign), *judged.checkpoints], models.facts)
     for name, foreign in zip(names, judged.foreign, strict=False):
-        opened.load_foreign(name, foreign)
+        models.add_foreign(name, foreign)
     for name, path in zip(names[len(judged.foreign) :], judged.checkpoints, strict=True):
-        opened.load_checkpoint(name, path)
+        models.add_checkpoint(name, path)
 
 
 def _same_task(artifact: Artifact, judged: Contenders) -> None:

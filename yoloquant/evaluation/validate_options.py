@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from ..options import Text, option, option_model, shared_option
-from ..options.shared import ReportFolder
+from ..options.shared import ClusterAddress, ReportFolder
+from ..options.where import Where, refuse_for_ray
 from ..predictions.prediction_options import PredictionOptions
 from .match_by import MatchBy
 
@@ -77,4 +78,12 @@ class ValidateOptions(ScoringOptions):
     recorded: PredictionOptions = option(
         default_factory=PredictionOptions, help="which files of predictions are judged too"
     )
+    on: Where = option(default=Where.LOCAL, help="local, or ray: workers of a Ray cluster score the images")
+    shards: int | None = option(
+        default=None, ge=1, help="with on=ray: how many parts; as many as the cluster can score at a time if not given"
+    )
+    address: ClusterAddress = None
     report: ReportFolder = None
+
+    def __post_init__(self) -> None:
+        refuse_for_ray(self.on, shards=self.shards, address=self.address)

@@ -83,6 +83,8 @@ def trace(module: nn.Module, info: ModelInfo) -> Graph:
         unlifted = program.module()
     # The module that torch.export returns checks shapes in code of its own; as a plain GraphModule it can be copied and
     # rewritten.
+    # What traced it is forgotten: torch 2.14 pickles its class, and cannot read that again.
+    unlifted.graph._tracer_cls = None
     graph_module = fx.GraphModule(unlifted, unlifted.graph)
     _canonicalise(graph_module)
     names, ops = _describe(graph_module)

@@ -71,7 +71,7 @@ def quantize(
     """
     options, memory = options or QuantizeOptions(), memory or CalibrationMemory()
     # traced before the images are read and hashed: an input size that the model does not take is refused at once
-    traced = memory.once(_model_key(model, options), lambda: _traced(model, options))
+    traced = traced_once(model, options, memory)
     if accept:
         accept(traced.graph)
     imgsz = traced.info.imgsz
@@ -91,6 +91,11 @@ def quantize(
     return Artifact(traced, calibrated, shifts, provenance)
 
 
+def traced_once(model: Any, options: QuantizeOptions, memory: CalibrationMemory) -> TracedModel:
+    """The float model that ``quantize`` calibrates, of an earlier call with the same memory where there was one."""
+    return memory.once(_model_key(model, options), lambda: _traced(model, options))
+
+
 def _traced(model: Any, options: QuantizeOptions) -> TracedModel:
     host_model = load_model(model, allow_unsafe=options.allow_unsafe)
     if options.max_det is not None:
@@ -98,7 +103,7 @@ def _traced(model: Any, options: QuantizeOptions) -> TracedModel:
     return TracedModel.of(host_model, options.imgsz)
 
 
-def _model_key(model: Any, options: QuantizeOptions) -> Hashable:
+def _model_key(model: Any, options: QuantizeOptions) -> tuple[Hashable, ...]:
     """What makes a model the same: of a file its place and time, of a live one the object."""
     path = Path(model) if isinstance(model, (str, os.PathLike)) else None
     name: Hashable = id(model)

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ..errors import TrainingError, YoloquantError
+from ..cluster import RETRIES, connected, own_errors, require_room, task
+from ..errors import TrainingError
 from ..types import Progress
-from .cluster import RETRIES, connected
 from .dimensions import Value
 from .search import Evaluate, TrialSearch
 from .study import LOST, give_up_lost, is_lost
@@ -71,20 +71,15 @@ class RayTrials:
         """Keep as many tasks under way as there may be, until nothing is left."""
         options = self.studied.options
         with connected(options.address) as ray:
-            task = ray.remote(_one_trial).options(
-                num_cpus=options.cpus,
-                num_gpus=options.gpus,
-                # only what loses its worker is begun again: an error of ours is the trial's result and would come again
-                max_retries=RETRIES,
-                retry_exceptions=False,
-            )
+            require_room(ray, cpus=options.cpus, gpus=options.gpus)
+            trial = task(ray, _one_trial, cpus=options.cpus, gpus=options.gpus)
             # once in the cluster's memory, instead of with every task
             shared = ray.put((self.studied, self.evaluate))
             pending: list[Any] = []
             while True:
                 give_up_lost(self._search.study)
                 while len(pending) < min(options.workers, left()) and time.monotonic() < deadline:
-                    pending.append(task.remote(shared, self.again, share, total))
+                    pending.append(trial.remote(shared, self.again, share, total))
                 if not pending:
                     return
                 # a time limit, so that trials of lost workers are queued anew while others still run
@@ -95,12 +90,10 @@ class RayTrials:
 
     def _take(self, ray: Any, reference: Any) -> None:
         try:
-            ray.get(reference)
+            with own_errors(ray):
+                ray.get(reference)
             self._lost = 0
-        except ray.exceptions.RayTaskError as exc:
-            if isinstance(exc.cause, YoloquantError):
-                # our own error as if it had been raised here: people need not read Ray's stack
-                raise exc.cause from exc
+        except ray.exceptions.RayTaskError:  # an error of a trial's own code, which came back whole
             raise
         except ray.exceptions.RayError as exc:  # its worker was lost, and so were those that tried again
             self._lost += 1

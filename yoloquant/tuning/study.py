@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..cluster import RETRIES
 from ..errors import OutputError, UsageError
 from ..io import alive
-from .cluster import RETRIES
 from .space import SearchSpace
 from .tune_options import Sampler, Stopper, TuneOptions
 

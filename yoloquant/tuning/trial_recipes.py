@@ -15,6 +15,7 @@ from ..io import scratch_folder
 from ..pipeline import make_artifact
 from ..quantization.artifact import Artifact
 from ..quantization.calibration_memory import CalibrationMemory
+from ..quantization.ptq import traced_once
 from ..quantization.simulate import simulate
 from ..recipe import Recipe, make_recipe
 from ..runtime.core.runner import Runner
@@ -76,11 +77,9 @@ class TrialRecipes:
 
     @cached_property
     def _float(self) -> TracedModel:
-        from ..bridge.checkpoint import load_model
-
         # any values: model, trust and input size cannot be searched, so every recipe of the space has the same
         recipe = self.space.recipe({".".join(p): d.ends[0] for p, d in self.space.dimensions.items()})
-        return TracedModel.of(load_model(recipe.model, allow_unsafe=recipe.allow_unsafe), recipe.imgsz)
+        return traced_once(recipe.model, recipe.quantize_options, self._memory)
 
     def check(self) -> None:
         """Refuse what cannot be measured, before any trial.

@@ -6,14 +6,17 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import targets as registry
+from ..cluster import connected
 from ..errors import ModelError, TrainingError, UsageError
 from ..evaluation.gate import load_gate
 from ..io import output_folder
+from ..options.where import Where
 from ..pipeline import RunResult, Silent, run
 from ..recipe import Recipe, make_recipe, recipe_content
 from ..types import Listener, Progress
@@ -28,7 +31,7 @@ from .space import SearchSpace, make_space
 from .studied import Studied
 from .study import require_optuna, storage_url
 from .trial_recipes import TrialRecipes
-from .tune_options import Stopper, TuneOptions, Where
+from .tune_options import Stopper, TuneOptions
 
 if TYPE_CHECKING:
     import optuna
@@ -64,15 +67,17 @@ def tune(
     deadline = math.inf if options.hours is None else time.monotonic() + 3600 * options.hours
     # before anything is searched: another study of this name is refused here
     study = studied.open()
-    with listener.stage("searching") as progress:
-        _searched(studied, evaluate, progress, deadline)
     second = studied.open(again=True) if options.looks_twice else None
-    if second is not None:
-        # few images can only rank roughly: of several good ones the better is known after this
-        best = ranked(complete_trials(study), options.objective, options.drop)[: options.again]
-        chosen = [t.params for t in best]
-        with listener.stage("measuring the best with everything") as progress:
-            _looked_again(studied, evaluate, second, chosen, progress, deadline)
+    # one cluster for both looks, whose workers keep what they have computed; the chosen recipe is run without it
+    with connected(options.address) if options.on is Where.RAY else nullcontext():
+        with listener.stage("searching") as progress:
+            _searched(studied, evaluate, progress, deadline)
+        if second is not None:
+            # few images can only rank roughly: of several good ones the better is known after this
+            best = ranked(complete_trials(study), options.objective, options.drop)[: options.again]
+            chosen = [t.params for t in best]
+            with listener.stage("measuring the best with everything") as progress:
+                _looked_again(studied, evaluate, second, chosen, progress, deadline)
     return _finished(studied, study, second, listener)
 
 

@@ -9,6 +9,8 @@ from pydantic import BeforeValidator
 
 from ..errors import UsageError
 from ..options import TextOrNone, option, option_model
+from ..options.shared import ClusterAddress
+from ..options.where import Where, refuse_for_ray
 from .objectives import Objective, check_objectives
 
 
@@ -27,13 +29,6 @@ class Stopper(str, Enum):
     NONE = "none"
     MEDIAN = "median"
     ASHA = "asha"
-
-
-class Where(str, Enum):
-    """Where trials run."""
-
-    LOCAL = "local"
-    RAY = "ray"
 
 
 def _several(value: Any) -> Any:
@@ -81,7 +76,7 @@ class TuneOptions:
         default=None, help="URL of a database of studies, for several machines; a SQLite file in output= if not given"
     )
     on: Where = option(default=Where.LOCAL, help="local, or ray: trials are tasks of a Ray cluster")
-    address: TextOrNone = option(default=None, help="with on=ray: the cluster; one is started here if not given")
+    address: ClusterAddress = None
     workers: int = option(default=2, ge=1, help="with on=ray: trials at a time")
     cpus: float = option(default=1, gt=0, help="with on=ray: processors of a trial")
     gpus: float = option(default=0, ge=0, help="with on=ray: GPUs of a trial")
@@ -94,8 +89,7 @@ class TuneOptions:
             raise UsageError(
                 f"pruner={self.pruner.value} needs one objective, and there are {len(self.objective)}; leave it out"
             )
-        if self.on is Where.LOCAL and self.address is not None:
-            raise UsageError(f"address={self.address} is for on=ray; give on=ray too, or leave it out")
+        refuse_for_ray(self.on, address=self.address)
 
     @property
     def measured(self) -> tuple[Objective, ...]:

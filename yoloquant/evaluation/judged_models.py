@@ -1,22 +1,23 @@
-"""Everything that is judged, opened: the FP32 model and its artifacts, with what is known of each."""
+"""Everything that is judged: how the FP32 model and its artifacts are opened, and what is known of each."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..bridge.checkpoint import load_model
 from ..bridge.foreign import ForeignArtifact
-from ..errors import UsageError, YoloquantError
+from ..errors import UsageError
 from ..graph.traced_model import TracedModel
 from ..quantization.artifact import Artifact
 from ..targets.exports import content_sha256
-from ..types import ExportedModel, Progress
+from ..types import ExportedModel, ModelInfo, Progress
 from .contenders import UNKNOWN_CALIBRATION
 from .memory import peak_memory
+from .openings import Opening
 from .processors import NATIVE, launch
 from .validate_options import ValidateOptions
 
@@ -24,11 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..runtime.core.runner import Runner
-    from ..targets.base import Target
     from .evaluate import Evaluation
     from .verdict import ArtifactInfo
-
-logger = logging.getLogger(__name__)
 
 BASELINE = "fp32"
 PICTURES = 4  # scored images that latency is measured on
@@ -58,8 +56,8 @@ def exported_info(exported: ExportedModel, elsewhere: str = "") -> ArtifactInfo:
     )
 
 
-class OpenedArtifacts:
-    """The FP32 model and every artifact that could be loaded, with what is known of them.
+class JudgedModels:
+    """The FP32 model and its artifacts, with what is known of them; the pass over the images opens them.
 
     Args:
         artifact: The FP32 model.
@@ -86,35 +84,25 @@ class OpenedArtifacts:
                 latency_note="not measured: targets are timed against FP32 in their own runtime",
             )
         }
-        self.runners: dict[str, Runner] = {}
+        self.openings: dict[str, Opening] = {}
         self.exports: dict[str, ExportedModel] = {}
 
-    def load_baseline(self) -> None:
-        """Load the FP32 model, where its results were not recorded before."""
+    def add_baseline(self) -> None:
+        """Add the FP32 model, where its results were not recorded before."""
         from .torch_runner import TorchRunner
 
-        self.runners[BASELINE] = TorchRunner(self.artifact.graph.module, self.artifact.info, self.threads)
+        graph = self.artifact.graph
+        self.openings[BASELINE] = partial(TorchRunner, graph.module, self.artifact.info, self.threads)
 
-    def load(self, name: str, exported: ExportedModel, processor: str = NATIVE) -> None:
-        """Load one artifact, here or on another processor; one that cannot be is noted as an error, never a pass."""
-        from .. import targets
+    def add(self, name: str, exported: ExportedModel, processor: str = NATIVE) -> None:
+        """Add one artifact, for this processor or another one."""
+        self.exports[name] = exported
+        self.facts[name] = exported_info(exported, "" if processor == NATIVE else processor)
+        root = self.options.cpu_root or ""
+        self.openings[name] = partial(_open_export, exported, processor, root, self.threads)
 
-        target = targets.get(exported.target)
-        info = exported_info(exported, "" if processor == NATIVE else processor)
-        # Noted before it is loaded: what cannot be is a row with its error, and never a missing row.
-        self.exports[name], self.facts[name] = exported, info
-
-        def load() -> Runner:
-            # here and not for all at once: an absent runtime is an error of its own row, and the others are judged
-            target.require()
-            if processor == NATIVE:
-                return target.load(exported, self.threads)
-            return self._elsewhere(target, exported, processor)
-
-        self._open(name, exported.path, load)
-
-    def load_foreign(self, name: str, foreign: ForeignArtifact) -> None:
-        """Open what others made as they open it; one that cannot be is noted as an error, never a pass."""
+    def add_foreign(self, name: str, foreign: ForeignArtifact) -> None:
+        """Add what others made, which is opened as they open it."""
         from .verdict import ArtifactInfo
 
         made = f"made by {foreign.maker}" + (f", {foreign.precision}" if foreign.precision else "")
@@ -126,11 +114,10 @@ class OpenedArtifacts:
             sha256=content_sha256(foreign.path),
             latency_note="foreign artifacts are not timed",
         )
-        self._open(name, foreign.path, lambda: foreign.open(self.threads))
+        self.openings[name] = partial(foreign.open, self.threads)
 
-    def load_checkpoint(self, name: str, path: Path) -> None:
-        """Run another checkpoint's float model in PyTorch."""
-        from .torch_runner import TorchRunner
+    def add_checkpoint(self, name: str, path: Path) -> None:
+        """Add another checkpoint's float model, run in PyTorch."""
         from .verdict import ArtifactInfo
 
         self.facts[name] = ArtifactInfo(
@@ -141,35 +128,11 @@ class OpenedArtifacts:
             sha256=content_sha256(path),
             latency_note="checkpoints are not timed",
         )
+        self.openings[name] = partial(_open_checkpoint, path, self.artifact.info, self.threads)
 
-        def load() -> Runner:
-            traced = TracedModel.of(load_model(path), self.artifact.info.imgsz)
-            if traced.info.names != self.artifact.info.names or traced.info.task is not self.artifact.info.task:
-                raise UsageError(f"checkpoint '{path.name}' has another task or other classes than the FP32 model")
-            return TorchRunner(traced.graph.module, traced.info, self.threads)
-
-        self._open(name, path, load)
-
-    def _open(self, name: str, path: Path, load: Callable[[], Runner]) -> None:
-        try:
-            self.runners[name] = load()
-        except YoloquantError as exc:
-            self.facts[name] = replace(self.facts[name], error=str(exc))
-        except Exception as exc:  # a runtime may raise anything for a file that it does not like
-            logger.debug("%s could not be loaded", path, exc_info=True)  # people read the row's error
-            self.facts[name] = replace(self.facts[name], error=f"{type(exc).__name__}: {exc}")
-
-    def _elsewhere(self, target: Target, exported: ExportedModel, processor: str) -> Runner:
-        """Start an artifact on another processor."""
-        from .emulated_runner import EmulatedRunner
-
-        start = launch(processor, target.backend, root=self.options.cpu_root or "")
-        return EmulatedRunner(exported, target.backend, start, self.threads)
-
-    def close(self) -> None:
-        """Free what the runtimes hold."""
-        for runner in self.runners.values():
-            runner.close()
+    def note(self, errors: Mapping[str, str]) -> None:
+        """Note why some could not be opened: each is a row with its error, never a pass and never a missing row."""
+        self.facts.update((name, replace(self.facts[name], error=text)) for name, text in errors.items())
 
     def measure(self, evaluation: Evaluation, progress: Progress | None) -> None:
         """Measure memory and latency of everything that got through, once nothing else is loaded."""
@@ -200,6 +163,29 @@ class OpenedArtifacts:
         reference = None if self.float_model is None else self.float_model(self.artifact, exported)
         timing = measure_latency(exported, reference, pictures, self.threads)
         return replace(facts, latency=timing.latency, latency_ratio=timing.ratio, latency_note=timing.note)
+
+
+def _open_export(exported: ExportedModel, processor: str, root: str | Path, threads: int) -> Runner:
+    """Open an artifact, here or on another processor."""
+    from .. import targets
+    from .emulated_runner import EmulatedRunner
+
+    target = targets.get(exported.target)
+    # here and not for all at once: an absent runtime is an error of its own row, and the others are judged
+    target.require()
+    if processor == NATIVE:
+        return target.load(exported, threads)
+    return EmulatedRunner(exported, target.backend, launch(processor, target.backend, root=root), threads)
+
+
+def _open_checkpoint(path: Path, info: ModelInfo, threads: int) -> Runner:
+    """Open the float model of a checkpoint beside one with such a description."""
+    from .torch_runner import TorchRunner
+
+    traced = TracedModel.of(load_model(path), info.imgsz)
+    if traced.info.names != info.names or traced.info.task is not info.task:
+        raise UsageError(f"checkpoint '{path.name}' has another task or other classes than the FP32 model")
+    return TorchRunner(traced.graph.module, traced.info, threads)
 
 
 def _float_bytes(artifact: Artifact) -> int:
