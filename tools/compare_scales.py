@@ -107,13 +107,17 @@ def artifact_of(options: Mapping[str, str]) -> Artifact:
 
 
 def table(
-    artifact: Artifact, plan: Plan, found: Mapping[str, Scales], scored: Mapping[str, TargetResult], errors: Sequence[str]
+    artifact: Artifact,
+    plan: Plan,
+    found: Mapping[str, Scales],
+    scored: Mapping[str, TargetResult],
+    errors: Sequence[str],
 ) -> str:
     """The table, and what is common to all rows."""
     metric = spec_of(artifact.info.task).metrics[0]
     common = sorted(set.intersection(*(set(scales) for scales in found.values()))) if found else []
     lines = [
-        f"| target | points | scales | not the checkpoint's | common points | {metric.name} | drop, points | fidelity |",
+        f"| target | points | scales | differ | hash of the common | {metric.name} | drop, points [95 %] | fidelity |",
         "|---|---:|---:|---:|---|---:|---|---:|",
     ]
     for name, scales in found.items():

@@ -111,10 +111,10 @@ def run(recipe: Recipe, listener: Listener | None = None) -> RunResult:
     if recipe.train is not None or recipe.prune is not None:
         # training makes squares, so the result would be of another size than asked
         square_size(recipe.imgsz)
-    if recipe.train is not None and recipe.float_layers:
+    if recipe.train is not None and (recipe.float_layers or recipe.precision):
         raise UsageError(
-            "float_layers= cannot go with train=, which learns the ranges of every layer of its plan; start from a "
-            "checkpoint that 'yoloquant quantize scheme=portable float_layers=...' wrote"
+            "float_layers= and precision= cannot go with train=, which learns the ranges of every layer of its plan; "
+            "start from a checkpoint that 'yoloquant quantize scheme=portable float_layers=...' wrote"
         )
     # what can be refused is refused before hours of work
     targets = with_graph(resolve(recipe.targets), recipe.graph.form)

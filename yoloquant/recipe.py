@@ -20,6 +20,7 @@ from .options.shared import (
     AllowUnsafe,
     FloatLayers,
     InputSize,
+    LayerPrecisions,
     ResultsFolder,
     Schemes,
     Targets,
@@ -122,6 +123,7 @@ class Recipe(BaseModel):
     calibration: SampleOptions = option(default_factory=SampleOptions, help="which images calibrate")
     ranges: CalibrationRecipe = option(default_factory=CalibrationRecipe, help="which algorithm finds which range")
     float_layers: FloatLayers = ()
+    precision: LayerPrecisions = ()
     prune: PrunePart | None = option(
         default=None, help="prune and fine-tune first: the share of the multiplications to remove", flat="prune"
     )
@@ -158,6 +160,7 @@ class Recipe(BaseModel):
             calibration=self.calibration_options,
             ranges=self.ranges,
             float_layers=self.float_layers,
+            precision=self.precision,
             allow_unsafe=self.allow_unsafe,
         )
 

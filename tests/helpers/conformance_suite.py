@@ -23,6 +23,7 @@ from yoloquant import targets
 from yoloquant.errors import MissingExtraError, OutputError, PlanError
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.float_layers import leave_float
+from yoloquant.quantization.layer_precision import give_precision, widen_layers
 from yoloquant.quantization.scheme import Scheme
 from yoloquant.quantization.simulate import simulate
 from yoloquant.runtime.core.runner import Runner
@@ -214,6 +215,28 @@ class TargetConformance:
         artifact = replace(tiny_artifact, plans={**tiny_artifact.plans, scheme.name: plan})
         if not target.capabilities.float_layers:
             with pytest.raises(PlanError, match=r"leaves model\.1, .* in float"):
+                target.check(artifact)
+            return
+        exported = target.export(artifact, tmp_path, STEM)
+        _same_ranges(target.read_scales(exported), artifact, target, plan.points)
+        simulated = simulate(graph, plan, bias=artifact.bias_for(scheme))
+        with _closing(target.load(exported, threads=1)) as runner:
+            got = np.concatenate([runner(image)[0] for image in images])
+        want, exact = _run(simulated, images), _run(graph.module, images)
+        assert np.abs(got - want).mean() <= self.agreement * np.abs(want - exact).mean()
+
+    @pytest.mark.parametrize("precision", ["fp16", "w8a16"])
+    def test_layers_of_another_precision(
+        self, precision: str, target: Target, tiny_artifact: Artifact, images: list[np.ndarray], tmp_path: Path
+    ) -> None:
+        """They are executed as simulated, or refused by their names before any work starts."""
+        graph, scheme = tiny_artifact.graph, target.scheme
+        plan = tiny_artifact.plan_for(scheme)
+        plan = widen_layers(graph, give_precision(graph, plan, (), [(layer, precision) for layer in FLOAT_LAYERS]))
+        artifact = replace(tiny_artifact, plans={**tiny_artifact.plans, scheme.name: plan})
+        if precision not in target.capabilities.layer_precisions:
+            # one that has no float layers either says that first
+            with pytest.raises(PlanError, match=rf"(in {precision}, .* for|leaves) model\.1, model\.10\.cv3\.0"):
                 target.check(artifact)
             return
         exported = target.export(artifact, tmp_path, STEM)

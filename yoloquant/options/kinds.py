@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, PlainValidator
 
@@ -41,6 +41,14 @@ def _names(value: Any) -> Any:
     return value
 
 
+def _with_precision(value: Any) -> Any:
+    if isinstance(value, str):
+        # from the right: a name ends where its precision begins
+        parts = (part.rpartition(":") for part in value.split(",") if part.strip())
+        return tuple((name.strip(), precision.strip()) for name, _, precision in parts)
+    return tuple(value.items()) if isinstance(value, Mapping) else value
+
+
 def _none(value: Any) -> Any:
     # a command line has no other way to say that something is left out
     return None if isinstance(value, str) and value.lower() in {"", "none", "null"} else _text(value)
@@ -57,6 +65,14 @@ TextOrNone = Annotated[str | None, BeforeValidator(_none)]
 
 PathOrNone = Annotated[str | os.PathLike[str] | None, BeforeValidator(_none)]
 """A path, kept as a text, that may be left out."""
+
+LAYER_PRECISIONS = ("float", "fp16", "w8a16")
+"""What a single layer can be given: float, float16, or int8 weights with activations of 16 bits."""
+
+NamesWithPrecision = Annotated[
+    tuple[tuple[str, Literal["float", "fp16", "w8a16"]], ...], BeforeValidator(_with_precision)
+]
+"""Names with a precision each: a mapping, pairs, or ``name:precision`` separated by commas."""
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 """Names in a list, or separated by commas."""

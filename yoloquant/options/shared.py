@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from .kinds import ImageSize, Names, PathOrNone, Text, TextOrNone
+from .kinds import LAYER_PRECISIONS, ImageSize, Names, NamesWithPrecision, PathOrNone, Text, TextOrNone
 from .model import shared_option
 
 TrainedCheckpoint = Annotated[Text, shared_option(help="trained checkpoint (.pt)")]
@@ -27,6 +27,14 @@ FloatLayers = Annotated[
     shared_option(
         help="layers that stay in float where the runtime can mix, separated by commas; patterns with * are allowed, "
         "for instance model.23.cv3*. Names are those of 'yoloquant analyze kind=quant'"
+    ),
+]
+LayerPrecisions = Annotated[
+    NamesWithPrecision,
+    shared_option(
+        help="precision of single layers where the runtime can mix, for instance model.23.cv3*:fp16,model.4.cv1:w8a16; "
+        "names and patterns as in float_layers",
+        allowed=f"layers with one of {', '.join(LAYER_PRECISIONS)} behind a colon, or a mapping of them",
     ),
 ]
 UnlabelledImages = Annotated[

@@ -29,12 +29,13 @@ def layers_of(graph: Graph) -> tuple[str, ...]:
     return tuple(dict.fromkeys(layer for op in graph.body() if (layer := layer_of(op.name))))
 
 
-def matched(graph: Graph, patterns: Iterable[str]) -> tuple[str, ...]:
+def matched(graph: Graph, patterns: Iterable[str], *, option: str = "float_layers") -> tuple[str, ...]:
     """Layers that patterns name, in execution order.
 
     Args:
         graph: The canonical graph.
         patterns: Names as ``yoloquant analyze kind=quant`` prints them; ``*`` stands for anything.
+        option: Where they were given, for messages.
 
     Raises:
         PlanError: A pattern matches nothing.
@@ -44,7 +45,7 @@ def matched(graph: Graph, patterns: Iterable[str]) -> tuple[str, ...]:
         if not any(fnmatchcase(layer, pattern) for layer in known):
             near = closest(pattern, known)
             hint = f"; did you mean '{near}'?" if near else f"; they are {', '.join(known[:4])} ... {known[-1]}"
-            raise PlanError(f"float_layers='{pattern}' matches none of the model's {len(known)} layers{hint}")
+            raise PlanError(f"{option}='{pattern}' matches none of the model's {len(known)} layers{hint}")
     return tuple(layer for layer in known if any(fnmatchcase(layer, p) for p in patterns))
 
 
@@ -76,7 +77,8 @@ def leave_float(graph: Graph, plan: Plan, patterns: Sequence[str]) -> Plan:
             "or export precision fp32"
         )
     ordered = tuple(layer for layer in layers_of(graph) if layer in layers)
-    return replace(plan, points=points, float_layers=ordered)
+    wide = tuple(layer for layer in plan.wide_layers if layer not in layers)
+    return replace(plan, points=points, float_layers=ordered, wide_layers=wide)
 
 
 def _without(graph: Graph, point: Point, layers: set[str], floats: set[str]) -> Point | None:

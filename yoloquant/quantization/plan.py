@@ -18,6 +18,12 @@ from ..errors import PlanError
 from .qparams import QParams, QuantSpec
 
 PLAN_VERSION = 1
+_CHOSEN = {
+    "float_layers": "left in float",
+    "half_layers": "of these in float16",
+    "wide_layers": "activations of 16 bits",
+}
+"""Layers whose precision somebody chose, by the attribute that names them."""
 
 
 class PointKind(str, Enum):
@@ -113,6 +119,8 @@ class Plan:
         points: Weights and activations in execution order.
         notes: What a person should know, for instance which layers stay float and why.
         float_layers: Layers that somebody left in float although the scheme would quantize them.
+        half_layers: Those of them that are to compute in float16.
+        wide_layers: Layers that somebody gave activations of 16 bits.
     """
 
     scheme: str
@@ -120,6 +128,8 @@ class Plan:
     points: tuple[Point, ...]
     notes: tuple[str, ...] = field(default=())
     float_layers: tuple[str, ...] = ()
+    half_layers: tuple[str, ...] = ()
+    wide_layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # everything finds points by name, and a second one would be lost in silence
@@ -195,7 +205,8 @@ class Plan:
             "notes": list(self.notes),
             "points": [p.to_dict() for p in self.points],
         }
-        return {**data, "float_layers": list(self.float_layers)} if self.float_layers else data
+        # absent where nobody chose, so that plans of earlier releases keep their digest
+        return data | {name: list(layers) for name in _CHOSEN if (layers := getattr(self, name))}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
@@ -209,9 +220,9 @@ class Plan:
                 raise PlanError(f"plan version {data['version']} is not supported; this release reads {PLAN_VERSION}")
             points = tuple(Point.from_dict(p) for p in data["points"])
             height, width = data["imgsz"]
-            floats = tuple(str(name) for name in data.get("float_layers", ()))
+            chosen = {key: tuple(str(name) for name in data.get(key, ())) for key in _CHOSEN}
             # checkpoints are untrusted: every value is converted, so that damage shows here and not in an export
-            return cls(str(data["scheme"]), (int(height), int(width)), points, tuple(data["notes"]), floats)
+            return cls(str(data["scheme"]), (int(height), int(width)), points, tuple(data["notes"]), **chosen)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
             raise PlanError(f"this is not a quantization plan: {exc!r}") from exc
 
@@ -232,8 +243,8 @@ class Plan:
         head = f"plan '{self.scheme}' at {self.imgsz[0]}x{self.imgsz[1]}: "
         head += f"{len(self.weights)} weight and {len(self.activations)} activation points"
         rows = [_row(p) for p in self.points]
-        floats = [f"left in float: {', '.join(self.float_layers)}"] if self.float_layers else []
-        return "\n".join([head, *rows, *floats, *(f"note: {n}" for n in self.notes)])
+        chosen = [f"{text}: {', '.join(layers)}" for key, text in _CHOSEN.items() if (layers := getattr(self, key))]
+        return "\n".join([head, *rows, *chosen, *(f"note: {n}" for n in self.notes)])
 
 
 def _row(point: Point) -> str:

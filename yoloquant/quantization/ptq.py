@@ -23,9 +23,9 @@ from .bias_overflow import without_bias_overflow
 from .calibrate import GRADIENT_IMAGES, Observations, Solver, observe, observed, solve_plan
 from .calibration_audit import CalibrationAudit, ImageStatistics, audit
 from .calibration_memory import CalibrationMemory
-from .float_layers import leave_float
 from .image_statistics import describe
 from .importers.modelopt import take_over
+from .layer_precision import give_precision, widen_layers
 from .plan import Plan
 from .quantize_options import QuantizeOptions
 from .saturation import IMAGES, with_safe_weights
@@ -84,6 +84,7 @@ def quantize(
         few = islice(images.tensors(imgsz, traced.info.task), IMAGES)
         calibrated |= {plan.scheme: plan for plan in with_safe_weights(traced.graph, clamping, few)}
     calibrated = {name: without_bias_overflow(traced.graph, plan) for name, plan in calibrated.items()}
+    calibrated = {name: widen_layers(traced.graph, plan) for name, plan in calibrated.items()}
     # Last of all: it makes up for what every range of the finished plan does to the scores.
     shifts = _shifts(traced.graph, calibrated, images, options, progress, memory)
     calibrated = {name: with_note(plan, shifts.get(name, {})) for name, plan in calibrated.items()}
@@ -147,7 +148,7 @@ def _plans(
     if added:
         known |= {"qat": model.state["provenance"].get("qat", {}), "calibrated_after_training": added}
     # after ranges were taken over, so that a layer left in float does not come back with a stored one
-    plans = tuple(leave_float(graph, p, options.float_layers) for p in plans)
+    plans = tuple(give_precision(graph, p, options.float_layers, options.precision) for p in plans)
     if options.points is not None:
         choose = partial(options.points, graph)
         plans = tuple(p.with_specs(choose) for p in plans)

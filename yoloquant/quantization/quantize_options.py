@@ -6,7 +6,7 @@ from typing import Any
 
 from ..data.calibration_options import CalibrationOptions
 from ..options import option, option_model
-from ..options.shared import AllowUnsafe, FloatLayers, InputSize
+from ..options.shared import AllowUnsafe, FloatLayers, InputSize, LayerPrecisions
 from .range_options import CalibrationRecipe
 
 
@@ -29,6 +29,7 @@ class QuantizeOptions:
         help="take over the ranges of a checkpoint that Ultralytics' own QAT made; without this it is calibrated anew",
     )
     float_layers: FloatLayers = ()
+    precision: LayerPrecisions = ()
     points: Any = option(
         default=None,
         help="function of graph and point that gives the representation of a point where it is to differ from the "

@@ -165,7 +165,7 @@ def adapt(graph: Graph, plan: Plan, scheme: Scheme) -> Plan:
         elif known is not None and known.params is not None:
             point = replace(point, spec=known.spec, params=known.params, fixed=known.fixed, algorithm=known.algorithm)
         points.append(point)
-    return replace(derived, points=tuple(points))
+    return replace(derived, points=tuple(points), half_layers=plan.half_layers, wide_layers=plan.wide_layers)
 
 
 def _weight_point(graph: Graph, op: OpNode, scheme: Scheme) -> Point:

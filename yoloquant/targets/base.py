@@ -38,6 +38,7 @@ network runs; int8 weights that are multiplied out again; int8 weights with acti
 PRECISIONS = frozenset({INT8, FP32, FP16, DYNAMIC, WEIGHTS, W8A16})
 FLOAT = frozenset({FP32, FP16})
 WEIGHTS_ALONE = frozenset({DYNAMIC, WEIGHTS})
+_SHOWN = 4
 
 
 def tag(precision: str) -> str:
@@ -55,6 +56,7 @@ class Capabilities:
         timed_here: Whether the time of an artifact on this machine says anything about the device that it is for; an
             Edge TPU's runs here, on a processor that it is not for.
         float_layers: Whether an integer artifact may have layers that compute in float.
+        layer_precisions: What other precisions single layers of an integer artifact may have: ``fp16``, ``w8a16``.
         graph: What its graphs can do besides the network; see ``GraphForm.asked``.
         channel_multiple: Pruned layers keep a multiple of so many channels, or they get slower instead of faster.
     """
@@ -63,6 +65,7 @@ class Capabilities:
     runs_here: bool = True
     timed_here: bool = True
     float_layers: bool = True
+    layer_precisions: tuple[str, ...] = ()
     graph: tuple[str, ...] = ()
     channel_multiple: int = 8
 
@@ -201,11 +204,13 @@ class Target(ABC):
         """What of an artifact's plan this target writes; None if everything stays float.
 
         Raises:
-            PlanError: The artifact has no plan for this target, or lacks ranges.
+            PlanError: The artifact has no plan for this target, lacks ranges, or see ``check_layers``.
         """
         if self.precision in FLOAT:
             return None
         plan = artifact.plan_for(self.scheme)
+        if self.precision not in WEIGHTS_ALONE:
+            self.check_layers(plan)
         # Activations keep no range: the runtime finds them in every image, or multiplies the weights out in float.
         return replace(plan, points=plan.weights) if self.precision in WEIGHTS_ALONE else plan
 
@@ -216,10 +221,22 @@ class Target(ABC):
             PlanError: See ``plan``; or a point has more bits.
         """
         plan = self.plan(artifact)
-        wide = [p.name for p in plan.points if p.spec.bits > 8] if plan else []
+        # of layers that were given them: whether the target has such was checked by their names
+        wide = [p.name for p in plan.points if p.spec.bits > 8] if plan and not plan.wide_layers else []
         if plan and wide:
             raise PlanError(f"{self.name} runs at most 8 bits; plan '{plan.scheme}' has {wide[0]} ({len(wide)} points)")
         return plan
+
+    def check_layers(self, plan: Plan) -> None:
+        """Raise PlanError if a plan gives single layers a precision that this target does not compute in."""
+        able = (*(("float",) if self.capabilities.float_layers else ()), *self.capabilities.layer_precisions)
+        for precision, layers in ((FP16, plan.half_layers), (W8A16, plan.wide_layers)):
+            if layers and precision not in able:
+                raise PlanError(
+                    f"target '{self.name}' computes no single layer in {precision}, and plan '{plan.scheme}' wants it "
+                    f"for {', '.join(layers[:_SHOWN])} ({len(layers)} in all); allowed beside int8: "
+                    f"{', '.join(able) or 'nothing'}"
+                )
 
     @classmethod
     def missing(cls) -> tuple[str, ...]:

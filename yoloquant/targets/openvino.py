@@ -42,6 +42,9 @@ NOTES = {
     ),
 }
 
+# Weights in float16 beside quantized layers would make the file smaller; OpenVINO 2026.4.1 then computes other results.
+HALF_LAYERS = "layers in fp16 are stored in float32: a GPU or NPU computes in float16, a CPU in float32"
+
 
 def place(graph: Graph) -> Placement:
     """Quantize what integer operations read, and nothing between a convolution and its activation.
@@ -131,7 +134,7 @@ class OpenVinoTarget(Target):
         WEIGHTS: "int8 weights, computed in float",
     }
     capabilities: ClassVar[Capabilities] = Capabilities(
-        tasks=tuple(Task), channel_multiple=16, graph=(NMS, BATCH, DYNAMIC)
+        tasks=tuple(Task), layer_precisions=(FP16,), channel_multiple=16, graph=(NMS, BATCH, DYNAMIC)
     )
 
     def plan(self, artifact: Artifact) -> Plan | None:
@@ -197,7 +200,12 @@ class OpenVinoTarget(Target):
             scheme=plan.scheme if plan else "",
             size_bytes=sum(f.stat().st_size for f in path.iterdir()),
             metadata={**artifact.metadata(), **self.graph.to_metadata()},
-            notes=(*(plan.notes if plan else ()), *NOTES.get(precision, ()), *self.graph.notes(artifact.info)),
+            notes=(
+                *(plan.notes if plan else ()),
+                *((HALF_LAYERS,) if plan and plan.half_layers else ()),
+                *NOTES.get(precision, ()),
+                *self.graph.notes(artifact.info),
+            ),
         )
 
     def layer_times(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # listing targets imports this package, and must load no torc
     from ..quantization.quantize_options import QuantizeOptions
     from ..types import Progress
 
-FIXED = ("imgsz", "scheme", "native_ranges", "float_layers")
+FIXED = ("imgsz", "scheme", "native_ranges", "float_layers", "precision")
 """Options that a quantized checkpoint has decided already."""
 
 

@@ -22,6 +22,8 @@ from yoloquant import targets
 from yoloquant.errors import TargetError, UsageError
 from yoloquant.graph.head_levels import head_levels
 from yoloquant.quantization.artifact import Artifact
+from yoloquant.quantization.float_layers import layer_of
+from yoloquant.quantization.layer_precision import give_precision, widen_layers
 from yoloquant.quantization.plan import Plan
 from yoloquant.quantization.simulate import simulate
 from yoloquant.runtime.backends.qnn import compiled_path
@@ -198,6 +200,25 @@ def test_16_bits_and_a_decode_on_the_host_are_the_simulation(tmp_path: Path) -> 
     coarse = np.abs(_simulated(known.plan_for(SCHEME), image) - exact).mean()
     assert 0 < np.abs(want - exact).mean() < 0.7 * coarse
     assert np.abs(got - want).mean() < 0.5 * np.abs(want - exact).mean()
+
+
+def test_layers_of_16_bits_stand_among_those_of_8() -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    known, (image,) = artifact(), tiny_images(1, seed=1)
+    narrow = known.plan_for(SCHEME)
+    layer = layer_of(narrow.weights[3].name.removesuffix(":weight"))
+    plan = widen_layers(known.graph, give_precision(known.graph, narrow, (), [(layer, "w8a16")]))
+    wide = {p.name for p in plan.points if p.spec.bits == 16}
+    assert {layer_of(name) for name in wide} >= {layer} and len(wide) < len(plan.points) / 4
+    rewrites, ends = [quantize_scalars, to_wide_opset], head_levels(known.graph)
+    model = emit(known.graph, plan, replace(EMISSION, int32_bias=False), rewrites=rewrites, ends=ends)
+    types = {i.name: i.data_type for i in model.graph.initializer}
+    zeros = [types[n.input[2]] for n in model.graph.node if n.op_type == "QuantizeLinear"]
+    assert set(zeros) == {onnx.TensorProto.UINT8, onnx.TensorProto.UINT16}
+    got, want, exact = (_decoded(runtime, model, image), *(_simulated(p, image) for p in (plan, None)))
+    assert np.abs(got - want).mean() < 0.5 * np.abs(want - exact).mean()
+    # it is this plan, and not the one without such a layer
+    assert np.abs(got - want).mean() < np.abs(got - _simulated(narrow, image)).mean()
 
 
 def _decoded(runtime: Any, model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:

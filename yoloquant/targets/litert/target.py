@@ -85,6 +85,8 @@ class LiteRTTarget(Target):
                 f"{', '.join(plan.float_layers[:_SHOWN])} in float; quantize without float_layers=, or export to a "
                 "runtime that mixes both (onnxruntime, openvino, tensorrt, executorch)"
             )
+        if plan is not None:
+            self.check_layers(plan)
         self.check_graph(artifact.graph)
         head_levels(artifact.graph)
 

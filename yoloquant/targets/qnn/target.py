@@ -16,7 +16,7 @@ from ...io import atomic_path
 from ...runtime.backends.qnn import compiled_path
 from ...runtime.device.snapdragon import SOCS, Soc, find_soc, why_not_here
 from ...types import ExportedModel, HeadLayout, Task
-from ..base import FP32, INT8, W8A16, Capabilities, Device, Requirement, Target, tag
+from ..base import FP16, FP32, INT8, W8A16, Capabilities, Device, Requirement, Target, tag
 from ..onnx.emission import Emission, Weights
 from .scheme import SCHEME
 
@@ -79,6 +79,8 @@ class QnnTarget(Target):
         tasks=(Task.DETECT, Task.SEGMENT, Task.OBB, Task.CLASSIFY),
         runs_here=False,
         timed_here=False,
+        # the NPU's float is float16
+        layer_precisions=(FP16, W8A16),
     )
 
     def __init__(self, soc: Soc | None = None) -> None:
@@ -158,15 +160,17 @@ class QnnTarget(Target):
         from ..onnxruntime import onnx_metadata, write_onnx
         from .compile import compile_for_soc
         from .constants import quantize_scalars
-        from .wide import BITS, to_wide_opset
+        from .wide import to_wide_opset
 
         self.check(artifact)
         plan = self.plan(artifact)
         if plan is None:
             return self.export_float(artifact, folder, stem)
-        rewrites: list[Callable[[ir.Model], Any]] = [quantize_scalars]
-        if self.precision == W8A16:
-            rewrites = [partial(quantize_scalars, bits=BITS), to_wide_opset]
+        pairwise = any(point.spec.bits > 8 for point in plan.points)
+        bits = 16 if self.precision == W8A16 else 8
+        rewrites: list[Callable[[ir.Model], Any]] = [partial(quantize_scalars, bits=bits)]
+        if pairwise:
+            rewrites.append(to_wide_opset)
         model = emit(
             artifact.graph,
             plan,
@@ -178,11 +182,11 @@ class QnnTarget(Target):
         )
         chip = f"-{self.soc.name}" if self.soc else ""
         path = folder / f"{stem}-{self.name}{chip}{tag(self.precision)}.onnx"
-        notes = (_PAIRWISE if self.precision == W8A16 else _SIMULATED,)
+        notes = (_PAIRWISE if pairwise else _SIMULATED,)
         exported = write_onnx(model, artifact, path, target=self.name, plan=plan, precision=self.precision, notes=notes)
         try:
             compiled = compile_for_soc(exported.path, self.simulated)
-            facts = compiled.report.to_dict()
+            facts = {**compiled.report.to_dict(), "pairwise": pairwise}
             if self.soc:
                 with atomic_path(compiled_path(exported.path)) as temporary:
                     temporary.write_bytes(compiled.content)
@@ -225,11 +229,12 @@ class QnnTarget(Target):
 
         if exported.precision == FP32:
             return open_backend("onnxruntime", exported.path, exported.info, options)
-        if exported.precision == W8A16:
+        known = exported.metadata.get(KEY, {})
+        # exports of earlier releases say it by their precision alone
+        if exported.precision == W8A16 or known.get("pairwise"):
             from .pairwise import PairwiseBackend
 
             return PairwiseBackend(exported.path, exported.info, options)
-        known = exported.metadata.get(KEY, {})
         device = options.device or str(known.get("soc", ""))
         return open_backend("qnn", exported.path, exported.info, replace(options, device=device))
 

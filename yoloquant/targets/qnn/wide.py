@@ -1,50 +1,26 @@
-"""Activations of 16 bits on the ranges of an 8-bit plan, so that nothing is calibrated anew.
-
-A calibrated range gives up its outermost values for finer steps. With 256 times as many steps nothing has to be given
-up: every range becomes 16 times as wide and its steps 16 times as fine, so that each scale stays a power of two away
-from the plan's. A learned range keeps its ends: a network that was trained with them may count on what they cut off.
-"""
+"""A whole plan with activations of 16 bits, and the opset that can say so."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ...quantization.qparams import QParams
+from ...quantization.wide import BITS, widened
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from ...quantization.plan import Plan, Point
+    from ...quantization.plan import Plan
 
-BITS = 16
-FINER = 16
-_CODES = 257  # 65535 / 255: so many of its codes stand for one of uint8
-_LEARNED = "learned"
 _OPSET, _IR_VERSION = 21, 10  # the first whose QuantizeLinear has 16 bits
 
 
 def widen(plan: Plan) -> Plan:
-    """The plan with activations of 16 bits; weights stay int8."""
+    """The plan with activations of 16 bits, see ``quantization.wide``; weights stay int8."""
     weights = {p.name for p in plan.weights}
-    points = tuple(p if p.name in weights else _wide(p) for p in plan.points)
+    # those of w8a16 layers are wide already
+    points = tuple(p if p.name in weights or p.spec.bits == BITS else widened(p) for p in plan.points)
     return replace(plan, points=points)
-
-
-def _wide(point: Point) -> Point:
-    assert point.params is not None
-    low = 1 << (BITS - 1)
-    zero = (point.params.zero_point.astype(np.int64) + 128) * _CODES - low
-    scale: Any = point.params.scale
-    if point.fixed:  # 0 to 1, as the NPU prescribes it for 16 bits
-        scale, zero = np.full_like(scale, 1 / (1 << BITS)), np.full_like(zero, -low)
-    elif point.algorithm == _LEARNED:
-        scale = scale / np.float32(_CODES)
-    else:
-        scale = scale / np.float32(FINER)
-    return replace(point, spec=replace(point.spec, bits=BITS), params=QParams(scale, zero.astype(np.int32)))
 
 
 def to_wide_opset(model: ir.Model) -> None:

@@ -84,7 +84,13 @@ class TensorRTTarget(Target):
         FP16: "typed in float16, for strongly typed engines",
     }
     capabilities: ClassVar[Capabilities] = Capabilities(
-        tasks=tuple(Task), runs_here=False, timed_here=False, graph=(NMS, BATCH), channel_multiple=16
+        tasks=tuple(Task),
+        runs_here=False,
+        timed_here=False,
+        # an engine's float layers compute in it, before TensorRT 11 by the builder's flag, then by the file's types
+        layer_precisions=(FP16,),
+        graph=(NMS, BATCH),
+        channel_multiple=16,
     )
 
     def __init__(self, *, compile_check: bool = True, engine: bool = True) -> None:
