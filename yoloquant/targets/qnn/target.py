@@ -161,6 +161,7 @@ class QnnTarget(Target):
         from .compile import compile_for_soc
         from .constants import quantize_scalars
         from .wide import to_wide_opset
+        from .widths import unify_widths
 
         self.check(artifact)
         plan = self.plan(artifact)
@@ -170,7 +171,7 @@ class QnnTarget(Target):
         bits = 16 if self.precision == W8A16 else 8
         rewrites: list[Callable[[ir.Model], Any]] = [partial(quantize_scalars, bits=bits)]
         if pairwise:
-            rewrites.append(to_wide_opset)
+            rewrites += [unify_widths, to_wide_opset]
         model = emit(
             artifact.graph,
             plan,
