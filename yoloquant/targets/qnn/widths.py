@@ -33,9 +33,10 @@ def unify_widths(model: ir.Model) -> int:
     for node in list(model.graph):
         if node.op_type in {_QUANTIZE, _DEQUANTIZE}:
             continue
-        reads = [(i, made) for i, value in enumerate(node.inputs) if value and _bits(made := value.producer())]
-        writes = [user for output in node.outputs for user in output.consumers() if user.op_type == _QUANTIZE]
-        if {_bits(made) for _, made in reads} | {_bits(user) for user in writes} != {8, 16}:
+        makers = ((i, value.producer()) for i, value in enumerate(node.inputs) if value is not None)
+        reads = [(i, made) for i, made in makers if made is not None and _bits(made)]
+        writes = [(o, user) for o in node.outputs for user in o.consumers() if user.op_type == _QUANTIZE]
+        if {_bits(made) for _, made in reads} | {_bits(user) for _, user in writes} != {8, 16}:
             continue
         count += 1
         for position, made in reads:
@@ -43,16 +44,15 @@ def unify_widths(model: ir.Model) -> int:
                 node.replace_input_with(position, grids.finer(made.outputs[0], made, node))
                 if position == 0:
                     grids.refine_bias(node)
-        for user in writes:
+        for output, user in writes:
             if _bits(user) == 8:
-                source = user.inputs[0]
-                user.replace_input_with(0, grids.finer(source, user, user))
+                user.replace_input_with(0, grids.finer(output, user, user))
     return count
 
 
-def _bits(node: ir.Node | None) -> int:
+def _bits(node: ir.Node) -> int:
     """Bits of the activations that a node makes floats of, or the reverse; 0 of any other node."""
-    if node is None or node.op_type not in {_QUANTIZE, _DEQUANTIZE} or len(node.inputs) < 3:
+    if node.op_type not in {_QUANTIZE, _DEQUANTIZE} or len(node.inputs) < 3:
         return 0
     zero = node.inputs[2]
     return 0 if zero is None or zero.const_value is None else _BITS.get(zero.const_value.numpy().dtype.name, 0)
@@ -91,8 +91,8 @@ class _Grids:
             return
         integers, scale = (_number(made, position) for position in (0, 1))
         finer = np.clip(integers.astype(np.int64) * _FINER, _INT32.min, _INT32.max).astype(np.int32)
-        for position, (kind, value) in enumerate((("int32", finer), ("finer", scale / np.float32(_FINER)))):
-            made.replace_input_with(position, self._constant(f"{made.name}/wide/{kind}", value))
+        made.replace_input_with(0, self._constant(f"{made.name}/wide/int32", finer))
+        made.replace_input_with(1, self._constant(f"{made.name}/wide/finer", scale / np.float32(_FINER)))
 
     def _constant(self, name: str, value: np.ndarray) -> ir.Value:
         import onnx_ir as ir
