@@ -14,7 +14,7 @@ import numpy as np
 from ...errors import TargetError, UsageError
 from ...io import atomic_path
 from ...runtime.backends.qnn import compiled_path
-from ...runtime.device.snapdragon import SOCS, Soc, find_soc, why_not_here
+from ...runtime.device.snapdragon import SOCS, Soc, find_soc, is_simulated, why_not_here
 from ...types import ExportedModel, HeadLayout, Task
 from ..base import FP16, FP32, INT8, W8A16, Capabilities, Device, Requirement, Target, tag
 from ..onnx.emission import Emission, Weights
@@ -237,7 +237,16 @@ class QnnTarget(Target):
 
             return PairwiseBackend(exported.path, exported.info, options)
         device = options.device or str(known.get("soc", ""))
-        return open_backend("qnn", exported.path, exported.info, replace(options, device=device))
+
+        def start() -> Backend:
+            return open_backend("qnn", exported.path, exported.info, replace(options, device=device))
+
+        if not is_simulated() or not exported.path.is_file() or exported.layout is not HeadLayout.RAW:
+            return start()
+        from .recalled import RecalledBackend, results_folder
+
+        folder = results_folder(exported.path, find_soc(device).model)
+        return start() if folder is None else RecalledBackend(start, folder, exported.info)
 
     def add_companions(self, model: Path, artifact: Artifact, exported: ExportedModel) -> tuple[str, ...]:
         """The compiled form."""
