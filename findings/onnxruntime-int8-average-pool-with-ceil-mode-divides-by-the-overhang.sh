@@ -7,7 +7,7 @@
 #            by the whole kernel: ones become 0.5 at the right and lower edge and 0.25 in the corner. OpenCV 5.0's dnn does
 #            the same in float; OpenCV 4.14 and OpenVINO are right. Optimization level BASIC is right too.
 # Matters:   torch.nn.AvgPool2d(2, 2, ceil_mode=True) exports exactly these two attributes (count_include_pad is its default), as
-#            the downsampling of ResNet-D, PP-HGNet and RT-DETR backbones. With sizes that are not a multiple of the stride
+#            the downsampling of the ResNet-D backbones of RT-DETR. With sizes that are not a multiple of the stride
 #            the int8 model is wrong at one edge by up to half of the value; at 640 pixels nothing shows.
 # Versions:  onnxruntime 1.31.1, onnx 1.23.2, opencv-python-headless 5.0.0.93 and 4.14.0.94, openvino 2026.4.1. Observed 2026-11-30, x86-64.
 set -euo pipefail
