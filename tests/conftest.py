@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 os.environ["YOLO_AUTOINSTALL"] = "false"
+os.environ.setdefault("YOLOQUANT_CACHE", "false")  # a kept result would hide what a change did
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads crawl on a busy machine
 os.environ.setdefault("YOLO_OFFLINE", "true")
 if (HELPERS := str(Path(__file__).resolve().parent / "helpers")) not in sys.path:

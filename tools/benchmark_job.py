@@ -4,13 +4,14 @@
 
 Every measurement is the command in a process of its own with one thread, in a folder of its own, and counts every
 process that it starts. Checkouts take turns, and ratios are taken within a turn: processor time is what to look at
-where other work shares the machine, which stretches it too. With ``theirs=true`` Ultralytics exports the same
-checkpoint to INT8 for the runtimes that it knows of those and validates each file and the float model. Writes
-``job.md`` and ``job.json``; ends with 1 if a command failed.
+where other work shares the machine, which stretches it too. Each starts with an empty cache. With ``again=true`` this
+checkout does every job a second time, into another folder, with what its first run kept. With ``theirs=true``
+Ultralytics exports the same checkpoint to INT8 for the runtimes that it knows of those and validates each file and the
+float model. Writes ``job.md`` and ``job.json``; ends with 1 if a command failed.
 
 Options (``key=value`` or ``--key value``): against (another checkout, for instance a git worktree of an older commit;
 none if not given), model, data, imgsz (640), images (16, calibration), verbs (quantize,run), targets (all), rounds (1),
-theirs (false), output (runs/benchmark_job).
+again (false), theirs (false), output (runs/benchmark_job).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from tools.bench.theirs import FORMATS
 from tools.options import boolean, parse_options, positive
 from yoloquant import targets
 from yoloquant.errors import UsageError, YoloquantError
-from yoloquant.io import output_folder, write_text
+from yoloquant.io import CACHE, output_folder, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = ROOT / "tools" / "bench" / "ultralytics_job.py"
@@ -48,10 +49,11 @@ DEFAULTS = {
     "verbs": "quantize,run",
     "targets": "all",
     "rounds": "1",
+    "again": "false",
     "theirs": "false",
     "output": "runs/benchmark_job",
 }
-OURS, AGAINST, THEIRS = "this checkout", "against", "Ultralytics"
+OURS, AGAIN, AGAINST, THEIRS = "this checkout", "this checkout, again", "against", "Ultralytics"
 VERBS = ("quantize", "run")
 _PASS_OR_FAIL = {"quantize": (0,), "run": (0, 1, 3)}  # a verdict is no failure of the job
 
@@ -83,21 +85,26 @@ def measure(values: Mapping[str, str], verb: str, output: Path) -> dict[str, lis
     for turn in range(positive(values["rounds"])):
         folder = (output / f"{verb}{turn}").absolute()
         shutil.rmtree(folder, ignore_errors=True)  # files of an earlier measurement would be found again
-        for name, (line, variables) in lines(values, verb, folder).items():
+        jobs = lines(values, verb, folder)
+        if boolean(values["again"]):
+            jobs[AGAIN] = lines(values, verb, folder / "again")[OURS]
+        for name, (line, variables) in jobs.items():
+            # one for the turn: another checkout's code has other keys
+            kept = {CACHE: str(folder / "cache")}
             place = output_folder(folder / name)
             print(f"{verb}: {name}, turn {turn + 1} ...", file=sys.stderr, flush=True)
-            cost = measured(line, folder / f"{name}.log", cwd=place, env=variables)
+            cost = measured(line, folder / f"{name}.log", cwd=place, env={**variables, **kept})
             costs.setdefault(name, []).append(cost)
             if cost.code not in _PASS_OR_FAIL[verb]:
                 print(f"{name} ended with {cost.code}; see {folder / f'{name}.log'}", file=sys.stderr)
     return costs
 
 
-def ratio(costs: Mapping[str, Sequence[JobCost]], name: str, what: str) -> float | None:
+def ratio(costs: Mapping[str, Sequence[JobCost]], name: str, what: str, of: str = OURS) -> float | None:
     """This checkout's cost in those of another, the median over turns; None if there is no other."""
     if name not in costs:
         return None
-    pairs = zip(costs[OURS], costs[name], strict=True)
+    pairs = zip(costs[of], costs[name], strict=True)
     return median(getattr(ours, what) / getattr(theirs, what) for ours, theirs in pairs)
 
 
@@ -115,7 +122,18 @@ def markdown(values: Mapping[str, str], results: Mapping[str, Mapping[str, Seque
         f"{Path(values['model']).name}, {values['imgsz']} px, {values['images']} calibration images, targets "
         f"{values['targets']}, {values['rounds']} turns, one thread; {os.cpu_count()} cores, {load}."
     )
-    return f"{setting}\n\n{table(head, rows)}\n"
+    return f"{setting}\n\n{table(head, rows)}\n{_again(results)}"
+
+
+def _again(results: Mapping[str, Mapping[str, Sequence[JobCost]]]) -> str:
+    """What a second run costs in everybody's first; empty if there was none."""
+    rows = []
+    for verb, costs in results.items():
+        for name in (OURS, AGAINST, THEIRS) if AGAIN in costs else ():
+            shares = [ratio(costs, name, what, of=AGAIN) for what in ("cpu", "wall", "peak_mb")]
+            rows += [(verb, name, *(f"{s:.2f}" for s in shares if s is not None))] if shares[0] is not None else []
+    head = ("command", "a second run in that of", "processor time x", "time x", "memory x")
+    return f"\n{table(head, rows)}\n" if rows else ""
 
 
 def _checked(values: Mapping[str, str]) -> tuple[str, ...]:

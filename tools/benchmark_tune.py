@@ -94,7 +94,7 @@ def main() -> int:
 
 def _given(model: Path, options: Mapping[str, str], folder: Path) -> dict[str, str]:
     keys = {key: options[key] for key in ("data", "targets", "imgsz")}
-    return {"model": str(model), "output": str(folder), **keys}
+    return {"model": str(model), "output": str(folder), "cache": "false", **keys}  # trials are timed
 
 
 def _told(options: Mapping[str, str], **more: Any) -> TuneOptions:

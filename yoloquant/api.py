@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import targets as registry
@@ -264,7 +265,7 @@ def export(
     named = [*keywords, *(["scheme"] if scheme != "auto" else [])]
     named = [name for name in named if name == "scheme" or name in flatten(QuantizeOptions)]
     artifact = prepare(model, chosen, data=data, scheme=scheme, options=options, named=named, keep_going=keep_going)
-    return exported(artifact, chosen, folder=output, keep_going=keep_going, progress=progress)
+    return exported(artifact, chosen, folder=output, keep_going=keep_going, progress=progress, cache=options.cache)
 
 
 def validate(
@@ -283,6 +284,7 @@ def validate(
     ``yoloquant.evaluation.validate.validate`` for the arguments and the errors raised; ``**keywords`` are the fields of
     ``ValidateOptions`` one by one: ``limit=100, gate="strict"`` ..., and ``output`` for the report's folder.
     """
+    from .cache import Store
     from .evaluation.validate import validate as validated
     from .evaluation.validate_options import ValidateOptions
     from .options import gather
@@ -296,7 +298,13 @@ def validate(
     # the old report goes before work starts: yesterday's verdict must not stand for a run that fails
     with report_or_error(folder) if folder is not None else nullcontext(lambda result: None) as write:
         result = validated(
-            model, exports, data=data, source=source, options=options, float_model=float_model, progress=progress
+            model,
+            exports,
+            data=data,
+            source=source,
+            options=options,
+            float_model=partial(float_model, store=Store.of(options.cache)),
+            progress=progress,
         )
         write(result)
     if folder is not None:

@@ -20,7 +20,8 @@ from .errors import ArtifactError, OutputError
 # process ids mean something on their own machine only, and folders may be shared
 _MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"
 CACHE = "YOLOQUANT_CACHE"
-"""Variable that names another folder for copies."""
+"""Variable that names another folder for what can be made again, or switches off that results are kept."""
+_OFF = frozenset({"0", "false", "no", "off"})
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -83,6 +84,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
             _replace(temporary, path)
         except OSError as exc:
             raise OutputError(f"'{path}' cannot be written ({exc.strerror or exc})") from exc
+
+
+def place_all(source: Path, folder: Path) -> None:
+    """Move everything in a folder into another of the same disk, each in one step; what is there already is replaced.
+
+    Raises:
+        OutputError: A place cannot be written.
+    """
+    for path in sorted(source.iterdir()):
+        try:
+            _replace(path, folder / path.name)
+        except OSError as exc:
+            raise OutputError(f"'{folder / path.name}' cannot be written ({exc.strerror or exc})") from exc
 
 
 def write_text(path: Path, text: str) -> None:
@@ -169,10 +183,15 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(" ".join(said.split())) from exc
 
 
+def caching() -> bool:
+    """Whether results may be kept: unless ``YOLOQUANT_CACHE`` is ``false``."""
+    return os.environ.get(CACHE, "").lower() not in _OFF
+
+
 def cache_folder() -> Path:
     """Where copies of what users named lie: ``YOLOQUANT_CACHE``, or the user's own folder for such things."""
     given = os.environ.get(CACHE)
-    if given:
+    if given and caching():
         return Path(given)
     # the places that systems name for what can be made again
     base = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("LOCALAPPDATA") if os.name == "nt" else None)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .bridge.checkpoint import load_model
 from .bridge.input_size import square_size
+from .cache import Store
 from .errors import UsageError
 from .evaluation.gate import load_gates
 from .evaluation.results import ValidationResult
@@ -140,7 +142,7 @@ def _run(recipe: Recipe, targets: Sequence[Target], folder: Path, listener: List
         artifact.save(folder / f"{model.stem}_int8.pt")
     with listener.stage("exporting") as progress:
         # one target that cannot be built must not take the others' results with it; it is an error in the report
-        exports = export(artifact, targets, folder=folder, keep_going=True, progress=progress)
+        exports = export(artifact, targets, folder=folder, keep_going=True, progress=progress, cache=recipe.cache)
     listener.exported(exports)
     # what was trained, pruned or rebuilt is held against the model that the user gave
     baseline: Any = artifact if model == Path(recipe.model) and not recipe.train else recipe.model
@@ -150,7 +152,7 @@ def _run(recipe: Recipe, targets: Sequence[Target], folder: Path, listener: List
             exports,
             data=scored,
             options=options,
-            float_model=float_model,
+            float_model=partial(float_model, store=Store.of(recipe.cache)),
             progress=progress,
         )
     written = write(result)

@@ -20,6 +20,7 @@ from .options.shared import (
     AllowUnsafe,
     FloatLayers,
     InputSize,
+    KeptResults,
     LayerPrecisions,
     ResultsFolder,
     Schemes,
@@ -133,6 +134,7 @@ class Recipe(BaseModel):
     graph: GraphPart = option(default_factory=GraphPart, help="what exported graphs do besides the network")
     validation: ValidationPart = option(default_factory=ValidationPart, help="how artifacts are judged")
     allow_unsafe: AllowUnsafe = False
+    cache: KeptResults = True
 
     @field_validator("train", mode="before")
     @classmethod
@@ -162,13 +164,14 @@ class Recipe(BaseModel):
             float_layers=self.float_layers,
             precision=self.precision,
             allow_unsafe=self.allow_unsafe,
+            cache=self.cache,
         )
 
     def validate_options(self, report: Path) -> ValidateOptions:
         """Options for ``evaluation.validate.validate``."""
         # the rest of the part are the options of validate, by the same names
         own = {key: value for key, value in vars(self.validation).items() if key not in ("data", "source")}
-        return ValidateOptions(**own, allow_scored=self.calibration.allow_scored, report=report)
+        return ValidateOptions(**own, allow_scored=self.calibration.allow_scored, cache=self.cache, report=report)
 
 
 def load_recipe(path: str | Path) -> Recipe:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..bridge.checkpoint import load_model
+from ..bridge.foreign import ForeignArtifact
+from ..cache import Key
 from ..data.dataset import ValidationSet
 from ..errors import DataError, UsageError
 from ..graph.traced_model import TracedModel
@@ -22,6 +24,7 @@ from ..types import ExportedModel, ModelInfo
 from .contenders import contenders, named_rows, path_names
 from .fetch import fetch, is_address
 from .judged_models import exported_info
+from .kept_predictions import of_export, of_network
 from .recorded_files import prediction_info, reading_options
 from .results import RESULTS
 from .verdict import ArtifactInfo
@@ -53,6 +56,8 @@ class Entrant:
         info: What it is; None if its file does not say.
         exported: The artifact, where it is one of ours that can be timed here.
         made: What the report said of the images, where results were recorded.
+        key: What decides what it finds in the images; None where it is read, or where that cannot be said.
+        runs: Whether it runs here, and is not read.
     """
 
     name: str
@@ -61,6 +66,8 @@ class Entrant:
     info: ModelInfo | None = None
     exported: ExportedModel | None = None
     made: Mapping[str, Any] = field(default_factory=dict)
+    key: Callable[[ComparedImages], Key | None] = lambda images: None
+    runs: bool = False
 
 
 def entrants(text: str, choices: ReadingChoices, threads: int) -> tuple[Entrant, ...]:
@@ -125,18 +132,20 @@ def _models(text: str, threads: int) -> tuple[Entrant, ...]:
     found = contenders(text)
     made = [_exported(name, exported, threads) for name, exported in named_rows(found.exports.exports)]
     names = path_names([*(f.path for f in found.foreign), *found.checkpoints], (e.name for e in made))
-    for name, foreign in zip(names, found.foreign, strict=False):
-        facts = ArtifactInfo(
-            path=foreign.path.name,
-            scheme="foreign",
-            size_bytes=foreign.size_bytes,
-            sha256=content_sha256(foreign.path),
-            latency_note="foreign artifacts are not timed",
-        )
-        # Bound as defaults: a closure would see the loop's last file.
-        made.append(Entrant(name, lambda images, f=foreign, k=facts: (f.open(threads), k), facts, foreign.info))  # type: ignore[misc]
+    made += [_foreign(name, foreign, threads) for name, foreign in zip(names, found.foreign, strict=False)]
     made += [_checkpoint(n, p, threads) for n, p in zip(names[len(found.foreign) :], found.checkpoints, strict=True)]
     return tuple(made)
+
+
+def _foreign(name: str, foreign: ForeignArtifact, threads: int) -> Entrant:
+    facts = ArtifactInfo(
+        path=foreign.path.name,
+        scheme="foreign",
+        size_bytes=foreign.size_bytes,
+        sha256=content_sha256(foreign.path),
+        latency_note="foreign artifacts are not timed",
+    )
+    return Entrant(name, lambda images: (foreign.open(threads), facts), facts, foreign.info, runs=True)
 
 
 def _exported(name: str, exported: ExportedModel, threads: int) -> Entrant:
@@ -150,7 +159,9 @@ def _exported(name: str, exported: ExportedModel, threads: int) -> Entrant:
         target.require()
         return target.load(exported, threads), facts
 
-    return Entrant(name, load, facts, exported.info, exported)
+    return Entrant(
+        name, load, facts, exported.info, exported, key=lambda images: of_export(exported, facts.sha256), runs=True
+    )
 
 
 def _checkpoint(name: str, path: Path, threads: int) -> Entrant:
@@ -165,7 +176,14 @@ def _checkpoint(name: str, path: Path, threads: int) -> Entrant:
         return TorchRunner(sized.graph.module, sized.info, threads), facts
 
     # (0, 0): a checkpoint takes any size, so that of the other side is used.
-    return Entrant(name, load, facts, replace(traced.info, imgsz=(0, 0)))
+    return Entrant(
+        name,
+        load,
+        facts,
+        replace(traced.info, imgsz=(0, 0)),
+        key=lambda images: of_network(model, TracedModel.of(model, images.info.imgsz).info),
+        runs=True,
+    )
 
 
 def pairs(

@@ -181,7 +181,7 @@ class _Pass:
                 got, want = runner.info.imgsz, self.info.imgsz
                 self._drop(name, TargetError(f"its input is {got}, the baseline's {want}; export both with one imgsz"))
         for done, index in enumerate(span, start=1):
-            image, where = self.task.prepare(self.data.read(index), self.info.imgsz)
+            image, where = self._prepared(index)
             if done == 1:
                 self._warm_up_all(index, image)
             self._one_image(index, image, where)
@@ -200,6 +200,14 @@ class _Pass:
             errors=self.errors,
             seconds=time.perf_counter() - start,
         )
+
+    def _prepared(self, index: int) -> tuple[np.ndarray, Letterbox]:
+        """An image as models take it, and where it lies in that; no pixels where nobody runs and its size is known."""
+        sizes = (model.size(index) for model in self.recorded.values())
+        size = None if self.runners else next((size for size in sizes if size is not None), None)
+        if size is None:
+            return self.task.prepare(self.data.read(index), self.info.imgsz)
+        return np.zeros(0, np.float32), self.task.canvas(size, self.info.imgsz).where
 
     def _one_image(self, index: int, image: np.ndarray, where: Letterbox) -> None:
         # Decoded one after the other on the same pixels, which are prepared once.

@@ -16,6 +16,7 @@ from ..quantization.artifact import Artifact
 from ..targets.exports import content_sha256
 from ..types import ExportedModel, ModelInfo, Progress
 from .contenders import UNKNOWN_CALIBRATION
+from .kept_predictions import KeptPredictions, of_export, of_network
 from .memory import peak_memory
 from .openings import Opening
 from .processors import NATIVE, launch
@@ -24,6 +25,8 @@ from .validate_options import ValidateOptions
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..cache import Key
+    from ..predictions.prediction_set import RecordedModel
     from ..runtime.core.runner import Runner
     from .evaluate import Evaluation
     from .verdict import ArtifactInfo
@@ -64,10 +67,16 @@ class JudgedModels:
         threads: Threads of every runtime.
         options: What is measured.
         float_model: See ``validate``.
+        known: What models found before.
     """
 
     def __init__(
-        self, artifact: Artifact, threads: int, options: ValidateOptions, float_model: FloatModel | None
+        self,
+        artifact: Artifact,
+        threads: int,
+        options: ValidateOptions,
+        float_model: FloatModel | None,
+        known: KeptPredictions,
     ) -> None:
         from .verdict import ArtifactInfo
 
@@ -84,13 +93,18 @@ class JudgedModels:
                 latency_note="not measured: targets are timed against FP32 in their own runtime",
             )
         }
+        self.known = known
         self.openings: dict[str, Opening] = {}
+        self.recorded: dict[str, RecordedModel] = {}
+        self._keys: dict[str, tuple[Key | None, ModelInfo]] = {}
         self.exports: dict[str, ExportedModel] = {}
 
     def add_baseline(self) -> None:
         """Add the FP32 model, where its results were not recorded before."""
         from .torch_runner import TorchRunner
 
+        if self._recall(BASELINE, of_network(self.artifact.model, self.artifact.info), self.artifact.info):
+            return
         graph = self.artifact.graph
         self.openings[BASELINE] = partial(TorchRunner, graph.module, self.artifact.info, self.threads)
 
@@ -98,8 +112,24 @@ class JudgedModels:
         """Add one artifact, for this processor or another one."""
         self.exports[name] = exported
         self.facts[name] = exported_info(exported, "" if processor == NATIVE else processor)
+        key = of_export(exported, self.facts[name].sha256) if processor == NATIVE else None
+        if self._recall(name, key, exported.info):
+            return
         root = self.options.cpu_root or ""
         self.openings[name] = partial(_open_export, exported, processor, root, self.threads)
+
+    def _recall(self, name: str, key: Key | None, info: ModelInfo) -> bool:
+        """Take what a model found before; it need not be opened then."""
+        found, self._keys[name] = self.known.read(key), (key, info)
+        if found is not None:
+            self.recorded[name] = found
+        return found is not None
+
+    def keep(self, evaluation: Evaluation) -> None:
+        """Keep what was found by the models that ran and got through."""
+        for name, (key, info) in self._keys.items():
+            if name in self.openings and name in evaluation.records:
+                self.known.write(key, info, name, evaluation)
 
     def add_foreign(self, name: str, foreign: ForeignArtifact) -> None:
         """Add what others made, which is opened as they open it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..options import Names, Text, TextOrNone, option, option_model
-from ..options.shared import ReportFolder
+from ..options.shared import KeptResults, ReportFolder
 from ..predictions.prediction_options import ReadingChoices
 from .validate_options import GateNames, MeasuringOptions
 
@@ -34,4 +34,5 @@ class ReleaseOptions(MeasuringOptions, ReleasePair):  # fields come in the order
     gate: GateNames = "release"
     latency: bool = option(default=True, help="measure the latency of two artifacts in turn")
     reading: ReadingChoices = option(default_factory=ReadingChoices, help="how files of predictions are read")
+    cache: KeptResults = True
     report: ReportFolder = None

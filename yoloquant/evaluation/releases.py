@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..cache import Key, Store
 from ..data.dataset import ValidationSet, class_names_of, load_yaml
 from ..errors import UsageError
 from ..options.kinds import ImageSize
@@ -21,6 +22,7 @@ from .entrants import ComparedImages, Entrant, entrants, pairs
 from .evaluate import EvaluateOptions, Evaluation, evaluate
 from .gate import Gate, load_gates
 from .keep_results import keep_results
+from .kept_predictions import KeptPredictions, selection_for
 from .latency import measure_latency, unmeasured
 from .release_options import ReleaseOptions
 from .results import OLD, OLD_RELEASE, ValidationResult
@@ -153,18 +155,28 @@ def _compare(
     runners: dict[str, Runner] = {}
     recorded: dict[str, RecordedModel] = {}
     facts: dict[str, ArtifactInfo] = {}
+    selection = selection_for(side.info for side in sides if side.runs and side.info is not None)
+    settings = EvaluateOptions(baseline=OLD, selection=selection)
+    known = KeptPredictions(Store.of(options.cache), images.scored, settings, threads)
+    keys: dict[str, Key | None] = {}
     try:
         for name, entrant in zip((OLD, NEW), sides, strict=True):
+            keys[name] = entrant.key(images)
+            if found := known.read(keys[name]):
+                recorded[name], facts[name] = found, entrant.facts
+                continue
             opened, facts[name] = entrant.open(images)
             if isinstance(opened, RecordedModel):
                 recorded[name] = opened
             else:
                 runners[name] = opened
-        settings = EvaluateOptions(baseline=OLD)
         evaluation = evaluate(runners, images.scored, settings, recorded=recorded, progress=progress)
     finally:
         for runner in runners.values():
             runner.close()
+    for name, runner in runners.items():
+        if name in evaluation.records:
+            known.write(keys[name], runner.info, name, evaluation)
     # Once both are closed: latency is measured with the machine to itself.
     facts[NEW] = _timed(facts[NEW], sides, evaluation, threads, options)
     environment = {"task": images.info.task.value, "old": options.old, "new": options.new}

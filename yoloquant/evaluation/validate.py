@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..bridge.checkpoint import load_model
 from ..bridge.host_model import HostModel, head_note, model_info
+from ..cache import Store
 from ..cluster import connected
 from ..errors import OutputError, UsageError
 from ..graph.traced_model import TracedModel
@@ -32,6 +33,7 @@ from .contenders import (
 )
 from .judged_models import BASELINE, FloatModel, JudgedModels
 from .keep_results import keep_results
+from .kept_predictions import KeptPredictions, selection_for
 from .lineage import Baseline, check_calibration, check_exports, find_baseline
 from .processors import NATIVE
 from .processors import parse as parse_processors
@@ -117,7 +119,13 @@ def validate(
         files = read_files(options.recorded, everything, len(images), artifact.info)
         notes += check_calibration(outcome.exports, images, allow_scored=options.allow_scored)
         recorded: dict[str, RecordedModel] = {name: file.model for name, file in files.items()}
-        models = JudgedModels(artifact, threads, options, float_model)
+        selection = selection_for((artifact.info, *(info for _, info in judged.infos)))
+        settings = EvaluateOptions(baseline=BASELINE, selection=selection, keep_parts=options.coco_eval)
+        # what other checkpoints select is known once they are opened, and all select alike; workers of a cluster have
+        # processors of their own
+        keeps = options.on is Where.LOCAL and not judged.checkpoints
+        known = KeptPredictions(Store.of(options.cache) if keeps else None, images, settings, threads)
+        models = JudgedModels(artifact, threads, options, float_model, known)
         if stored is None:
             models.add_baseline()
         else:
@@ -133,10 +141,11 @@ def validate(
         for name, error in outcome.errors.items():
             models.facts[name] = ArtifactInfo(error=error, target=name)
         models.facts.update((name, prediction_info(file)) for name, file in files.items())
-        settings = EvaluateOptions(baseline=BASELINE, keep_parts=options.coco_eval)
+        recorded |= models.recorded
         found = run_pass(PassJob(models.openings, recorded, images, settings), progress)
     evaluation = found.evaluation
     models.note(found.unopened)
+    models.keep(evaluation)
     # after the pass: latency is measured with the machine to itself
     models.measure(evaluation, progress)
     result = reach_verdict(

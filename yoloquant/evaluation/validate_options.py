@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from ..options import Text, option, option_model, shared_option
-from ..options.shared import ClusterAddress, ReportFolder
+from ..options.shared import ClusterAddress, KeptResults, ReportFolder
 from ..options.where import Where, refuse_for_ray
 from ..predictions.prediction_options import PredictionOptions
 from .match_by import MatchBy
@@ -83,6 +83,7 @@ class ValidateOptions(ScoringOptions):
         default=None, ge=1, help="with on=ray: how many parts; as many as the cluster can score at a time if not given"
     )
     address: ClusterAddress = None
+    cache: KeptResults = True
     report: ReportFolder = None
 
     def __post_init__(self) -> None:

@@ -54,6 +54,16 @@ def _none(value: Any) -> Any:
     return None if isinstance(value, str) and value.lower() in {"", "none", "null"} else _text(value)
 
 
+def _yes_or_path(value: Any) -> bool | str:
+    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    text = _text(value)
+    if isinstance(text, str) and text.strip():
+        return words.get(text.lower(), text)
+    if isinstance(text, bool):
+        return text
+    raise ValueError("allowed are true, false, or a folder")
+
+
 ImageSize = Annotated[int | Sequence[int] | None, PlainValidator(_size)]
 """Input size in pixels: one number, or height and width."""
 
@@ -76,3 +86,6 @@ NamesWithPrecision = Annotated[
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 """Names in a list, or separated by commas."""
+
+YesOrPath = Annotated[bool | str | os.PathLike[str], PlainValidator(_yes_or_path)]
+"""Whether, or where."""

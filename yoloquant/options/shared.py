@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from .kinds import LAYER_PRECISIONS, ImageSize, Names, NamesWithPrecision, PathOrNone, Text, TextOrNone
+from .kinds import (
+    LAYER_PRECISIONS,
+    ImageSize,
+    Names,
+    NamesWithPrecision,
+    PathOrNone,
+    Text,
+    TextOrNone,
+    YesOrPath,
+)
 from .model import shared_option
 
 TrainedCheckpoint = Annotated[Text, shared_option(help="trained checkpoint (.pt)")]
@@ -52,4 +61,12 @@ ReportFolder = Annotated[
     Path | None,
     # the command has its own output= beside it, whose default depends on what is judged
     shared_option(help="folder that the report is written to", flat="output", aliases=("report",), python_only=True),
+]
+KeptResults = Annotated[
+    YesOrPath,
+    shared_option(
+        help="keep calibrations, exports and predictions, and take them again where all that decides them is the same; "
+        "a folder to keep them in, or false",
+        allowed="true, false, or a folder",
+    ),
 ]

@@ -39,6 +39,10 @@ class RecordedModel(ABC):
             YoloquantError: What was recorded is not usable.
         """
 
+    def size(self, index: int) -> tuple[int, int] | None:
+        """Height and width of an image as it was decoded then; None if that is not known."""
+        return None
+
 
 @dataclass(frozen=True)
 class PredictionSet(RecordedModel):

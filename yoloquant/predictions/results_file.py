@@ -30,6 +30,8 @@ FORMAT = 1
 MARK = "yoloquant-results"
 MOST = 8 << 30
 """Bytes that a file may unpack to: COCO's 5,000 images with 300 results of ten models take a seventh of it."""
+MOST_SIDE = 1 << 20
+"""Pixels of an image's side."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class ResultsHeader:
         rows: The models, the baseline first.
         data_sha256: Hash of images and labels.
         made: When, in the words of the machine that made it.
+        sizes: Height and width of every image as it was decoded; empty where that was not kept.
     """
 
     info: ModelInfo
@@ -72,6 +75,7 @@ class ResultsHeader:
     rows: tuple[ResultRow, ...]
     data_sha256: str = ""
     made: Mapping[str, Any] = field(default_factory=dict)
+    sizes: tuple[tuple[int, int], ...] = ()
 
 
 def storable(found: Sequence[Detections]) -> bool:
@@ -101,6 +105,7 @@ def write_results(path: Path, header: ResultsHeader, found: Mapping[str, Sequenc
         "rows": [asdict(row) for row in header.rows],
         "data_sha256": header.data_sha256,
         "made": dict(header.made),
+        "sizes": header.sizes,
     }
     arrays: dict[str, np.ndarray] = {"header": np.array(json.dumps(stated, default=str))}
     for index, row in enumerate(header.rows):
@@ -171,7 +176,9 @@ class ResultsFile:
                 "the data that it was recorded on, or record it again"
             )
         found = self._results(self.names.index(name))
-        return StoredResults(self.header.info, [found[self._places[digest]] for digest in hashes])
+        places = [self._places[digest] for digest in hashes]
+        sizes = [self.header.sizes[place] for place in places] if self.header.sizes else []
+        return StoredResults(self.header.info, [found[place] for place in places], sizes)
 
     def _results(self, index: int) -> list[Detections]:
         try:
@@ -209,7 +216,11 @@ def _header(stated: Mapping[str, Any]) -> ResultsHeader:
     info["task"] = Task(info["task"])
     images = tuple((str(name), str(digest)) for name, digest in stated["images"])
     rows = tuple(ResultRow(**row) for row in stated["rows"])
-    return ResultsHeader(ModelInfo(**info), images, rows, str(stated["data_sha256"]), dict(stated["made"]))
+    # files of earlier releases have none
+    sizes = tuple((int(height), int(width)) for height, width in stated.get("sizes", ()))
+    if sizes and (len(sizes) != len(images) or not all(0 < side <= MOST_SIDE for size in sizes for side in size)):
+        raise ValueError("sizes and images do not fit each other")
+    return ResultsHeader(ModelInfo(**info), images, rows, str(stated["data_sha256"]), dict(stated["made"]), sizes)
 
 
 @dataclass(frozen=True)
@@ -219,10 +230,12 @@ class StoredResults(RecordedModel):
     Attributes:
         info: The model.
         found: Its results on every image.
+        sizes: Height and width of every image; empty where that is not known.
     """
 
     info: ModelInfo
     found: Sequence[Detections]
+    sizes: Sequence[tuple[int, int]] = ()
 
     def on(self, index: int, where: Letterbox) -> Detections:
         """See ``RecordedModel.on``."""
@@ -233,6 +246,10 @@ class StoredResults(RecordedModel):
         task = spec_of(self.info.task)
         own = task.canvas(where.original, self.info.imgsz).where
         return task.to_input(task.to_original(found, own), where)
+
+    def size(self, index: int) -> tuple[int, int] | None:
+        """See ``RecordedModel.size``."""
+        return self.sizes[index] if self.sizes else None
 
 
 def is_results_file(path: Path) -> bool:

@@ -11,7 +11,8 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -269,28 +270,48 @@ class Artifact(Summarized):
         state = model.state
         if not state:
             raise ArtifactError(f"'{model.source}' is a plain checkpoint without a plan; run yoloquant.quantize first")
-        try:
-            if state["version"] != STATE_VERSION:
-                raise ArtifactError(
-                    f"'{model.source}' was written in format {state['version']}; this release reads {STATE_VERSION}"
-                )
+        with _whole(model.source):
+            _known_version(state, model.source)
             size = check_imgsz(state["imgsz"], model.stride)
-            plans = {str(name): Plan.from_json(text) for name, text in state["plans"].items()}
-            bias = {s: {k: np.asarray(v, np.float32) for k, v in d.items()} for s, d in state["bias"].items()}
-            provenance = dict(state["provenance"])
             # the checkpoint that was quantized, not this file: exports name the model that they were made from
             model = replace(model, sha256=str(state["sha256"]))
-        # its message says more than 'damaged', which the next clause would make of it
-        except ArtifactError:
-            raise
-        except (KeyError, TypeError, ValueError, AttributeError, PlanError, UsageError) as exc:
-            raise ArtifactError(f"the plans in '{model.source}' are damaged: {exc!r}") from exc
         if imgsz is not None and check_imgsz(imgsz, model.stride) != size:
             raise UsageError(
                 f"'{model.source}' was quantized at imgsz={size}, got {imgsz}; leave imgsz out, or quantize the "
                 "original checkpoint at that size"
             )
-        return cls(TracedModel.of(model, size), plans, bias, provenance)
+        return cls.of_state(TracedModel.of(model, size), state)
+
+    @classmethod
+    def of_state(cls, traced: TracedModel, state: Mapping[str, Any]) -> Artifact:
+        """The artifact whose ``state`` this is, of a model that is described already.
+
+        Raises:
+            ArtifactError: The state is damaged or of another version.
+        """
+        with _whole(traced.model.source):
+            _known_version(state, traced.model.source)
+            plans = {str(name): Plan.from_json(text) for name, text in state["plans"].items()}
+            bias = {s: {k: np.asarray(v, np.float32) for k, v in d.items()} for s, d in state["bias"].items()}
+            return cls(traced, plans, bias, dict(state["provenance"]))
+
+
+def _known_version(state: Mapping[str, Any], source: str) -> None:
+    if state["version"] != STATE_VERSION:
+        raise ArtifactError(f"'{source}' was written in format {state['version']}; this release reads {STATE_VERSION}")
+
+
+@contextmanager
+def _whole(source: str) -> Iterator[None]:
+    """Say of a state that cannot be read that it is damaged.
+
+    Raises:
+        ArtifactError: The block found something missing or of another type.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, PlanError, UsageError) as exc:
+        raise ArtifactError(f"the plans in '{source}' are damaged: {exc!r}") from exc
 
 
 def _short(value: Any) -> Any:

@@ -25,6 +25,7 @@ from .calibration_audit import CalibrationAudit, ImageStatistics, audit
 from .calibration_memory import CalibrationMemory
 from .image_statistics import describe
 from .importers.modelopt import take_over
+from .kept_calibration import KeptCalibration
 from .layer_precision import give_precision, widen_layers
 from .plan import Plan
 from .quantize_options import QuantizeOptions
@@ -76,9 +77,16 @@ def quantize(
         accept(traced.graph)
     imgsz = traced.info.imgsz
     images = calibration_set(data, options.calibration)
+    scored = _scored_images(data, options)
+    kept = KeptCalibration(traced, schemes, images, scored, options)
+    if found := kept.read():
+        if progress:
+            progress(len(images), len(images), "known from an earlier run")
+        _warn(found.provenance["calibration_audit"]["warnings"], memory)
+        return found
     plans, known = _plans(traced, schemes, options)
     # one pass for all schemes, whose points are mostly the same tensors
-    calibrated, audited = _calibrated(traced.graph, plans, images, data, options, progress, memory)
+    calibrated, audited = _calibrated(traced.graph, plans, images, scored, options, progress, memory)
     clamping = [calibrated[scheme.name] for scheme in schemes if scheme.sums_in_16_bits]
     if clamping:
         few = islice(images.tensors(imgsz, traced.info.task), IMAGES)
@@ -89,7 +97,9 @@ def quantize(
     shifts = _shifts(traced.graph, calibrated, images, options, progress, memory)
     calibrated = {name: with_note(plan, shifts.get(name, {})) for name, plan in calibrated.items()}
     provenance = {**_provenance(data, images, options), **known, "calibration_audit": audited.to_dict()}
-    return Artifact(traced, calibrated, shifts, provenance)
+    artifact = Artifact(traced, calibrated, shifts, provenance)
+    kept.write(artifact)
+    return artifact
 
 
 def traced_once(model: Any, options: QuantizeOptions, memory: CalibrationMemory) -> TracedModel:
@@ -159,7 +169,7 @@ def _calibrated(
     graph: Graph,
     plans: Sequence[Plan],
     images: CalibrationSet,
-    data: str | os.PathLike[str],
+    scored: CalibrationSet | None,
     options: QuantizeOptions,
     progress: Progress | None,
     memory: CalibrationMemory,
@@ -177,13 +187,10 @@ def _calibrated(
     solver = Solver(observations, options.ranges)
     solved = {p.scheme: solve_plan(graph, p, observations, solver=solver) for p in plans}
     assert observations.statistics is not None
-    split = options.calibration.scored_split
-    _, scored = memory.once(
-        ("scored", id(graph), str(data), split, points), lambda: (graph, _scored(graph, plans, data, options))
-    )
-    found = audit(observations.statistics, graph.info.names, scored)
-    for sentence in filter(memory.is_news, found.warnings):
-        logger.warning("%s", sentence)
+    key = ("scored", id(graph), scored.sha256 if scored else "", points)
+    _, described = memory.once(key, lambda: (graph, _described(graph, plans, scored)))
+    found = audit(observations.statistics, graph.info.names, described)
+    _warn(found.warnings, memory)
     return solved, found
 
 
@@ -208,17 +215,27 @@ def _shifts(
     return memory.once(key, lambda: score_shifts(graph, untrained, few, progress=tick))
 
 
-def _scored(
-    graph: Graph, plans: Sequence[Plan], data: str | os.PathLike[str], options: QuantizeOptions
-) -> ImageStatistics | None:
-    """What a few of the images that exports will be scored on do inside the network; no range learns of them."""
+def _scored_images(data: str | os.PathLike[str], options: QuantizeOptions) -> CalibrationSet | None:
+    """A few of the images that exports will be scored on; None if nothing is scored there."""
     split = options.calibration.scored_split
     try:
         few = calibration_set(data, CalibrationOptions(images=SCORED_IMAGES, split=split, allow_scored=True))
     except YoloquantError:
-        return None  # nothing is scored there
-    tensors = few.tensors(graph.info.imgsz, graph.info.task)
-    return describe(graph, observed(plans), tensors) if few.split else None
+        return None
+    return few if few.split else None
+
+
+def _described(graph: Graph, plans: Sequence[Plan], scored: CalibrationSet | None) -> ImageStatistics | None:
+    """What scored images do inside the network; no range learns of them."""
+    if scored is None:
+        return None
+    return describe(graph, observed(plans), scored.tensors(graph.info.imgsz, graph.info.task))
+
+
+def _warn(sentences: Sequence[str], memory: CalibrationMemory) -> None:
+    """Say what is wrong with the calibration's images, once."""
+    for sentence in filter(memory.is_news, sentences):
+        logger.warning("%s", sentence)
 
 
 def _provenance(data: str | os.PathLike[str], images: CalibrationSet, options: QuantizeOptions) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..data.calibration_options import CalibrationOptions
 from ..options import option, option_model
-from ..options.shared import AllowUnsafe, FloatLayers, InputSize, LayerPrecisions
+from ..options.shared import AllowUnsafe, FloatLayers, InputSize, KeptResults, LayerPrecisions
 from .range_options import CalibrationRecipe
 
 
@@ -30,6 +30,7 @@ class QuantizeOptions:
     )
     float_layers: FloatLayers = ()
     precision: LayerPrecisions = ()
+    cache: KeptResults = True
     points: Any = option(
         default=None,
         help="function of graph and point that gives the representation of a point where it is to differ from the "

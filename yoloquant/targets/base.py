@@ -271,6 +271,10 @@ class Target(ABC):
     def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
         """Write the artifact in this target's precision into a folder (atomically) and describe it."""
 
+    def tools(self) -> Mapping[str, str]:
+        """What decides its files besides the artifact, Python packages and the target itself, in words."""
+        return {}
+
     @abstractmethod
     def export_float(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
         """Write the float model for the same runtime, which latency is compared with; ``precision`` is ``fp32``."""

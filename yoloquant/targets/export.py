@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..cache import Store
 from ..errors import PlanError, TargetError, YoloquantError
 from ..io import needs_space, output_folder
 from ..types import ExportedModel, Progress
 from .base import FLOAT, Target
 from .exports import ExportResult, locked, save_exports
+from .kept_exports import kept_export
 
 if TYPE_CHECKING:  # listing targets imports this module, and must load no torch
     from ..quantization.artifact import Artifact
@@ -31,6 +33,7 @@ def export(
     folder: str | os.PathLike[str] | None = None,
     keep_going: bool = False,
     progress: Progress | None = None,
+    cache: bool | str | os.PathLike[str] = False,
 ) -> ExportResult:
     """Write an artifact for every target.
 
@@ -40,6 +43,7 @@ def export(
         folder: Where to write; ``<checkpoint>_exports`` beside the checkpoint by default.
         keep_going: Report a target that cannot be built in the result instead of raising.
         progress: Called before and after every target.
+        cache: Whether, or where, exports are kept and taken again.
 
     Returns:
         The exported models; their list is also written to ``exports.json`` in the folder.
@@ -50,7 +54,7 @@ def export(
         OutputError: The folder cannot be written.
     """
     out = output_folder(folder or _beside(artifact, "exports"))
-    stem = artifact.stem
+    stem, store = artifact.stem, Store.of(cache)
     for target in targets:  # everything that can be refused is refused before any work starts
         if not keep_going:
             target.require()
@@ -64,7 +68,7 @@ def export(
             # Built and listed as one: another export into the folder cannot come between a file and its hash, and what
             # was built before an error, an interruption or a kill stays usable.
             with locked(out):
-                exported = _build(target, artifact, out, stem)
+                exported = _build(target, artifact, out, stem, store)
                 save_exports(out, [exported])
             done.append(exported)
         except YoloquantError as exc:
@@ -134,11 +138,16 @@ def _serves(artifact: Artifact, scheme: Scheme) -> bool:
     return True
 
 
-def _build(target: Target, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
+def _build(target: Target, artifact: Artifact, folder: Path, stem: str, store: Store | None) -> ExportedModel:
     target.require()
-    target.check(artifact)
+
+    def build(place: Path) -> ExportedModel:
+        # here and not before: it may trace the model, which nobody needs where the file is known
+        target.check(artifact)
+        return target.export(artifact, place, stem)
+
     try:
-        return target.export(artifact, folder, stem)
+        return kept_export(store, target, artifact, folder, stem, build)
     except YoloquantError:
         raise
     except Exception as exc:  # a converter may raise anything, also for a full disk

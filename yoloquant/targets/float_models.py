@@ -6,11 +6,13 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..cache import Store
 from ..errors import ArtifactError
 from ..types import ExportedModel
 from . import registry
 from .exports import load_exports, locked, save_exports
 from .graph_form import GraphForm, form_of
+from .kept_exports import kept_export
 
 if TYPE_CHECKING:
     from ..quantization.artifact import Artifact
@@ -20,12 +22,13 @@ FOLDER = ".fp32"
 logger = logging.getLogger(__name__)
 
 
-def float_model(artifact: Artifact, exported: ExportedModel) -> ExportedModel | None:
+def float_model(artifact: Artifact, exported: ExportedModel, store: Store | None = None) -> ExportedModel | None:
     """The float model for the runtime that an artifact is for.
 
     Args:
         artifact: The model that artifacts are held against, at their input size.
         exported: One of them.
+        store: Where it is kept for other folders.
 
     Returns:
         What an earlier call wrote, if it is of the same weights, size and versions; else a new export. None if the
@@ -43,7 +46,9 @@ def float_model(artifact: Artifact, exported: ExportedModel) -> ExportedModel | 
         # two validations of one folder may want the same model
         with locked(folder):
             (target,) = registry.with_graph([registry.get(exported.target)], graph)
-            exported_float = target.export_float(artifact, folder, stem)
+            exported_float = kept_export(
+                store, target, artifact, folder, stem, lambda f: target.export_float(artifact, f, stem), baseline=True
+            )
             save_exports(folder, [exported_float])
         return exported_float
     # a converter may raise anything, and the ratio is a luxury: the gate says that it is missing

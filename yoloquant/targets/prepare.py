@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # listing targets imports this package, and must load no torc
 
 FIXED = ("imgsz", "scheme", "native_ranges", "float_layers", "precision")
 """Options that a quantized checkpoint has decided already."""
+ALWAYS = ("allow_unsafe", "cache")
+"""Options that also say how it is read and exported."""
 
 
 class Stages(Protocol):
@@ -103,7 +105,7 @@ def _refuse_useless(named: Iterable[str], source: str, calibrates: bool) -> None
     Raises:
         UsageError: One was given.
     """
-    useless = [name for name in named if name != "allow_unsafe" and (name in FIXED or not calibrates)]
+    useless = [name for name in named if name not in ALWAYS and (name in FIXED or not calibrates)]
     if useless:
         why = "its input size and schemes are decided" if calibrates else "nothing is calibrated any more"
         raise UsageError(

@@ -44,6 +44,7 @@ _FIXED = {
     "imgsz": "scores of different input sizes cannot be compared; make a study for each",
     "validation": "it says how results are judged, which must be the same for all",
     "allow_unsafe": "it is about trust",
+    "cache": "it changes no result",
     "calibration_split": "it decides what is held back for scoring",
     "split": "it decides what is held back for scoring",
     "allow_scored": "it decides what is held back for scoring",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 from tiny_models import tiny_export_artifact
@@ -13,6 +15,7 @@ from tiny_models import tiny_export_artifact
 from yoloquant.errors import TargetError
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.scheme import PORTABLE
+from yoloquant.targets.onnx import emit as emitting
 from yoloquant.targets.onnx.emission import Emission, Weights
 from yoloquant.targets.onnx.emit import emit
 from yoloquant.targets.onnx.opset import CANONICAL
@@ -43,6 +46,28 @@ def test_canonical_form(weights: Weights) -> None:
     assert {i.name for i in model.graph.initializer} <= used
     shapes = [d.HasField("dim_value") for v in model.graph.output for d in v.type.tensor_type.shape.dim]
     assert shapes and all(shapes), "shapes must be static"
+
+
+def test_the_float_model_is_exported_once_for_all_who_rewrite_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, made, export = artifact().graph, [], emitting._export
+    monkeypatch.setattr(emitting, "_FLOATS", WeakKeyDictionary())
+    monkeypatch.setattr(emitting, "_export", lambda *args: made.append(1) or export(*args))  # type: ignore[func-returns-value]
+    first = emit(graph, None, Emission())
+    changed = emit(graph, None, Emission(unsigned=True), rewrites=[_renamed])
+    again = emit(graph, None, Emission())
+    assert len(made) == 1 and changed.graph.output[0].name == "other"
+    assert again.SerializeToString() == first.SerializeToString(), "nobody changes what the next one reads"
+    weight = next(graph.module.parameters())
+    weight.data *= 2
+    try:
+        other = emit(graph, None, Emission())
+    finally:
+        weight.data /= 2
+    assert len(made) == 2 and other.SerializeToString() != first.SerializeToString(), "other weights, another model"
+
+
+def _renamed(model: ir.Model) -> None:
+    model.graph.outputs[0].name = "other"
 
 
 @pytest.mark.parametrize("weights", Weights)

@@ -64,6 +64,14 @@ class EdgeTPUTarget(LiteRTTarget):
         default = EdgeTPUOptions().input_type
         return self.name if self.options.input_type == default else f"{self.name}:{self.options.input_type}"
 
+    def tools(self) -> Mapping[str, str]:
+        """The compiler, by its file: asking it for its version would take longer."""
+        from .compiler import find_compiler
+
+        found = find_compiler()
+        stat = Path(found).stat() if found else None
+        return {"compiler": f"{found} {stat.st_size} {stat.st_mtime_ns}" if stat else ""}
+
     def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
         """Convert as LiteRT, check every operator, and compile where the compiler exists.
 

@@ -13,9 +13,11 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from ...bridge.host_model import weights_sha256
 from ...errors import TargetError
 from . import opset as onnx_opset
 from .emission import MARKER, MARKER_DOMAIN, Emission
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 IR_VERSION = 8  # what the tools of opset 17's time read
+_FLOATS: WeakKeyDictionary[Graph, tuple[str, bytes]] = WeakKeyDictionary()
+_MOST = 100 << 20  # of a float model that is remembered: larger ones would raise the peak of memory
 
 
 def emit(
@@ -62,16 +66,23 @@ def emit(
     Raises:
         TargetError: torch's exporter failed or left something that the canonical form forbids.
     """
+    import onnx_ir as ir
+
     from ...graph.canonical_graph import end_at
     from ...quantization.insert import copy_module, insert
     from .qdq import insert_pairs
 
-    module = insert(graph, plan, _mark, bias=bias) if plan is not None else copy_module(graph)
-    if ends:
-        nodes = [graph.node(name, module) for name in ends]
-        # behind their markers
-        end_at(module, [next((u for u in node.users if u.target is _marker), node) for node in nodes])
-    model = _export(module, graph)
+    if plan is None and not ends:
+        exported = _float(graph)
+    else:
+        module = insert(graph, plan, _mark, bias=bias) if plan is not None else copy_module(graph)
+        if ends:
+            nodes = [graph.node(name, module) for name in ends]
+            # behind their markers
+            end_at(module, [next((u for u in node.users if u.target is _marker), node) for node in nodes])
+        exported = _export(module, graph)
+    # through the file's form: torch's own tensors share memory with the module, and are rewritten here
+    model = onnx_opset.to_canonical(ir.from_proto(exported))
     if plan is not None:
         insert_pairs(model, {p.name: p for p in plan.points}, _places(plan), emission)
     finish(model, metadata or {})
@@ -102,8 +113,24 @@ def _marker(x: torch.Tensor, place: str) -> torch.Tensor:
     return result
 
 
-def _export(module: fx.GraphModule, graph: Graph) -> ir.Model:
-    import onnx_ir as ir
+def _float(graph: Graph) -> onnx.ModelProto:
+    """The float model as torch exports it, once for all who start from it: they only rewrite it."""
+    import onnx
+
+    from ...quantization.insert import copy_module
+
+    weights = weights_sha256(graph.module)
+    known = _FLOATS.get(graph)
+    if known is None or known[0] != weights:
+        exported = _export(copy_module(graph), graph)
+        if exported.ByteSize() > _MOST:
+            return exported
+        # as bytes: whoever reads them has a model of their own, which rewrites change in place
+        known = _FLOATS[graph] = weights, exported.SerializeToString()
+    return onnx.ModelProto.FromString(known[1])
+
+
+def _export(module: fx.GraphModule, graph: Graph) -> onnx.ModelProto:
     import torch
 
     from ...graph.decompositions import nodewise_decompositions
@@ -131,8 +158,8 @@ def _export(module: fx.GraphModule, graph: Graph) -> ir.Model:
         except Exception as exc:
             raise TargetError(f"torch cannot export this model to ONNX: {exc}") from exc
     assert exported is not None
-    # through the file's form: torch's own tensors share memory with the module, and are rewritten here
-    return onnx_opset.to_canonical(ir.from_proto(exported.model_proto))
+    found: onnx.ModelProto = exported.model_proto
+    return found
 
 
 def finish(model: ir.Model, metadata: Mapping[str, str]) -> None:
