@@ -38,8 +38,9 @@ def keep_results(
     if not all(storable(results) for results in detections.values()):
         logger.info("results with masks are not kept")
         return None
-    # The baseline comes first: readers take the first row for what the others were held against.
-    names = [evaluation.options.baseline, *(name for name in detections if name != evaluation.options.baseline)]
+    # The baseline comes first: readers take the first row for what the others were held against. Then as they were
+    # asked for, and not those that ran before those whose results were known.
+    names = [n for n in dict.fromkeys((evaluation.options.baseline, *facts, *detections)) if n in detections]
     rows = tuple(_row(name, facts.get(name, ArtifactInfo())) for name in names)
     images = tuple((image.path.name, image.sha256) for image in evaluation.data.images)
     header = ResultsHeader(info, images, rows, evaluation.data.data_hash, made)
