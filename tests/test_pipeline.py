@@ -29,7 +29,7 @@ def report(folder: Path) -> Any:
 
 
 def test_a_second_run_is_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = {
+    keys: dict[str, Any] = {
         "model": str(checkpoint(tmp_path / "m.pt")),
         "data": str(write_images(tmp_path / "set")),
         "targets": "onnxruntime",

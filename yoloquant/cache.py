@@ -103,7 +103,7 @@ class Store:
                 entry = holder / place.name
                 entry.mkdir()
                 writer(entry)
-                files = {p.relative_to(entry).as_posix(): [p.stat().st_size, file_sha256(p)] for p in _files(entry)}
+                files = {p.relative_to(entry).as_posix(): (p.stat().st_size, file_sha256(p)) for p in _files(entry)}
                 size = sum(size for size, _ in files.values())
                 if size > self.most:
                     logger.info("a %s of %d MB is not kept: %s holds %d MB", kind, size >> 20, self, self.most >> 20)

@@ -84,7 +84,7 @@ def test_whatever_decides_predictions_runs_the_models(tmp_path: Path, exported: 
     assert runs() == both and runs() == []
     assert runs(limit=3) == both and runs(threads=2) == both
     image = min((tmp_path / "set" / "images" / "val").iterdir())
-    cv2.imwrite(str(image), 255 - cv2.imread(str(image)))
+    cv2.imwrite(str(image), ~np.asarray(cv2.imread(str(image))))
     assert runs() == both
     labels = tmp_path / "set" / "labels" / "val" / f"{image.stem}.txt"
     labels.write_text("2 0.5 0.5 0.3 0.3\n")
@@ -110,7 +110,7 @@ def test_compare_shares_them(tmp_path: Path, exported: ExportResult, ran: list[s
     api.validate(tiny_artifact(), exported, data=data, options=replace(OPTIONS, cache=store))
     ran.clear()
     old, new = (e.path for e in exported.exports)
-    keys = {"data": data, "threads": 1, "latency": False, "bootstrap": 100}
+    keys: dict[str, Any] = {"data": data, "threads": 1, "latency": False, "bootstrap": 100}
     (known,) = api.compare(old, new, cache=store, **keys)
     assert not ran
     (run,) = api.compare(old, new, cache=False, **keys)

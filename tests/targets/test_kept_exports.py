@@ -96,6 +96,7 @@ def test_whatever_decides_a_file_makes_another_key() -> None:
     artifact = tiny_artifact()
     plan = artifact.plans["onnxruntime"]
     point = next(p for p in plan.points if p.params is not None)
+    assert point.params is not None
     moved = replace(point, params=replace(point.params, scale=point.params.scale * 2))
     other_plan = replace(plan, points=tuple(moved if p is point else p for p in plan.points))
     changed: dict[str, Artifact] = {
