@@ -15,7 +15,7 @@ from core_models import tiny_artifact, write_images
 from yoloquant import ExportResult, ValidateOptions, api
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import DataError
-from yoloquant.evaluation.opened_artifacts import PICTURES
+from yoloquant.evaluation.judged_models import PICTURES
 from yoloquant.evaluation.torch_runner import TorchRunner
 from yoloquant.predictions.results_file import ResultRow, ResultsFile, ResultsHeader, write_results
 from yoloquant.runtime.backends.base import Backend
