@@ -72,7 +72,7 @@ NETWORKS = {  # all numbers of channels are multiples of 8
     "obb": Network(
         *("yolo11-obb.yaml", (0.5, 0.1875, 682), "yolo11-demo-obb.yaml", "demo-obb.pt", 224, 3_000_000, 0.3),
         {"degrees": 180.0},
-        *(10, 800, "demo.pt"),
+        *(5, 800, "demo.pt"),
     ),
 }
 # What a checkpoint must not tell: where and in whose repository it was made.

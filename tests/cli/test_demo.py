@@ -6,11 +6,23 @@ from pathlib import Path
 
 import pytest
 
+from yoloquant.bridge.checkpoint import load_model
 from yoloquant.cli.commands import demo as command
 from yoloquant.cli.main import main
 from yoloquant.data import demo
 from yoloquant.evaluation.gate import load_gates
 from yoloquant.recipe import Recipe
+
+
+@pytest.mark.parametrize(("task", "columns"), [("detect", 5), ("obb", 9)])
+def test_every_model_comes_with_labels_of_its_task(
+    task: str, columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "IMAGES", 1)
+    prepared = demo.prepare(tmp_path, task)
+    assert load_model(prepared["model"]).task.value == task
+    lines = (tmp_path / "data" / "labels" / "val" / "val_00000.txt").read_text().splitlines()
+    assert lines and all(len(line.split()) == columns for line in lines)
 
 
 def test_the_demonstration_is_judged_on_accuracy_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -365,6 +365,21 @@ def test_checkpoint_names_no_machine_path() -> None:
     assert checkpoint["model"].names == dict(enumerate(shapes.CLASS_NAMES))
 
 
+def test_the_checkpoint_of_rotated_boxes_is_small_and_names_no_machine_path() -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("ultralytics")
+    path = CHECKPOINT.with_name("demo-obb.pt")
+    assert 100_000 < path.stat().st_size <= 3_000_000
+    checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+    told = [str(v) for v in (*checkpoint["train_args"].values(), *checkpoint["model"].args.values())]
+    assert "git" not in checkpoint and not [text for text in told if Path(text).is_absolute()]
+    raw = path.read_bytes()
+    assert not [root for root in (b"/root/", b"/home/", b"/tmp/", b"/work/", b"/Users/") if root in raw]
+    assert checkpoint["train_args"]["task"] == "obb" and checkpoint["model"].names == dict(
+        enumerate(shapes.CLASS_NAMES)
+    )
+
+
 @pytest.mark.slow
 def test_checkpoint_knows_the_demo_set(tmp_path: Path) -> None:
     ultralytics = pytest.importorskip("ultralytics")

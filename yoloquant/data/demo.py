@@ -1,10 +1,11 @@
-"""The demonstration: a small model that ships with the project, on images that it draws itself."""
+"""The demonstration: small models that ship with the project, on images that it draws itself."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,25 @@ from ..io import output_folder, resource
 # the size that demo.pt was trained at
 IMGSZ = 320
 IMAGES = 128
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """One of the models that ship.
+
+    Attributes:
+        checkpoint: Its file in ``datasets/``.
+        imgsz: Side of its images in pixels, the size that it was trained at.
+        rotated: Whether objects lie at any angle and labels are rotated boxes.
+    """
+
+    checkpoint: str
+    imgsz: int
+    rotated: bool = False
+
+
+DEMONSTRATIONS = {"detect": Demonstration("demo.pt", IMGSZ), "obb": Demonstration("demo-obb.pt", 224, rotated=True)}
+"""By the task of the model."""
 
 
 def generator() -> ModuleType:
@@ -33,11 +53,12 @@ def generator() -> ModuleType:
     return importlib.import_module(f"{name}.demo")
 
 
-def prepare(folder: Path) -> dict[str, Any]:
+def prepare(folder: Path, task: str = "detect") -> dict[str, Any]:
     """Draw the demo set into a folder.
 
     Args:
         folder: Where to; images that are already there are kept.
+        task: Which of ``DEMONSTRATIONS``.
 
     Returns:
         The recipe's model, data and calibration.
@@ -45,10 +66,13 @@ def prepare(folder: Path) -> dict[str, Any]:
     Raises:
         OutputError: The folder cannot be written.
     """
-    data = generator().write_demo_set(output_folder(folder) / "data", train=IMAGES, val=IMAGES, imgsz=IMGSZ)
+    shown = DEMONSTRATIONS[task]
+    data = generator().write_demo_set(
+        output_folder(folder) / "data", train=IMAGES, val=IMAGES, imgsz=shown.imgsz, rotated=shown.rotated
+    )
     return {
-        "model": str(resource("datasets", "demo.pt")),
+        "model": str(resource("datasets", shown.checkpoint)),
         "data": str(data),
-        "imgsz": IMGSZ,
+        "imgsz": shown.imgsz,
         "calibration": {"images": 64},
     }

@@ -5,6 +5,7 @@ Only stable extension points of Ultralytics 8.3 and 8.4 are used (``get_dataset`
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -15,6 +16,7 @@ from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.models.yolo.segment import SegmentationTrainer
 
 from ..bridge.checkpoint import load_model
+from ..bridge.host_model import HostModel, model_info
 from ..bridge.installed import ultralytics_version
 from ..data.convert import as_yolo, is_foreign
 from ..data.image_files import is_without_yaml
@@ -113,15 +115,15 @@ class TaskTrainer:
         """The options of this kind of training."""
         raise NotImplementedError
 
-    def source_names(self) -> tuple[str, ...]:
-        """Class names of the model that training starts from."""
-        return load_model(self.args.model, allow_unsafe=self.settings.allow_unsafe).names
+    def source_model(self) -> HostModel:
+        """The model that training starts from."""
+        return load_model(self.args.model, allow_unsafe=self.settings.allow_unsafe)
 
     def get_dataset(self) -> Any:
         """Read Ultralytics' data sets, those of other formats, and plain folders of images without labels."""
         # converted before Ultralytics sees it, which takes any other path for a yaml or a download
         if is_foreign(self.args.data):
-            self.args.data = as_yolo(self.args.data, task=Task(self.args.task), names=self.source_names())
+            self.args.data = as_yolo(self.args.data, task=Task(self.args.task), names=self.source_model().names)
         folder = Path(str(self.args.data))
         self.unlabelled = unlabelled.is_written(folder)  # for a resumed run, or by the parent of this process
         # a classifier's data set is a folder of folders, whose names are the labels
@@ -133,9 +135,15 @@ class TaskTrainer:
                     "labels: give a data yaml, or loss=distill"
                 )
             self.unlabelled = True
-            written = unlabelled.write_data(folder, self.source_names(), self.save_dir, seed=self.args.seed)
+            keys = _described(self.source_model())
+            written = unlabelled.write_data(folder, keys, self.save_dir, seed=self.args.seed)
             self.args.data = str(written)
         return super().get_dataset()  # type: ignore[misc]
+
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
+        """Build Ultralytics' data set, also of images without labels."""
+        with unlabelled.accepted() if self.unlabelled else nullcontext():
+            return super().build_dataset(img_path, mode, batch)  # type: ignore[misc]
 
     def check_classes(self, names: Any) -> None:
         """Refuse data whose number of classes is not the model's.
@@ -166,3 +174,9 @@ class TaskTrainer:
         super().optimizer_step()  # type: ignore[misc]
         if self.masks is not None:
             self.masks.after_step(self)
+
+
+def _described(source: HostModel) -> dict[str, Any]:
+    """What a data yaml must say of a model."""
+    shape = model_info(source, source.resolve_imgsz()).kpt_shape
+    return {"names": dict(enumerate(source.names)), **({} if shape is None else {"kpt_shape": list(shape)})}

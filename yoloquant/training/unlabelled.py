@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -29,12 +31,36 @@ def data_of_run(folder: Path, data: str) -> str:
     return str(written) if is_written(written) else data
 
 
-def write_data(folder: Path, names: Sequence[str], out: Path, *, seed: int = 0) -> Path:
+@contextmanager
+def accepted() -> Iterator[None]:
+    """While it lasts, Ultralytics makes data sets for training of images of which none has a label.
+
+    It refuses them where it augments (8.4.190) and warns where it does not; nothing else depends on that as it scans.
+    """
+    from ultralytics.data.dataset import YOLODataset
+
+    scan = YOLODataset.cache_labels
+
+    def as_for_validation(dataset: Any, *args: Any, **keywords: Any) -> Any:
+        augment, dataset.augment = dataset.augment, False
+        try:
+            return scan(dataset, *args, **keywords)
+        finally:
+            dataset.augment = augment
+
+    YOLODataset.cache_labels = as_for_validation
+    try:
+        yield
+    finally:
+        YOLODataset.cache_labels = scan
+
+
+def write_data(folder: Path, keys: Mapping[str, Any], out: Path, *, seed: int = 0) -> Path:
     """Split a folder's images by their names' hashes and write a data yaml for them.
 
     Args:
         folder: Images, also in folders below.
-        names: Class names of the model.
+        keys: What the yaml says of the model: ``names``, and ``kpt_shape`` where it has keypoints.
         out: Where to write the yaml and its two lists.
         seed: Chooses the held-back part.
 
@@ -59,7 +85,7 @@ def write_data(folder: Path, names: Sequence[str], out: Path, *, seed: int = 0) 
     content = {
         "path": str(out.resolve()),
         **{name: f"unlabelled_{name}.txt" for name in parts},
-        "names": dict(enumerate(names)),
+        **keys,
     }
     path = out / _NAME
     path.write_text(yaml.safe_dump(content), encoding="utf-8")

@@ -251,6 +251,14 @@ def test_a_folder_of_images_suffices(source: tuple[Path, Path], tmp_path: Path) 
     assert plan_of(trainer.best).calibrated and (tmp_path / "out" / "run" / "unlabelled.yaml").is_file()
 
 
+def test_images_suffice_of_which_none_has_a_label_anywhere(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    (write_images(tmp_path / "more", train=14, val=1).parent / "images" / "train").rename(folder)
+    trainer = run(tiny_checkpoint(tmp_path, "yolo11", "pose"), folder, tmp_path / "out", task="pose")
+    assert trainer.data["kpt_shape"] == [5, 3] and not any(len(i["cls"]) for i in trainer.train_loader.dataset.labels)
+    assert plan_of(trainer.best).calibrated
+
+
 def test_a_larger_teacher(tmp_path: Path) -> None:
     data = write_images(tmp_path / "data", train=8, val=4)
     student = tiny_checkpoint(tmp_path, "yolo11")

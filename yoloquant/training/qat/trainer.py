@@ -104,10 +104,6 @@ class QATTrainer(TaskTrainer):
         """How ranges are learned."""
         return self.qat
 
-    def source_names(self) -> tuple[str, ...]:
-        """Class names of the model that training starts from."""
-        return self._load().names
-
     def train(self) -> Any:
         """Train; the workers of a distributed run are given the settings, and the model where it is a live one."""
         # in one process; the parent of several only starts them
@@ -154,7 +150,7 @@ class QATTrainer(TaskTrainer):
         found = checkpoint.read(self.args.model) if self.resume else None
         if found is None and self._source is None and isinstance(self.model, nn.Module):
             self.start_from(load_model(self.model))  # a live model that the parent of this process was given
-        source = self._load() if found is None else found.source
+        source = self.source_model() if found is None else found.source
         # before calibration, which takes minutes
         self.check_classes(source.names)
         self.artifact, self.plan = start.calibrated(source, self.qat, self._calibration_data(), self.args.imgsz)
@@ -176,7 +172,8 @@ class QATTrainer(TaskTrainer):
         # Ultralytics passes this on to ``resume_training``
         return None if found is None else {"epoch": found.run["epoch"]}
 
-    def _load(self) -> HostModel:
+    def source_model(self) -> HostModel:
+        """The model that training starts from, read once."""
         if self._source is None:
             self._source = load_model(self.args.model, allow_unsafe=self.qat.allow_unsafe)
         return self._source
