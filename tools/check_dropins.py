@@ -54,11 +54,12 @@ usage: python tools/check_dropins.py model=<checkpoint> data=<data yaml, or fold
   imgsz     input size, default the checkpoint's
   threads   threads of every runtime of ours, default 2
   artifact  checkpoint (.pt) of the calibrated model, read if it is there, else written; default none
+  ties      ask again with ties in order: beyond (where figures differ by more than they may, default) or any
   out       file that the table is appended to
 """
 DEFAULTS = {
     **{"model": "", "data": "", "targets": "onnxruntime,openvino,litert", "images": "128", "imgsz": "", "threads": "2"},
-    **{"artifact": "", "out": ""},
+    **{"artifact": "", "ties": "beyond", "out": ""},
 }
 THEIRS = {
     **{"map50_95": "metrics/mAP50-95(B)", "map50": "metrics/mAP50(B)"},
@@ -96,6 +97,11 @@ class Figure:
         return abs(self.ours - self.theirs) <= LIMITS.get(self.metric, LIMIT)
 
     @property
+    def same(self) -> bool:
+        """Whether the two come from the same ranking."""
+        return abs(self.ours - self.theirs) <= ROUNDING
+
+    @property
     def explained(self) -> bool:
         """Whether ties alone keep the two apart."""
         return self.in_order is not None and abs(self.ours - self.in_order) <= ROUNDING
@@ -103,9 +109,9 @@ class Figure:
     @property
     def remark(self) -> str:
         """What the last column says."""
-        if self.equal:
-            return ""
-        return f"ties: {self.in_order:.4f} in order" if self.explained else "DIFFERS"
+        if self.explained and not self.same:
+            return f"ties: {self.in_order:.4f} in order"
+        return "" if self.equal else "DIFFERS"
 
 
 def compare(file: str, task: TaskSpec, ours: TargetResult, theirs: Mapping[str, float]) -> list[Figure]:
@@ -143,7 +149,7 @@ def measure(options: Mapping[str, str], folder: Path) -> list[Figure]:
     for name, path, ours in files:
         plain = theirs(path, task.task.value, options["data"], size, folder)
         figures = compare(name, task, ours, plain)
-        if not all(f.equal for f in figures):
+        if not all(f.same if options["ties"] == "any" else f.equal for f in figures):
             with ties_in_order():
                 again = theirs(path, task.task.value, options["data"], size, folder)
             figures = [replace(f, in_order=float(again[THEIRS[f.metric]])) for f in figures]

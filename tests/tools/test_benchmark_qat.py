@@ -53,6 +53,19 @@ def test_the_table_shows_errors_and_scales() -> None:
     assert "broken" in lines[4]
 
 
+def test_masks_and_keypoints_have_a_line_of_their_own() -> None:
+    keypoints = {"map50_95": 0.25, "map_drop": None, "fidelity": {"value": 0.8, "low": 0.7, "high": 0.9}}
+    lines = table([row("QAT", 0.9, runtime="litert", scales=(4, 4), further={"keypoints": keypoints})]).splitlines()
+    assert lines[2].endswith("| 4 of 4 |") and lines[3] == "| | keypoints | 0.2500 |  | 0.800 (0.700 to 0.900) | |"
+
+
+def test_the_shape_of_keypoints_is_kept(tmp_path: Path) -> None:
+    data = write_images(tmp_path / "set", train=4, val=1)
+    data.write_text(f"{data.read_text()}\nkpt_shape: [5, 3]\nflip_idx: [0, 2, 1, 4, 3]\n")
+    described = yaml.safe_load(held_out(str(data), tmp_path / "held", 1).read_text())
+    assert described["kpt_shape"] == [5, 3] and described["flip_idx"] == [0, 2, 1, 4, 3]
+
+
 def test_arguments_reach_training() -> None:
     settings = benchmark_qat.Settings.parse(
         ["train=epochs=3,lr0=1e-4", "qat=scheme=litert,float_val=False", "targets=litert"]

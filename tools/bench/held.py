@@ -29,7 +29,8 @@ def held_out(data: str, folder: Path, count: int) -> Path:
     for name, paths in (("train", order[count:]), ("val", order[:count])):
         text = "".join(f"{p.resolve()}\n" for p in sorted(paths))
         (folder / f"{name}.txt").write_text(text, encoding="utf-8")
-    described = {"path": str(folder.resolve()), "train": "train.txt", "val": "val.txt", "names": content["names"]}
+    kept = {key: content[key] for key in ("names", "kpt_shape", "flip_idx") if key in content}
+    described = {"path": str(folder.resolve()), "train": "train.txt", "val": "val.txt", **kept}
     target = folder / "data.yaml"
     target.write_text(yaml.safe_dump(described, sort_keys=False), encoding="utf-8")
     return target

@@ -112,10 +112,18 @@ def _row(entry: Entry, comparer: Comparer, error: str) -> dict[str, Any]:
         return row
     scored = comparer.accuracy(entry.name)
     row["map50_95"] = scored.map50_95 if scored else None
-    if entry.method != BASELINE:
-        found = comparer.compare(entry.name).comparison
+    found = comparer.compare(entry.name).comparison if entry.method != BASELINE else None
+    if found is not None:
         row["map_drop"] = asdict(found.map_drop) if found.map_drop else None
         row["fidelity"] = asdict(found.fidelity) if found.fidelity else None
+    row["further"] = {}
+    for similarity in comparer.evaluation.task.similarities[1:]:
+        prefix, intervals = similarity.prefix, {} if found is None else found.intervals
+        numbers = {name: intervals.get(f"{prefix}{name}") for name in ("map_drop", "fidelity")}
+        row["further"][similarity.title] = {
+            "map50_95": scored.metrics.get(f"{prefix}map50_95") if scored else None,
+            **{name: asdict(value) if value else None for name, value in numbers.items()},
+        }
     return row
 
 
@@ -130,17 +138,27 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         if row["error"]:
             lines.append(f"| {row['runtime']} | {row['method']} | {row['error']} | | | |")
             continue
-        drop, fidelity, scales = row.get("map_drop"), row.get("fidelity"), row["scales"]
+        scales = row["scales"]
         cells = [
             row["runtime"] or "PyTorch",
             row["method"],
-            f"{row['map50_95']:.4f}" if row["map50_95"] is not None else "",
-            f"{drop['value'] * 100:+.2f} ({drop['low'] * 100:+.2f} to {drop['high'] * 100:+.2f})" if drop else "",
-            f"{fidelity['value']:.3f} ({fidelity['low']:.3f} to {fidelity['high']:.3f})" if fidelity else "",
+            *_cells(row),
             f"{scales[0]} of {scales[1]}" if scales else "",
         ]
         lines.append(f"| {' | '.join(cells)} |")
+        # masks and keypoints have a line of their own, below the boxes'
+        lines += [f"| | {what} | {' | '.join(_cells(f))} | |" for what, f in row.get("further", {}).items()]
     return "\n".join(lines) + "\n"
+
+
+def _cells(measured: dict[str, Any]) -> list[str]:
+    """The figure of a similarity, its drop and its fidelity."""
+    figure, drop, fidelity = (measured.get(key) for key in ("map50_95", "map_drop", "fidelity"))
+    return [
+        f"{figure:.4f}" if figure is not None else "",
+        f"{drop['value'] * 100:+.2f} ({drop['low'] * 100:+.2f} to {drop['high'] * 100:+.2f})" if drop else "",
+        f"{fidelity['value']:.3f} ({fidelity['low']:.3f} to {fidelity['high']:.3f})" if fidelity else "",
+    ]
 
 
 def progress(done: int, total: int, what: str) -> None:
