@@ -187,13 +187,7 @@ class TopK(Scores):
 
     def per_class(self, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """Top-1 accuracy of each class."""
-        classes = np.unique(self._labels[self._labels >= 0])
-        # (images, classes); weights are (rows, images).
-        member = (self._labels[:, None] == classes).astype(np.float64)
-        total = weights @ member
-        right = weights @ (member * self._right["top1"][:, None])
-        # NaN where a resample holds no image of a class, as for average precision.
-        return classes, np.divide(right, total, out=np.full(total.shape, np.nan), where=total > 0)
+        return _by_class(self._labels, self._right["top1"], weights)
 
 
 class ClassAgreement(Scores):
@@ -219,11 +213,17 @@ class ClassAgreement(Scores):
 
     def per_class(self, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """Agreement of images by the other model's first class."""
-        classes = np.unique(self._labels[self._labels >= 0])
-        member = (self._labels[:, None] == classes).astype(np.float64)
-        total = weights @ member
-        same = weights @ (member * self._same[:, None])
-        return classes, np.divide(same, total, out=np.full(total.shape, np.nan), where=total > 0)
+        return _by_class(self._labels, self._same, weights)
+
+
+def _by_class(labels: np.ndarray, right: np.ndarray, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """Classes that are labelled, and the share of each one's images that is right."""
+    classes = np.unique(labels[labels >= 0])
+    # (images, classes); weights are (rows, images).
+    member = (labels[:, None] == classes).astype(np.float64)
+    total, found = weights @ member, weights @ (member * right[:, None])
+    # NaN where a resample holds no image of a class, as for average precision.
+    return classes, np.divide(found, total, out=np.full(total.shape, np.nan), where=total > 0)
 
 
 def _rank(found: Detections, label: int) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ...quantization.qparams import QParams, QuantSpec, quantize
 from ..base import DYNAMIC, FP16, WEIGHTS
+from .additions import add_tensor, cast
 from .flatbuffer import operator_name, parse, serialize
 
 _CHANNEL = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0}
@@ -61,12 +62,12 @@ def _read_through(model: Any, op: Any, axis: int, precision: str, done: dict[int
         if index < 0 or (index not in done and not _is_float_constant(model, index)):
             continue
         if index not in done:
-            done[index] = _float_result(model, index)
+            done[index] = add_tensor(model, index, model.subgraphs[0].tensors[index].name + b"_float")
             if precision == FP16:
                 _store_half(model, index)
             else:
                 _store_int8(model, index, axis)
-            added.append(_dequantize(model, index, done[index], _DEQUANTIZE_VERSION[precision]))
+            added.append(cast(model, "DEQUANTIZE", index, done[index], _DEQUANTIZE_VERSION[precision]))
         inputs[position] = done[index]
     op.inputs = inputs
     return added
@@ -121,37 +122,3 @@ def _store_int8(model: Any, index: int, axis: int) -> None:
     quantization.scale, quantization.zeroPoint = scale, np.zeros(scale.shape, np.int64)
     quantization.quantizedDimension = axis
     model.subgraphs[0].tensors[index].quantization = quantization
-
-
-def _float_result(model: Any, index: int) -> int:
-    from ai_edge_litert import schema_py_generated as schema
-
-    graph = model.subgraphs[0]
-    source, tensor = graph.tensors[index], schema.TensorT()
-    tensor.name, tensor.shape, tensor.hasRank = source.name + b"_float", source.shape, source.hasRank
-    tensor.type = schema.TensorType.FLOAT32
-    tensor.quantization = schema.QuantizationParametersT()
-    model.buffers.append(schema.BufferT())
-    tensor.buffer = len(model.buffers) - 1
-    graph.tensors.append(tensor)
-    return len(graph.tensors) - 1
-
-
-def _dequantize(model: Any, source: int, result: int, version: int) -> Any:
-    from ai_edge_litert import schema_py_generated as schema
-
-    kind = schema.BuiltinOperator.DEQUANTIZE
-    found = [i for i, code in enumerate(model.operatorCodes) if int(code.builtinCode) == kind]
-    if not found:
-        code = schema.OperatorCodeT()
-        code.builtinCode, code.deprecatedBuiltinCode, code.version = kind, kind, version
-        model.operatorCodes.append(code)
-        found = [len(model.operatorCodes) - 1]
-    # All operators of the kind share the code, so its version is only ever raised.
-    model.operatorCodes[found[0]].version = max(int(model.operatorCodes[found[0]].version), version)
-    op = schema.OperatorT()
-    op.opcodeIndex = found[0]
-    op.inputs, op.outputs = np.array([source], np.int32), np.array([result], np.int32)
-    op.builtinOptionsType = schema.BuiltinOptions.DequantizeOptions
-    op.builtinOptions = schema.DequantizeOptionsT()
-    return op

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import TargetError
+from .additions import add_tensor, cast
 from .flatbuffer import operator_name, parse, serialize
 from .operator_versions import lower
 from .transposed import TransposedWeight, make_integer
@@ -69,21 +70,15 @@ def _prepend_quantize(model: Any, input_type: str) -> None:
     target = graph.tensors[inner]
     if len(graph.inputs) != 1 or target.type != schema.TensorType.INT8:
         raise TargetError("the converter did not return exactly one int8 input; this litert-torch is not supported")
-    outer = schema.TensorT()
-    outer.name, outer.shape, outer.hasRank = target.name, target.shape, target.hasRank
+    index = add_tensor(model, inner, target.name)
     target.name = target.name + b"_quantized"
-    outer.quantization = schema.QuantizationParametersT()
-    outer.type = schema.TensorType.FLOAT32
     if input_type == "uint8":
+        outer = graph.tensors[index]
         outer.type = schema.TensorType.UINT8
         outer.quantization.scale = target.quantization.scale
         # The same grid, counted from 0.
         outer.quantization.zeroPoint = np.asarray(target.quantization.zeroPoint) + 128
-    model.buffers.append(schema.BufferT())
-    outer.buffer = len(model.buffers) - 1
-    graph.tensors.append(outer)
-    index = len(graph.tensors) - 1
-    graph.operators.insert(0, _cast(model, "QUANTIZE", index, inner))
+    graph.operators.insert(0, cast(model, "QUANTIZE", index, inner, version=1))
     graph.inputs = np.array([index], np.int32)
     # Signatures name tensors by index, and who goes by them would still find the inner one.
     for signature in model.signatureDefs or []:
@@ -104,39 +99,11 @@ def _append_dequantize(model: Any) -> None:
         source = graph.tensors[inner]
         if source.type != schema.TensorType.INT8:
             continue
-        outer = schema.TensorT()
-        outer.name, outer.shape, outer.hasRank = source.name, source.shape, source.hasRank
+        index = add_tensor(model, inner, source.name)
         source.name = source.name + b"_quantized"
-        outer.quantization, outer.type = schema.QuantizationParametersT(), schema.TensorType.FLOAT32
-        model.buffers.append(schema.BufferT())
-        outer.buffer = len(model.buffers) - 1
-        graph.tensors.append(outer)
-        index = len(graph.tensors) - 1
-        graph.operators.append(_cast(model, "DEQUANTIZE", inner, index))
+        graph.operators.append(cast(model, "DEQUANTIZE", inner, index, version=2))
         outputs[place] = index
         for signature in model.signatureDefs or []:
             for entry in signature.outputs:
                 entry.tensorIndex = index if entry.tensorIndex == inner else entry.tensorIndex
     graph.outputs = np.array(outputs, np.int32)
-
-
-def _cast(model: Any, kind: str, source: int, result: int) -> Any:
-    """A quantize or dequantize operator from one tensor to another."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    version, options, kinds = {
-        "QUANTIZE": (1, schema.QuantizeOptionsT, schema.BuiltinOptions.QuantizeOptions),
-        "DEQUANTIZE": (2, schema.DequantizeOptionsT, schema.BuiltinOptions.DequantizeOptions),
-    }[kind]
-    number = getattr(schema.BuiltinOperator, kind)
-    codes = [int(code.builtinCode) for code in model.operatorCodes]
-    if number not in codes:
-        code = schema.OperatorCodeT()
-        code.builtinCode, code.deprecatedBuiltinCode, code.version = number, number, version
-        model.operatorCodes.append(code)
-        codes.append(number)
-    op = schema.OperatorT()
-    op.opcodeIndex = codes.index(number)
-    op.inputs, op.outputs = np.array([source], np.int32), np.array([result], np.int32)
-    op.builtinOptionsType, op.builtinOptions = kinds, options()
-    return op
