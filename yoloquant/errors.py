@@ -35,6 +35,7 @@ __all__ = [
     "TrainingError",
     "UsageError",
     "YoloquantError",
+    "first_line",
 ]
 
 
@@ -77,3 +78,9 @@ class TrainingError(YoloquantError):
 
 class ClusterError(YoloquantError):
     """Workers of a cluster are lost again and again."""
+
+
+def first_line(exc: BaseException) -> str:
+    """What a foreign error says in one line; its class where it says nothing."""
+    text = str(exc).strip()
+    return text.splitlines()[0] if text else type(exc).__name__

@@ -13,7 +13,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelError, UsageError
+from ..errors import ModelError, UsageError, first_line
 from ..runtime.core.folder_check import file_sha256
 from ..types import Task
 from . import safe_unpickler
@@ -154,12 +154,12 @@ def _read_checkpoint(path: Path, allow_unsafe: bool) -> tuple[Any, bool]:
             if not allow_unsafe:
                 raise ModelError(_unsafe(path, file, exc)) from exc
         except Exception as exc:  # a damaged pickle may raise anything
-            raise ModelError(f"'{path}' is damaged ({_first_line(exc)}); copy it again or retrain") from exc
+            raise ModelError(f"'{path}' is damaged ({first_line(exc)}); copy it again or retrain") from exc
         logger.warning("reading %s runs code from the file, as allow_unsafe=true permits", path)
         try:
             return safe_unpickler.read(path, trusted=True), True
         except Exception as exc:  # an untrusted pickle may raise anything
-            raise ModelError(f"'{path}' cannot be read even unsafely: {_first_line(exc)}") from exc
+            raise ModelError(f"'{path}' cannot be read even unsafely: {first_line(exc)}") from exc
 
 
 def _unsafe(path: Path, file: CheckpointFile, exc: RefusedError) -> str:
@@ -175,10 +175,6 @@ def _unsafe(path: Path, file: CheckpointFile, exc: RefusedError) -> str:
         f"'{path}' cannot be read safely: {exc}, and reading it would run code from the file. If you trust where it "
         f"comes from and {package} can be imported here, pass allow_unsafe=true"
     )
-
-
-def _first_line(exc: Exception) -> str:
-    return str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
 
 
 def _describe(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cluster import RETRIES
-from ..errors import OutputError, UsageError
+from ..errors import OutputError, UsageError, first_line
 from ..io import alive
 from .space import SearchSpace
 from .tune_options import Sampler, Stopper, TuneOptions
@@ -103,7 +103,7 @@ def open_study(
         )
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, OSError, RuntimeError) as exc:
         raise OutputError(
-            f"the study's storage '{url}' cannot be used ({_first_line(exc)}); name a database that is there, or leave "
+            f"the study's storage '{url}' cannot be used ({first_line(exc)}); name a database that is there, or leave "
             "storage= out"
         ) from exc
     known = study.user_attrs.get(IDENTITY)
@@ -139,11 +139,6 @@ def _same(name: str, url: str, known: Mapping[str, Any], identity: Mapping[str, 
             f"study '{name}' in {url} has another {what}: {theirs}, and now {mine}; choose another name= or output=, "
             "or give the same again to go on with it"
         )
-
-
-def _first_line(exc: BaseException) -> str:
-    text = str(exc).strip()
-    return text.splitlines()[0] if text else type(exc).__name__
 
 
 def sampler_of(options: TuneOptions, space: SearchSpace, known: int) -> optuna.samplers.BaseSampler:
