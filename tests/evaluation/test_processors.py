@@ -23,6 +23,7 @@ from yoloquant.evaluation.emulated_runner import EmulatedRunner
 from yoloquant.evaluation.processors import Launch, launch, parse
 from yoloquant.evaluation.validate import validate
 from yoloquant.evaluation.validate_options import ValidateOptions
+from yoloquant.runtime.backends import backend_class
 from yoloquant.types import ExportedModel, HeadLayout, ModelInfo, Task, Verdict
 
 X86 = platform.machine() == "x86_64"
@@ -46,6 +47,17 @@ def test_names() -> None:
 def test_what_does_not_run_on_a_cpu_has_no_verdict() -> None:
     with pytest.raises(TargetError, match="'tensorrt' does not run on a CPU"):
         launch("avx2", "tensorrt")
+
+
+def test_a_backend_says_itself_that_any_cpu_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = backend_class("tensorrt")
+    monkeypatch.setattr(kind, "any_cpu", True)
+    monkeypatch.setattr(kind, "without_vnni", {"ISA": "AVX2"})
+    assert launch("native", "tensorrt").command == (sys.executable,)
+    if X86:
+        assert launch("avx2", "tensorrt").environment == {"ISA": "AVX2"} and not launch("avx2", "tensorrt").emulated
+    with pytest.raises(TargetError, match="'acme' does not run on a CPU"):
+        launch("native", "acme")  # what lives elsewhere, and is in no bundle's runtime
 
 
 @pytest.mark.parametrize(

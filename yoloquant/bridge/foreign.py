@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +14,6 @@ from ..errors import ArtifactError
 from ..runtime.core.model_info import HeadLayout, ModelInfo, Task
 from ..runtime.core.runner import Runner
 from .val import attribute
-
-logger = logging.getLogger(__name__)
 
 # without ".mnn": Ultralytics runs it, and its reader of metadata, which tells what a file holds, does not read it
 SUFFIXES = frozenset({".onnx", ".tflite", ".torchscript", ".engine", ".mlpackage"})

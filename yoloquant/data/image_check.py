@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import tempfile
@@ -12,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-
-logger = logging.getLogger(__name__)
 
 MIN_SIDE = 10
 """Shortest side of an image in pixels; Ultralytics skips smaller ones."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +9,6 @@ from typing import Any
 import numpy as np
 
 from ..runtime.tasks.base import Labels
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ Runtimes and their threads disturb each other in one process: the same OpenVINO 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -23,8 +22,6 @@ from ..runtime.tasks import spec_of
 from ..targets.base import Target
 from ..types import ExportedModel
 from .results import Interval, Latency
-
-logger = logging.getLogger(__name__)
 
 # Many short rounds: a ratio is taken within each, and how they scatter says how quiet the machine was.
 OPTIONS = BenchOptions(rounds=10, runs=8, warmup=8)

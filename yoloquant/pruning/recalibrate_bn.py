@@ -102,12 +102,12 @@ def _head(module: Any) -> Iterable[nn.Module]:
     return layers[-1].modules() if isinstance(layers, nn.Sequential) and len(layers) else ()
 
 
-def stacked(images: Iterable[np.ndarray], size: int = BATCH) -> Iterator[torch.Tensor]:
+def stacked(images: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
     """Images (1, channels, height, width) in batches, the last one smaller."""
     found: list[np.ndarray] = []
     for image in images:
         found.append(image)
-        if len(found) == size:
+        if len(found) == BATCH:
             yield torch.from_numpy(np.concatenate(found))
             found = []
     if found:

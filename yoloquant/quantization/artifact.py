@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,7 +35,6 @@ from .plan import Plan
 if TYPE_CHECKING:
     from .scheme import Scheme
 
-logger = logging.getLogger(__name__)
 
 STATE_VERSION = 1
 # Whatever of these changes can change the bits of an artifact; others cannot.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -78,16 +79,37 @@ def insert(graph: Graph, plan: Plan, make: NodeFactory, *, bias: dict[str, np.nd
             reader.update_arg(1, quantized)
     for point in plan.activations:
         for site in point.sites:
-            source = nodes[graph.fx_name(site.tensor)]
-            # the list is taken before the new node, itself a user, is put in
-            readers = [nodes[graph.fx_name(c)] for c in site.consumers] or list(source.users)
-            with module.graph.inserting_after(source):
-                quantized = make(module, source, point, site.tensor)
-            for reader in readers:
-                reader.replace_input_with(source, quantized)
+            readers = [nodes[graph.fx_name(c)] for c in site.consumers]
+            put_behind(module, nodes[graph.fx_name(site.tensor)], point, site.tensor, make, readers)
     module.graph.lint()
     module.recompile()
     return module
+
+
+def put_behind(
+    module: fx.GraphModule,
+    source: fx.Node,
+    point: Point,
+    place: str,
+    make: NodeFactory,
+    readers: Sequence[fx.Node] = (),
+) -> None:
+    """Realise a point behind a node, for some of its readers or for all of them.
+
+    Args:
+        module: A graph's copy, changed in place.
+        source: The node.
+        point: A point with ranges.
+        place: Name of the place, for what is made.
+        make: What to put there.
+        readers: Who reads it from then on; everybody who reads the node if empty.
+    """
+    # taken before the new node, itself a user, is put in
+    chosen = list(readers or source.users)
+    with module.graph.inserting_after(source):
+        made = make(module, source, point, place)
+    for reader in chosen:
+        reader.replace_input_with(source, made)
 
 
 def add_bias(module: fx.GraphModule, corrections: dict[str, np.ndarray]) -> None:

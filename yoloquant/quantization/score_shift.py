@@ -9,7 +9,6 @@ export. A factor is not fitted: against noise the best factor is below 1, which 
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,8 +24,6 @@ from .plan import Plan
 from .raw_heads import end_at_heads
 from .readout import FOREGROUND
 from .simulate import simulate, with_rounded_weights
-
-logger = logging.getLogger(__name__)
 
 IMAGES = 8
 """Calibration images that it is fitted on."""

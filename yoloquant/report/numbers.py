@@ -36,18 +36,18 @@ def points(value: float | None, digits: int = 2, *, signed: bool = False) -> str
     return fixed(value * 100 if is_number(value) else None, digits, signed=signed)
 
 
-def points_interval(interval: Interval | None, digits: int = 2) -> str:
+def points_interval(interval: Interval | None) -> str:
     """The ends of an interval in points, for instance ``-0.10 to +0.81``; empty if they are not known."""
     if interval is None or not (is_number(interval.low) and is_number(interval.high)):
         return ""
-    return f"{points(interval.low, digits, signed=True)} to {points(interval.high, digits, signed=True)}"
+    return f"{points(interval.low, signed=True)} to {points(interval.high, signed=True)}"
 
 
-def fraction_interval(interval: Interval | None, digits: int = 3) -> str:
+def fraction_interval(interval: Interval | None) -> str:
     """The ends of an interval as fractions; empty if they are not known."""
     if interval is None or not (is_number(interval.low) and is_number(interval.high)):
         return ""
-    return f"{fixed(interval.low, digits)} to {fixed(interval.high, digits)}"
+    return f"{fixed(interval.low, 3)} to {fixed(interval.high, 3)}"
 
 
 def level(interval: Interval | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from ..graph.trace import Graph, OpNode
     from ..quantization.artifact import Artifact
 
-logger = logging.getLogger(__name__)
 
 EMISSION = Emission(unsigned=True, weights=Weights.INT8)
 _INTEGER = WEIGHTED | {OpKind.MATMUL, OpKind.ADD, OpKind.CONCAT}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from yoloquant.errors import ModelError
-from yoloquant.targets.tensorrt.lint import RULES, LintFinding, Severity, errors, format_findings, lint, rules
+from yoloquant.targets.tensorrt.lint import RULES, LintFinding, Severity, lint, rules
 
 PLANNED = ("stem", "cv1", "cv2", "last")
 Mutation = Callable[[Any], onnx.ModelProto]
@@ -506,21 +506,6 @@ def test_bad_files_are_model_errors(tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"\xff not a protobuf")
     with pytest.raises(ModelError, match="no readable ONNX"):
         lint(tmp_path / "broken.onnx")
-
-
-def test_format_names_rule_node_and_fix(good_net: Any) -> None:
-    good_net.consts["branch_zero_point"] = np.int8(1)
-    _node(good_net, "stem_act_mul").name = ""
-    findings = lint(_finish(good_net))
-    text = format_findings(findings)
-    assert [f.severity for f in errors(findings)] == [Severity.ERROR] * 2
-    assert "TRT013 error" in text and "branch_Q" in text and "fix: use symmetric ranges" in text
-    assert text.index("TRT013") < text.index("TRT006")
-    assert text.endswith(f"2 errors, 1 warnings ({len(RULES)} rules)")
-
-
-def test_format_of_nothing() -> None:
-    assert format_findings(()) == f"0 errors, 0 warnings ({len(RULES)} rules)"
 
 
 def test_findings_are_frozen() -> None:

@@ -56,10 +56,10 @@ class BenchOptions:
     cores: tuple[int, ...] = ()
 
 
-def made_pictures(count: int = 4, seed: int = 0) -> list[np.ndarray]:
+def made_pictures(count: int = 4) -> list[np.ndarray]:
     """Pictures of random blocks (480, 640, 3), for where no real ones are at hand; they hold no objects."""
     # RandomState's stream is frozen (NEP 19), that of default_rng is not: the pictures stay the same with every NumPy.
-    draw = np.random.RandomState(seed)
+    draw = np.random.RandomState(0)
     blocks = draw.randint(0, 256, (count, _SHAPE[0] // 16, _SHAPE[1] // 16, 3), dtype=np.uint8)
     return [np.ascontiguousarray(b.repeat(16, axis=0).repeat(16, axis=1)) for b in blocks]
 
@@ -292,10 +292,6 @@ def parse_options(settings: VerbSettings) -> BenchOptions:
         seed=settings.whole("seed", 0, 0) or 0,
         cores=chosen,
     )
-
-
-def _list(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers))
 
 
 def pictures_of(settings: VerbSettings, golden: Path | None) -> list[np.ndarray]:

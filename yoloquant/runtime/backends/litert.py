@@ -129,12 +129,11 @@ class _Output:
     def __init__(self, detail: dict[str, Any]) -> None:
         self.index, self.dtype = int(detail["index"]), np.dtype(detail["dtype"])
         scale, zero_point = detail["quantization"]
-        # float32 as in `dequantize`, so that both give the same last bit.
         self.scale, self.zero_point = np.float32(scale), np.float32(zero_point)
         self.values = np.zeros(tuple(int(side) for side in detail["shape"]), np.float32)
 
     def read(self, interpreter: Any) -> np.ndarray:
-        """Its present values, as ``runtime.core.decode.dequantize`` computes them."""
+        """Its present values: of integers ``(q - zero_point) * scale``, in float32."""
         # a view of the interpreter's own memory: it is read before the next run and never kept
         stored = interpreter.tensor(self.index)()
         if self.dtype.kind == "f":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,6 @@ from .base import Backend, BackendOptions, Build
 if TYPE_CHECKING:
     from ..core.bundle_manifest import BundleManifest
 
-logger = logging.getLogger(__name__)
 
 _NUMPY = {
     "FLOAT": np.float32,

@@ -52,11 +52,6 @@ def quantize(values: Floats, scale: float, zero_point: int, dtype: npt.DTypeLike
     return steps.astype(dtype)
 
 
-def dequantize(values: Array, scale: float, zero_point: int) -> Floats:
-    """Real values of quantized ones: ``(q - zero_point) * scale`` as float32."""
-    return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
-
-
 def anchor_points(imgsz: tuple[int, int], strides: Sequence[int]) -> tuple[Floats, Floats]:
     """Centres of all head cells and their strides.
 

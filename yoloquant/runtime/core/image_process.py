@@ -110,7 +110,7 @@ class ImageProcess:
         self._process.kill()
 
     def _why(self) -> str:
-        status = self._process.wait()
+        status = self._process.wait(timeout=self.timeout_s)
         if self._expired:
             return self._late.format(seconds=f"{self.timeout_s:g}")
         self._log.seek(0)

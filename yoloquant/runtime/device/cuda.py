@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import importlib
 import importlib.util
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,8 +18,6 @@ from typing import Any
 import numpy as np
 
 from ..errors import MissingRuntimeError, TargetError, UsageError
-
-logger = logging.getLogger(__name__)
 
 FIX = (
     "install pycuda (pip install pycuda, on a Jetson with CUDA's headers and PATH=/usr/local/cuda/bin:$PATH) or "

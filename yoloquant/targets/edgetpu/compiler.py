@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import shutil
 import signal
@@ -16,8 +15,6 @@ from pathlib import Path
 from ..litert.flatbuffer import MAGIC
 from .compiler_log import CompilerReport, parse_log
 from .edgetpu_options import CompilerOptions
-
-logger = logging.getLogger(__name__)
 
 PROGRAM = "edgetpu_compiler"
 _NAME = "model"  # of the temporary file; the compiler appends to it

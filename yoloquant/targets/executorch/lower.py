@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from ...errors import TargetError
 from ...graph.head_levels import head_levels
 from ...graph.trace import QUANTIZATION_AGNOSTIC, Graph
-from ...quantization.insert import copy_module, insert
+from ...quantization.insert import copy_module, insert, put_behind
 from ...quantization.plan import Plan
 from ...runtime.tasks import spec_of
 from ...types import ModelInfo
@@ -105,12 +105,7 @@ def carry(module: fx.GraphModule, graph: Graph, plan: Plan) -> None:
         source = nodes[graph.fx_name(op.name)]
         if source.all_input_nodes[0].target not in DEQUANTIZE:
             continue  # what layers in float read stays float
-        # Before the pair is made, which reads the source itself and must go on doing so.
-        readers = list(source.users)
-        with module.graph.inserting_after(source):
-            pair = make_pair(module, source, point, op.name)
-        for reader in readers:
-            reader.replace_input_with(source, pair)
+        put_behind(module, source, point, op.name, make_pair)
     module.graph.lint()
     module.recompile()
 

@@ -24,7 +24,6 @@ from ...types import ModelInfo
 from .qdq import QUANTIZE
 from .tail import decode_tail
 
-logger = logging.getLogger(__name__)
 aten = torch.ops.aten
 
 _BIASED = frozenset({aten.conv2d.default, aten.conv2d.padding, aten.linear.default, aten.conv_transpose2d.input})

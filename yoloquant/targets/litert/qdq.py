@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -11,6 +10,7 @@ from torch import fx
 
 from ...errors import TargetError
 from ...graph.trace import QUANTIZATION_AGNOSTIC, Graph
+from ...quantization.insert import put_behind
 from ...quantization.plan import Plan, Point, PointKind
 from ...quantization.qparams import fake_quantize
 
@@ -57,7 +57,7 @@ def _snap(module: fx.GraphModule, source: fx.Node, point: Point) -> None:
     weight.data = torch.from_numpy(fake_quantize(weight.data.numpy(), point.params, point.spec))
 
 
-def carry(module: fx.GraphModule, graph: Graph, plan: Plan) -> int:
+def carry(module: fx.GraphModule, graph: Graph, plan: Plan) -> None:
     """Repeat the pair behind every body operation that only passes quantized values on.
 
     The converter needs a pair at every float tensor; those operations have no point of their own in a plan.
@@ -66,31 +66,15 @@ def carry(module: fx.GraphModule, graph: Graph, plan: Plan) -> int:
         module: The graph's copy with the plan's pairs, changed in place.
         graph: The canonical graph.
         plan: The calibrated plan.
-
-    Returns:
-        Number of pairs added.
     """
     nodes = {n.name: n for n in module.graph.nodes}
     points = {site.tensor: point for point in plan.activations for site in point.sites}
-    added = 0
     for op in graph.body():
         if op.kind not in QUANTIZATION_AGNOSTIC or op.shape is None or op.name in points:
             continue
         point = points.get(graph.root(op.name))
         if point is None:
             raise TargetError(f"{op.name} passes on {graph.root(op.name)}, which the plan does not quantize")
-        source = nodes[graph.fx_name(op.name)]
-        readers = list(source.users)
-        with module.graph.inserting_after(source):
-            pair = _pair(module, source, point, op.name)
-        for reader in readers:
-            reader.replace_input_with(source, pair)
-        added += 1
+        put_behind(module, nodes[graph.fx_name(op.name)], point, op.name, _pair)
     module.graph.lint()
     module.recompile()
-    return added
-
-
-def pairs(module: fx.GraphModule) -> Iterator[fx.Node]:
-    """Every dequantize node of a graph."""
-    return (n for n in module.graph.nodes if n.target in DEQUANTIZE)

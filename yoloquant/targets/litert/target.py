@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from ..base import Device
     from .build import ConvertedModel, Variant
 
-logger = logging.getLogger(__name__)
 _SHOWN = 4
 
 NOTES = {

@@ -9,7 +9,6 @@ Whatever rewrites a model works on ``onnx_ir``, whose values know who makes and 
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from ...graph.trace import Graph
     from ...quantization.plan import Plan, Point
 
-logger = logging.getLogger(__name__)
 
 IR_VERSION = 8  # what the tools of opset 17's time read
 _FLOATS: WeakKeyDictionary[Graph, tuple[str, bytes]] = WeakKeyDictionary()

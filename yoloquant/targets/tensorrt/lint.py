@@ -6,7 +6,6 @@ fix. What only a compiler can tell is asked of TensorRT-RTX in :mod:`.rtx`.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from . import rules_format, rules_placement
 from .findings import RULES, LintFinding, LintRule, Severity
 from .graph import OnnxGraph
 
-__all__ = ["RULES", "LintFinding", "LintRule", "Severity", "errors", "format_findings", "lint", "rules"]
+__all__ = ["RULES", "LintFinding", "LintRule", "Severity", "errors", "lint", "rules"]
 
 _RULE_MODULES = (rules_format, rules_placement)  # importing them registers their rules
 
@@ -51,29 +50,6 @@ def lint(model: onnx.ModelProto | Path, *, planned_convs: Collection[str] | None
 def errors(findings: Iterable[LintFinding]) -> tuple[LintFinding, ...]:
     """The findings that are errors."""
     return tuple(f for f in findings if f.severity is Severity.ERROR)
-
-
-def format_findings(findings: Collection[LintFinding]) -> str:
-    """Findings as text for people: errors first, one paragraph per rule, then a count.
-
-    Args:
-        findings: What ``lint`` returned.
-
-    Returns:
-        Lines of text without a trailing newline.
-    """
-    lines: list[str] = []
-    order = sorted(findings, key=lambda f: (f.severity is not Severity.ERROR, f.rule))
-    previous = ""
-    for finding in order:
-        if finding.rule != previous:
-            known = RULES[finding.rule]
-            lines += [f"{finding.rule} {finding.severity.value}: {known.title}", f"  why: {known.why}"]
-            previous = finding.rule
-        lines += [f"  - {finding.node or '(model)'}: {finding.message}", f"    fix: {finding.fix}"]
-    count = Counter(f.severity for f in findings)
-    summary = f"{count[Severity.ERROR]} errors, {count[Severity.WARNING]} warnings ({len(RULES)} rules)"
-    return "\n".join([*lines, summary])
 
 
 def _load(path: Path) -> onnx.ModelProto:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +30,6 @@ from .qat_options import QATOptions
 if TYPE_CHECKING:
     from .trainer import QATTrainer
 
-
-logger = logging.getLogger(__name__)
 
 _WIDE = frozenset({Role.INPUT, Role.SCORE, Role.HEAD})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import torch
@@ -14,8 +13,6 @@ from ...quantization.plan import Plan
 from .function_hooks import NAME, Quantizers, Recorder
 from .hook_plan import Wiring, wire
 from .lsq import LSQQuantizer, learned_plan, learned_ranges
-
-logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-3  # relative; folded and unfolded convolutions differ by rounding only
 
