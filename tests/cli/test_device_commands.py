@@ -15,6 +15,8 @@ from yoloquant.data.demo import IMGSZ, generator
 from yoloquant.io import resource
 from yoloquant.runtime.core.bundle_manifest import read
 
+SMALL = 160  # where nothing depends on what is found
+
 
 @pytest.fixture(scope="module")
 def quantized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
@@ -60,10 +62,10 @@ def test_analysis_writes_what_pruning_reads(tmp_path: Path, capsys: pytest.Captu
 
 @pytest.mark.slow
 def test_one_recipe_prunes_fine_tunes_exports_and_judges_against_the_unpruned_model(tmp_path: Path) -> None:
-    data = Path(generator().write_demo_set(tmp_path / "data", train=8, val=4, imgsz=IMGSZ))
+    data = Path(generator().write_demo_set(tmp_path / "data", train=8, val=4, imgsz=SMALL))
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        f"model: {resource('datasets', 'demo.pt')}\ndata: {data}\ntargets: [onnxruntime]\nimgsz: {IMGSZ}\n"
+        f"model: {resource('datasets', 'demo.pt')}\ndata: {data}\ntargets: [onnxruntime]\nimgsz: {SMALL}\n"
         f"output: {tmp_path / 'out'}\ncalibration: {{images: 8}}\n"
         "prune:\n  options: {amount: 0.2, round_to: 2, criterion: l2}\n"
         "  arguments: {epochs: 1, batch: 4, workers: 0, plots: false, device: cpu}\n"
