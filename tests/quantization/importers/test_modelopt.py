@@ -14,18 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from core_models import IMGSZ, checkpoint, family_model, sample_images, tiny_host, write_images
+from core_models import checkpoint, family_graph, family_model, sample_images, tiny_graph, tiny_host, write_images
 from native_models import IMAGES, native_checkpoint, native_state
 from tiny_models import RECENT, by_age
 from torch import fx
 
 from yoloquant import QuantizeOptions, api, targets
 from yoloquant.bridge.checkpoint import load_model
-from yoloquant.bridge.exportable import exportable
-from yoloquant.bridge.host_model import HostModel, model_info
+from yoloquant.bridge.host_model import HostModel
 from yoloquant.data.calibration import CalibrationOptions
 from yoloquant.errors import ModelError
-from yoloquant.graph.trace import Graph, OpKind, trace
+from yoloquant.graph.trace import Graph, OpKind
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.calibrate import observe, solve_plan, weight_of
 from yoloquant.quantization.importers import modelopt as native
@@ -56,8 +55,7 @@ def trained(family: str) -> tuple[HostModel, Graph]:
     """A model with the state of native QAT, and its graph; treat both as read-only."""
     plain = tiny_host() if family == "two-level" else family_model(*family.split())
     model = replace(plain, native=native_state(plain.module, batches()))
-    info = model_info(model, IMGSZ)
-    return model, trace(exportable(model, info), info)
+    return model, tiny_graph() if family == "two-level" else family_graph(*family.split())
 
 
 def taken(family: str, scheme: Scheme) -> tuple[Plan, dict[str, Any], Reach]:
