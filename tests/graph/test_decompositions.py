@@ -9,14 +9,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.export.exported_program import _split_decomp_table_to_cia_and_python_decomp
 
-litert_torch = pytest.importorskip("litert_torch", reason="the litert extra is not installed")
-
-from torch.export.exported_program import _split_decomp_table_to_cia_and_python_decomp  # noqa: E402
-
-from yoloquant.graph import decompositions  # noqa: E402
-from yoloquant.graph.decompositions import _split, decompose, nodewise_decompositions  # noqa: E402
-from yoloquant.targets.litert.flatbuffer import Flatbuffer  # noqa: E402
+from yoloquant.graph import decompositions
+from yoloquant.graph.decompositions import _split, decompose, nodewise_decompositions
+from yoloquant.targets.litert.flatbuffer import Flatbuffer
 
 
 class Everything(nn.Module):
@@ -47,6 +44,8 @@ class Written(nn.Module):
 
 
 def converted(module: nn.Module, *, nodewise: bool) -> Flatbuffer:
+    # here, since it takes seconds: every process of the tests imports this file, and one runs it
+    litert_torch = pytest.importorskip("litert_torch", reason="the litert extra is not installed")
     with torch.no_grad(), nodewise_decompositions() if nodewise else contextlib.nullcontext():
         return Flatbuffer(litert_torch.convert(module.eval(), (torch.zeros(1, 3, 16, 16),)).model_content())
 
