@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 from colour_model import ARTIFACT, CELLS, draw_data, export_colours
+from other_formats import write_coco
 
 from yoloquant.bundle import Bundle, BundleOptions, make, write
 from yoloquant.errors import ArtifactError, DataError, OutputError, UsageError
@@ -136,6 +137,19 @@ def test_a_folder_with_a_yaml_is_measured_on_what_the_yaml_says(again: Callable[
     cv2.imwrite(str(data.parent / "images" / "train" / "9.png"), np.zeros((100, 50, 3), np.uint8))
     accuracy = again(data=data.parent).manifest.accuracy
     assert accuracy is not None and accuracy.images == 3 and accuracy == again(data=data).manifest.accuracy
+
+
+def test_a_folder_of_another_format_is_measured_by_its_labels(
+    again: Callable[..., Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("YOLOQUANT_CACHE", str(tmp_path / "cache"))
+    data = draw_data(tmp_path / "data", 3)
+    for kind in ("images", "labels"):
+        shutil.copytree(data.parent / kind / "val", data.parent / kind / "train")
+    wanted = again(data=data).manifest.accuracy
+    accuracy = again(data=write_coco(data, tmp_path / "coco")).manifest.accuracy
+    assert accuracy is not None and wanted is not None
+    assert accuracy.metrics == pytest.approx(wanted.metrics) and accuracy.labels == wanted.labels
 
 
 def test_images_without_objects_are_told(again: Callable[..., Bundle], tmp_path: Path) -> None:
