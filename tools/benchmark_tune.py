@@ -72,6 +72,7 @@ GRID = {
     "ranges.head": "mse|minmax",
     "ranges.weight": "mse|minmax",
 }
+FIRST = (5, 10)  # trials after which the best so far is told
 GOOD = 0.05  # share of the table's recipes that count as found
 
 
@@ -207,6 +208,8 @@ def _samplers(model: Path, options: Mapping[str, str], cache: Path) -> None:
     known = _read(cache / f"{model.stem}_table.jsonl")
     if not known:
         raise SystemExit(f"{cache} has no table of {model.stem}; run part=table first")
+    if int(options["trials"]) < FIRST[-1]:
+        raise SystemExit(f"trials={options['trials']} is too few; give {FIRST[-1]} at least")
     space = make_space({"model": str(model), "data": "table"}, dict(GRID))
     scores = {row: found[options["objective"]] for row, found in known.items()}
     ordered = sorted(scores.values(), reverse=True)
@@ -221,7 +224,7 @@ def _samplers(model: Path, options: Mapping[str, str], cache: Path) -> None:
         rows.append(
             [
                 sampler.value,
-                *(f"{np.median(curves[:, n - 1]):.4f}" for n in (5, 10, curves.shape[1])),
+                *(f"{np.median(curves[:, n - 1]):.4f}" for n in (*FIRST, curves.shape[1])),
                 f"{np.quantile(ends, 0.1):.4f}",
                 f"{np.mean(ends >= good):.0%}",
                 f"{np.median(first):g}",
@@ -230,8 +233,8 @@ def _samplers(model: Path, options: Mapping[str, str], cache: Path) -> None:
     trials = options["trials"]
     head = [
         "sampler",
-        "best of 5",
-        "of 10",
+        f"best of {FIRST[0]}",
+        f"of {FIRST[1]}",
         f"of {trials}",
         "worst tenth",
         f"among the best {GOOD:.0%}",
@@ -302,7 +305,7 @@ def _watched() -> _Spent:
     """Time what trials share and what is each one's own."""
     spent = _Spent()
     places = {
-        "shared": [(ptq, "_traced"), (ptq, "observe"), (ptq, "describe"), (HeldBackScorer, "_know")],
+        "shared": [(ptq, "_traced"), (ptq, "observe"), (ptq, "describe"), (HeldBackScorer, "_known")],
         "own": [
             *((ptq, name) for name in ("solve_plan", "with_safe_weights", "without_bias_overflow", "score_shifts")),
             (trial_recipes, "simulate"),

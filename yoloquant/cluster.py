@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ T = TypeVar("T")
 RETRIES = 3
 """So often a task is begun again whose worker was lost."""
 _SECONDS = 10
+_NICENESS = "RAY_worker_niceness"
 
 
 @contextmanager
@@ -45,8 +47,9 @@ def connected(address: str | None) -> Iterator[Any]:
     # of a cluster that lives as long as the study; that of a running one is its own affair
     quiet: dict[str, Any] = {"include_dashboard": False} if address is None else {}
     try:
-        # not to the driver: the lines of every worker would run through the command's progress
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **quiet)
+        with _own_priority():
+            # not to the driver: the lines of every worker would run through the command's progress
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as exc:
         where = "a cluster cannot be started here" if address is None else f"no Ray cluster answers at '{address}'"
         raise UsageError(
@@ -56,6 +59,22 @@ def connected(address: str | None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own_priority() -> Iterator[None]:
+    """Let workers of a cluster that is started here have the priority of this process, unless somebody chose another.
+
+    Ray 2.60 gives them a niceness of 15: beside anything else that computes on the machine they hardly get on.
+    """
+    if _NICENESS in os.environ:
+        yield
+        return
+    os.environ[_NICENESS] = "0"
+    try:
+        yield
+    finally:
+        del os.environ[_NICENESS]  # programs that are started later are none of this cluster's
 
 
 def slots(ray: Any, *, cpus: float, gpus: float = 0) -> int:

@@ -144,10 +144,13 @@ def test_a_cluster_is_asked_for_before_work(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_machines_and_a_killed_worker_give_what_one_process_gives(tmp_path: Path, data: ValidationSet) -> None:
+def test_two_machines_and_a_killed_worker_give_what_one_process_gives(
+    tmp_path: Path, data: ValidationSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # beside other tests, workers of Ray's niceness wait for minutes
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         cluster.add_node(num_cpus=1)
