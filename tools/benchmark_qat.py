@@ -42,6 +42,8 @@ from tools.bench.qat import BASELINE, Entry, Run, score, table, train
 from tools.bench.theirs import export_theirs, load_theirs
 from tools.options import boolean, extras, parse_options, positive
 from yoloquant import api, targets
+from yoloquant.bridge.checkpoint import load_model
+from yoloquant.bridge.host_model import model_info
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import YoloquantError
 from yoloquant.evaluation.torch_runner import TorchRunner
@@ -212,9 +214,11 @@ def run(settings: Settings) -> dict[str, Any]:
 
     torch.set_num_threads(settings.threads)
     output_folder(settings.output)
+    # before calibration and training, which take minutes
+    info = model_info(load_model(settings.model), (settings.imgsz, settings.imgsz))
+    data = ValidationSet.open(settings.data, info).take(settings.limit)
     artifacts = {**calibrate(settings), settings.trained: trained(settings)}
     baseline = artifacts[OWN]
-    data = ValidationSet.open(settings.data, baseline.info).take(settings.limit)
     entries = [Entry("", BASELINE, TorchRunner(baseline.graph.module, baseline.info, settings.threads))]
     for method in (settings.calibrated, settings.trained):
         module = simulate(

@@ -68,6 +68,7 @@ THEIRS = {
     **{"top1": "metrics/accuracy_top1", "top5": "metrics/accuracy_top5"},
 }
 """Ultralytics' names of our metrics."""
+TIES = ("beyond", "any")
 LIMIT, LIMITS = 0.001, {"top1": 0.0005, "top5": 0.0005}
 ROUNDING = 1e-6
 """How far two figures of the same ranking may be apart: Ultralytics sums in float32 here and there."""
@@ -212,6 +213,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_options(sys.argv[1:] if arguments is None else arguments, DEFAULTS, USAGE)
     if not options["model"] or not options["data"]:
         print(USAGE)
+        return 2
+    if options["ties"] not in TIES:
+        print(f"ties='{options['ties']}' is not one of {', '.join(TIES)}")
         return 2
     with tempfile.TemporaryDirectory(prefix="yoloquant-") as scratch:
         figures = measure(options, Path(scratch))

@@ -17,7 +17,7 @@ from ..types import ModelInfo
 from .class_folders import check_class_folders, split_folder
 from .convert import as_yolo
 from .dataset import class_names_of, load_yaml, split_paths
-from .image_files import list_images
+from .image_files import is_without_yaml, list_images
 
 SPLITS = ("train", "val")
 FIRST = 32
@@ -40,7 +40,7 @@ def check_labels(data: str | os.PathLike[str], info: ModelInfo) -> None:
         for split in SPLITS:
             folder = split_folder(source, split)
             check_class_folders(folder, list_images([folder], str(data)))
-    elif not source.is_dir() or any(source.glob("*.y*ml")):
+    elif not is_without_yaml(source):
         _check_files(source, str(data), info)
 
 
