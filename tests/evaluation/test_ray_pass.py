@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import signal
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,10 @@ from yoloquant.runtime.core.letterbox import place
 from yoloquant.runtime.core.model_info import HeadLayout, ModelInfo, Task
 from yoloquant.runtime.core.runner import Runner
 from yoloquant.runtime.tasks import spec_of
+from yoloquant.sensitivity.analyze_options import AnalyzeOptions
+from yoloquant.sensitivity.images import Images
+from yoloquant.sensitivity.quantization_points import QuantSubject
+from yoloquant.sensitivity.ray_sweep import measured_on
 from yoloquant.summarized import plain
 from yoloquant.targets.exports import ExportResult
 
@@ -165,6 +170,7 @@ def test_two_machines_and_a_killed_worker_give_what_one_process_gives(
         assert found.unopened == {"missing": "no runtime"}
         assert len(seen) == 4 and seen[-1] == (COUNT, COUNT, "4 of 4 parts")
         _whole_validation(tmp_path, cluster.address)
+        _analysis(data, cluster.address)
     finally:
         cluster.shutdown()
 
@@ -187,3 +193,16 @@ def _whole_validation(tmp_path: Path, address: str) -> None:
     assert fanned.baseline == alone.baseline and fanned.targets == alone.targets
     assert fanned.targets[0].comparison is not None and not fanned.targets[0].error
     assert (fanned.examples, fanned.notes, fanned.images) == (alone.examples, alone.notes, alone.images)
+
+
+def _analysis(data: ValidationSet, address: str) -> None:
+    """Parts of an analysis measured by workers: every score to the last bit."""
+    target = targets.get("onnxruntime")
+    artifact = tiny_export_artifact(schemes=(target.scheme,))
+    options = AnalyzeOptions(kind="quant", only=("model.0", "model.1"))  # type: ignore[arg-type]
+    make = partial(QuantSubject, artifact, artifact.plan_for(target.scheme), Images(data, artifact.info), options)
+    subject = make()
+    with connected(address) as ray:
+        found = dict(measured_on(ray, subject, make, subject.parts))
+    assert found == {part: subject.measure(part) for part in subject.parts}
+    assert len(found) > 1 and all(score > 0 for score, _ in found.values())

@@ -43,6 +43,10 @@ class TracedModel:
         """The canonical graph; traced on first use, because most readers of a checkpoint never need it."""
         return trace(exportable(self.model, self.info), self.info)
 
+    def __getstate__(self) -> dict[str, object]:
+        """What another process needs; the graph is traced there: nodes that fx reads back have other names."""
+        return {"model": self.model, "info": self.info}
+
     def described_as(self, model: HostModel) -> TracedModel:
         """Name another origin for the same network; the trace is kept, since the weights are the same."""
         other = replace(self, model=model)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import PlainValidator
 
 from ..options import Names, PathOrNone, option, option_model
-from ..options.shared import AllowUnsafe, InputSize, MeasuredSplit
+from ..options.shared import AllowUnsafe, ClusterAddress, InputSize, MeasuredSplit
+from ..options.where import Where, refuse_for_ray
 from ..pruning.criteria import ImportanceCriterion
 
 if TYPE_CHECKING:
@@ -102,6 +103,11 @@ class AnalyzeOptions:
         python_only=True,
     )
     allow_unsafe: AllowUnsafe = False
+    on: Where = option(default=Where.LOCAL, help="local, or ray: workers of a Ray cluster measure the parts")
+    address: ClusterAddress = None
+
+    def __post_init__(self) -> None:
+        refuse_for_ray(self.on, address=self.address)
 
     @property
     def recalibrates(self) -> bool:
