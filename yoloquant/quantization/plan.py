@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from functools import cached_property
 from typing import Any
@@ -93,8 +93,10 @@ class Point:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON and checkpoints."""
-        data = asdict(replace(self, params=None))
+        # not dataclasses.asdict, which copies every text: a job writes thousands of points, again and again
+        data = _fields(self)
         data["kind"], data["role"] = self.kind.value, self.role.value
+        data["spec"], data["sites"] = _fields(self.spec), [_fields(site) for site in self.sites]
         data["params"] = self.params.to_dict() if self.params else None
         return data
 
@@ -245,6 +247,10 @@ class Plan:
         rows = [_row(p) for p in self.points]
         chosen = [f"{text}: {', '.join(layers)}" for key, text in _CHOSEN.items() if (layers := getattr(self, key))]
         return "\n".join([head, *rows, *chosen, *(f"note: {n}" for n in self.notes)])
+
+
+def _fields(value: Point | QuantSpec | Site) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def _row(point: Point) -> str:
