@@ -105,7 +105,8 @@ def ratio(costs: Mapping[str, Sequence[JobCost]], name: str, what: str, of: str 
     if name not in costs:
         return None
     pairs = zip(costs[of], costs[name], strict=True)
-    return median(getattr(ours, what) / getattr(theirs, what) for ours, theirs in pairs)
+    share: float = median(getattr(ours, what) / getattr(theirs, what) for ours, theirs in pairs)
+    return share
 
 
 def markdown(values: Mapping[str, str], results: Mapping[str, Mapping[str, Sequence[JobCost]]]) -> str:
