@@ -83,6 +83,7 @@ def _validated(workers: int, options: Mapping[str, str]) -> ValidationResult:
         threads=int(options["threads"]),
         latency=False,
         memory=False,
+        cache=False,  # a pass that is recalled takes no time
         limit=int(options["limit"]) if options["limit"] else None,
         # artifacts have a size of their own
         recorded=PredictionOptions(imgsz=None if options["exports"] else options["imgsz"]),

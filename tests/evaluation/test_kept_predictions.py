@@ -16,6 +16,7 @@ from yoloquant import ExportResult, ValidateOptions, api
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import DataError
 from yoloquant.evaluation.judged_models import PICTURES
+from yoloquant.evaluation.kept_predictions import of_export
 from yoloquant.evaluation.torch_runner import TorchRunner
 from yoloquant.predictions.results_file import ResultRow, ResultsFile, ResultsHeader, write_results
 from yoloquant.runtime.backends.base import Backend
@@ -91,6 +92,20 @@ def test_whatever_decides_predictions_runs_the_models(tmp_path: Path, exported: 
     assert runs() == [], "labels change scores and no predictions"
     again = api.export(tiny_artifact(), targets="onnxruntime:fp32", output=tmp_path / "more")
     assert runs(what=again) == [Backend.__name__], "the float model's are known"
+
+
+def test_what_was_noted_of_a_file_decides_how_it_is_opened(exported: ExportResult) -> None:
+    export = replace(exported.exports[0], target="qnn", metadata={"qnn": {"soc": "8gen3"}})
+    known = of_export(export, "same file")
+    assert known is not None and known == of_export(
+        replace(export, metadata={**export.metadata, "matched_conf": 0.2, "matched_conf_per_class": [0.2]}), "same file"
+    ), "what a validation measured decides nothing"
+    for other in (
+        replace(export, metadata={"qnn": {"soc": "8elite"}}),
+        replace(export, metadata={"qnn": {"soc": "8gen3", "pairwise": True}}),
+        replace(export, precision="w8a16"),
+    ):
+        assert of_export(other, "same file") != known
 
 
 @pytest.mark.parametrize("sizes", [((4, 4),), ((4, 4), (0, 4)), ((4, 4), (4, 1 << 30)), ((4, 4), (4,))])

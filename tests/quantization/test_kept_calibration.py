@@ -133,3 +133,15 @@ def test_a_network_is_known_by_weights_and_settings() -> None:
     module.model[0].act = _Own()
     assert network_identity(other) is None, "its code is in no package"
     assert network_identity(replace(host, unsafe=True)) is None
+
+
+def test_a_network_with_functions_hung_on_its_layers_is_not_known() -> None:
+    for hang in (
+        lambda layer: layer.register_forward_hook(lambda module, args, result: result * 0),
+        lambda layer: layer.register_forward_pre_hook(lambda module, args: args),
+        lambda layer: setattr(layer, "forward", lambda x: x * 0),
+        lambda layer: setattr(layer, "forward", layer.forward_fuse),
+    ):
+        host: Any = tiny_host()
+        hang(host.module.model[0])
+        assert network_identity(host) is None

@@ -12,6 +12,7 @@ from ..cache import Key, Store, ours
 from ..data.dataset import ValidationSet
 from ..predictions.prediction_set import RecordedModel
 from ..predictions.results_file import ResultRow, ResultsFile, ResultsHeader, storable, write_results
+from ..runtime.apps.running import MATCHED_CONF, MATCHED_PER_CLASS
 from ..runtime.core.detections import Selection
 from ..types import ExportedModel, ModelInfo
 from .evaluate import EvaluateOptions, Evaluation
@@ -32,7 +33,16 @@ def of_export(exported: ExportedModel, sha256: str) -> Key | None:
     kind = targets.get(exported.target)
     if not ours(type(kind)):
         return None
-    return {"target": exported.target, "sha256": sha256, "info": exported.info, "layout": exported.layout}
+    # beside the file: which of a runtime's ways opens it, and the chip that is simulated, hang on what was noted of it
+    noted = {k: v for k, v in exported.metadata.items() if k not in (MATCHED_CONF, MATCHED_PER_CLASS)}
+    return {
+        "target": exported.target,
+        "sha256": sha256,
+        "info": exported.info,
+        "layout": exported.layout,
+        "precision": exported.precision,
+        "metadata": noted,
+    }
 
 
 def of_network(model: HostModel, info: ModelInfo) -> Key | None:

@@ -278,6 +278,28 @@ def test_an_operation_of_two_widths_gets_one() -> None:
     assert steps.max() <= 1 and 0 < (steps > 0).mean() < 0.01 and before.std() > 0.1
 
 
+def test_a_result_on_two_narrow_grids_keeps_both() -> None:
+    """The first holds half of what the second does."""
+    import onnx_ir as ir
+
+    runtime = pytest.importorskip("onnxruntime")
+    written = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["": 21]>
+        g (float[1, 64] x) => (float[1, 64] a, float[1, 64] b)
+        <float s = {0.001}, uint16 z = {32768}, float s1 = {0.002}, float s2 = {0.004}, uint8 z8 = {0}> {
+            q = QuantizeLinear(x, s, z)  d = DequantizeLinear(q, s, z)  y = Sigmoid(d)
+            q1 = QuantizeLinear(y, s1, z8)  a = DequantizeLinear(q1, s1, z8)
+            q2 = QuantizeLinear(y, s2, z8)  b = DequantizeLinear(q2, s2, z8)
+        }""")
+    unified = ir.from_proto(written)
+    assert unify_widths(unified) == 1
+    image = {"x": np.linspace(-4, 4, 64, dtype=np.float32)[None]}
+    before, after = (_computed(runtime, model, image) for model in (written, ir.to_proto(unified)))
+    for old, new, step in zip(before, after, (0.002, 0.004), strict=True):
+        assert np.abs(new - old).max() < 1.5 * step
+    assert before[1].max() > 0.9 > before[0].max(), "the first is cut off"
+
+
 def _computed(runtime: Any, model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> Any:
     settings = runtime.SessionOptions()
     settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -13,12 +13,13 @@ import pytest
 os.environ["YOLO_AUTOINSTALL"] = "false"
 
 from core_models import sample_images, tiny_artifact
-from device_fakes import FakeCuda, install
+from device_fakes import ORIN, FakeCuda, install
 
 from yoloquant.bundle import BundleOptions, write
 from yoloquant.errors import ArtifactError, PlanError, TargetError
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.runtime.device import cuda as cuda_module
+from yoloquant.runtime.device.cuda import GpuInfo
 from yoloquant.runtime.tensorrt import api
 from yoloquant.runtime.tensorrt.build import find_engine
 from yoloquant.runtime.tensorrt.build_options import Sources
@@ -209,6 +210,19 @@ def test_export_builds_the_engine_where_both_are(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny-tensorrt.engine", "tiny-tensorrt.onnx"]
     typed = any(n.op_type == "Cast" for n in release.built_with[0][0]._model.graph.node)
     assert typed == (name == "11.0.0")
+
+
+def test_a_kept_engine_is_one_of_this_device_and_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = TensorRTTarget(compile_check=False)
+    monkeypatch.setattr(api, "is_installed", lambda: False)
+    known = [target.tools()]
+    assert known == [{}]
+    for name, gpu in (("10.3.0", ORIN), ("10.3.0", GpuInfo("H200", "9.0")), ("11.0.0", ORIN)):
+        release = install(name, monkeypatch)
+        monkeypatch.setattr(cuda_module, "open_cuda", lambda device="", r=release, g=gpu: FakeCuda(r, g))
+        assert target.tools() not in known
+        known.append(target.tools())
+    assert TensorRTTarget(compile_check=False, engine=False).tools() == {}, "it builds none"
 
 
 @pytest.mark.usefixtures("emitted")

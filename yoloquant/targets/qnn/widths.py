@@ -63,15 +63,18 @@ class _Grids:
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
-        self.made: dict[ir.Value, ir.Value] = {}
+        self.made: dict[tuple[ir.Value, bytes], ir.Value] = {}
 
     def finer(self, source: ir.Value, like: ir.Node, before: ir.Node) -> ir.Value:
         """A tensor behind a pair with 256 steps for each of a node's."""
         import onnx_ir as ir
 
-        if source not in self.made:
-            scale, zero = (_number(like, position) for position in (1, 2))
-            name = f"{source.name}/wide"
+        scale, zero = (_number(like, position) for position in (1, 2))
+        # one result may be written on several grids, for different readers
+        key = source, scale.tobytes() + zero.tobytes()
+        if key not in self.made:
+            others = sum(known is source for known, _ in self.made)
+            name = f"{source.name}/{others}/wide" if others else f"{source.name}/wide"
             constants = [
                 self._constant(f"{name}/finer", scale / np.float32(_FINER)),
                 self._constant(f"{name}/zero", (zero.astype(np.uint32) * _FINER).astype(np.uint16)),
@@ -80,8 +83,8 @@ class _Grids:
             dequantize = ir.node(_DEQUANTIZE, [quantize.outputs[0], *constants], name=f"{name}/dequantize")
             quantize.outputs[0].name, dequantize.outputs[0].name = f"{name}/quantized", f"{name}/dequantized"
             self.graph.insert_before(before, [quantize, dequantize])
-            self.made[source] = dequantize.outputs[0]
-        return self.made[source]
+            self.made[key] = dequantize.outputs[0]
+        return self.made[key]
 
     def refine_bias(self, node: ir.Node) -> None:
         """Keep a bias on the grid of the accumulator, whose steps get as fine as those of what is read."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +112,24 @@ def build_here(exported: ExportedModel) -> tuple[dict[str, Any], str]:
         return {}, f"no engine was built: {exc}; {later}"
     try:
         return _build(exported, release, cuda)
+    finally:
+        cuda.close()
+
+
+def engine_identity() -> dict[str, str]:
+    """What ``build_here`` would build an engine for; empty where it would build none."""
+    from ...runtime.device.cuda import open_cuda
+    from ...runtime.tensorrt import api
+    from ...runtime.tensorrt.identity import Identity
+
+    if not api.is_installed():
+        return {}
+    try:
+        release, cuda = api.load(), open_cuda()
+    except TargetError:
+        return {}
+    try:
+        return asdict(Identity.of(release.version, cuda.gpu))
     finally:
         cuda.close()
 

@@ -132,6 +132,14 @@ class TensorRTTarget(Target):
                 f"task {info.task.value} are more than that; leave nms= out"
             )
 
+    def tools(self) -> Mapping[str, str]:
+        """The device and release that an engine is built for; empty where none is built."""
+        if not self._builds_engine:
+            return {}
+        from .device import engine_identity
+
+        return engine_identity()
+
     def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
         """Write ``<stem>-tensorrt.onnx``, and ``<stem>-tensorrt.engine`` where TensorRT and a GPU are.
 
@@ -259,8 +267,12 @@ class TensorRTTarget(Target):
 
         return read_scales(onnx.load(exported.path), exported.metadata["points"])
 
+    @property
+    def _builds_engine(self) -> bool:
+        return self.engine and not self.graph.several
+
     def _with_engine(self, exported: ExportedModel) -> ExportedModel:
-        if not self.engine or self.graph.several:
+        if not self._builds_engine:
             return exported
         from .device import build_here
 
