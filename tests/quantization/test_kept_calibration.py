@@ -142,6 +142,7 @@ def test_a_network_with_functions_hung_on_its_layers_is_not_known() -> None:
         lambda layer: setattr(layer, "forward", lambda x: x * 0),
         lambda layer: setattr(layer, "forward", layer.forward_fuse),
     ):
-        host: Any = tiny_host()
+        host: Any = copy.deepcopy(tiny_host())  # others share it
+        assert network_identity(host) is not None
         hang(host.module.model[0])
         assert network_identity(host) is None

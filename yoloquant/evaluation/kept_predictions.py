@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ def of_export(exported: ExportedModel, sha256: str) -> Key | None:
         "info": exported.info,
         "layout": exported.layout,
         "precision": exported.precision,
-        "metadata": noted,
+        # as a listing holds it: what was exported just now has the key of what is read from a folder
+        "metadata": json.loads(json.dumps(noted, default=str)),
     }
 
 
