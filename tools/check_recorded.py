@@ -4,15 +4,21 @@ Usage: python tools/check_recorded.py model=best.pt export=best_exports/best_int
 
 - ``predict output=found.json`` with what mAP counts (``conf=0.001 multi_label=true``);
 - ``val(save_json=True)`` of Ultralytics, of the same file;
-- COCO results as somebody writes them by hand: COCO's plain keys, boxes of two decimals, scores of five.
+- COCO results as somebody writes them by hand: COCO's plain keys, boxes of two decimals, scores of five;
+- with ``bundle=`` (of the same export) and ``root=`` (``tools/make_device_root.py``) the bundle's own ``predict`` on
+  emulated aarch64.
 
-Every one goes through ``yoloquant validate predictions=``. mAP must agree with direct validation to
-``tolerance`` (0.001). ``limit`` scores the first images only.
+Every one goes through ``yoloquant validate predictions=``. mAP must agree with direct validation to ``tolerance``
+(0.001), like with like: Ultralytics opens files as anybody's program does, so they are opened that way for its figure
+(on x86 processors without VNNI ONNX Runtime's fastest kernels clamp sums, which ``validate`` and ``predict`` keep it
+from), and what the bundle found is held against direct validation on aarch64. ``limit`` scores the first images only.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,26 +26,69 @@ from pathlib import Path
 from options import parse_options
 
 import yoloquant
+from yoloquant import targets
 from yoloquant.bridge.checkpoint import load_model
 from yoloquant.bridge.host_model import model_info
 from yoloquant.bridge.val import label_paths
 from yoloquant.data.dataset import ValidationSet
+from yoloquant.evaluation.bootstrap import BootstrapOptions
+from yoloquant.evaluation.compare import Comparer
+from yoloquant.evaluation.evaluate import EvaluateOptions, evaluate
+from yoloquant.evaluation.judged_models import BASELINE
+from yoloquant.evaluation.processors import AARCH64, NATIVE, launch
+from yoloquant.evaluation.results import ValidationResult
 from yoloquant.io import output_folder
+from yoloquant.runtime.backends import BackendOptions
+from yoloquant.runtime.core.bundle_manifest import read
+from yoloquant.targets.exports import load_exports
 
-DEFAULTS = {"model": "", "export": "", "data": "", "work": "check_recorded", "tolerance": "0.001", "limit": ""}
+DEFAULTS = {
+    **{"model": "", "export": "", "data": "", "work": "check_recorded", "tolerance": "0.001", "limit": ""},
+    **{"bundle": "", "root": ""},
+}
 
 
-def by_predict(export: str, images: ValidationSet, work: Path) -> Path:
-    """What ``yoloquant predict`` writes."""
+def linked(images: ValidationSet, work: Path) -> Path:
+    """A folder of exactly the images that are scored."""
     folder = work / "images"
     folder.mkdir(exist_ok=True)
     for image in images.images:
         link = folder / image.path.name
         if not link.exists():
             link.symlink_to(image.path.resolve())
+    return folder
+
+
+def by_predict(export: str, folder: Path, work: Path) -> Path:
+    """What ``yoloquant predict`` writes."""
     out = work / "predict.json"
     yoloquant.predict(export, folder, output=str(out), conf=0.001, multi_label=True)
     return out
+
+
+def by_bundle(bundle: str, root: str, folder: Path, work: Path) -> Path:
+    """What the bundle's own ``predict`` writes on emulated aarch64."""
+    place, out = Path(bundle).resolve(), (work / "bundle.json").resolve()
+    start = launch(AARCH64, read(place).backend, root=root)
+    words = [f"source={folder.resolve()}", f"output={out}", "conf=0.001", "multi_label=true", "threads=1"]
+    subprocess.run(
+        [*start.command, "-m", "yoloquant_runtime", "predict", *words],
+        # A bundle holds no other file.
+        env={**start.variables(place), "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=work,
+        check=True,
+    )
+    return out
+
+
+def as_any_program(export: str, images: ValidationSet) -> float:
+    """mAP50-95 of a file that is opened without the settings that only our runtime makes."""
+    (exported,) = load_exports(export)
+    runner = targets.get(exported.name).open(exported, BackendOptions(exact_sums=False))
+    evaluation = evaluate({BASELINE: runner}, images, EvaluateOptions(baseline=BASELINE))
+    accuracy = Comparer(evaluation, BootstrapOptions(replicates=2)).accuracy(BASELINE)
+    assert accuracy is not None, "the data have labels"
+    return accuracy.map50_95
 
 
 def by_hand(found: Path, work: Path) -> Path:
@@ -86,7 +135,14 @@ def by_ultralytics(export: str, images: ValidationSet, imgsz: int, work: Path) -
         name="ultralytics",
         exist_ok=True,
     )
-    return work / "ultralytics" / "predictions.json"
+    out = work / "ultralytics.json"
+    shutil.copyfile(work / "ultralytics" / "predictions.json", out)
+    return out
+
+
+def scored(result: ValidationResult) -> dict[str, float]:
+    """mAP50-95 of every row that has one."""
+    return {row.target: row.accuracy.map50_95 for row in result.targets if row.accuracy is not None}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -97,33 +153,42 @@ def main(arguments: Sequence[str]) -> int:
     info = model_info(model, model.resolve_imgsz())
     limit = int(options["limit"]) if options["limit"] else None
     images = ValidationSet.open(options["data"], info).for_classes(info.names).take(limit)
-    ours = by_predict(options["export"], images, work)
-    theirs = by_ultralytics(options["export"], images, info.imgsz[0], work)
-    files = {"predict": ours, "hand": by_hand(ours, work), "ultralytics": theirs}
+    folder, processors = linked(images, work), NATIVE
+    files = [by_predict(options["export"], folder, work)]
+    (exported,) = load_exports(options["export"])
+    files += [by_hand(files[0], work), by_ultralytics(options["export"], images, exported.info.imgsz[0], work)]
+    if options["bundle"]:
+        files.append(by_bundle(options["bundle"], options["root"], folder, work))
+        processors += f",{AARCH64}"
     result = yoloquant.validate(
         options["model"],
         options["export"],
         data=options["data"],
         limit=limit,
-        predictions=",".join(map(str, files.values())),
+        predictions=",".join(map(str, files)),
         allow_missing=True,
         latency=False,
         memory=False,
         bootstrap=100,
+        cpu=processors,
+        cpu_root=options["root"] or None,
         output=work / "report",
     )
-    direct, *others = result.targets
-    assert direct.accuracy is not None
-    worst = 0.0
-    print(f"{direct.target}: mAP50-95 {direct.accuracy.map50_95:.5f} directly, {result.images} images")
-    for row in others:
-        if row.accuracy is None:
+    found = scored(result)
+    for row in result.targets:
+        if row.error:
             print(f"{row.target}: {row.error}")
-            worst = 1.0
-            continue
-        far = row.accuracy.map50_95 - direct.accuracy.map50_95
+    here, there = exported.name, f"{exported.name}@{AARCH64}"
+    found["as any program opens it"] = as_any_program(options["export"], images)
+    pairs = {"predict": here, "hand": here, "ultralytics": "as any program opens it"}
+    pairs.update({"bundle": there} if options["bundle"] else {})
+    worst = 0.0
+    print(f"{result.images} images; mAP50-95 of {here}: {found[here]:.5f}")
+    for name, reference in pairs.items():
+        row = f"predictions:{name}"
+        far = found.get(row, float("inf")) - found.get(reference, 0.0)
         worst = max(worst, abs(far))
-        print(f"{row.target}: mAP50-95 {row.accuracy.map50_95:.5f}, {far:+.5f}")
+        print(f"{name}: {found.get(row, 0.0):.5f}, {far:+.5f} from {reference} ({found.get(reference, 0.0):.5f})")
     return int(worst > float(options["tolerance"]))
 
 
