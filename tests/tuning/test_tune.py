@@ -22,7 +22,7 @@ from yoloquant.recipe import load_recipe, make_recipe
 from yoloquant.targets import resolve
 from yoloquant.tuning.held_back import hold_back
 from yoloquant.tuning.search import Attempt
-from yoloquant.tuning.tune import set_up
+from yoloquant.tuning.tune import set_up, tune
 from yoloquant.tuning.tune_options import Stopper, TuneOptions
 
 pytest.importorskip("optuna")
@@ -150,6 +150,14 @@ def test_what_cannot_be_measured_here_is_refused_before_any_trial(
             {**base, "output": str(tmp_path), "images": "8|12", **keys},
             TuneOptions(held_back=16, **options),
         )
+
+
+def test_a_cluster_that_does_not_answer_leaves_no_study(base: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    told = TuneOptions(held_back=16, on="ray", address="127.0.0.1:1")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="no Ray cluster answers"):
+        tune(None, {**base, "output": str(tmp_path), "images": "8|12"}, told)
+    assert {p.name for p in tmp_path.iterdir()} == {"data"}, "or other ranges would be refused the next time"
 
 
 def test_unlabelled_images_have_no_map_drop(base: dict[str, Any], tmp_path: Path) -> None:

@@ -65,11 +65,11 @@ def tune(
     studied, evaluate = set_up(recipe, given, options)
     options = studied.options
     deadline = math.inf if options.hours is None else time.monotonic() + 3600 * options.hours
-    # before anything is searched: another study of this name is refused here
-    study = studied.open()
-    second = studied.open(again=True) if options.looks_twice else None
     # one cluster for both looks, whose workers keep what they have computed; the chosen recipe is run without it
     with connected(options.address) if options.on is Where.RAY else nullcontext():
+        # behind the cluster, whose absence must leave no study; another study of this name is refused here
+        study = studied.open()
+        second = studied.open(again=True) if options.looks_twice else None
         with listener.stage("searching") as progress:
             _searched(studied, evaluate, progress, deadline)
         if second is not None:
