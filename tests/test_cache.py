@@ -195,3 +195,10 @@ def test_files_are_copied_without_the_entrys_own(tmp_path: Path) -> None:
 def test_ours_is_what_the_hash_of_the_code_covers() -> None:
     assert ours(Store) and ours(copy_files)
     assert not ours(Path) and not ours(read) and not ours(lambda: 0)
+
+
+def test_a_key_that_no_text_tells_apart_keeps_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = Store(tmp_path / "new")
+    write(store, object())
+    assert read(store, object()) is None and not store.folder.exists()
+    assert "no plain data" in caplog.text

@@ -74,6 +74,8 @@ class Store:
             What ``reader`` returned; None if there is no such entry. A damaged one is removed.
         """
         place = self._place(kind, key)
+        if place is None:
+            return None
         try:
             if not place.is_dir():
                 return None
@@ -98,6 +100,8 @@ class Store:
             writer: Writes plain files into an empty folder.
         """
         place = self._place(kind, key)
+        if place is None:
+            return
         try:
             with scratch_folder(place) as holder:
                 entry = holder / place.name
@@ -119,8 +123,13 @@ class Store:
     def __str__(self) -> str:
         return f"cache '{self.folder}'"
 
-    def _place(self, kind: str, key: Key) -> Path:
-        text = json.dumps({"key": plain(key), **surroundings()}, sort_keys=True, default=_sorted)
+    def _place(self, kind: str, key: Key) -> Path | None:
+        """Where an entry lies; None where its key holds what no text tells apart."""
+        try:
+            text = json.dumps({"key": plain(key), **surroundings()}, sort_keys=True, default=_sorted)
+        except (TypeError, ValueError) as exc:
+            logger.warning("a %s is not kept: its key is no plain data (%s)", kind, exc)
+            return None
         return self.folder / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:40]}"
 
     def _locked(self) -> Any:

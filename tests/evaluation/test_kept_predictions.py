@@ -140,3 +140,13 @@ def test_what_was_kept_damaged_is_found_anew(tmp_path: Path, exported: ExportRes
         file.write_bytes(file.read_bytes()[:-9])
     second = api.validate(tiny_artifact(), exported, data=data, options=options)
     assert set(ran) == {TorchRunner.__name__, Backend.__name__} and figures(first) == figures(second)
+
+
+def test_sizes_in_a_file_that_somebody_gives_are_not_believed(tmp_path: Path) -> None:
+    """They would decide where labels lie, and nothing decodes an image to see that they are right."""
+    path, data = tmp_path / "results.npz", ValidationSet.from_yaml(write_images(tmp_path / "set")).take(2)
+    images = tuple((image.path.name, image.sha256) for image in data.images)
+    found = [Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))] * 2
+    header = ResultsHeader(tiny_artifact().info, images, (ResultRow("m"),), sizes=((4, 6), (8, 9)))
+    write_results(path, header, {"m": found})
+    assert [ResultsFile(path).model("m", data, sized=sized).size(1) for sized in (False, True)] == [None, (8, 9)]

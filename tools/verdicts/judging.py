@@ -96,7 +96,7 @@ def without_original(bench: Bench) -> Outcome:
 
 def unexpected(bench: Bench) -> Outcome:
     """An exception that nobody expected."""
-    with patch("yoloquant.evaluation.evaluate.evaluate", side_effect=RuntimeError("surprise")):
+    with patch("yoloquant.evaluation.pass_job.evaluate", side_effect=RuntimeError("surprise")):
         return bench.validate(output=bench.folder / "unexpected")
 
 

@@ -107,4 +107,4 @@ class KeptPredictions:
         )
 
     def _read(self, folder: Path) -> RecordedModel:
-        return ResultsFile(folder / _FILE).model(_ROW, self._images)
+        return ResultsFile(folder / _FILE).model(_ROW, self._images, sized=True)

@@ -161,8 +161,15 @@ class ResultsFile:
         """What is known of a model."""
         return self.header.rows[self.names.index(name)]
 
-    def model(self, name: str, data: ValidationSet) -> RecordedModel:
+    def model(self, name: str, data: ValidationSet, *, sized: bool = False) -> RecordedModel:
         """A model's results on images.
+
+        Args:
+            name: Name of its row.
+            data: The images.
+            sized: Whether the file's sizes of images are believed, and images need not be decoded to know where labels
+                lie; for files that this package keeps for itself. A wrong size in somebody's file would move every
+                label.
 
         Raises:
             DataError: It was run on other images, or the file is damaged.
@@ -177,7 +184,7 @@ class ResultsFile:
             )
         found = self._results(self.names.index(name))
         places = [self._places[digest] for digest in hashes]
-        sizes = [self.header.sizes[place] for place in places] if self.header.sizes else []
+        sizes = [self.header.sizes[place] for place in places] if sized and self.header.sizes else []
         return StoredResults(self.header.info, [found[place] for place in places], sizes)
 
     def _results(self, index: int) -> list[Detections]:
