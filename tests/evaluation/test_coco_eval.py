@@ -14,6 +14,7 @@ pytest.importorskip("pycocotools")
 
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import UsageError
+from yoloquant.evaluation import coco_eval
 from yoloquant.evaluation.bootstrap import BootstrapOptions
 from yoloquant.evaluation.coco_eval import WHY, beside, coco_figures, require_coco_eval
 from yoloquant.evaluation.compare import Comparer
@@ -153,8 +154,8 @@ def test_keypoints_are_scored_with_their_similarity(tmp_path: Path) -> None:
     assert f"scores these keypoints with mAP50-95 {moved.map50_95 * 100:.2f}" in shown.targets[0].notes[1]
 
 
-def test_masks_are_scored_at_the_size_of_the_image(tmp_path: Path) -> None:
-    """Masks that fill their boxes agree with labels that do; those of a half of them do not."""
+def _masks(tmp_path: Path) -> Evaluation:
+    """Labels that fill their boxes, and two models: masks that fill them, and masks of a half of them."""
     yaml = write_dataset(tmp_path / "set", count=6)
     for file in sorted((tmp_path / "set").rglob("*.txt")):
         lines = []
@@ -169,8 +170,22 @@ def test_masks_are_scored_at_the_size_of_the_image(tmp_path: Path) -> None:
     ones, whole = [np.ones((len(each), 1)) for each in rows], np.ones((1, 1, 16, 16), np.float32)
     half = whole * np.where(np.arange(16) % 4 < 2, 1, -1).astype(np.float32)  # stripes
     runners = {name: PartsRunner(rows, info, ones, (mask,)) for name, mask in (("fp32", whole), ("half", half))}
-    evaluation = evaluate(runners, data, EvaluateOptions(warmup=0, keep_parts=True))
-    figures = coco_figures(evaluation)
+    return evaluate(runners, data, EvaluateOptions(warmup=0, keep_parts=True))
+
+
+def test_masks_are_scored_at_the_size_of_the_image(tmp_path: Path) -> None:
+    """Masks that fill their boxes agree with labels that do; those of a half of them do not."""
+    figures = coco_figures(_masks(tmp_path))
     assert figures["half"].map50_95 == pytest.approx(1)  # the boxes are the same
     assert figures["fp32"].further[0].map50 == pytest.approx(1)
     assert figures["half"].further[0].map50_95 < 0.5 * figures["fp32"].further[0].map50_95
+
+
+def test_masks_are_scored_again_where_an_image_has_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pycocotools writes into the results that it is given, and cannot read them a second time."""
+    evaluation = _masks(tmp_path)
+    once = coco_figures(evaluation)["fp32"].further[0]
+    monkeypatch.setitem(coco_eval.MOST, "segm", 0)  # so that one result of a class is more than that
+    limited = coco_figures(evaluation)["fp32"].further[0]
+    assert limited.limit > 0
+    assert limited.map50_95 + limited.limit == pytest.approx(once.map50_95)

@@ -168,11 +168,13 @@ def _score(
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
+    # It writes what it derives into the rows that it is given, and then cannot read them a second time.
+    given = results if isinstance(results, np.ndarray) else [dict(row) for row in results]
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         truth = COCO()
         truth.dataset = labels
         truth.createIndex()
-        scorer = COCOeval(truth, truth.loadRes(results), kind)
+        scorer = COCOeval(truth, truth.loadRes(given), kind)
         scorer.params.maxDets = [most]
         # One range instead of four, whose figures nobody reads here.
         scorer.params.areaRng, scorer.params.areaRngLbl = [[0, 1e10]], ["all"]
