@@ -33,6 +33,7 @@ def test_what_is_no_number_is_a_dash(formatter: object, value: float | None) -> 
         (numbers.points(-0.0021, signed=True), "−0.21"),
         (numbers.points(-0.000001, signed=True), "0.00"),
         (numbers.points_interval(Interval(0.0, -0.001, 0.0081)), "−0.10 to +0.81"),
+        (numbers.points_interval(Interval(0.5, 0.4791, 0.5523), signed=False), "47.91 to 55.23"),
         (numbers.points_interval(Interval(0.0, math.nan, 0.1)), ""),
         (numbers.megabytes(3_060_000), "3.06\u00a0MB"),
         (numbers.megabytes(0), numbers.DASH),

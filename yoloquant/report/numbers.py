@@ -36,11 +36,16 @@ def points(value: float | None, digits: int = 2, *, signed: bool = False) -> str
     return fixed(value * 100 if is_number(value) else None, digits, signed=signed)
 
 
-def points_interval(interval: Interval | None) -> str:
-    """The ends of an interval in points, for instance ``-0.10 to +0.81``; empty if they are not known."""
+def points_interval(interval: Interval | None, *, signed: bool = True) -> str:
+    """The ends of an interval in points, for instance ``-0.10 to +0.81``; empty if they are not known.
+
+    Args:
+        interval: The interval.
+        signed: Whether it is of a difference, whose signs matter.
+    """
     if interval is None or not (is_number(interval.low) and is_number(interval.high)):
         return ""
-    return f"{points(interval.low, signed=True)} to {points(interval.high, signed=True)}"
+    return f"{points(interval.low, signed=signed)} to {points(interval.high, signed=signed)}"
 
 
 def fraction_interval(interval: Interval | None) -> str:
