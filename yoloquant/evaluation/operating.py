@@ -14,6 +14,7 @@ import numpy as np
 
 from ..runtime.core.detections import Detections
 from ..runtime.core.matching import RIGHT, Matches, Truth
+from ..runtime.core.metrics import rows_by_class
 from .bootstrap import interval
 from .results import Interval, OperatingPoint
 from .running_totals import RunningTotals
@@ -50,9 +51,7 @@ class Counted:
 
     @cached_property
     def _rows(self) -> dict[int, np.ndarray]:
-        order = np.argsort(self.classes, kind="stable")
-        labels, first = np.unique(self.classes[order], return_index=True)
-        return dict(zip(labels.tolist(), np.split(order, first[1:]), strict=False))  # an empty part where nothing is
+        return rows_by_class(self.classes)
 
     def rows_of(self, label: int) -> np.ndarray:
         """Indices of one class's detections, by falling confidence."""
@@ -83,16 +82,14 @@ def count(found: Sequence[Detections], matches: Sequence[Matches], truths: Seque
     order = np.argsort(-confidence, kind="stable")
     per_image = np.array([len(t.classes) for t in truths], np.int64)
     labels = np.concatenate([t.classes for t in truths]) if truths else np.zeros(0, np.int64)
-    by_class = np.argsort(labels, kind="stable")
-    kinds, first = np.unique(labels[by_class], return_index=True)
-    whose = np.split(np.repeat(np.arange(len(truths)), per_image)[by_class], first[1:])
+    whose = np.repeat(np.arange(len(truths)), per_image)
     return Counted(
         np.repeat(np.arange(len(found)), lengths)[order],
         confidence[order],
         classes[order],
         right[order],
         per_image.astype(np.float64),
-        dict(zip(kinds.tolist(), whose, strict=False)),  # without labels there is one empty part and no class
+        {k: whose[rows] for k, rows in rows_by_class(labels).items()},
     )
 
 

@@ -86,7 +86,7 @@ class Ranked:
         # over all classes at once and then split: ties between classes fall as in Ultralytics
         rank = order(np.concatenate([item.confidence for item in found]) if found else np.zeros(0))
         label = np.concatenate([item.class_id for item in found]) if found else np.zeros(0, dtype=np.int64)
-        return cls(images, {c: rank[rows] for c, rows in _by_class(label[rank]).items()})
+        return cls(images, {c: rank[rows] for c, rows in rows_by_class(label[rank]).items()})
 
 
 def class_scores(
@@ -116,13 +116,13 @@ def class_scores(
     classes = np.concatenate(counted) if counted else np.zeros(0, dtype=np.int64)
     none = np.zeros(0, dtype=np.int64)
     result = {}
-    for cls, truth in _by_class(classes).items():
+    for cls, truth in rows_by_class(classes).items():
         rows = ranked.rows.get(cls, none)
         result[cls] = ClassScores(ranked.images[rows], status[rows], whose[truth])
     return result
 
 
-def _by_class(labels: np.ndarray) -> dict[int, np.ndarray]:
+def rows_by_class(labels: np.ndarray) -> dict[int, np.ndarray]:
     """Ascending indices of each class among labels (n,), by class in ascending order."""
     few = len(labels) and labels.min() >= 0 and labels.max() < 1 << 16
     order = np.argsort(labels.astype(np.uint16) if few else labels, kind="stable")  # a radix sort for 16 bits
