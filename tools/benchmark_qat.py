@@ -230,7 +230,7 @@ def run(settings: Settings) -> dict[str, Any]:
         entries.append(Entry("", label, TorchRunner(module, baseline.info, settings.threads)))
     entries += enter_ours(settings, artifacts)
     if not settings.skip_ultralytics:
-        mirrored = mirror(data, settings.output / "data")
+        mirrored = mirror(data, settings.output / "data", info.kpt_shape)
         entries += enter_theirs(settings, baseline, data, mirrored)
     rows = score(entries, data, settings.bootstrap)
     result = {

@@ -27,7 +27,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -38,6 +38,7 @@ os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from tools.bench.grid_runner import GridFile, GridRunner
+from tools.bench.pooled import pooled
 from tools.bench.simulated import BASELINE, print_report, progress, scheme_named
 from tools.bench.table import table
 from tools.options import positive
@@ -256,37 +257,6 @@ def score(
     label = f"{subject.name} {Path(data.source).stem}"
     tick = lambda done, total, _: progress(done, total, label)  # noqa: E731
     return evaluate(runners, data, EvaluateOptions(), progress=tick)
-
-
-def pooled(parts: Sequence[Evaluation]) -> Evaluation:
-    """Several evaluations of the same runners as one.
-
-    Raises:
-        UsageError: A runner failed on one of the sets.
-    """
-    first = parts[0]
-    names = [name for name in first.records if all(name in part.records for part in parts)]
-    images = tuple(image for part in parts for image in part.data.images)
-    data = replace(first.data, images=images, source="all")
-    records = {
-        name: replace(
-            first.records[name],
-            detections=[d for p in parts for d in p.records[name].detections],
-            label_matches=[m for p in parts for m in p.records[name].label_matches],
-            reference_matches=[m for p in parts for m in p.records[name].reference_matches],
-            infer_ms={},
-            select_ms=[],
-        )
-        for name in names
-    }
-    return replace(
-        first,
-        data=data,
-        letterboxes=[b for p in parts for b in p.letterboxes],
-        labels=[t for p in parts for t in p.labels],
-        references=[t for p in parts for t in p.references],
-        records=records,
-    )
 
 
 def f1(evaluation: Evaluation, name: str, weights: np.ndarray) -> np.ndarray:

@@ -4,22 +4,32 @@ Calibration uses training images alone; the val split is scored, by the task's o
 intervals. With ``theirs=true`` Ultralytics' INT8 exports of the same checkpoint are made and scored by its own ``val``.
 
     python tools/benchmark_tasks.py model=yolo11n-seg.pt data=coco_seg/data.yaml targets=onnxruntime,litert
+
+With ``latency=true`` besides, each of them and our file for its runtime take turns, inference by inference.
+``scores=false`` does nothing else, which wants few images and a quiet machine:
+
+    python tools/benchmark_tasks.py model=yolo11n-seg.pt data=coco_seg/data.yaml images=16 theirs=true latency=true \
+        scores=false targets=onnxruntime,openvino,litert
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from options import parse_options
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import yoloquant
+from tools.bench.beside import beside_table, time_beside
+from tools.bench.theirs import TheirExport, export_theirs
+from tools.options import boolean, parse_options, positive
 from yoloquant import targets
 from yoloquant.data.calibration_options import CalibrationOptions
-from yoloquant.data.dataset import ValidationSet
+from yoloquant.data.dataset import ValidationSet, load_yaml
 from yoloquant.evaluation.evaluate import EvaluateOptions, evaluate
 from yoloquant.evaluation.gate import load_gate
 from yoloquant.evaluation.judged_models import BASELINE
@@ -32,6 +42,8 @@ from yoloquant.quantization.quantize_options import QuantizeOptions
 from yoloquant.quantization.simulate import simulate
 from yoloquant.runtime.core.runner import Runner
 from yoloquant.runtime.tasks import TaskSpec, spec_of
+from yoloquant.targets.exports import ExportResult
+from yoloquant.types import ExportedModel
 
 USAGE = """\
 usage: python tools/benchmark_tasks.py model=<checkpoint> data=<data yaml, or folder of class folders> [key=value ...]
@@ -44,40 +56,38 @@ usage: python tools/benchmark_tasks.py model=<checkpoint> data=<data yaml, or fo
   simulated run every plan in PyTorch instead of the exported files, default false
   artifact  checkpoint (.pt) of the calibrated model, read if it is there, else written; default none
   latency   time every artifact beside a float model in the same runtime, default false
-  theirs    also score Ultralytics' INT8 exports, default false
+  theirs    also score Ultralytics' INT8 exports, default false; with latency=true they are timed beside ours
+  scores    false scores nothing and only times beside theirs, default true
+  rounds    inferences of each file where they take turns, default 60
   out       file that the table is appended to
 """
 DEFAULTS = {
     **{"model": "", "data": "", "targets": "onnxruntime,openvino,litert,tensorrt", "images": "128", "limit": ""},
     **{"simulated": "false", "artifact": ""},
     **{"imgsz": "", "threads": "2", "latency": "false", "theirs": "false", "out": ""},
+    **{"scores": "true", "rounds": "60"},
 }
-FORMATS = {"onnxruntime": "onnx", "openvino": "openvino", "litert": "litert"}
-"""Name of Ultralytics' export format by the name of our target."""
+TIMED_IMAGES = 8
 FIDELITIES = ("fidelity", "mask_fidelity", "pose_fidelity", "divergence")
 
 
-def measure(options: dict[str, str], folder: Path) -> tuple[ValidationResult, TaskSpec]:
-    """Calibrate, export and score.
+def measure(options: dict[str, str], artifact: Artifact, exports: ExportResult | None) -> ValidationResult:
+    """Score files, or plans.
 
     Args:
         options: See ``USAGE``.
-        folder: Where the artifacts go.
+        artifact: The calibrated model.
+        exports: Its files; None to run plans in PyTorch.
     """
-    names = options["targets"].split(",")
-    artifact = calibrated(options, names)
     judged = ValidateOptions(
         limit=int(options["limit"]) if options["limit"] else None,
         threads=int(options["threads"]),
-        latency=options["latency"] == "true",
+        latency=boolean(options["latency"]),
         memory=False,
     )
-    if options["simulated"] == "true":
-        result = simulated(artifact, names, options["data"], judged)
-    else:
-        exports = yoloquant.export(artifact, targets=names, output=folder, keep_going=True)
-        result = yoloquant.validate(artifact, exports, data=options["data"], options=judged)
-    return result, spec_of(artifact.info.task)
+    if exports is None:
+        return simulated(artifact, options["targets"].split(","), options["data"], judged)
+    return yoloquant.validate(artifact, exports, data=options["data"], options=judged)
 
 
 def calibrated(options: dict[str, str], names: Sequence[str]) -> Artifact:
@@ -137,33 +147,43 @@ def _row(name: str, target: TargetResult, task: TaskSpec, fidelities: Sequence[s
     return f"| {name} | {' | '.join(cells)} |"
 
 
-def theirs(options: dict[str, str], folder: Path) -> list[str]:
-    """Ultralytics' INT8 exports, calibrated and scored as it does by default."""
-    import shutil
+def made_by_ultralytics(options: dict[str, str], artifact: Artifact, folder: Path) -> list[TheirExport]:
+    """Ultralytics' INT8 exports, calibrated as it does by default: on the images that are scored."""
+    data = ValidationSet.open(options["data"], artifact.info)
+    place = Path(options["data"]) if Path(options["data"]).exists() else load_yaml(options["data"])[0]
+    runtimes, side = options["targets"].split(","), max(artifact.info.imgsz)
+    return export_theirs(Path(options["model"]), place, side, folder, runtimes, data_sha256=data.data_hash)
 
+
+def theirs(options: dict[str, str], exports: Sequence[TheirExport], imgsz: int, task: str) -> list[str]:
+    """Rows of the table for Ultralytics' exports, scored by its own ``val``."""
     from ultralytics import YOLO
 
     lines = []
-    for runtime in options["targets"].split(","):
-        if runtime not in FORMATS:
+    for export in exports:
+        if export.path is None:
+            lines.append(f"| {export.runtime}, Ultralytics | {export.error[:120]} |")
             continue
-        place = folder / f"theirs-{runtime}"
-        place.mkdir()
-        checkpoint = place / Path(options["model"]).name
-        shutil.copyfile(options["model"], checkpoint)
-        keys: dict[str, Any] = {"imgsz": int(options["imgsz"])} if options["imgsz"] else {}
+        keys: dict[str, Any] = {"imgsz": imgsz, "batch": 1, "device": "cpu", "plots": False}
         try:
-            path = YOLO(str(checkpoint)).export(
-                format=FORMATS[runtime], quantize=8, data=options["data"], device="cpu", **keys
-            )
-            task = YOLO(str(checkpoint)).task
-            found = YOLO(path, task=task).val(data=options["data"], batch=1, device="cpu", plots=False, **keys)
+            found = YOLO(export.path, task=task).val(data=options["data"], **keys)
         except Exception as exc:  # a line of the table, as other failures
-            lines.append(f"| {runtime}, Ultralytics | {type(exc).__name__}: {str(exc)[:120]} |")
+            lines.append(f"| {export.runtime}, Ultralytics | {type(exc).__name__}: {str(exc)[:120]} |")
             continue
         shown = ", ".join(f"{key} {value:.4f}" for key, value in found.results_dict.items() if "fitness" not in key)
-        lines.append(f"| {runtime}, Ultralytics | {shown} |")
+        lines.append(f"| {export.runtime}, Ultralytics | {shown} |")
     return lines
+
+
+def in_turns(
+    options: dict[str, str], artifact: Artifact, ours: Sequence[ExportedModel], others: Sequence[TheirExport]
+) -> list[str]:
+    """The table of latencies beside Ultralytics' exports."""
+    info = artifact.info
+    data, prepare = ValidationSet.open(options["data"], info).take(TIMED_IMAGES), spec_of(info.task).prepare
+    images = [prepare(data.read(index), info.imgsz)[0] for index in range(len(data))]
+    threads, rounds = positive(options["threads"]), positive(options["rounds"])
+    return ["", beside_table(time_beside(ours, others, images, threads=threads, rounds=rounds))]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -175,12 +195,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options["artifact"] and not options["artifact"].endswith(".pt"):  # minutes of calibration lie before it
         print(f"artifact='{options['artifact']}' is a checkpoint, whose name must end in .pt")
         return 2
+    try:
+        scores, latency, beside = (boolean(options[key]) for key in ("scores", "latency", "theirs"))
+        positive(options["rounds"])
+    except argparse.ArgumentTypeError as exc:
+        print(f"error: {exc}")
+        return 2
+    runs_files = options["simulated"] != "true"
+    if not scores and not (latency and beside and runs_files):
+        print("scores=false only times files beside Ultralytics': give latency=true and theirs=true with it")
+        return 2
+    names = options["targets"].split(",")
     with tempfile.TemporaryDirectory(prefix="yoloquant-") as scratch:
-        result, task = measure(options, Path(scratch) / "exports")
-        lines = [f"### {Path(options['model']).name}, {result.images} images, {result.imgsz[1]} px", ""]
-        lines += table(result, task)
-        if options["theirs"] == "true":
-            lines += theirs(options, Path(scratch))
+        artifact = calibrated(options, names)
+        task, imgsz = spec_of(artifact.info.task), max(artifact.info.imgsz)
+        exports = None
+        if runs_files:
+            folder = Path(scratch) / "exports"
+            exports = yoloquant.export(artifact, targets=names, output=folder, keep_going=True)
+        lines = [f"### {Path(options['model']).name}, {imgsz} px", ""]
+        if scores:
+            result = measure(options, artifact, exports)
+            lines = [f"### {Path(options['model']).name}, {result.images} images, {result.imgsz[1]} px", ""]
+            lines += table(result, task)
+        if beside:
+            others = made_by_ultralytics(options, artifact, Path(scratch) / "theirs")
+            lines += theirs(options, others, imgsz, task.task.value) if scores else []
+            lines += in_turns(options, artifact, exports.exports, others) if latency and exports is not None else []
     text = "\n".join(lines) + "\n"
     print(text)
     if options["out"]:

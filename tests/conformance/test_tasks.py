@@ -12,6 +12,7 @@ from tiny_models import tiny_export_artifact, tiny_images
 from yoloquant import targets
 from yoloquant.errors import TargetError
 from yoloquant.quantization.artifact import Artifact
+from yoloquant.quantization.scheme import PORTABLE
 from yoloquant.quantization.simulate import simulate
 from yoloquant.runtime.core.detections import Selection
 from yoloquant.runtime.tasks import spec_of
@@ -102,3 +103,42 @@ def test_plain_ultralytics_loads_it(exported: ExportedModel, tmp_path: Path, mon
         np.ascontiguousarray(picture), imgsz=64, device="cpu", verbose=False, save=False, conf=0.001
     )
     assert (model.predictor.model.task, len(result.names)) == (exported.info.task.value, 3)
+
+
+# the other files of a task hold the same ranges by the code that the suite runs on a detector
+ONE = [pytest.param(name, marks=() if name == "onnxruntime" else pytest.mark.nightly) for name in TARGETS]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ONE)
+def test_ranges_of_one_portable_plan_arrive_unchanged(name: str, artifact: Artifact, tmp_path: Path) -> None:
+    target = targets.get(name)
+    if target.missing() or artifact.info.task not in target.capabilities.tasks:
+        pytest.skip(f"target '{name}' is not installed here, or refuses the task")
+    portable = tiny_export_artifact("yolo11", artifact.info.task.value, [PORTABLE])
+    found = target.read_scales(target.export(portable, tmp_path, "tiny"))
+    known = portable.plans[PORTABLE.name].by_name
+    assert found and set(found) <= set(known)
+    for point, (scale, zero_point) in found.items():
+        params = known[point].params
+        assert np.array_equal(scale, params.scale) and np.array_equal(zero_point, params.zero_point), point
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [one for one in ONE if one.values[0] in {"onnxruntime", "openvino", "litert"}])
+def test_the_float_file_is_the_float_model(name: str, artifact: Artifact, tmp_path: Path) -> None:
+    import torch
+
+    target, image = targets.get(name), tiny_images(1, seed=1)[0]
+    if target.missing():
+        pytest.skip(f"target '{name}' is not installed here")
+    runner = target.load(target.export_float(artifact, tmp_path, "tiny"), threads=1)
+    try:
+        got = flat(runner(image))
+    finally:
+        runner.close()
+    with torch.inference_mode():
+        wanted = flat(artifact.graph.module(torch.from_numpy(image)))
+    assert [one.shape for one in got] == [one.shape for one in wanted]
+    for mine, theirs in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-3)

@@ -14,7 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tools import benchmark_qat, compare_bits
 from tools.bench.held import held_out
+from tools.bench.mirror import mirror
 from tools.bench.qat import table
+from yoloquant.data.dataset import ValidationSet
 
 
 def test_held_back_images_are_not_trained_on(tmp_path: Path) -> None:
@@ -64,6 +66,13 @@ def test_the_shape_of_keypoints_is_kept(tmp_path: Path) -> None:
     data.write_text(f"{data.read_text()}\nkpt_shape: [5, 3]\nflip_idx: [0, 2, 1, 4, 3]\n")
     described = yaml.safe_load(held_out(str(data), tmp_path / "held", 1).read_text())
     assert described["kpt_shape"] == [5, 3] and described["flip_idx"] == [0, 2, 1, 4, 3]
+
+
+def test_ultralytics_is_told_of_keypoints_where_there_are_any(tmp_path: Path) -> None:
+    data = ValidationSet.from_yaml(write_images(tmp_path / "set", train=1, val=2))
+    plain, posed = (yaml.safe_load(mirror(data, tmp_path / "links", shape).read_text()) for shape in (None, (5, 3)))
+    assert "kpt_shape" not in plain and posed == {**plain, "kpt_shape": [5, 3]}
+    assert len(list((tmp_path / "links" / "labels" / "val").iterdir())) == 2
 
 
 def test_arguments_reach_training() -> None:

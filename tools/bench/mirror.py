@@ -12,12 +12,13 @@ from yoloquant.bridge import val as host_val
 from yoloquant.data.dataset import ValidationSet
 
 
-def mirror(data: ValidationSet, folder: Path) -> Path:
+def mirror(data: ValidationSet, folder: Path, kpt_shape: tuple[int, int] | None = None) -> Path:
     """Link images and labels into a folder and describe them.
 
     Args:
         data: The images that are scored.
         folder: Where to; rebuilt if its images are not exactly these.
+        kpt_shape: Keypoints of an object and numbers of each, for a pose model.
 
     Returns:
         A data yaml for Ultralytics whose ``val`` split holds exactly these images. Its ``train`` split, which
@@ -40,6 +41,8 @@ def mirror(data: ValidationSet, folder: Path) -> Path:
         "train": "images/val",
         "val": "images/val",
         "names": dict(enumerate(data.names)),
+        # without it Ultralytics refuses to read keypoints
+        **({} if kpt_shape is None else {"kpt_shape": list(kpt_shape)}),
     }
     described.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return described
