@@ -105,12 +105,9 @@ def test_plain_ultralytics_loads_it(exported: ExportedModel, tmp_path: Path, mon
     assert (model.predictor.model.task, len(result.names)) == (exported.info.task.value, 3)
 
 
-# the other files of a task hold the same ranges by the code that the suite runs on a detector
-ONE = [pytest.param(name, marks=() if name == "onnxruntime" else pytest.mark.nightly) for name in TARGETS]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ONE)
+# Nightly: the code is what the suite runs on a detector, and each case is one more conversion.
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", TARGETS)
 def test_ranges_of_one_portable_plan_arrive_unchanged(name: str, artifact: Artifact, tmp_path: Path) -> None:
     target = targets.get(name)
     if target.missing() or artifact.info.task not in target.capabilities.tasks:
@@ -124,8 +121,8 @@ def test_ranges_of_one_portable_plan_arrive_unchanged(name: str, artifact: Artif
         assert np.array_equal(scale, params.scale) and np.array_equal(zero_point, params.zero_point), point
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [one for one in ONE if one.values[0] in {"onnxruntime", "openvino", "litert"}])
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "litert"])
 def test_the_float_file_is_the_float_model(name: str, artifact: Artifact, tmp_path: Path) -> None:
     import torch
 
