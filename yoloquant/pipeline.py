@@ -28,7 +28,7 @@ from .targets.base import Target
 from .targets.export import complete, export
 from .targets.exports import ExportResult
 from .targets.float_models import float_model
-from .targets.schemes import AUTO, resolve_schemes
+from .targets.schemes import AUTO, needed_schemes
 from .trackers import track
 from .trackers.runs import of_validation
 from .training.qat.qat_options import QATOptions, parse
@@ -199,7 +199,7 @@ def make_artifact(
     work = recipe.model_copy(update={"model": str(model)})
     if recipe.train:
         return model, _trained(work, folder, targets, listener, after_epoch)
-    return model, _calibrated(work, listener, memory)
+    return model, _calibrated(work, targets, listener, memory)
 
 
 def _prepared(recipe: Recipe, folder: Path, listener: Listener, after_epoch: AfterEpoch | None) -> Path:
@@ -225,12 +225,15 @@ def _prepared(recipe: Recipe, folder: Path, listener: Listener, after_epoch: Aft
     return model
 
 
-def _calibrated(recipe: Recipe, listener: Listener, memory: CalibrationMemory | None) -> Artifact:
+def _calibrated(
+    recipe: Recipe, targets: Sequence[Target], listener: Listener, memory: CalibrationMemory | None
+) -> Artifact:
     with listener.stage("calibrating") as progress:
         return quantize(
             recipe.model,
             data=recipe.data,
-            schemes=resolve_schemes(recipe.scheme),
+            # the checkpoint stays beside the exports, and somebody may want it for another runtime
+            schemes=needed_schemes(recipe.scheme, targets, keeps=True),
             options=recipe.quantize_options,
             progress=progress,
             memory=memory,

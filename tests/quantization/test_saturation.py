@@ -210,6 +210,19 @@ def test_plans_together_are_measured_as_each_alone(graph: Graph, plan: Plan) -> 
     assert together[0]["4:weight"] == together[1]["4:weight"]
 
 
+def test_what_safe_weights_cost_does_not_hang_on_the_range_of_the_input(graph: Graph, plan: Plan) -> None:
+    ranges = {p.name: p.params for p in plan.activations if p.params is not None and not p.fixed}
+    finer = {n: replace(q, scale=np.asarray(q.scale * 0.7, np.float32)) for n, q in ranges.items()}
+    other = plan.with_params(finer, "finer")
+    together, alone = (
+        measure(graph, [plan, other], images(2)),
+        [measure(graph, [p], images(2))[0] for p in (plan, other)],
+    )
+    assert together == alone
+    one, two = (found["2:weight"] for found in together)
+    assert one.rounding == two.rounding > 0 and one.error != two.error
+
+
 def test_a_plan_survives_json_and_adaptation(graph: Graph) -> None:
     derived = derive(graph, PORTABLE)
     solved = with_safe_weights(graph, [solve_plan(graph, derived, observe(graph, [derived], images()))], images())[0]

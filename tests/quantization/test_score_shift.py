@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from core_models import family_graph, sample_images, tiny_artifact, tiny_graph
 
+from yoloquant.quantization import score_shift
 from yoloquant.quantization.insert import copy_module
 from yoloquant.quantization.plan import Plan, Role
 from yoloquant.quantization.raw_heads import end_at_heads
@@ -64,6 +66,23 @@ def test_probabilities_sum_to_the_float_models() -> None:
 
         before, after = abs(total(plain) - total(exact)), abs(total(moved) - total(exact))
         assert before > 0.01 and after < 0.001 * before + 1e-4, (level, before, after)
+
+
+def test_plans_that_compute_the_same_are_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = [tiny_artifact().plans[name] for name in ("litert", "qnn", "tensorrt")]
+    alone = {plan.scheme: score_shifts(tiny_graph(), [plan], IMAGES)[plan.scheme] for plan in plans}
+    made: list[str] = []
+
+    def noted(graph: Any, plan: Plan) -> Any:
+        made.append(plan.scheme)
+        return simulate(graph, plan)
+
+    monkeypatch.setattr(score_shift, "simulate", noted)
+    together = score_shifts(tiny_graph(), plans, IMAGES)
+    assert len(made) == 2
+    for scheme, shifts in alone.items():
+        assert {k: v.tolist() for k, v in together[scheme].items()} == {k: v.tolist() for k, v in shifts.items()}
+    assert together["litert"] is not together["qnn"]
 
 
 def test_the_plan_says_what_its_scores_are_moved_by() -> None:

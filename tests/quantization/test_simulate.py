@@ -117,5 +117,19 @@ def test_rounding_weights_once_changes_no_bit(scheme: str) -> None:
     assert left == {p.name for p in plan.activations}, "only activations are rounded in a forward pass"
 
 
+def test_plans_that_compute_the_same_are_known_by_it() -> None:
+    plans = tiny_artifact().plans
+    # one of them also rounds what is only moved, to the range that it has already
+    one, other = plans["litert"], plans["qnn"]
+    assert one.computed == other.computed and [p.sites for p in one.points] != [p.sites for p in other.points]
+    np.testing.assert_array_equal(run(simulate(tiny_graph(), one)), run(simulate(tiny_graph(), other)))
+    for name in ("portable", "tensorrt", "openvino", "onnxruntime"):
+        assert plans[name].computed != one.computed, name
+    point = one.activations[1]
+    assert point.params is not None
+    wider = replace(point.params, scale=np.asarray(point.params.scale * 2, np.float32))
+    assert one.with_params({point.name: wider}, "wider").computed != one.computed
+
+
 def _called(module: torch.fx.GraphModule) -> set[str]:
     return {str(n.target) for n in module.graph.nodes if n.op == "call_module"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from functools import cached_property
@@ -90,6 +90,14 @@ class Point:
     reason: str = ""
     params: QParams | None = None
     algorithm: str = ""
+
+    @property
+    def grid(self) -> Hashable:
+        """What its integers stand for: representation and range; the points of two plans may have the same."""
+        return self.spec, None if self.params is None else (
+            self.params.scale.tobytes(),
+            self.params.zero_point.tobytes(),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON and checkpoints."""
@@ -185,6 +193,11 @@ class Plan:
         return replace(
             self, points=tuple(p if p.params is not None else replace(p, spec=choose(p)) for p in self.points)
         )
+
+    @property
+    def computed(self) -> Hashable:
+        """What decides the results of a simulation; plans that share it give the same, bit for bit."""
+        return frozenset((p.name, p.grid, _rounding(p)) for p in self.points)
 
     def require_calibrated(self) -> None:
         """Raise PlanError if a point still lacks its range."""
@@ -294,3 +307,9 @@ def ties(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
         ra, rb = sorted((find(a), find(b)))
         parent[rb] = ra
     return {x: find(x) for x in parent}
+
+
+def _rounding(point: Point) -> tuple[Site, ...]:
+    """A point's sites without those that change nothing: behind a move of what is on the same grid for all readers."""
+    everywhere = Site(point.name)
+    return (everywhere,) if everywhere in point.sites and point.spec.axis is None else point.sites

@@ -151,7 +151,7 @@ class _Measure(fx.Interpreter):
                 if seen is None:
                     continue
                 alike = self.layers[graph.fx_name(op.name)]
-                key = tuple(_described(point) for point in seen)
+                key = tuple(point.grid for point in seen)
                 if key not in alike:
                     weight = graph.module.get_parameter(op.weight).detach()
                     alike[key] = _Layer(op, weight, *seen), Saturation()
@@ -166,8 +166,9 @@ class _Measure(fx.Interpreter):
         if layers:
             args: Any = self.map_nodes_to_values(n.args, n)
             columns = layers[0][0].columns(args[0], args[3:])  # of the operation, whatever the ranges
+            rounding: dict[Hashable, float] = {}
             for layer, saturation in layers:
-                layer.add_to(saturation, columns)
+                layer.add_to(saturation, columns, rounding)
         return super().run_node(n)
 
 
@@ -178,12 +179,6 @@ def _operands(graph: Graph, plan: Plan, op: OpNode) -> tuple[Point, Point] | Non
     if point is None or source is None or point.spec.half_range or point.spec.safe_pairs:
         return None
     return (point, source) if point.spec.bits <= 8 and source.spec.bits <= 8 else None
-
-
-def _described(point: Point) -> Hashable:
-    """What a point's integers depend on."""
-    assert point.params is not None
-    return point.spec, point.params.scale.tobytes(), point.params.zero_point.tobytes()
 
 
 def operand_point(graph: Graph, plan: Plan, op: OpNode) -> Point | None:
@@ -229,8 +224,14 @@ class _Layer:
         )
         return safe[0], own[0]
 
-    def add_to(self, saturation: Saturation, columns: Sequence[Tensor]) -> None:
-        """Count the results that clamped pairs change on one image; of several orders the worst counts."""
+    def add_to(self, saturation: Saturation, columns: Sequence[Tensor], rounding: dict[Hashable, float]) -> None:
+        """Count the results that clamped pairs change on one image; of several orders the worst counts.
+
+        Args:
+            saturation: Takes the counts.
+            columns: What ``columns`` returned.
+            rounding: What safe weights cost on these columns: plans that differ in the input's range share it.
+        """
         groups = len(columns)
         real = float(self.operand.scale) * self.steps
         for group, values in enumerate(columns):
@@ -242,8 +243,11 @@ class _Layer:
             saturation.clamped += changed
             saturation.error += error
             if error:
-                safe, own = (_squared(e[part] @ values) for e in self.errors)
-                saturation.rounding += max(safe - own, 0.0)
+                key = (group, self.point.grid)
+                if key not in rounding:
+                    safe, own = (_squared(e[part] @ values) for e in self.errors)
+                    rounding[key] = max(safe - own, 0.0)
+                saturation.rounding += rounding[key]
 
     def _codes(self, values: Tensor) -> npt.NDArray[np.int32]:
         zero = int(self.operand.zero_point) + 128

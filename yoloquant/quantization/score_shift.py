@@ -10,7 +10,7 @@ export. A factor is not fitted: against noise the best factor is below 1, which 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..graph.head_outputs import Readout, head_outputs
-from ..graph.trace import Graph
+from ..graph.trace import Graph, OpNode
 from .insert import copy_module
 from .plan import Plan
 from .raw_heads import end_at_heads
@@ -82,19 +82,26 @@ def score_shifts(
     layers = _class_layers(graph)
     if not layers or not plans:
         return {}
-    # without the decode: the logits are compared, and the tail costs time
-    exact = end_at_heads(graph, copy_module(graph))
-    simulated = {plan.scheme: with_rounded_weights(end_at_heads(graph, simulate(graph, plan))) for plan in plans}
-    logits: dict[str, dict[str, _Logits]] = {plan.scheme: defaultdict(_Logits) for plan in plans}
+    # the class logits alone are compared: boxes and the decode would only take time
+    heads = [head for head, path in layers]
+    exact = end_at_heads(graph, copy_module(graph), heads)
+    # some schemes differ in what their runtimes look for alone
+    alike = {plan.computed: plan for plan in plans}
+    simulated = {
+        key: with_rounded_weights(end_at_heads(graph, simulate(graph, plan), heads)) for key, plan in alike.items()
+    }
+    logits: dict[Hashable, dict[str, _Logits]] = {key: defaultdict(_Logits) for key in alike}
     with torch.inference_mode():
         for count, image in enumerate(images, start=1):
             x = torch.from_numpy(np.ascontiguousarray(image, np.float32))
             reference = exact(x)
-            for scheme, module in simulated.items():
-                _collect(logits[scheme], layers, reference, module(x))
+            for key, module in simulated.items():
+                for (_, path), one, other in zip(layers, reference, module(x), strict=True):
+                    logits[key][path].add(one, other)  # a layer that several levels share gets one number
             if progress:
                 progress(count)
-    return {scheme: _as_bias(graph, found) for scheme, found in logits.items()}
+    found = {key: _as_bias(graph, seen) for key, seen in logits.items()}
+    return {plan.scheme: dict(found[plan.computed]) for plan in plans}
 
 
 def with_note(plan: Plan, shifts: Mapping[str, np.ndarray]) -> Plan:
@@ -105,22 +112,12 @@ def with_note(plan: Plan, shifts: Mapping[str, np.ndarray]) -> Plan:
     return replace(plan, notes=(*plan.notes, f"class scores are moved by {values} logits, in the last biases"))
 
 
-def _class_layers(graph: Graph) -> dict[int, str]:
-    """Module path of each last class convolution with a bias, by its place among the heads."""
+def _class_layers(graph: Graph) -> list[tuple[OpNode, str]]:
+    """Each last class convolution with a bias, and its module path."""
     biased = {name.removesuffix(".bias") for name, _ in graph.module.named_parameters() if name.endswith(".bias")}
-    paths = {
-        place: head.op.weight.removesuffix(".weight")
-        for place, head in enumerate(head_outputs(graph))
-        if head.readout is Readout.CLASS_SIGMOID
-    }
-    return {place: path for place, path in paths.items() if path in biased}
-
-
-def _collect(
-    logits: Mapping[str, _Logits], layers: Mapping[int, str], exact: Sequence[Tensor], quantized: Sequence[Tensor]
-) -> None:
-    for place, path in layers.items():  # a layer that several levels share gets one number
-        logits[path].add(exact[place], quantized[place])
+    classes = [head.op for head in head_outputs(graph) if head.readout is Readout.CLASS_SIGMOID]
+    paths = [(op, op.weight.removesuffix(".weight")) for op in classes]
+    return [(op, path) for op, path in paths if path in biased]
 
 
 def _as_bias(graph: Graph, logits: Mapping[str, _Logits]) -> Shifts:

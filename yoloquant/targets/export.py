@@ -13,9 +13,10 @@ from ..cache import Store
 from ..errors import PlanError, TargetError, YoloquantError
 from ..io import needs_space, output_folder
 from ..types import ExportedModel, Progress
-from .base import FLOAT, Target
+from .base import Target
 from .exports import ExportResult, locked, save_exports
 from .kept_exports import kept_export
+from .schemes import schemes_of
 
 if TYPE_CHECKING:  # listing targets imports this module, and must load no torch
     from ..quantization.artifact import Artifact
@@ -104,12 +105,7 @@ def complete(
     from ..quantization.ptq import quantize
     from ..quantization.quantize_options import QuantizeOptions
 
-    lacking = [
-        s
-        # By name, so that a scheme which two targets share is calibrated once.
-        for s in {t.scheme.name: t.scheme for t in targets if t.precision not in FLOAT}.values()
-        if not _serves(artifact, s)
-    ]
+    lacking = [s for s in schemes_of(targets) if not _serves(artifact, s)]
     if not lacking:
         return artifact
     # another size would be another graph, whose points have other names

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..errors import UsageError
 from .base import Target
 from .export import complete
-from .schemes import resolve_schemes
+from .schemes import needed_schemes
 
 if TYPE_CHECKING:  # listing targets imports this package, and must load no torch
     from ..graph.trace import Graph
@@ -81,7 +81,7 @@ def prepare(
                     f"'{source}' is a plain checkpoint; pass data=<data yaml> to calibrate it, or run "
                     "'yoloquant quantize' first"
                 )
-            schemes = resolve_schemes(scheme)
+            schemes = needed_schemes(scheme, targets)
 
             def accept(graph: Graph) -> None:
                 for target in () if keep_going else targets:

@@ -22,7 +22,7 @@ from ..runtime.core.runner import Runner
 from ..runtime.device.processors import cpu_threads
 from ..sensitivity.images import Images
 from ..targets.base import Target
-from ..targets.schemes import AUTO
+from ..targets.schemes import AUTO, needed_schemes
 from .objectives import Objective, Scores
 from .recipe_keys import Place, with_values
 from .scorer import HeldBackScorer
@@ -187,7 +187,7 @@ def _schemes(recipe: Recipe) -> dict[Place, Any]:
     """Of all schemes those that count: each is calibrated by itself, and the targets use their own."""
     if recipe.train is not None or recipe.scheme != (AUTO,):
         return {}
-    return {("scheme",): list(dict.fromkeys(t.scheme.name for t in registry.resolve(recipe.targets)))}
+    return {("scheme",): [s.name for s in needed_schemes(AUTO, registry.resolve(recipe.targets))]}
 
 
 def _runners(artifact: Artifact, chosen: tuple[Target, ...]) -> list[Runner]:
