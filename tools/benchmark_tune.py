@@ -8,12 +8,18 @@ sampler search that table, whose results are real and cost nothing, with many se
     python tools/benchmark_tune.py part=table models=yolov8n.pt data=coco.yaml cache=/tmp/tune
     python tools/benchmark_tune.py part=samplers models=yolov8n.pt cache=/tmp/tune trials=20 seeds=100
     python tools/benchmark_tune.py part=trial models=yolov8n.pt data=coco.yaml cache=/tmp/tune
+    python tools/benchmark_tune.py part=prune models=best.pt data=mydata.yaml hours=1.5 again=2 cache=/tmp/tune
+    python tools/benchmark_tune.py part=confirm models=best.pt data=mydata.yaml cache=/tmp/tune
 
-``part=trial`` says what trials of a study share: processor seconds of the first, and of later ones.
+``part=trial`` says what trials of a study share: processor seconds of the first, and of later ones. ``part=prune``
+runs ``yoloquant tune`` over pruning and its fine-tuning, and chooses the smallest model that loses no more than the
+defaults; ``part=confirm`` runs the chosen recipe and the defaults on all data with two seeds and scores them once.
 
-Options (``key=value`` or ``--key value``): part (study, table, samplers, trial), models, data, targets (onnxruntime;
-one), imgsz (320), objective (fidelity), trials (24), held_back (64), few (0.25), again (4), images (32, calibration of
-the table), seeds (100), threads (2), cache (a folder; what it holds is not run again).
+Options (``key=value`` or ``--key value``): part (study, table, samplers, trial, prune, confirm), models, data, targets
+(onnxruntime; one), imgsz (320), objective (fidelity), trials (24), held_back (64), few (0.25), again (4), images (32,
+calibration of the table), epochs (12, of fine-tuning), hours (1.5, of part=prune), runs
+(chosen:0,chosen:1,default:0,default:1; of part=confirm, recipes and their seeds), seeds (100), threads (2), cache (a
+folder; what it holds is not run again).
 """
 
 from __future__ import annotations
@@ -34,6 +40,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+from tools.bench import pruning_study
 from tools.bench.table import table
 from tools.options import parse_options
 from yoloquant.io import write_text
@@ -62,6 +69,9 @@ DEFAULTS = {
     "few": "0.25",
     "again": "4",
     "images": "32",
+    "epochs": "12",
+    "hours": "1.5",
+    "runs": "chosen:0,chosen:1,default:0,default:1",
     "seeds": "100",
     "threads": "2",
     "cache": "/tmp/benchmark_tune",
@@ -84,7 +94,14 @@ def main() -> int:
     torch.set_num_threads(int(options["threads"]))
     cache = Path(options["cache"])
     cache.mkdir(parents=True, exist_ok=True)
-    parts = {"study": _study, "table": _table, "samplers": _samplers, "trial": _trial}
+    parts = {
+        "study": _study,
+        "table": _table,
+        "samplers": _samplers,
+        "trial": _trial,
+        "prune": _prune,
+        "confirm": _confirm,
+    }
     if options["part"] not in parts:
         print(f"part={options['part']} is not known; allowed are {', '.join(parts)}", file=sys.stderr)
         return 2
@@ -334,6 +351,17 @@ def _trial(model: Path, options: Mapping[str, str], cache: Path) -> None:
         rows.append([name, *(f"{s:.2f}" for s in (whole, shared, own, whole - shared - own))])
     print(f"\n{model.stem}, {options['images']} images, {options['held_back']} held back, {options['imgsz']} px\n")
     print(table(["trial", "processor s", "shared with others", "its own work", "the rest"], rows))
+
+
+# -- part=prune and part=confirm
+
+
+def _prune(model: Path, options: Mapping[str, str], cache: Path) -> None:
+    pruning_study.search(model, options, cache / f"{model.stem}_prune")
+
+
+def _confirm(model: Path, options: Mapping[str, str], cache: Path) -> None:
+    pruning_study.confirm(model, options, cache / f"{model.stem}_prune")
 
 
 if __name__ == "__main__":

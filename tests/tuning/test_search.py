@@ -271,6 +271,21 @@ def test_progress_has_the_best_so_far_and_the_time_left(url: str) -> None:
     assert len(slow.complete) == 3, "no trial begins after the deadline"
 
 
+def test_the_second_look_has_its_time_before_the_deadline(url: str) -> None:
+    found = search(url, "reserve", lambda a: time.sleep(0.02) or score(a), again=3, sampler="random")
+    start = found._began
+    assert found.ends(0.25, start + 9) == start + 9, "nothing is known yet"
+    found.run(4, share=0.25)
+    seconds = sorted(t.duration.total_seconds() for t, _ in found.complete if t.duration is not None)
+    median = (seconds[1] + seconds[2]) / 2
+    assert found.ends(0.25, start + 1000) == pytest.approx(start + 1000 - 4 * median / 0.25), "three and the defaults"
+    assert found.ends(0.25, start + 1000, 2) == pytest.approx(start + 1000 - 2 * median / 0.25), "two at a time"
+    assert found.ends(0.25, start + median) == pytest.approx(start + median / 2), "half is for the search"
+    assert found.ends(1, start + 1000) == start + 1000
+    found.run(40, share=0.25, deadline=time.monotonic() - 1)
+    assert len(found.complete) == 4
+
+
 def test_results_as_files(url: str, tmp_path: Path) -> None:
     import csv
     import json

@@ -18,10 +18,12 @@ from yoloquant.cli.main import main
 from yoloquant.data.calibration import CalibrationOptions, calibration_set
 from yoloquant.errors import CalibrationError, DataError, ModelError, UsageError
 from yoloquant.pipeline import make_artifact
-from yoloquant.recipe import load_recipe, make_recipe
+from yoloquant.recipe import Recipe, load_recipe, make_recipe
 from yoloquant.targets import resolve
+from yoloquant.tuning import trial_recipes
 from yoloquant.tuning.held_back import hold_back
 from yoloquant.tuning.search import Attempt
+from yoloquant.tuning.trial_recipes import TrialRecipes
 from yoloquant.tuning.tune import set_up, tune
 from yoloquant.tuning.tune_options import Stopper, TuneOptions
 
@@ -177,6 +179,27 @@ def test_the_pruner_suits_the_study(base: dict[str, Any], tmp_path: Path) -> Non
     assert chosen({"images": "8|12"}) is Stopper.NONE
     assert chosen({"train.lr0": "1e-6|1e-5"}) is Stopper.MEDIAN
     assert chosen({"train.lr0": "1e-6|1e-5"}, objective="fidelity,multiplications") is Stopper.NONE
+
+
+def test_the_first_look_takes_few_epochs_where_something_trains_and_few_images_elsewhere(
+    base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs: list[Any] = []
+
+    def made(recipe: Recipe, *args: Any, **options: Any) -> tuple[None, None]:
+        epochs.append(recipe.prune and recipe.prune.arguments["epochs"])
+        return None, None
+
+    monkeypatch.setattr(trial_recipes, "make_artifact", made)
+    monkeypatch.setattr(TrialRecipes, "_measured", lambda self, artifact, chosen, share, work: {"share": share})
+    told = TuneOptions(held_back=16)
+    for searched, values, share in (
+        ({"prune": "0.2..0.4", "prune.epochs": 8}, {"prune.options.amount": 0.3}, 1.0),
+        ({"images": "8|12"}, {"calibration.images": 8}, 0.25),
+    ):
+        _, trials = set_up(None, {**base, "output": str(tmp_path), **searched}, told)
+        assert trials(Attempt(values, 0.25, quiet)) == {"share": share}
+    assert epochs == [2, None]
 
 
 @pytest.mark.slow

@@ -8,13 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..bridge.checkpoint import load_model
 from ..bridge.foreign import ForeignArtifact
-from ..errors import UsageError
-from ..graph.traced_model import TracedModel
 from ..quantization.artifact import Artifact
 from ..targets.exports import content_sha256
 from ..types import ExportedModel, ModelInfo, Progress
+from .checkpoint_opening import CheckpointOpening
 from .contenders import UNKNOWN_CALIBRATION
 from .kept_predictions import KeptPredictions, of_export, of_network
 from .memory import peak_memory
@@ -158,7 +156,7 @@ class JudgedModels:
             sha256=content_sha256(path),
             latency_note="checkpoints are not timed",
         )
-        self.openings[name] = partial(_open_checkpoint, path, self.artifact.info, self.threads)
+        self.openings[name] = CheckpointOpening(path, self.artifact.info, self.threads)
 
     def note(self, errors: Mapping[str, str]) -> None:
         """Note why some could not be opened: each is a row with its error, never a pass and never a missing row."""
@@ -206,16 +204,6 @@ def _open_export(exported: ExportedModel, processor: str, root: str | Path, thre
     if processor == NATIVE:
         return target.load(exported, threads)
     return EmulatedRunner(exported, target.backend, launch(processor, target.backend, root=root), threads)
-
-
-def _open_checkpoint(path: Path, info: ModelInfo, threads: int) -> Runner:
-    """Open the float model of a checkpoint beside one with such a description."""
-    from .torch_runner import TorchRunner
-
-    traced = TracedModel.of(load_model(path), info.imgsz)
-    if traced.info.names != info.names or traced.info.task is not info.task:
-        raise UsageError(f"checkpoint '{path.name}' has another task or other classes than the FP32 model")
-    return TorchRunner(traced.graph.module, traced.info, threads)
 
 
 def _float_bytes(artifact: Artifact) -> int:

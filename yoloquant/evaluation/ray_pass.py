@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -24,10 +25,16 @@ class RayPass:
     """
 
     def __init__(self, ray: Any, threads: int, shards: int | None = None) -> None:
-        self.ray, self.shards = ray, shards
+        self.ray = ray
         # a demand that no machine meets would wait for one for ever
         self._cpus = min(threads, processors(ray)) or 1
+        at_once = max(1, slots(ray, cpus=self._cpus))
+        self._shards = shards or at_once
         self._task = task(ray, _part, cpus=self._cpus)
+        # imports take a worker seconds, in which whoever asks for the pass opens models and looks for images
+        getting_ready = task(ray, _get_ready, cpus=self._cpus)
+        for _ in range(min(self._shards, at_once)):
+            getting_ready.remote()
 
     def run(self, job: PassJob, progress: Progress | None = None) -> PassResult:
         """Make a pass; what comes of it is what ``PassJob.run`` gives.
@@ -41,7 +48,7 @@ class RayPass:
             YoloquantError: See ``evaluate``.
         """
         start, total = time.perf_counter(), len(job.images)
-        spans = shard(total, self.shards or max(1, slots(self.ray, cpus=self._cpus)))
+        spans = shard(total, self._shards)
         # once in the cluster's memory, instead of with every task
         shared = self.ray.put(job)
         found: dict[range, PassResult] = {}
@@ -62,6 +69,13 @@ def shard(total: int, parts: int) -> list[range]:
     parts = max(1, min(parts, total))
     edges = [total * i // parts for i in range(parts + 1)]
     return [range(start, stop) for start, stop in pairwise(edges)]
+
+
+def _get_ready() -> None:
+    """Import what opening a model imports, in a worker."""
+    # a model that cannot be opened says so in its own row
+    with suppress(ImportError):
+        import torch.fx  # noqa: F401
 
 
 def _part(job: PassJob, span: range) -> bytes:

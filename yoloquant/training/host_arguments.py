@@ -25,6 +25,11 @@ def is_whole(name: str) -> bool:
     return name in host.CFG_INT_KEYS
 
 
+def default(name: str) -> Any:
+    """What training takes where nobody names a value."""
+    return host.DEFAULT_CFG_DICT[name]
+
+
 def check_value(name: str, value: Any) -> None:
     """Refuse a value that Ultralytics would refuse once training begins.
 

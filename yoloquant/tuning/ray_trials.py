@@ -78,7 +78,8 @@ class RayTrials:
             pending: list[Any] = []
             while True:
                 give_up_lost(self._search.study)
-                while len(pending) < min(options.workers, left()) and time.monotonic() < deadline:
+                ends = self._search.ends(share, deadline, options.workers)
+                while len(pending) < min(options.workers, left()) and time.monotonic() < ends:
                     pending.append(trial.remote(shared, self.again, share, total))
                 if not pending:
                     return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -69,14 +70,16 @@ class TrialSearch:
         self.study, self.space, self.options, self.evaluate = study, space, options, evaluate
         self.progress = progress
         self._eta = Eta()
+        self._began = time.monotonic()
 
     def run(self, trials: int, share: float, deadline: float = math.inf) -> None:
         """Try recipes until there are so many results, other processes' among them.
 
         Args:
             trials: How many.
-            share: Of images and epochs that each gets.
-            deadline: Time (``time.monotonic``) after which none begins.
+            share: Of images or epochs that each gets.
+            deadline: Time (``time.monotonic``) after which none begins; where the best are looked at again, enough
+                before it for that.
 
         Raises:
             OutputError: The storage fails.
@@ -85,8 +88,25 @@ class TrialSearch:
         self.queue_defaults()
         give_up_lost(self.study)
         # claimed and not finished: several processes together must not overshoot
-        while self.claimed < trials and time.monotonic() < deadline and not self._exhausted:
+        while self.claimed < trials and time.monotonic() < self.ends(share, deadline) and not self._exhausted:
             self.one(share, trials)
+
+    def ends(self, share: float, deadline: float, workers: int = 1) -> float:
+        """When the first look ends, so that the second, which decides, has time before the deadline.
+
+        Args:
+            share: Of the first look; 1 where there is no second.
+            deadline: Of both.
+            workers: Trials at a time.
+        """
+        trials = [t for t, _ in self.complete if SAME_AS not in t.user_attrs and t.duration is not None]
+        if share == 1 or not trials or math.isinf(deadline):
+            return deadline
+        each = statistics.median(t.duration.total_seconds() for t in trials if t.duration is not None) / share
+        # the best and the recipe without any search
+        needed = each * math.ceil((self.options.again + 1) / workers)
+        # at least half of the time is for the search: what was never tried cannot be looked at again
+        return deadline - min(needed, (deadline - self._began) / 2)
 
     def again(self, chosen: Sequence[Mapping[str, Value]], deadline: float = math.inf) -> None:
         """Try some recipes with all images and epochs; those that the study has already are left alone.

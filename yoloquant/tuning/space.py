@@ -11,9 +11,10 @@ from ..errors import UsageError
 from ..recipe import Recipe, make_recipe
 from ..runtime.core.nearest import nearest
 from ..targets.schemes import resolve_schemes
+from .defaults import default_at
 from .dimensions import EXAMPLES, Dimension, Value, is_search, parse_dimension
 from .ready_made import SPACES
-from .recipe_keys import Place, RecipeKey, find_key, value_at, with_values
+from .recipe_keys import Place, RecipeKey, find_key, with_values
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -40,12 +41,13 @@ class SearchSpace:
 
     @property
     def defaults(self) -> dict[str, Value] | None:
-        """What the recipe without any search stands for; None where that is outside of the space."""
-        # through the recipe's model: it knows every default, also of options that the recipe does not name
-        known = make_recipe(dict(self.base))
+        """What the recipe without any search stands for; None where that is outside of the space.
+
+        Of pruning and training that only the space brings in, their own defaults.
+        """
         values: dict[str, Value] = {}
         for path, each in self.dimensions.items():
-            value = _default(self.base, known, path)
+            value = default_at(self.base, path)
             if not each.holds(value):
                 return None
             values[".".join(path)] = value
@@ -172,18 +174,3 @@ def _check_values(base: Mapping[str, Any], dimensions: Mapping[Place, Dimension]
     # refused, not ignored: every trial would look different and be the same
     if ("scheme",) in dimensions and ("train" in base or any(path[0] == "train" for path in dimensions)):
         raise UsageError(f"scheme= cannot be searched here: {SCHEME_OF_TRAINING}")
-
-
-def _default(base: Mapping[str, Any], known: Recipe, path: Place) -> Value:
-    """The value at a place where nothing is searched; what its model gives where the recipe says nothing."""
-    found: Any
-    try:
-        found = value_at(base, path)
-    except KeyError:
-        found = known
-        for word in path:
-            found = found.get(word) if isinstance(found, Mapping) else getattr(found, word, None)
-    # enums and tuples as a recipe's YAML has them, which is what choices are compared with
-    found = getattr(found, "value", found)
-    value: Value = ",".join(found) if isinstance(found, (tuple, list)) else found
-    return value

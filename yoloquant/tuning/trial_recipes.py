@@ -66,7 +66,9 @@ class TrialRecipes:
         # a trial leaves checkpoints and exports behind, of which only the chosen recipe's are made again
         with scratch_folder(self.folder / "trial") as work:
             _, artifact = make_artifact(recipe, chosen, work, after_epoch=attempt.watch, memory=self._memory)
-            return self._measured(artifact, chosen, attempt.share, work)
+            # an epoch costs many times what scoring does, and a few images would undo what the epochs have shown
+            trains = recipe.train is not None or recipe.prune is not None
+            return self._measured(artifact, chosen, 1.0 if trains else attempt.share, work)
 
     @cached_property
     def scorer(self) -> HeldBackScorer:

@@ -21,7 +21,7 @@ from ..pipeline import RunResult, Silent, run
 from ..recipe import Recipe, make_recipe, recipe_content
 from ..types import Listener, Progress
 from .held_back import hold_back
-from .objectives import ranked
+from .objectives import Objective, ranked
 from .page import write_page
 from .plots import write_plots
 from .ray_trials import RayTrials
@@ -64,6 +64,11 @@ def tune(
     listener = listener or Silent()
     studied, evaluate = set_up(recipe, given, options)
     options = studied.options
+    if Objective.MAP_DROP in options.measured and _part_is(studied.space, "prune"):
+        listener.note(
+            "map_drop is of held-back training images: if the model has learned them, pruned ones lose more there than "
+            "on new images; compare it with the default recipe's"
+        )
     deadline = math.inf if options.hours is None else time.monotonic() + 3600 * options.hours
     # one cluster for both looks, whose workers keep what they have computed; the chosen recipe is run without it
     with connected(options.address) if options.on is Where.RAY else nullcontext():
@@ -98,7 +103,7 @@ def set_up(
     registry.resolve(known.targets)
     # its file is read again after the last trial, when a typing error would cost the whole study
     load_gate(known.validation.gate)
-    options = _stopper(options, space, known)
+    options = _stopper(options, space)
     folder = output_folder(known.output or Path(known.model).parent / f"{Path(known.model).stem}_tune")
     held = hold_back(known, options.held_back, output_folder(folder / "data"))
     studied = Studied(space, options, held, folder, storage_url(options, folder))
@@ -107,10 +112,14 @@ def set_up(
     return studied, trials
 
 
-def _stopper(options: TuneOptions, space: SearchSpace, known: Recipe) -> TuneOptions:
+def _part_is(space: SearchSpace, part: str) -> bool:
+    """Whether every recipe of a space has a part that may be missing."""
+    return bool(space.base.get(part)) or any(place[0] == part for place in space.dimensions)
+
+
+def _stopper(options: TuneOptions, space: SearchSpace) -> TuneOptions:
     """The options with the pruner that suits the study."""
-    trains = known.train is not None or known.prune is not None
-    trains = trains or any(place[0] in ("train", "prune") for place in space.dimensions)
+    trains = _part_is(space, "train") or _part_is(space, "prune")
     if options.pruner not in (None, Stopper.NONE) and not trains:
         raise UsageError(
             f"pruner={options.pruner.value} stops trials after an epoch, and nothing trains here; leave pruner= out"

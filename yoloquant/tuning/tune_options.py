@@ -58,7 +58,9 @@ class TuneOptions:
         "objective is of accuracy and something trains",
     )
     trials: int = option(default=30, ge=1, help="how many trials")
-    hours: float | None = option(default=None, gt=0, help="begin no trial after so many hours")
+    hours: float | None = option(
+        default=None, gt=0, help="begin no trial after so many hours; the second look gets its share"
+    )
     drop: float | None = option(
         default=None, ge=0, help="largest drop of mAP50-95 of the chosen result, as a fraction: 0.005 is half a point"
     )
@@ -66,7 +68,7 @@ class TuneOptions:
     few: float = option(
         default=0.25, gt=0, le=1, help="share of these images, and of the epochs, that trials get at first; 1: all"
     )
-    again: int = option(default=4, ge=1, help="how many of the best are measured again with all images and epochs")
+    again: int = option(default=4, ge=1, help="how many of the best are measured again with all images or epochs")
     grid: int = option(default=4, ge=2, help="with sampler=grid: how many values of a range")
     population: int = option(default=12, ge=2, help="with sampler=nsga2: trials of a generation")
     sampler_seed: int = option(default=0, ge=0, help="of the sampler")

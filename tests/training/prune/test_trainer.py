@@ -24,6 +24,7 @@ from yoloquant.pruning.prune_options import parse
 from yoloquant.pruning.remove_channels import pruned
 from yoloquant.sparsity.unstructured import masks_of, sparsity_report
 from yoloquant.training.distillation.distill import FeatureExtractor, Teacher, feature_loss, head_outputs
+from yoloquant.training.prune import finetune
 from yoloquant.training.prune.finetune import fine_tune
 from yoloquant.training.prune.trainer import MASKS, TEACHER, PruneTrainer, comparable
 
@@ -55,6 +56,40 @@ def trained_with(path: Path) -> dict[str, Any]:
 
 def share_of_zeros(path: Path) -> float:
     return sparsity_report(load_model(path).module).share
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"lr0": 1e-3}, {"lr0": 1e-3, "optimizer": "AdamW", "momentum": 0.9, "warmup_bias_lr": 0.0}),
+        ({"lr0": 1e-3, "momentum": 0.8}, {"lr0": 1e-3, "optimizer": "AdamW", "momentum": 0.8, "warmup_bias_lr": 0.0}),
+        ({"lr0": 1e-3, "optimizer": "SGD"}, {"lr0": 1e-3, "optimizer": "SGD"}),
+        ({}, {}),
+    ],
+)
+def test_a_learning_rate_that_is_given_counts(
+    source: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: dict[str, Any],
+    wanted: dict[str, Any],
+) -> None:
+    def seen(overrides: dict[str, Any], *args: Any) -> Any:
+        raise StopIteration(overrides)
+
+    monkeypatch.setattr(finetune, "_trainer", seen)
+    with pytest.raises(StopIteration) as caught:
+        fine_tune(source[0], source[1], parse(HALF), arguments(tmp_path, **given))
+    rated = ("lr0", "optimizer", "momentum", "warmup_bias_lr")
+    assert {k: v for k, v in caught.value.value.items() if k in rated} == wanted
+
+
+def test_the_default_rate_is_what_ultralytics_gives_short_runs(source: tuple[Path, Path], tmp_path: Path) -> None:
+    trainer = PruneTrainer(overrides={**arguments(tmp_path), "model": str(source[0]), "data": str(source[1])})
+    optimizer = trainer.build_optimizer(torch.nn.Conv2d(3, 4, 1), "auto", iterations=100)
+    assert {group["lr"] for group in optimizer.param_groups} == {finetune.learning_rate(trainer.data["nc"])}
+    assert type(optimizer).__name__ == "AdamW" and optimizer.param_groups[0]["betas"][0] == 0.9
+    assert trainer.args.warmup_bias_lr == 0.0
 
 
 @pytest.mark.slow

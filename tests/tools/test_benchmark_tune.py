@@ -1,0 +1,82 @@
+"""The study over pruning: what it asks ``tune``, what it chooses by, and what it prints. Nothing is trained here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tools.bench import pruning_study
+from tools.benchmark_tune import DEFAULTS
+from yoloquant.tuning.space import make_space
+
+OPTIONS = {**DEFAULTS, "data": "d.yaml"}
+
+
+def trial(number: int, drop: float, stage: str = "again", default: bool = False) -> dict[str, Any]:
+    scores = {"map_drop": drop, "multiplications": 4e8}
+    values = {"prune.options.amount": 0.5, "prune.arguments.batch": 8}
+    about = {"number": number, "stage": stage, "state": "measured", "seconds": 61.2, "default": default}
+    return {**about, "values": values, "scores": scores}
+
+
+def test_the_limit_is_what_the_defaults_lose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[list[str]] = []
+
+    def command(words: list[str]) -> int:
+        calls.append(words)
+        trials = [trial(0, 0.01, "search", True), trial(0, 0.02), trial(1, 0.0312, default=True)]
+        failed = {**trial(2, 0.0), "state": "failed", "scores": {}, "seconds": None}
+        (tmp_path / "trials.json").write_text(json.dumps([*trials, failed]))
+        return 0
+
+    monkeypatch.setattr(pruning_study, "command", command)
+    pruning_study.search(Path("best.pt"), OPTIONS, tmp_path)
+    first, second = calls
+    assert second == [*first, "drop=0.031200"], "of the second look, where there is one"
+    assert first[:2] == ["tune", "model=best.pt"] and "prune.epochs=12" in first and f"output={tmp_path}" in first
+    out = capsys.readouterr().out
+    assert "| again 1, default | 0.5 | 8 | 3.12 | 400 | 61 |" in out and "| again 2 | 0.5 | 8 | failed |  |  |" in out
+
+
+def test_a_study_without_the_defaults_chooses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def command(words: list[str]) -> int:
+        (tmp_path / "trials.json").write_text(json.dumps([trial(1, 0.02)]))
+        return 0
+
+    monkeypatch.setattr(pruning_study, "command", command)
+    with pytest.raises(SystemExit, match="the recipe without any search was not measured"):
+        pruning_study.search(Path("best.pt"), OPTIONS, tmp_path)
+
+
+def test_what_is_searched_is_a_space(tmp_path: Path) -> None:
+    given = {**pruning_study.SEARCHED, **pruning_study.FIXED, "prune.epochs": "12"}
+    space = make_space({"model": "best.pt", "data": "d.yaml"}, given)
+    assert len(space.dimensions) == len(pruning_study.SEARCHED)
+    for end in (0, -1):
+        assert space.recipe({".".join(p): d.ends[end] for p, d in space.dimensions.items()}).prune is not None
+
+
+def test_recipes_are_confirmed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[tuple[str, int]] = []
+
+    def confirmed(model: Path, options: Any, folder: Path, which: str, seed: int) -> dict[str, Any]:
+        made.append((which, seed))
+        return {"gone": 0.581, "float": "+0.10", "int8": "+0.20"}
+
+    monkeypatch.setattr(pruning_study, "_confirmed", confirmed)
+    for _ in range(2):
+        pruning_study.confirm(Path("best.pt"), {**OPTIONS, "runs": "chosen:0,default:1"}, tmp_path)
+    assert made == [("chosen", 0), ("default", 1)]
+    assert capsys.readouterr().out.count("| chosen, 0 | 58.1% | +0.10 | +0.20 |") == 2
+    with pytest.raises(SystemExit, match="runs=best:0 is not known"):
+        pruning_study.confirm(Path("best.pt"), {**OPTIONS, "runs": "best:0"}, tmp_path)

@@ -1,0 +1,129 @@
+"""A study over pruning by ``yoloquant tune``, and what it chose against today's defaults on the scored split."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tools.bench.table import table
+from yoloquant import api
+from yoloquant.bridge.checkpoint import load_model
+from yoloquant.cli.main import main as command
+from yoloquant.errors import UsageError
+from yoloquant.evaluation.results import TargetResult
+from yoloquant.evaluation.validate_options import ValidateOptions
+from yoloquant.io import parse_yaml, write_text
+from yoloquant.pipeline import run
+from yoloquant.pruning.metadata import pruned_fraction
+from yoloquant.recipe import make_recipe
+from yoloquant.tuning.space import make_space
+
+SEARCHED = {
+    "prune": "0.5..0.68",
+    "prune.criterion": "taylor|l2|bn",
+    "prune.lr": "log:5e-4..5e-3",
+    "prune.batch": "8|16",
+    "prune.warmup_epochs": "0|3",
+    "scheme": "auto|portable",
+}
+FIXED = {"images": "32", "prune.workers": "0", "prune.plots": "false", "prune.cache": "ram"}
+CHOSEN, DEFAULT = "chosen", "default"
+
+
+def search(model: Path, options: Mapping[str, str], folder: Path) -> None:
+    """Run the study as the command does, then choose: the smallest that loses no more than today's defaults.
+
+    The unpruned model has learned the held-back images, which pruned ones have not, so a drop on them is no drop on new
+    images: what the defaults lose on the same images is the limit.
+    """
+    words = _words(model, options, folder)
+    print("yoloquant " + " ".join(words), flush=True)
+    if command(words) != 0:
+        raise SystemExit(1)
+    trials = json.loads((folder / "trials.json").read_text(encoding="utf-8"))
+    stage = "again" if any(t["stage"] == "again" and t["scores"] for t in trials) else "search"
+    default = next((t for t in trials if t["default"] and t["stage"] == stage and t["scores"]), None)
+    if default is None:
+        raise SystemExit("the recipe without any search was not measured; give the study more time")
+    # rounded up: the defaults themselves keep the limit
+    limit = f"drop={default['scores']['map_drop'] + 5e-7:.6f}"
+    print(f"yoloquant {' '.join(words)} {limit}", flush=True)
+    if command([*words, limit]) != 0:
+        raise SystemExit(1)
+    print(_table_of_trials(trials))
+
+
+def _words(model: Path, options: Mapping[str, str], folder: Path) -> list[str]:
+    names = ("data", "targets", "imgsz", "trials", "held_back", "few", "again", "hours")
+    given = {**{name: options[name] for name in names}, **SEARCHED, **FIXED, "prune.epochs": options["epochs"]}
+    more = {"objective": "map_drop,multiplications", "confirm": "false", "output": str(folder)}
+    return ["tune", f"model={model}", *(f"{k}={v}" for k, v in {**given, **more}.items())]
+
+
+def _table_of_trials(trials: Sequence[Mapping[str, Any]]) -> str:
+    names = list(trials[0]["values"])
+    rows = [
+        [
+            f"{t['stage']} {t['number']}" + (", default" if t["default"] else ""),
+            *(f"{v:.4g}" if isinstance(v, float) else str(v) for v in (t["values"].get(n) for n in names)),
+            *(f"{100 * t['scores'][s]:.2f}" if t["scores"] else t["state"] for s in ("map_drop",)),
+            f"{t['scores']['multiplications'] / 1e6:.0f}" if t["scores"] else "",
+            f"{t['seconds']:.0f}" if t["seconds"] else "",
+        ]
+        for t in trials
+    ]
+    return table(["trial", *(n.rpartition(".")[2] for n in names), "drop, points", "million", "s"], rows)
+
+
+def confirm(model: Path, options: Mapping[str, str], folder: Path) -> None:
+    """Run recipes whole on all data, score each once on the scored split, and print what is there."""
+    for word in options["runs"].split(","):
+        which, _, seed = word.partition(":")
+        if which not in (CHOSEN, DEFAULT) or not seed.isdigit():
+            raise SystemExit(f"runs={word} is not known; give {CHOSEN}:<seed> or {DEFAULT}:<seed>")
+        path = folder / f"{which}-{seed}.json"
+        if not path.is_file():
+            write_text(path, json.dumps(_confirmed(model, options, folder, which, int(seed))))
+    kept = {p.stem: json.loads(p.read_text(encoding="utf-8")) for p in sorted(folder.glob("*-*.json"))}
+    head = ["recipe, seed", "multiplications gone", "FP32: drop, points", *(f"INT8, {options['targets']}: drop",)]
+    rows = [[name.replace("-", ", "), f"{k['gone']:.1%}", k["float"], k["int8"]] for name, k in kept.items()]
+    print(table(head, rows))
+
+
+def _confirmed(model: Path, options: Mapping[str, str], folder: Path, which: str, seed: int) -> dict[str, Any]:
+    output = folder / f"{which}-{seed}"
+    content = _content(model, options, folder, which)
+    arguments = {**content["prune"]["arguments"], "seed": seed}
+    content["prune"] = {**content["prune"], "arguments": arguments}
+    content["validation"] = {"latency": False, "memory": False}
+    recipe = make_recipe({**content, "output": str(output)}, which)
+    found = run(recipe)
+    # beside the artifact of the run, whose results are taken again
+    pruned = output / "prune" / "weights" / "best.pt"
+    judged = ValidateOptions(latency=False, memory=False)
+    both = api.validate(model, exports=[output, pruned], data=recipe.data, options=judged)
+    gone = pruned_fraction(load_model(pruned).module)
+    (integers,), (plain,) = found.validation.targets, (t for t in both.targets if t.target == pruned.name)
+    return {"gone": gone, "int8": _drop(integers), "float": _drop(plain), "recipe": content}
+
+
+def _content(model: Path, options: Mapping[str, str], folder: Path, which: str) -> dict[str, Any]:
+    """Content of a recipe: the chosen one's file, or the same without any search."""
+    if which == CHOSEN:
+        content = parse_yaml((folder / "recipe.yaml").read_text(encoding="utf-8"))
+        assert isinstance(content, dict)
+        return content
+    given = {k: options[k] for k in ("targets", "imgsz")} | SEARCHED | FIXED | {"prune.epochs": options["epochs"]}
+    space = make_space({"model": str(model), "data": options["data"]}, given)
+    if space.defaults is None:
+        raise UsageError("the space does not hold the defaults")
+    return space.content(space.defaults)
+
+
+def _drop(found: TargetResult) -> str:
+    if found.comparison is None or found.comparison.map_drop is None:
+        raise SystemExit(f"{found.target} was not measured: {found.error}")
+    drop = found.comparison.map_drop
+    return f"{100 * drop.value:+.2f} [{100 * drop.low:+.2f}, {100 * drop.high:+.2f}]"
