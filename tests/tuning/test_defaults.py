@@ -9,7 +9,6 @@ import pytest
 from core_models import checkpoint
 
 from yoloquant.tuning.defaults import default_at
-from yoloquant.tuning.ready_made import SPACES
 from yoloquant.tuning.recipe_keys import find_key
 from yoloquant.tuning.space import make_space
 
@@ -28,12 +27,10 @@ BASE = {"model": "a.pt", "data": "d.yaml"}
         ({}, "prune.batch", 16),
         ({"prune": {"arguments": {"batch": 4}}}, "prune.batch", 4),
         ({}, "train", "standard"),
-        ({}, "train.epochs", 10),
-        ({"train": "fast"}, "train.epochs", 3),
-        ({"train": "fast"}, "train.lr0", 1e-6),
         ({"train": {"qat": {"loss": "both"}}}, "train.loss", "both"),
         ({}, "train.loss", "distill"),
         ({}, "train.range_lr", 1e-3),
+        ({"train": {"arguments": {"lr0": 2e-6}}}, "train.lr0", 2e-6),
         ({}, "scheme", "auto"),
         ({}, "images", 128),
     ],
@@ -42,10 +39,8 @@ def test_defaults_of_keys(base: dict[str, Any], name: str, value: Any) -> None:
     assert default_at({**BASE, **base}, find_key(name).path) == value
 
 
-@pytest.mark.parametrize("name", SPACES)
-def test_every_ready_made_space_holds_the_defaults(tmp_path: Path, name: str) -> None:
+def test_the_space_of_pruning_holds_the_defaults(tmp_path: Path) -> None:
     model = checkpoint(tmp_path / "best.pt")  # of three classes
-    defaults = make_space({**BASE, "model": str(model)}, {}, name).defaults
-    assert defaults is not None
-    if name in ("prune", "all"):
-        assert defaults["prune.arguments.lr0"] == round(0.01 / 7, 6) and defaults["prune.options.criterion"] == "taylor"
+    defaults = make_space({**BASE, "model": str(model)}, {}, "prune").defaults
+    assert defaults is not None and defaults["prune.options.criterion"] == "taylor"
+    assert defaults["prune.arguments.lr0"] == round(0.01 / 7, 6)

@@ -28,7 +28,7 @@ SEARCHED = {
     "prune.warmup_epochs": "0|3",
     "scheme": "auto|portable",
 }
-FIXED = {"images": "32", "prune.workers": "0", "prune.plots": "false", "prune.cache": "ram"}
+FIXED = {"images": "32", "prune.workers": "0", "prune.plots": "false"}
 CHOSEN, DEFAULT = "chosen", "default"
 
 

@@ -28,13 +28,15 @@ class RayPass:
         self.ray = ray
         # a demand that no machine meets would wait for one for ever
         self._cpus = min(threads, processors(ray)) or 1
-        at_once = max(1, slots(ray, cpus=self._cpus))
-        self._shards = shards or at_once
+        self._at_once = max(1, slots(ray, cpus=self._cpus))
+        self._shards = shards or self._at_once
         self._task = task(ray, _part, cpus=self._cpus)
-        # imports take a worker seconds, in which whoever asks for the pass opens models and looks for images
-        getting_ready = task(ray, _get_ready, cpus=self._cpus)
-        for _ in range(min(self._shards, at_once)):
-            getting_ready.remote()
+
+    def get_ready(self) -> None:
+        """Let workers import what a part needs, which takes seconds, while models are opened and images read here."""
+        ready = task(self.ray, _get_ready, cpus=self._cpus)
+        for _ in range(min(self._shards, self._at_once)):
+            ready.remote()
 
     def run(self, job: PassJob, progress: Progress | None = None) -> PassResult:
         """Make a pass; what comes of it is what ``PassJob.run`` gives.
@@ -72,7 +74,7 @@ def shard(total: int, parts: int) -> list[range]:
 
 
 def _get_ready() -> None:
-    """Import what opening a model imports, in a worker."""
+    """Import what running a model needs, in a worker."""
     # a model that cannot be opened says so in its own row
     with suppress(ImportError):
         import torch.fx  # noqa: F401

@@ -204,7 +204,9 @@ def _passes(options: ValidateOptions, threads: int) -> Iterator[Callable[[PassJo
         yield PassJob.run
         return
     with connected(options.address) as ray:
-        yield RayPass(ray, threads, options.shards).run
+        on_cluster = RayPass(ray, threads, options.shards)
+        on_cluster.get_ready()
+        yield on_cluster.run
 
 
 def _add_foreign(models: JudgedModels, judged: Contenders) -> None:

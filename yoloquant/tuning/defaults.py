@@ -9,8 +9,8 @@ from typing import Any
 from ..pruning.prune_options import PruneOptions
 from ..pruning.prune_options import parse as parse_prune
 from ..recipe import Recipe, make_recipe
-from ..training.qat.qat_options import host_defaults, range_learning_rate
 from ..training.qat.qat_options import parse as parse_qat
+from ..training.qat.qat_options import range_learning_rate
 from .dimensions import Value
 from .recipe_keys import Place, value_at, with_values
 
@@ -41,8 +41,6 @@ def _unsaid(base: Mapping[str, Any], place: Place) -> Any:
     known = make_recipe(with_values(base, {(part,): {}}) if opened else dict(base))
     if place[:2] == ("prune", "arguments"):
         return _fine_tuning(known, place[-1])
-    if place[:2] == ("train", "arguments"):
-        return _training(known, place[-1])
     found: Any = known
     for depth, word in enumerate(place, start=1):
         found = found.get(word) if isinstance(found, Mapping) else getattr(found, word, None)
@@ -96,12 +94,3 @@ def _fine_tuning(recipe: Recipe, name: str) -> Any:
     if name == "lr0":
         return learning_rate(len(load_model(recipe.model, allow_unsafe=recipe.allow_unsafe).names))
     return EPOCHS if name == "epochs" else host.default(name)
-
-
-def _training(recipe: Recipe, name: str) -> Any:
-    """An argument of Ultralytics for quantization-aware training."""
-    from ..training import host_arguments as host
-
-    assert recipe.train is not None
-    ours = host_defaults(parse_qat(recipe.train.qat), {k: v for k, v in recipe.train.arguments.items() if k != name})
-    return ours.get(name, host.default(name))

@@ -43,7 +43,7 @@ class SearchSpace:
     def defaults(self) -> dict[str, Value] | None:
         """What the recipe without any search stands for; None where that is outside of the space.
 
-        Of pruning and training that only the space brings in, their own defaults.
+        Of pruning that only the space brings in, its own defaults.
         """
         values: dict[str, Value] = {}
         for path, each in self.dimensions.items():
