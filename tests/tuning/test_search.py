@@ -89,6 +89,28 @@ def test_a_limit_leads_the_sampler_and_the_choice(url: str, sampler: str) -> Non
     assert min(t.scores["size"] for t in table) < chosen.scores["size"], "the smallest is over the limit"
 
 
+def test_the_limit_may_be_what_the_defaults_lose(url: str) -> None:
+    def evaluate(attempt: Attempt) -> Mapping[str, float]:
+        images = float(attempt.values["calibration.images"])  # type: ignore[arg-type]
+        loses = float(attempt.values["ranges.head"] == "minmax")
+        return {"map_drop": 0.03 + 0.01 * loses, "size": images - loses}
+
+    space = make_space(SPACE.base, {"images": "32|64|128", "range_head": "mse|minmax"})
+    found = search(
+        url, "default-drop", evaluate, space, objective="size", default_drop=True, sampler="random", trials=12
+    )
+    assert found.options.limit(None) is None
+    found.run(12, share=1)
+    assert found.best[0].params == {"calibration.images": 32, "ranges.head": "mse"}, "smaller ones lose more"
+    chosen, _, default = pick(records(found.study, "search", space.defaults), found.options)
+    assert chosen is not None and chosen.values == found.best[0].params
+    assert default is not None and found.options.limit(default.scores) == 0.03
+    over = [t for t, s in found.complete if s["map_drop"] > 0.03]
+    assert over and found.study.trials[0].params == space.defaults
+    with pytest.raises(UsageError, match=r"drop=0.005 and default_drop=true are two limits; give one"):
+        TuneOptions(drop=0.005, default_drop=True)
+
+
 def test_a_grid_ends_when_it_is_exhausted(url: str) -> None:
     found = search(url, "grid-all", sampler="grid", grid=2)
     found.run(100, share=1)

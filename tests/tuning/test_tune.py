@@ -140,6 +140,7 @@ def test_trials_share_what_they_compute_and_find_what_a_run_finds(
         ({"targets": "jetson"}, {"objective": "fidelity,latency"}, "latency of 'tensorrt' cannot be measured here"),
         ({}, {"pruner": "asha"}, "pruner=asha stops trials after an epoch, and nothing trains here"),
         ({"gate": "nope"}, {}, "nope"),
+        ({}, {"default_drop": True}, "default_drop=true needs the recipe without any search among the trials"),
         ({"targets": "opnvino"}, {}, "opnvino"),
     ],
 )

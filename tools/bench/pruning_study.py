@@ -33,33 +33,16 @@ CHOSEN, DEFAULT = "chosen", "default"
 
 
 def search(model: Path, options: Mapping[str, str], folder: Path) -> None:
-    """Run the study as the command does, then choose: the smallest that loses no more than today's defaults.
-
-    The unpruned model has learned the held-back images, which pruned ones have not, so a drop on them is no drop on new
-    images: what the defaults lose on the same images is the limit.
-    """
-    words = _words(model, options, folder)
+    """Run the study as the command does: it chooses the smallest model that loses no more than today's defaults."""
+    names = ("data", "targets", "imgsz", "trials", "held_back", "few", "again", "hours")
+    given = {**{name: options[name] for name in names}, **SEARCHED, **FIXED, "prune.epochs": options["epochs"]}
+    limited = {"objective": "multiplications,map_drop", "default_drop": "true"}
+    more = {**limited, "confirm": "false", "output": str(folder)}
+    words = ["tune", f"model={model}", *(f"{k}={v}" for k, v in {**given, **more}.items())]
     print("yoloquant " + " ".join(words), flush=True)
     if command(words) != 0:
         raise SystemExit(1)
-    trials = json.loads((folder / "trials.json").read_text(encoding="utf-8"))
-    stage = "again" if any(t["stage"] == "again" and t["scores"] for t in trials) else "search"
-    default = next((t for t in trials if t["default"] and t["stage"] == stage and t["scores"]), None)
-    if default is None:
-        raise SystemExit("the recipe without any search was not measured; give the study more time")
-    # rounded up: the defaults themselves keep the limit
-    limit = f"drop={default['scores']['map_drop'] + 5e-7:.6f}"
-    print(f"yoloquant {' '.join(words)} {limit}", flush=True)
-    if command([*words, limit]) != 0:
-        raise SystemExit(1)
-    print(_table_of_trials(trials))
-
-
-def _words(model: Path, options: Mapping[str, str], folder: Path) -> list[str]:
-    names = ("data", "targets", "imgsz", "trials", "held_back", "few", "again", "hours")
-    given = {**{name: options[name] for name in names}, **SEARCHED, **FIXED, "prune.epochs": options["epochs"]}
-    more = {"objective": "map_drop,multiplications", "confirm": "false", "output": str(folder)}
-    return ["tune", f"model={model}", *(f"{k}={v}" for k, v in {**given, **more}.items())]
+    print(_table_of_trials(json.loads((folder / "trials.json").read_text(encoding="utf-8"))))
 
 
 def _table_of_trials(trials: Sequence[Mapping[str, Any]]) -> str:

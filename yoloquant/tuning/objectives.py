@@ -49,8 +49,12 @@ class Objective(str, Enum):
         return -value if self.larger_is_better else value
 
 
-def check_objectives(objectives: Sequence[Objective], drop: float | None) -> None:
+def check_objectives(objectives: Sequence[Objective], *, limited: bool) -> None:
     """Refuse objectives that make no sense together.
+
+    Args:
+        objectives: What is made better.
+        limited: Whether there is a limit on the drop.
 
     Raises:
         UsageError: One is named twice, or none of them says how good the model still is.
@@ -58,7 +62,7 @@ def check_objectives(objectives: Sequence[Objective], drop: float | None) -> Non
     if len(set(objectives)) < len(objectives):
         raise UsageError(f"objective={','.join(o.value for o in objectives)} names one twice; name each once")
     # every objective but accuracy is best for a model that computes nothing
-    if drop is None and not any(o.of_accuracy for o in objectives):
+    if not limited and not any(o.of_accuracy for o in objectives):
         raise UsageError(
             f"objective={','.join(o.value for o in objectives)} would choose the model that finds nothing; add "
             "map_drop or fidelity, or a limit such as drop=0.005"

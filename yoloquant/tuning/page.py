@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..io import write_text
-from .objectives import excess
 from .results import TrialRecord, TuneResult
 
 _MOST = 200  # rows of the table; all trials are in trials.csv
@@ -39,7 +38,6 @@ def write_page(result: TuneResult, plots: Sequence[Path]) -> Path:
         names=names,
         shown=_shown(result),
         left=max(len(result.trials) - _MOST, 0),
-        over=bool(excess(result.chosen.scores, result.options.drop)),
         values=list(result.chosen.values),
         # inside the page as data: it is mailed and kept without its folder
         pictures=[(p.stem.replace("_", " "), base64.b64encode(p.read_bytes()).decode()) for p in plots],

@@ -81,18 +81,29 @@ class TuneResult(Summarized):
     options: TuneOptions
     run: RunResult | None = None
 
+    @property
+    def limit(self) -> float | None:
+        """Largest drop of mAP50-95 that was wanted; None without a limit."""
+        return self.options.limit(None if self.default is None else self.default.scores)
+
+    @property
+    def over(self) -> bool:
+        """Whether the chosen trial loses more."""
+        return bool(excess(self.chosen.scores, self.limit))
+
     def summary(self) -> str:
         """The chosen recipe beside the default, and the front."""
         count = {s: sum(t.state == s for t in self.trials) for s in ("measured", "stopped", "failed", "lost")}
         lines = [", ".join(f"{n} trials {state}" for state, n in count.items() if n)]
         if len(self.options.objective) > 1:
             lines += [f"front: {described(t.scores, self.options)}" for t in self.front]
-        if self.default is not None:
-            lines.append(f"default: {described(self.default.scores, self.options)}")
+        # without it nobody can say what the search has won
+        known = "not among the trials" if self.default is None else described(self.default.scores, self.options)
+        lines.append(f"default: {known}")
         lines.append(f"chosen:  {described(self.chosen.scores, self.options)}")
         lines += [f"  {name} = {value}" for name, value in self.chosen.values.items()]
-        if excess(self.chosen.scores, self.options.drop):
-            lines.append(f"no trial kept the drop of mAP50-95 within {self.options.drop:g}")
+        if self.over:
+            lines.append(f"no trial kept the drop of mAP50-95 within {self.limit:g}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -145,7 +156,8 @@ def pick(
     stage = "again" if any(t.stage == "again" for t in measured) else "search"
     pairs = [(t, t.scores) for t in measured if t.stage == stage]
     default = next((t for t, _ in pairs if t.default), None)
-    return choose(pairs, options.objective, options.drop), tuple(front(pairs, options.objective)), default
+    limit = options.limit(None if default is None else default.scores)
+    return choose(pairs, options.objective, limit), tuple(front(pairs, options.objective)), default
 
 
 def rows(trials: Sequence[TrialRecord]) -> list[dict[str, Any]]:

@@ -154,6 +154,16 @@ class TrialSearch:
         """Trials that were measured, with their scores."""
         return complete_trials(self.study)
 
+    @property
+    def best(self) -> list[FrozenTrial]:
+        """The same from the best to the worst."""
+        return ranked(self.complete, self.options.objective, self.options.limit(self._default))
+
+    @property
+    def _default(self) -> Scores | None:
+        """Scores of the recipe without any search; None where it was not measured."""
+        return next((scores for trial, scores in self.complete if trial.params == self.space.defaults), None)
+
     def _count(self, state: str) -> int:
         return sum(t.state.name == state for t in self.study.get_trials(deepcopy=False))
 
@@ -183,8 +193,9 @@ class TrialSearch:
                 scores = self.evaluate(Attempt(values, share, lambda epoch, score: self._watch(trial, epoch, score)))
             # all scores, the objectives among them: the page shows what was measured besides
             trial.set_user_attr(SCORES, {name: float(value) for name, value in scores.items()})
-            if self.options.drop is not None:
-                over = scores[Objective.MAP_DROP.value] - self.options.drop
+            limit = self.options.limit(scores if values == self.space.defaults else self._default)
+            if limit is not None:
+                over = scores[Objective.MAP_DROP.value] - limit
                 # Optuna prefers trials at or below 0; NaN would compare as neither
                 trial.set_constraint("drop", over if math.isfinite(over) else 1.0)
             found = [scores[o.value] for o in self.options.objective]
@@ -234,7 +245,7 @@ class TrialSearch:
         done, found = self.claimed, self.complete
         words = [f"{len(found)} measured"]
         if found:
-            best = ranked(found, self.options.objective, self.options.drop)[0]
+            best = self.best[0]
             words.append(f"best is trial {best.number}: {described(best.user_attrs[SCORES], self.options)}")
         left = self._eta.text(max(total - done, 0))
         self.progress(done, max(total, done), "; ".join([*words, left] if left else words))

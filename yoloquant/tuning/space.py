@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from .. import targets
@@ -39,7 +40,7 @@ class SearchSpace:
         """Every dimension as one writes it, by name."""
         return {".".join(path): each.text for path, each in self.dimensions.items()}
 
-    @property
+    @cached_property
     def defaults(self) -> dict[str, Value] | None:
         """What the recipe without any search stands for; None where that is outside of the space.
 

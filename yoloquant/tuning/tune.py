@@ -21,17 +21,17 @@ from ..pipeline import RunResult, Silent, run
 from ..recipe import Recipe, make_recipe, recipe_content
 from ..types import Listener, Progress
 from .held_back import hold_back
-from .objectives import Objective, ranked
+from .objectives import Objective
 from .page import write_page
 from .plots import write_plots
 from .ray_trials import RayTrials
 from .results import TuneResult, pick, records, write_recipe, write_trials
-from .search import Evaluate, TrialSearch, complete_trials, storage_errors
+from .search import Evaluate, TrialSearch, storage_errors
 from .space import SearchSpace, make_space
 from .studied import Studied
 from .study import require_optuna, storage_url
 from .trial_recipes import TrialRecipes
-from .tune_options import Stopper, TuneOptions
+from .tune_options import Sampler, Stopper, TuneOptions
 
 if TYPE_CHECKING:
     import optuna
@@ -79,7 +79,7 @@ def tune(
             _searched(studied, evaluate, progress, deadline)
         if second is not None:
             # few images can only rank roughly: of several good ones the better is known after this
-            best = ranked(complete_trials(study), options.objective, options.drop)[: options.again]
+            best = TrialSearch(study, studied.space, options, evaluate).best[: options.again]
             chosen = [t.params for t in best]
             with listener.stage("measuring the best with everything") as progress:
                 _looked_again(studied, evaluate, second, chosen, progress, deadline)
@@ -104,6 +104,11 @@ def set_up(
     # its file is read again after the last trial, when a typing error would cost the whole study
     load_gate(known.validation.gate)
     options = _stopper(options, space)
+    if options.default_drop and (space.defaults is None or options.sampler is Sampler.GRID):
+        raise UsageError(
+            "default_drop=true needs the recipe without any search among the trials, which this space or sampler=grid "
+            "leaves out; give drop=, or ranges and choices that hold the defaults"
+        )
     folder = output_folder(known.output or Path(known.model).parent / f"{Path(known.model).stem}_tune")
     held = hold_back(known, options.held_back, output_folder(folder / "data"))
     studied = Studied(space, options, held, folder, storage_url(options, folder))

@@ -11,7 +11,7 @@ from ..errors import UsageError
 from ..options import TextOrNone, option, option_model
 from ..options.shared import ClusterAddress
 from ..options.where import Where, refuse_for_ray
-from .objectives import Objective, check_objectives
+from .objectives import Objective, Scores, check_objectives
 
 
 class Sampler(str, Enum):
@@ -64,6 +64,11 @@ class TuneOptions:
     drop: float | None = option(
         default=None, ge=0, help="largest drop of mAP50-95 of the chosen result, as a fraction: 0.005 is half a point"
     )
+    default_drop: bool = option(
+        default=False,
+        help="instead of drop: the chosen result may lose as much as the recipe without any search loses on the same "
+        "images",
+    )
     held_back: int = option(default=64, ge=4, help="so many training images are held back to score trials on")
     few: float = option(
         default=0.25, gt=0, le=1, help="share of these images, and of the epochs, that trials get at first; 1: all"
@@ -86,7 +91,9 @@ class TuneOptions:
     def __post_init__(self) -> None:
         if not self.objective:
             raise UsageError("objective= names nothing; allowed are " + ", ".join(o.value for o in Objective))
-        check_objectives(self.objective, self.drop)
+        if self.default_drop and self.drop is not None:
+            raise UsageError(f"drop={self.drop:g} and default_drop=true are two limits; give one")
+        check_objectives(self.objective, limited=self.limited)
         if self.pruner not in (None, Stopper.NONE) and len(self.objective) > 1:
             raise UsageError(
                 f"pruner={self.pruner.value} needs one objective, and there are {len(self.objective)}; leave it out"
@@ -94,11 +101,27 @@ class TuneOptions:
         refuse_for_ray(self.on, address=self.address)
 
     @property
+    def limited(self) -> bool:
+        """Whether there is a limit on the drop."""
+        return self.drop is not None or self.default_drop
+
+    @property
     def measured(self) -> tuple[Objective, ...]:
         """Objectives, and what the limit needs besides."""
         # a limit must be measured too, though nothing is made better by it
-        limited = self.drop is not None and Objective.MAP_DROP not in self.objective
-        return (*self.objective, *((Objective.MAP_DROP,) if limited else ()))
+        unnamed = self.limited and Objective.MAP_DROP not in self.objective
+        return (*self.objective, *((Objective.MAP_DROP,) if unnamed else ()))
+
+    def limit(self, default: Scores | None) -> float | None:
+        """The largest drop that is wanted.
+
+        Args:
+            default: Scores of the recipe without any search, measured with as many images and epochs; None where there
+                are none yet.
+        """
+        if not self.default_drop:
+            return self.drop
+        return None if default is None else default[Objective.MAP_DROP.value]
 
     @property
     def looks_twice(self) -> bool:
