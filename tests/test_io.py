@@ -135,6 +135,16 @@ def test_full_disk(tmp_path: Path) -> None:
     assert not path.exists() and not any(p.name.startswith(".file") for p in tmp_path.iterdir())
 
 
+def test_a_full_disk_is_told_of_the_place_that_was_asked_for(tmp_path: Path) -> None:
+    """What writes a folder writes its files one by one, to a place that nobody has ever seen."""
+    path = tmp_path / "folder"
+    with largest_file(16), pytest.raises(OutputError) as told, atomic_path(path) as temporary:
+        temporary.mkdir()
+        with atomic_path(temporary / "file.bin") as file:
+            file.write_bytes(b"x" * 1000)
+    assert str(told.value).startswith(f"'{path / 'file.bin'}' cannot be written") and not path.exists()
+
+
 def test_a_killed_process_leaves_no_file_under_the_final_name(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     code = (

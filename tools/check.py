@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -32,7 +33,7 @@ def main() -> int:
         others.insert(0, _module("mypy"))
         if importlib.util.find_spec("mkdocs") is not None:
             others.insert(1, _module("mkdocs", "build", "--strict", "--quiet", "--site-dir", "build/site"))
-    failed += _failing(others) + _names() + _classes() + _imports()
+    failed += _failing(others) + _names() + _classes() + _imports() + _places()
     for what in failed:
         print(f"failed: {what}", file=sys.stderr)
     return int(bool(failed))
@@ -103,6 +104,23 @@ def _imports() -> list[str]:
                 names = [a.name for a in node.names if known is None or a.name not in known]
                 missing += [f"{path.relative_to(ROOT)}: {node.module} has no {name}" for name in names]
     return missing
+
+
+def _places() -> list[str]:
+    """Say which files and folders the architecture's page tells of that are not there; it starts in the package."""
+    page = ROOT / "docs" / "architecture.md"
+    # links and plain text are mkdocs' business
+    told = re.findall(r"`([a-z_]+(?:/[a-z_0-9]+)*(?:/|\.py))`", page.read_text(encoding="utf-8"))
+    package = {f.relative_to(ROOT / "yoloquant").as_posix() for f in (ROOT / "yoloquant").rglob("*.py")}
+    found = package | {f.relative_to(ROOT).as_posix() for f in (ROOT / "tools").rglob("*.py")}
+    folders = {str(Path(name).parent) for name in found}
+    missing = [n for n in told if n not in found and n.rstrip("/") not in folders and not _beside(n, told, found)]
+    return [f"docs/architecture.md: there is no {name}" for name in missing]
+
+
+def _beside(name: str, told: Iterable[str], found: Iterable[str]) -> bool:
+    """Whether a bare name is that of a file beside another one that is told of, as in "drawn by ..."."""
+    return "/" not in name and any(f"{Path(other).parent}/{name}" in found for other in told)
 
 
 @cache

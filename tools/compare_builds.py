@@ -7,9 +7,12 @@ there already is not exported again, so a comparison that was ended goes on. Fil
 differ, scales and zero_points are read back from both artifacts and both are run on the same random images: all of it
 must be equal bit by bit. Ends with 0 if every artifact is equal, else with 1.
 
+With ``plans=old`` the other checkout alone calibrates, and both export the file that it wrote: calibration may have
+changed on purpose, and what exporting makes of one plan is compared by itself.
+
 Options (``key=value`` or ``--key value``): old (the other checkout), new (this one), model, data (the embedded
-demonstration model and its generated images, if not given), targets (all), images (16), imgsz (320), runs (2; images
-that both are run on), output (runs/compare_builds; kept).
+demonstration model and its generated images, if not given), plans (each; or old), targets (all), images (16), imgsz
+(320), runs (2; images that both are run on), output (runs/compare_builds; kept).
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ DEFAULTS = {
     "new": str(ROOT),
     "model": "",
     "data": "",
+    "plans": "each",
     "targets": "all",
     "images": "16",
     "imgsz": "320",
@@ -78,19 +82,38 @@ def export(checkout: Path, settings: dict[str, str], folder: Path) -> Path:
             continue
         print(f"{folder.name}: exporting {target} ...", file=sys.stderr, flush=True)
         chosen = {**settings, "targets": target}
-        arguments = [f"{key}={chosen[key]}" for key in ("model", "data", "targets", "images", "imgsz")]
-        done = subprocess.run(
-            [*command(checkout), "export", *arguments, f"output={folder}"],
-            cwd=folder.parent,
-            env=environment(checkout),
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=False,
-        )
-        if done.returncode:
-            print(f"{checkout} could not export {target}:\n{done.stdout}{done.stderr}", file=sys.stderr)
+        # a file with plans says itself what calibrated it, and at which size
+        keys = ("model", "targets") if settings["plans"] == "old" else ("model", "data", "targets", "images", "imgsz")
+        _run(checkout, folder, "export", *(f"{key}={chosen[key]}" for key in keys))
     return folder
+
+
+def quantize(checkout: Path, settings: dict[str, str], folder: Path) -> Path | None:
+    """Let a checkout calibrate the model for every scheme that it knows.
+
+    Returns:
+        The file with its plans; None if it could not.
+    """
+    path = folder / f"{Path(settings['model']).stem}_int8.pt"
+    if not path.is_file():
+        print(f"{folder.name}: quantizing ...", file=sys.stderr, flush=True)
+        _run(checkout, folder, "quantize", *(f"{key}={settings[key]}" for key in ("model", "data", "images", "imgsz")))
+    return path if path.is_file() else None
+
+
+def _run(checkout: Path, folder: Path, verb: str, *arguments: str) -> None:
+    """Run a checkout's command, which writes to a folder; tell where it fails."""
+    done = subprocess.run(
+        [*command(checkout), verb, *arguments, f"output={folder}"],
+        cwd=folder.parent,
+        env=environment(checkout),
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        check=False,
+    )
+    if done.returncode:
+        print(f"{checkout} failed: {verb} {' '.join(arguments)}\n{done.stdout}{done.stderr}", file=sys.stderr)
 
 
 def _exported(folder: Path) -> set[str]:
@@ -162,6 +185,13 @@ def main(arguments: Sequence[str]) -> int:
     settings = {**settings, "model": str(Path(settings["model"]).absolute())}
     if Path(settings["data"]).exists():
         settings["data"] = str(Path(settings["data"]).absolute())
+    if settings["plans"] not in ("each", "old"):
+        print(f"plans='{settings['plans']}' is unknown; allowed are each and old")
+        return 2
+    if settings["plans"] == "old":
+        if (made := quantize(old.absolute(), settings, folder / "plans")) is None:
+            return 2
+        settings["model"] = str(made)
     before, after = (export(c.absolute(), settings, folder / n) for c, n in ((old, "old"), (new, "new")))
     if not _exported(after):
         return 2

@@ -36,6 +36,7 @@ FORMAT = 1
 MOST = 4 << 30
 """Bytes that a store keeps to."""
 _KEPT = 0.8  # of them, once something has to go: not every entry after that must look for another to remove
+_UNSEEN = 1 / 256  # of them, that one process may write between two looks at the sizes
 _LOCK = ".lock"
 _LOCK_S = 60.0  # writing is a rename and a look at the sizes
 _LEFT_S = 86400.0  # nothing is written for a day
@@ -54,6 +55,8 @@ class Store:
 
     def __init__(self, folder: Path, most: int = MOST) -> None:
         self.folder, self.most = folder, most
+        self._unseen: int | None = None
+        self._warned = False
 
     @classmethod
     def of(cls, asked: bool | str | os.PathLike[str]) -> Store | None:
@@ -116,9 +119,12 @@ class Store:
                 with self._locked():
                     if not place.exists():
                         entry.rename(place)
-                    self._make_room()
+                    self._make_room(size)
         except (OSError, YoloquantError) as exc:
-            logger.warning("%s cannot be written, so nothing is kept there (%s)", self, exc)
+            # once is enough: small results come by the thousand
+            level = logging.DEBUG if self._warned else logging.WARNING
+            logger.log(level, "%s cannot be written, so nothing is kept there (%s)", self, exc)
+            self._warned = True
 
     def __str__(self) -> str:
         return f"cache '{self.folder}'"
@@ -145,8 +151,17 @@ class Store:
         except (OSError, YoloquantError) as exc:
             logger.debug("%s was not removed: %s", place, exc)
 
-    def _make_room(self) -> None:
-        """Remove what killed processes left, and what was not used for longest until there is room again."""
+    def _make_room(self, added: int) -> None:
+        """Remove what killed processes left, and what was not used for longest until there is room again.
+
+        Args:
+            added: Bytes that were just written.
+        """
+        # small results come by the thousand, and a look at all sizes takes longer the more there are
+        if self._unseen is not None and self._unseen + added <= self.most * _UNSEEN:
+            self._unseen += added
+            return
+        self._unseen = 0
         for left in self.folder.glob(".*"):
             if left.is_dir() and not left.is_symlink() and left.stat().st_mtime < time.time() - _LEFT_S:
                 shutil.rmtree(left, ignore_errors=True)

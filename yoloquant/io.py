@@ -80,10 +80,26 @@ def atomic_path(path: Path) -> Iterator[Path]:
         try:
             # under its own name: writers choose a format by the suffix, or add one
             temporary = holder / path.name
-            yield temporary
+            with named_as(temporary, path):
+                yield temporary
             _replace(temporary, path)
         except OSError as exc:
             raise OutputError(f"'{path}' cannot be written ({exc.strerror or exc})") from exc
+
+
+@contextmanager
+def named_as(staging: Path, final: Path) -> Iterator[None]:
+    """Let errors tell of the place that somebody chose, where something is written to another one first.
+
+    Raises:
+        OutputError: As in the block.
+    """
+    try:
+        yield
+    except OutputError as exc:
+        if str(staging) not in str(exc):
+            raise
+        raise OutputError(str(exc).replace(str(staging), str(final))) from exc
 
 
 def place_all(source: Path, folder: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from yoloquant.bridge.checkpoint import load_model
 from yoloquant.cli.commands import demo as command
+from yoloquant.cli.commands.demo import OUTPUT, DemoCall
 from yoloquant.cli.main import main
 from yoloquant.data import demo
 from yoloquant.evaluation.gate import load_gates
@@ -39,3 +40,10 @@ def test_the_demonstration_is_judged_on_accuracy_alone(tmp_path: Path, monkeypat
     (gate,) = load_gates(recipe.validation.gate)
     assert gate.name == "accuracy" and "latency_ratio" not in gate.limits_for("onnxruntime")
     assert Path(recipe.data).is_file() and recipe.output == str(tmp_path / "demo" / "exports")
+
+
+def test_tasks_have_folders_of_their_own() -> None:
+    """One demonstration would replace the other's exports, and be scored on its images."""
+    folders = [DemoCall(task=task).folder for task in demo.DEMONSTRATIONS]  # type: ignore[arg-type]
+    assert len(set(folders)) == len(folders) and DemoCall().folder == Path(OUTPUT)
+    assert DemoCall(task="obb", output="mine").folder == Path("mine")

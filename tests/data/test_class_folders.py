@@ -10,6 +10,7 @@ import pytest
 
 from yoloquant.data.calibration import calibration_set
 from yoloquant.data.calibration_options import CalibrationOptions
+from yoloquant.data.class_folders import is_split_root
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import DataError
 from yoloquant.types import ModelInfo, Task
@@ -66,3 +67,30 @@ def test_without_a_train_split_the_scored_images_do_not_calibrate(root: Path) ->
         calibration_set(root, OPTIONS)
     found = calibration_set(root, CalibrationOptions(images=8, split="val", allow_scored=True))  # where it is meant
     assert len(found.paths) == 8
+
+
+def test_folders_of_a_detectors_splits_are_no_classes(root: Path) -> None:
+    """Annotations, labels of another run and recordings by day lie beside images everywhere."""
+    assert is_split_root(root) and not is_split_root(root / "val")
+    images = root / "train" / "cat"
+    for split in ("train", "val"):
+        (root / split / "cat").rename(root / split / "images")
+        (root / split / "dog").rename(root / split / "labels")
+        (root / split / "annotations").mkdir()
+        (root / split / "annotations" / "all.json").write_text("{}")
+    assert not images.exists() and not is_split_root(root)
+    (root / "val" / "images").rename(root / "val" / "dog")
+    assert is_split_root(root), "images in a folder of their own are a class, also of val alone"
+
+
+def test_recordings_below_val_are_one_heap(root: Path) -> None:
+    (root / "train").rename(root / "other")
+    for name in ("cat", "dog"):
+        (root / "val" / name).rename(root / name)
+        (root / "val" / name).mkdir()
+        (root / name).rename(root / "val" / name / "frames")
+    assert not is_split_root(root) and len(calibration_set(root, CalibrationOptions(images=20)).paths) == 20
+    (root / "val").rename(root / "train")
+    assert is_split_root(root), "a train split is read as one, and what lies too deep there is told"
+    with pytest.raises(DataError, match="is not in a class folder directly under"):
+        calibration_set(root, OPTIONS)

@@ -56,6 +56,7 @@ def test_a_backend_says_itself_that_any_cpu_runs_it(monkeypatch: pytest.MonkeyPa
     assert launch("native", "tensorrt").command == (sys.executable,)
     if X86:
         assert launch("avx2", "tensorrt").environment == {"ISA": "AVX2"} and not launch("avx2", "tensorrt").emulated
+    assert launch("native", "executorch").command == (sys.executable,), "XNNPACK has kernels for every CPU"
     with pytest.raises(TargetError, match="'acme' does not run on a CPU"):
         launch("native", "acme")  # what lives elsewhere, and is in no bundle's runtime
 

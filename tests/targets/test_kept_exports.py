@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 from core_models import tiny_artifact
+from full_disk import largest_file
 
 from yoloquant import targets
 from yoloquant.cache import Store
-from yoloquant.errors import TargetError
+from yoloquant.errors import OutputError, TargetError
+from yoloquant.io import atomic_path
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.targets.export import export
 from yoloquant.targets.exports import FILE_NAME, content_sha256, load_exports
@@ -164,3 +166,18 @@ def test_float_models_are_shared_between_folders_and_calibrations(tmp_path: Path
         assert found[-1] is not None and found[-1].path.parent == tmp_path / folder / FOLDER
     assert built.count("onnxruntime:fp32") == 1
     assert found[0].path.read_bytes() == found[1].path.read_bytes()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_full_disk_is_told_of_the_folder_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: bool
+) -> None:
+    def write(self: Any, artifact: Any, precision: str, folder: Path, stem: str) -> Any:
+        with largest_file(16), atomic_path(folder / f"{stem}.onnx") as temporary:
+            temporary.write_bytes(b"x" * 1000)
+
+    monkeypatch.setattr(OnnxRuntimeTarget, "_write", write)
+    store, out = str(tmp_path / "store") if cache else False, tmp_path / "out"
+    with pytest.raises(OutputError) as told:
+        export(tiny_artifact(), [targets.get("onnxruntime")], folder=out, cache=store)
+    assert str(told.value).startswith(f"'{out / tiny_artifact().stem}.onnx' cannot be written")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tools import compare_builds as tool  # noqa: E402
+from yoloquant.targets.exports import save_exports  # noqa: E402
 from yoloquant.targets.onnxruntime import OnnxRuntimeTarget  # noqa: E402
 from yoloquant.types import ExportedModel  # noqa: E402
 
@@ -83,3 +85,36 @@ def test_what_is_there_is_not_exported_again(tmp_path: Path, monkeypatch: pytest
     settings = {**tool.DEFAULTS, "targets": "openvino,onnxruntime,openvino:fp16"}
     tool.export(tmp_path, settings, folder)
     assert started == ["targets=onnxruntime", "targets=openvino:fp16"]
+
+
+def test_both_export_the_plans_of_the_old_one(
+    exported: ExportedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines: list[tuple[str, list[str]]] = []
+
+    def run(line: list[str], env: dict[str, str], **_: object) -> SimpleNamespace:
+        verb, *arguments = line[line.index(next(a for a in line if a.endswith("pyproject.toml"))) + 1 :]
+        given = dict(a.split("=", 1) for a in arguments)
+        lines.append((f"{Path(env['PYTHONPATH']).name} {verb}", sorted(given)))
+        folder = Path(given["output"])
+        folder.mkdir(exist_ok=True)
+        if verb == "quantize":
+            (folder / "tiny_int8.pt").write_text("plans")
+        else:
+            assert given["model"] == str(tmp_path / "out" / "plans" / "tiny_int8.pt")
+            shutil.copy(exported.path, folder)
+            save_exports(folder, [replace(exported, path=folder / exported.path.name)])
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(tool.subprocess, "run", run)
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "pyproject.toml").touch()
+    given = {"old": tmp_path / "before", "new": tmp_path / "after", "model": "tiny.pt", "data": "d.yaml"}
+    arguments = [*(f"{k}={v}" for k, v in given.items()), "targets=onnxruntime", f"output={tmp_path / 'out'}"]
+    assert tool.main([*arguments, "plans=old"]) == 0
+    assert "1 of 1 artifacts are equal" in capsys.readouterr().out
+    made, *exports = lines
+    assert made == ("before quantize", ["data", "images", "imgsz", "model", "output"])
+    assert exports == [(f"{name} export", ["model", "output", "targets"]) for name in ("before", "after")]
+    assert tool.main([*arguments, "plans=new"]) == 2 and "allowed are each and old" in capsys.readouterr().out

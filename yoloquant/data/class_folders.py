@@ -10,6 +10,7 @@ from ..errors import DataError
 
 NAMES = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
 """Names of each split's folder, the first that exists is taken; without a val split the test split is."""
+_PARTS = frozenset({"images", "labels"})  # of a split of a detector's data set, which may have others beside them
 
 
 def is_split_root(folder: Path) -> bool:
@@ -18,14 +19,23 @@ def is_split_root(folder: Path) -> bool:
     One with ``val`` alone is none to calibrate on, which ``split_folder`` says then: as one heap of images it would
     calibrate on those that are scored.
     """
-    return any(_holds_classes(folder / name) for name in (*NAMES["train"], *NAMES["val"]))
+    folders = {name: _folders(folder / name) for names in (NAMES["train"], NAMES["val"]) for name in names}
+    # deeper images, or none, are told about where a train split is read; folders in val alone may be anything
+    if any(found and not found & _PARTS for name, found in folders.items() if name in NAMES["train"]):
+        return True
+    return any(_holds_images(folder / name / child) for name, found in folders.items() for child in found - _PARTS)
 
 
-def _holds_classes(split: Path) -> bool:
-    # a detector's data set may have train/images and train/labels
-    return split.is_dir() and any(
-        child.is_dir() and child.name not in {"images", "labels"} for child in split.iterdir()
-    )
+def _folders(split: Path) -> set[str]:
+    """Names of the folders in a split; none if there is no such split."""
+    if not split.is_dir():
+        return set()
+    return {child.name for child in split.iterdir() if child.is_dir() and not child.name.startswith(".")}
+
+
+def _holds_images(folder: Path) -> bool:
+    suffixes = host.image_suffixes()
+    return any(child.suffix[1:].lower() in suffixes for child in folder.iterdir())
 
 
 def split_folder(data: str | Path, split: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..bridge.checkpoint import load_model
 from ..bridge.foreign import ForeignArtifact
-from ..cache import Key
+from ..cache import Key, Store
 from ..data.dataset import ValidationSet
 from ..errors import DataError, UsageError
 from ..graph.traced_model import TracedModel
@@ -70,13 +70,14 @@ class Entrant:
     runs: bool = False
 
 
-def entrants(text: str, choices: ReadingChoices, threads: int) -> tuple[Entrant, ...]:
+def entrants(text: str, choices: ReadingChoices, threads: int, store: Store | None) -> tuple[Entrant, ...]:
     """Every model that a path stands for.
 
     Args:
         text: See ``release_options.WHAT``.
         choices: How files of predictions are read.
         threads: Threads of every runtime.
+        store: Where targets keep what took long to simulate.
 
     Raises:
         YoloquantError: It is missing, damaged, or nothing of this kind.
@@ -92,7 +93,7 @@ def entrants(text: str, choices: ReadingChoices, threads: int) -> tuple[Entrant,
         return _stored(path)
     if path.suffix.lower() in FORMS:
         return (_predicted(path, choices),)
-    return _models(text, threads)
+    return _models(text, threads, store)
 
 
 def _stored(path: Path) -> tuple[Entrant, ...]:
@@ -128,9 +129,9 @@ def _predicted(path: Path, choices: ReadingChoices) -> Entrant:
     return Entrant(path.stem, read, ArtifactInfo(path=path.name, sha256=file_sha256(path)))
 
 
-def _models(text: str, threads: int) -> tuple[Entrant, ...]:
+def _models(text: str, threads: int, store: Store | None) -> tuple[Entrant, ...]:
     found = contenders(text)
-    made = [_exported(name, exported, threads) for name, exported in named_rows(found.exports.exports)]
+    made = [_exported(name, exported, threads, store) for name, exported in named_rows(found.exports.exports)]
     names = path_names([*(f.path for f in found.foreign), *found.checkpoints], (e.name for e in made))
     made += [_foreign(name, foreign, threads) for name, foreign in zip(names, found.foreign, strict=False)]
     made += [_checkpoint(n, p, threads) for n, p in zip(names[len(found.foreign) :], found.checkpoints, strict=True)]
@@ -148,10 +149,11 @@ def _foreign(name: str, foreign: ForeignArtifact, threads: int) -> Entrant:
     return Entrant(name, lambda images: (foreign.open(threads), facts), facts, foreign.info, runs=True)
 
 
-def _exported(name: str, exported: ExportedModel, threads: int) -> Entrant:
+def _exported(name: str, exported: ExportedModel, threads: int, store: Store | None) -> Entrant:
     from .. import targets
 
     target = targets.get(exported.target)
+    target.store = store
     facts = exported_info(exported)
 
     def load(images: ComparedImages) -> tuple[Runner, ArtifactInfo]:

@@ -23,7 +23,7 @@ from .validate_options import ValidateOptions
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..cache import Key
+    from ..cache import Key, Store
     from ..predictions.prediction_set import RecordedModel
     from ..runtime.core.runner import Runner
     from .evaluate import Evaluation
@@ -114,7 +114,7 @@ class JudgedModels:
         if self._recall(name, key, exported.info):
             return
         root = self.options.cpu_root or ""
-        self.openings[name] = partial(_open_export, exported, processor, root, self.threads)
+        self.openings[name] = partial(_open_export, exported, processor, root, self.threads, self.known.store)
 
     def _recall(self, name: str, key: Key | None, info: ModelInfo) -> bool:
         """Take what a model found before; it need not be opened then."""
@@ -193,7 +193,9 @@ class JudgedModels:
         return replace(facts, latency=timing.latency, latency_ratio=timing.ratio, latency_note=timing.note)
 
 
-def _open_export(exported: ExportedModel, processor: str, root: str | Path, threads: int) -> Runner:
+def _open_export(
+    exported: ExportedModel, processor: str, root: str | Path, threads: int, store: Store | None
+) -> Runner:
     """Open an artifact, here or on another processor."""
     from .. import targets
     from .emulated_runner import EmulatedRunner
@@ -202,6 +204,7 @@ def _open_export(exported: ExportedModel, processor: str, root: str | Path, thre
     # here and not for all at once: an absent runtime is an error of its own row, and the others are judged
     target.require()
     if processor == NATIVE:
+        target.store = store
         return target.load(exported, threads)
     return EmulatedRunner(exported, target.backend, launch(processor, target.backend, root=root), threads)
 

@@ -67,10 +67,13 @@ class KeptPredictions:
         images: The images.
         options: How models are run.
         threads: Threads of every runtime: sums in another order are rounded otherwise.
+
+    Attributes:
+        store: As given.
     """
 
     def __init__(self, store: Store | None, images: ValidationSet, options: EvaluateOptions, threads: int) -> None:
-        self._store, self._images = store, images
+        self.store, self._images = store, images
         self._common: dict[str, Any] = {}
         if store is not None:
             self._common = {
@@ -83,9 +86,9 @@ class KeptPredictions:
 
     def read(self, key: Key | None) -> RecordedModel | None:
         """What a model found before; None if that is not known."""
-        if self._store is None or key is None:
+        if self.store is None or key is None:
             return None
-        return self._store.read(KIND, {**self._common, **key}, self._read)
+        return self.store.read(KIND, {**self._common, **key}, self._read)
 
     def write(self, key: Key | None, info: ModelInfo, name: str, evaluation: Evaluation) -> None:
         """Keep what a model found, unless that takes more room than it is worth (masks).
@@ -97,12 +100,12 @@ class KeptPredictions:
             evaluation: What was found.
         """
         found = evaluation.records[name].detections
-        if self._store is None or key is None or not storable(found):
+        if self.store is None or key is None or not storable(found):
             return
         images = tuple((image.path.name, image.sha256) for image in self._images.images)
         sizes = tuple(where.original for where in evaluation.letterboxes)
         header = ResultsHeader(info, images, (ResultRow(_ROW),), sizes=sizes)
-        self._store.write(
+        self.store.write(
             KIND, {**self._common, **key}, lambda folder: write_results(folder / _FILE, header, {_ROW: found})
         )
 

@@ -69,8 +69,9 @@ def compare_releases(options: ReleaseOptions, *, progress: Progress | None = Non
     # Before anything is loaded: a gate with a typing error is refused in a second.
     gates = load_gates(options.gate)
     threads = options.threads or cpu_threads()
-    old = entrants(options.old, options.reading, threads)
-    new = entrants(options.new, options.reading, threads)
+    store = Store.of(options.cache)
+    old = entrants(options.old, options.reading, threads, store)
+    new = entrants(options.new, options.reading, threads, store)
     compared = pairs(old, new, options.only)
     for name, before, after in compared:
         folder = options.report

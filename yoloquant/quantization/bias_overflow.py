@@ -19,16 +19,15 @@ from .scheme import weight_point_name
 
 logger = logging.getLogger(__name__)
 
-LIMIT = 2**30  # half of what int32 holds: bias corrections and the products added to it need room too
+LIMIT = 2**30  # half of what int32 holds: the products added to it need room too
 
 
-def without_bias_overflow(graph: Graph, plan: Plan, bias: dict[str, np.ndarray] | None = None) -> Plan:
+def without_bias_overflow(graph: Graph, plan: Plan) -> Plan:
     """Raise weight scales where a bias would not fit into int32.
 
     Args:
         graph: The canonical graph.
         plan: A calibrated plan derived from it.
-        bias: Bias corrections, by module path (float32, (channels,)).
 
     Returns:
         The plan; weight points that had room stay as they are.
@@ -39,7 +38,7 @@ def without_bias_overflow(graph: Graph, plan: Plan, bias: dict[str, np.ndarray] 
         point = plan.by_name.get(weight_point_name(op)) if op.weight else None
         # the bias is stored in steps of input scale times weight scale, so both are needed
         source = plan.by_name.get(graph.root(op.inputs[0])) if op.inputs else None
-        value = _bias(parameters, op.weight, bias or {})
+        value = _bias(parameters, op.weight)
         if point is None or source is None or point.params is None or source.params is None or value is None:
             continue
         needed = np.abs(value).astype(np.float64) / (float(source.params.scale) * LIMIT)
@@ -54,10 +53,6 @@ def without_bias_overflow(graph: Graph, plan: Plan, bias: dict[str, np.ndarray] 
     return plan.with_params(raised, {name: plan.by_name[name].algorithm for name in raised})
 
 
-def _bias(parameters: dict[str, nn.Parameter], weight: str, corrections: dict[str, np.ndarray]) -> np.ndarray | None:
-    path = weight.rsplit(".", 1)[0]
-    bias = parameters.get(f"{path}.bias")
-    if bias is None:
-        return None
-    value = np.asarray(bias.detach().numpy(), np.float32)
-    return value + corrections[path] if path in corrections else value
+def _bias(parameters: dict[str, nn.Parameter], weight: str) -> np.ndarray | None:
+    bias = parameters.get(f"{weight.rpartition('.')[0]}.bias")
+    return None if bias is None else np.asarray(bias.detach().numpy(), np.float32)

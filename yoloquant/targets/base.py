@@ -23,6 +23,7 @@ from ..types import ExportedModel, HeadLayout, Task
 from .graph_form import PLAIN, GraphForm
 
 if TYPE_CHECKING:
+    from ..cache import Store
     from ..graph.trace import Graph
     from ..quantization.artifact import Artifact
     from ..quantization.plan import Plan
@@ -157,6 +158,7 @@ class Target(ABC):
         capabilities: What it can do.
         precision: The precision that this very target writes.
         graph: What this very target's graphs do besides the network.
+        store: Where this very target keeps what took long to simulate; None keeps nothing.
     """
 
     name: ClassVar[str]
@@ -175,6 +177,7 @@ class Target(ABC):
     # No ClassVar: `variant` sets it on instances.
     precision: str = INT8
     graph: GraphForm = PLAIN
+    store: Store | None = None
 
     @classmethod
     def variant(cls, name: str) -> Target:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..bridge.network_identity import network_identity
 from ..cache import Store, copy_files, ours
-from ..io import place_all, scratch_folder
+from ..io import named_as, place_all, scratch_folder
 from ..types import ExportedModel
 from .base import Target
 from .exports import FILE_NAME, load_exports, save_exports
@@ -56,7 +56,8 @@ def kept_export(
         if found is None:
             place = scratch / "built"  # of its own: half of a damaged entry may lie in the other
             place.mkdir()
-            found = build(place)
+            with named_as(place, folder):
+                found = build(place)
             save_exports(place, [found])
             store.write(KIND, key, lambda entry: copy_files(place, entry))
         (place / FILE_NAME).unlink()  # the folder has a list of its own

@@ -134,3 +134,19 @@ def test_int8_input_with_float_weights_is_not_int8() -> None:
     assert not Layer("c", "CaskConvolution", (INT8,), ("Half",)).is_int8
     assert not Layer("c", "CaskConvolution", ("Half", INT8), ("Int8",)).is_int8
     assert Layer("c", "CaskConvolution", (INT8,)).is_int8
+
+
+def test_names_of_nodes_may_hold_brackets() -> None:
+    node = "/model.10/m/[0]/Gemm"
+    entry = _entry(
+        "__myl_fused_7", "gemm", ("Int8",), Metadata=f"[ONNX Layer: x_DQ]\x1e[ONNX Layer: {node}]", **WEIGHTS
+    )
+    assert _check([entry], node).int8 == (node,)
+    assert _check([_entry(f"{node}_myl0_3", "gemm", ("Int8",), **WEIGHTS)], node).int8 == (node,)
+
+
+def test_a_kernel_that_lists_a_node_first_comes_before_those_that_list_it_too() -> None:
+    """As in a build log, where what follows a float convolution may read Int8 for another one."""
+    first = Layer("__myl_a", "correlation", ("Float",), ("Float",), ("a", "b_DQ"))
+    later = Layer("__myl_b", "correlation", ("Int8",), ("Int8",), ("b", "a"))
+    assert check((later, first), ["a", "b"]) == Int8Report(int8=("b",), other=("a",))

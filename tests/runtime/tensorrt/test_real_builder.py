@@ -27,7 +27,7 @@ import tensorrt_rtx
 from yoloquant.runtime.errors import TargetError
 from yoloquant.runtime.tensorrt import api, compile as compiling
 from yoloquant.runtime.tensorrt.build_options import BuildOptions
-from yoloquant.targets.tensorrt.rtx_log import parse_layers
+from yoloquant.runtime.tensorrt.layers import parse_log
 
 lines = []
 class Keep(logging.Handler):
@@ -41,7 +41,7 @@ release = api.of(tensorrt_rtx)
 result = {"strongly_typed": release.strongly_typed, "version": release.version}
 try:
     compiled = compiling.compile_plan(release, model, options, Path("none"))
-    result.update(plan=len(compiled.plan), layers=[vars(x) for x in parse_layers(lines)])
+    result.update(plan=len(compiled.plan), layers=[vars(x) for x in parse_log(lines)])
 except TargetError as exc:
     result["error"] = str(exc)
 print("RESULT" + json.dumps(result))
@@ -63,18 +63,9 @@ def _compile(model: Path, **options: Any) -> dict[str, Any]:
 
 
 def _report(result: dict[str, Any]) -> layers.Int8Report:
-    """The builder's list of layers in the words of the inspector."""
-    entries = [
-        {
-            "Name": layer["name"],
-            "LayerType": layer["kind"],
-            "Inputs": [{"Datatype": t} for t in layer["inputs"]],
-            "Constants": [{"Datatype": t} for t in layer["constants"]],
-            "Metadata": "\x1f".join(f"[ONNX Layer: {n}]" for n in layer["nodes"]),
-        }
-        for layer in result["layers"]
-    ]
-    return layers.check(layers.parse(json.dumps({"Layers": entries})), PLANNED)
+    """What became of the planned layers, by the builder's list of layers."""
+    told = [{k: tuple(v) if isinstance(v, list) else v for k, v in layer.items()} for layer in result["layers"]]
+    return layers.check((layers.Layer(**layer) for layer in told), PLANNED)
 
 
 @pytest.mark.parametrize("kind", ["onnx", "strongly_typed"])

@@ -278,6 +278,30 @@ def test_an_operation_of_two_widths_gets_one() -> None:
     assert steps.max() <= 1 and 0 < (steps > 0).mean() < 0.01 and before.std() > 0.1
 
 
+def test_a_bias_that_another_layer_reads_too_stays_as_it_is_there() -> None:
+    """The first and the last convolution move to 16 bits; the one between them reads and writes 8."""
+    import onnx_ir as ir
+
+    runtime = pytest.importorskip("onnxruntime")
+    written = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["": 21]>
+        g (float[1, 1, 1, 64] x) => (float[1, 1, 1, 64] a, float[1, 1, 1, 64] b, float[1, 1, 1, 64] c)
+        <float s = {0.03125}, uint8 z = {128}, float f = {0.001}, uint16 z16 = {32768}, int8[1, 1, 1, 1] w = {64},
+         float sw = {0.015625}, int8 zw = {0}, int32[1] b32 = {512}, float sb = {0.00048828125}, int32 zb = {0}> {
+            q = QuantizeLinear(x, s, z)  d = DequantizeLinear(q, s, z)
+            weight = DequantizeLinear(w, sw, zw)  bias = DequantizeLinear(b32, sb, zb)
+            y = Conv(d, weight, bias)  qy = QuantizeLinear(y, f, z16)  a = DequantizeLinear(qy, f, z16)
+            u = Conv(d, weight, bias)  qu = QuantizeLinear(u, s, z)  b = DequantizeLinear(qu, s, z)
+            v = Conv(d, weight, bias)  qv = QuantizeLinear(v, f, z16)  c = DequantizeLinear(qv, f, z16)
+        }""")
+    unified = ir.from_proto(written)
+    assert unify_widths(unified) == 2 and unify_widths(unified) == 0
+    image = {"x": np.linspace(-2, 2, 64, dtype=np.float32)[None, None, None]}
+    before, after = (_computed(runtime, model, image) for model in (written, ir.to_proto(unified)))
+    for old, new in zip(before, after, strict=True):
+        assert np.abs(new - old).max() < 0.002 and old.std() > 0.1
+
+
 def test_a_result_on_two_narrow_grids_keeps_both() -> None:
     """The first holds half of what the second does."""
     import onnx_ir as ir

@@ -11,10 +11,10 @@ import pytest
 from onnx import helper
 
 from yoloquant.errors import ModelError
+from yoloquant.runtime.tensorrt.layers import Layer, find_kernels, parse_log
 from yoloquant.targets.tensorrt import rtx
 from yoloquant.targets.tensorrt.lint import lint
 from yoloquant.targets.tensorrt.rtx import RtxReport, build_check
-from yoloquant.targets.tensorrt.rtx_log import EngineLayer, find_kernels, parse_layers
 
 needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX (module tensorrt_rtx) is not installed"
@@ -58,43 +58,44 @@ def _save(net: Any, path: Path, output: str = "head_out") -> Path:
 
 
 def test_log_layers() -> None:
-    layers = parse_layers(LOG.splitlines())
+    layers = parse_log(LOG.splitlines())
     assert [layer.kind for layer in layers] == ["kgen", "correlation", "kgen", "correlation", "wait"]
-    assert layers[1] == EngineLayer(
+    assert layers[1] == Layer(
         name="a_myl0_1",
         kind="correlation",
         inputs=("Int8",),
-        constants=("Int8", "Float"),
-        outputs=("Float",),
+        weights=("Int8", "Float"),
         nodes=("a", "images_0_DQ", "a.weight_DQ"),
+        tactic="__myelin_CASK_STUB",
+        outputs=("Float",),
     )
     assert layers[2].nodes == ("a", "tanh_7", "act_sigmoid", "act_mul")
     assert layers[4].inputs == layers[4].nodes == ()
 
 
 def test_log_kernels() -> None:
-    kernels = find_kernels(parse_layers(LOG.splitlines()), ["a", "b", "c"])
+    kernels = find_kernels(parse_log(LOG.splitlines()), ["a", "b", "c"])
     assert {name: [k.is_int8 for k in found] for name, found in kernels.items()} == {"a": [True], "b": [False], "c": []}
 
 
 def test_log_without_layers() -> None:
-    assert parse_layers(["[INFO] nothing here", "Name: of nothing", ""]) == ()
+    assert parse_log(["[INFO] nothing here", "Name: of nothing", ""]) == ()
 
 
 def test_log_tolerates_missing_parts() -> None:
-    (layer,) = parse_layers(["Name: x, LayerType: gemm, Metadata: [ONNX Layer: /a/[0]/Gemm]"])
+    (layer,) = parse_log(["Name: x, LayerType: gemm, Metadata: [ONNX Layer: /a/[0]/Gemm]"])
     assert (layer.kind, layer.inputs, layer.nodes) == ("gemm", (), ("/a/[0]/Gemm",))
     assert not layer.is_int8
 
 
 def test_merged_convolutions_are_found_by_their_metadata() -> None:
-    types = {"inputs": ("Int8",), "constants": ("Int8",), "outputs": ("Float",)}
-    merged = EngineLayer("a||b_myl0_1", "correlation", nodes=("a", "b"), **types)
+    types = {"inputs": ("Int8",), "weights": ("Int8",), "outputs": ("Float",)}
+    merged = Layer("a||b_myl0_1", "correlation", nodes=("a", "b"), **types)
     assert find_kernels([merged], ["a", "b"]) == {"a": (merged,), "b": (merged,)}
 
 
 def test_runtime_fusion_is_not_int8() -> None:
-    fused = EngineLayer("__myl_CastMulFc_myl0_1", "runtime_fusion", ("Int8",), ("Int8",), ("Float",), ("fc",))
+    fused = Layer("__myl_CastMulFc_myl0_1", "runtime_fusion", ("Int8",), ("Int8",), ("fc",), outputs=("Float",))
     assert not fused.is_int8
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from ...options import Text, option, option_model
+from ...options import TextOrNone, option, option_model
 from ...options.shared import Targets
 from ..parser import Call
 from ..progress import bar
 from .run import whole_job
+
+OUTPUT = "runs/yoloquant/demo"
 
 
 @option_model
@@ -18,7 +20,15 @@ class DemoCall:
 
     targets: Targets = ("all",)
     task: Literal["detect", "obb"] = option(default="detect", help="which model: boxes, or rotated boxes")
-    output: Text = option(default="runs/yoloquant/demo", help="folder for the results")
+    output: TextOrNone = option(
+        default=None, help=f"folder for the results; {OUTPUT}, or {OUTPUT}-<task> for another task, if not given"
+    )
+
+    @property
+    def folder(self) -> Path:
+        """Where to: one for each task, whose images and exports are called alike."""
+        usual = OUTPUT if self.task == "detect" else f"{OUTPUT}-{self.task}"
+        return Path(self.output or usual)
 
 
 PARTS = (DemoCall,)
@@ -30,7 +40,7 @@ def run(call: Call) -> int:
     from ...recipe import make_recipe
 
     own = call[DemoCall]
-    folder = Path(own.output)
+    folder = own.folder
     with bar("drawing the demo images"):
         prepared = demo.prepare(folder, own.task)
     # A call of so small a model is mostly overhead: the ratio of latencies is shown, not judged.

@@ -34,6 +34,7 @@ class ExecuTorchBackend(Backend):
 
     name = "executorch"
     reuses_outputs = False
+    any_cpu = True
 
     def __init__(self, path: Path, info: ModelInfo, options: BackendOptions) -> None:
         runtime = _import()

@@ -1,8 +1,14 @@
-"""What the engine inspector says about the layers of an engine, held against what was planned.
+"""What TensorRT says about the layers of an engine, held against what was planned.
 
 The JSON of ``EngineInspector.get_engine_information`` differs between releases (seen: TensorRT 8.4 to 10 in NVIDIA's
-trt-engine-explorer examples and issue 4020 of github.com/NVIDIA/TensorRT, TensorRT-RTX 1.7.1 in its build log). A layer
-is an object only if the engine was built with detailed profiling verbosity, else just its name.
+trt-engine-explorer examples and issue 4020 of github.com/NVIDIA/TensorRT). A layer is an object only if the engine was
+built with detailed profiling verbosity, else just its name. The inspector needs a GPU; a build log tells the same, with
+one line for each layer at its end (seen: TensorRT-RTX 1.7.1)::
+
+    Name: /c/Conv_myl0_3, LayerType: correlation, Inputs: [ { Name: .., Datatype: Int8, .. }], Constants: [..],
+    Outputs: [..], TacticName: .., Metadata: [ONNX Layer: /c/Conv]<0x1F>[ONNX Layer: x_DQ]
+
+Neither form is documented, so everything but the name and the layer type is optional here.
 """
 
 from __future__ import annotations
@@ -17,7 +23,11 @@ from ..errors import TargetError
 
 _SEPARATORS = re.compile(r"[\s,(){}\[\]|+]+")
 _MYELIN_SUFFIX = re.compile(r"_myl\d+_\d+$")
-_ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]\x1e\x1f]*)\]")
+# Names of nodes may hold brackets themselves.
+_ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\x1e\x1f]*?)\](?=[\x1e\x1f]|\[ONNX Layer: |\s*$)")
+_LOG_LAYER = re.compile(r"^(?:.*\bLayers:\s*)?Name: (?P<name>.+?), LayerType: (?P<kind>[^,\s]*)(?P<rest>.*)$")
+_LOG_SECTION = re.compile(r", (Inputs|Constants|Outputs): \[|, (TacticName|Metadata): ?|, (?:StreamId|EventId): ?")
+_LOG_DATATYPE = re.compile(r"Datatype: (\w+)")
 _FOREIGN = re.compile(r"\{ForeignNode\[")
 _INT8_TACTIC = re.compile(r"i8i8|_int8_|int8_int8")
 # The first that is there counts: releases name it differently, and "Format" alone tells the least.
@@ -40,10 +50,11 @@ class Layer:
     Attributes:
         name: The engine's name for it; lists what was fused.
         kind: The engine's layer type.
-        inputs: Types of the inputs, as the inspector words them.
+        inputs: Types of the inputs, as TensorRT words them.
         weights: Types of weights and constants; empty if it does not say.
-        nodes: Names of ONNX nodes that it stands for.
+        nodes: Names of ONNX nodes that it stands for; the main one first.
         tactic: Name of the kernel.
+        outputs: Types of the outputs.
     """
 
     name: str
@@ -52,6 +63,7 @@ class Layer:
     weights: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
     tactic: str = ""
+    outputs: tuple[str, ...] = ()
 
     @property
     def multiplies(self) -> bool:
@@ -78,7 +90,7 @@ class Layer:
 
     def stands_for(self, node: str) -> bool:
         """Whether its name says that it carries out a node."""
-        return node in _names(self.name)
+        return node in (_MYELIN_SUFFIX.sub("", self.name), *_names(self.name))
 
 
 @dataclass(frozen=True)
@@ -134,6 +146,28 @@ def parse(text: str) -> tuple[Layer, ...]:
         raise TargetError(f"the engine inspector's answer is not understood ({exc!r}): {text[:200]!r}") from exc
 
 
+def parse_log(lines: Iterable[str]) -> tuple[Layer, ...]:
+    """Layers from a verbose build log, in the order of the engine; none if the log lists none.
+
+    Args:
+        lines: Lines of the log; those of other kinds are skipped.
+    """
+    matches = (_LOG_LAYER.match(line.rstrip("\n")) for line in lines)
+    return tuple(_logged(m["name"], m["kind"], m["rest"]) for m in matches if m)
+
+
+def _logged(name: str, kind: str, rest: str) -> Layer:
+    # By the sections' own headings: names of layers and tensors may hold commas and brackets.
+    marks = list(_LOG_SECTION.finditer(rest))
+    ends = [m.start() for m in marks[1:]] + [len(rest)]
+    text = {m[1] or m[2]: rest[m.end() : end] for m, end in zip(marks, ends, strict=True)}
+    inputs, constants, outputs = (
+        tuple(_LOG_DATATYPE.findall(text.get(section, ""))) for section in ("Inputs", "Constants", "Outputs")
+    )
+    nodes = tuple(_ONNX_LAYER.findall(rest.partition("Metadata: ")[2]))
+    return Layer(name, kind, inputs, constants, nodes, text.get("TacticName", ""), outputs)
+
+
 def _layer(entry: Mapping[str, Any]) -> Layer:
     weights = [entry[key] for key in ("Weights", "ConvWeights") if isinstance(entry.get(key), dict)]
     types = [str(w.get("Type", "")) for w in weights] + [_type(c) for c in _list(entry, "Constants")]
@@ -144,6 +178,7 @@ def _layer(entry: Mapping[str, Any]) -> Layer:
         weights=tuple(types),
         nodes=tuple(_ONNX_LAYER.findall(str(entry.get("Metadata", "")))),
         tactic=str(entry.get("TacticName", "")),
+        outputs=tuple(_type(o) for o in _list(entry, "Outputs")),
     )
 
 
@@ -168,7 +203,7 @@ def check(layers: Iterable[Layer], planned: Iterable[str]) -> Int8Report:
     """Hold the layers of an engine against the plan.
 
     Args:
-        layers: What ``parse`` returned.
+        layers: What ``parse`` or ``parse_log`` returned.
         planned: Names of the ONNX nodes that are meant to run in Int8.
 
     Returns:
@@ -177,21 +212,45 @@ def check(layers: Iterable[Layer], planned: Iterable[str]) -> Int8Report:
     layers = tuple(layers)
     if layers and not any(layer.kind for layer in layers):
         return Int8Report(named_only=True)
-    kernels = [layer for layer in layers if layer.multiplies]
     regions = any(layer.hides_nodes for layer in layers)
     int8: list[str] = []
     other: list[str] = []
     unseen: list[str] = []
-    for node in planned:
-        # By name before metadata: neighbours list a convolution too, whose scales and bias they apply.
-        own = [k for k in kernels if k.stands_for(node)] or [k for k in kernels if node in k.nodes]
-        if own:
-            (int8 if all(k.is_int8 for k in own) else other).append(node)
+    for node, kernels in find_kernels(layers, planned).items():
+        if kernels:
+            # All of them: a convolution that was split is Int8 only if no part of it runs in float.
+            (int8 if all(k.is_int8 for k in kernels) else other).append(node)
         else:
             unseen.append(node)
     # A node that no layer names may lie in a region that shows nothing: that proves nothing against the plan.
     hidden, missing = (unseen, []) if regions else ([], unseen)
     return Int8Report(tuple(int8), tuple(other), tuple(hidden), tuple(missing))
+
+
+def find_kernels(layers: Iterable[Layer], nodes: Iterable[str]) -> dict[str, tuple[Layer, ...]]:
+    """Find the layers that carry out given ONNX nodes.
+
+    A node's name also appears in the metadata of its neighbours (the pointwise kernel behind a convolution applies the
+    convolution's scales and bias), so kernels count that are named after the node; where there is none, those that list
+    it first; and else those that list it at all (convolutions merged into one).
+
+    Args:
+        layers: Layers of the engine.
+        nodes: Names of convolution or matrix multiplication nodes.
+
+    Returns:
+        For each node its kernels; none where the engine shows none.
+    """
+    kernels = [layer for layer in layers if layer.multiplies]
+
+    def own(node: str) -> list[Layer]:
+        return (
+            [k for k in kernels if k.stands_for(node)]
+            or [k for k in kernels if k.nodes[:1] == (node,)]
+            or [k for k in kernels if node in k.nodes]
+        )
+
+    return {node: tuple(own(node)) for node in nodes}
 
 
 def inspect(trt: Any, engine: Any) -> tuple[Layer, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ...errors import TargetError
+from .pools import write_out_padding
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -41,16 +42,14 @@ def to_canonical(model: ir.Model) -> ir.Model:
     if version not in (EXPORTED, CANONICAL):
         raise TargetError(f"torch exported opset {version}; opset {EXPORTED} was asked for")
     if version == EXPORTED:
-        for node in model.graph:
+        for node in list(model.graph):
             _strip(node)
             if node.op_type in _REDUCTIONS and len(node.inputs) > 1 and node.inputs[1] is not None:
                 _axes_to_attribute(node)
             elif node.op_type == "Pad" and len(node.inputs) > 3:
                 raise TargetError(f"{node.name}: Pad with axes does not exist in opset {CANONICAL}")
-            elif node.op_type == "AveragePool" and not any(node.attributes.get_ints("pads", [0])):
-                # Torch writes it for every pool. Without padding it says nothing, but with ceil_mode the int8 kernel of
-                # ONNX Runtime 1.31 (and OpenCV 5) then divides by places beyond the edge as well.
-                node.attributes.pop("count_include_pad", None)
+            elif node.op_type == "AveragePool":
+                write_out_padding(model.graph, node)
         model.opset_imports[""] = CANONICAL
     return model
 

@@ -243,10 +243,11 @@ class QnnTarget(Target):
 
         if not is_simulated() or not exported.path.is_file() or exported.layout is not HeadLayout.RAW:
             return start()
-        from .recalled import RecalledBackend, results_folder
+        if self.store is None:
+            return start()
+        from .kept_simulations import RecalledBackend, simulation_key
 
-        folder = results_folder(exported.path, find_soc(device).model)
-        return start() if folder is None else RecalledBackend(start, folder, exported.info)
+        return RecalledBackend(start, self.store, simulation_key(exported.path, find_soc(device).model), exported.info)
 
     def add_companions(self, model: Path, artifact: Artifact, exported: ExportedModel) -> tuple[str, ...]:
         """The compiled form."""

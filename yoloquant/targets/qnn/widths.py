@@ -64,6 +64,7 @@ class _Grids:
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
         self.made: dict[tuple[ir.Value, bytes], ir.Value] = {}
+        self.biases: dict[ir.Value, ir.Value] = {}
 
     def finer(self, source: ir.Value, like: ir.Node, before: ir.Node) -> ir.Value:
         """A tensor behind a pair with 256 steps for each of a node's."""
@@ -88,14 +89,29 @@ class _Grids:
 
     def refine_bias(self, node: ir.Node) -> None:
         """Keep a bias on the grid of the accumulator, whose steps get as fine as those of what is read."""
+        import onnx_ir as ir
+
         bias = node.inputs[2] if len(node.inputs) > 2 else None
         made = bias.producer() if bias is not None else None
-        if made is None or made.op_type != _DEQUANTIZE or _bits(made):
+        if bias is None or made is None or made.op_type != _DEQUANTIZE or _bits(made):
             return
-        integers, scale = (_number(made, position) for position in (0, 1))
-        finer = np.clip(integers.astype(np.int64) * _FINER, _INT32.min, _INT32.max).astype(np.int32)
-        made.replace_input_with(0, self._constant(f"{made.name}/wide/int32", finer))
-        made.replace_input_with(1, self._constant(f"{made.name}/wide/finer", scale / np.float32(_FINER)))
+        # a copy: another layer may read this bias, and what it reads stays as it is
+        if bias not in self.biases:
+            integers, scale = (_number(made, position) for position in (0, 1))
+            finer = np.clip(integers.astype(np.int64) * _FINER, _INT32.min, _INT32.max).astype(np.int32)
+            constants = [
+                self._constant(f"{made.name}/wide/int32", finer),
+                self._constant(f"{made.name}/wide/finer", scale / np.float32(_FINER)),
+            ]
+            copied = ir.node(
+                _DEQUANTIZE, [*constants, *made.inputs[2:]], dict(made.attributes), name=f"{made.name}/wide"
+            )
+            copied.outputs[0].name = f"{bias.name}/wide"
+            self.graph.insert_after(made, copied)
+            self.biases[bias] = copied.outputs[0]
+        node.replace_input_with(2, self.biases[bias])
+        if not bias.uses() and not bias.is_graph_output():
+            self.graph.remove(made, safe=True)
 
     def _constant(self, name: str, value: np.ndarray) -> ir.Value:
         import onnx_ir as ir

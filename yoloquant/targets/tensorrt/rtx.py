@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ModelError
-from .rtx_log import EngineLayer, find_kernels, parse_layers
+from ...runtime.tensorrt.layers import Int8Report, Layer, check, parse_log
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class RtxReport:
     int8_convs: tuple[str, ...] = ()
     float_convs: tuple[str, ...] = ()
     unseen_convs: tuple[str, ...] = ()
-    layers: tuple[EngineLayer, ...] = ()
+    layers: tuple[Layer, ...] = ()
     log_excerpt: str = ""
     seconds: float = 0.0
 
@@ -171,8 +171,8 @@ def _report(
     # A process that dies on its way out has written "built" already.
     built = bool(outcome.get("built")) and not crashed
     lines = log.split("\n")
-    layers = parse_layers(lines) if built else ()
-    kernels = find_kernels(layers, planned) if built else {}
+    layers = parse_log(lines) if built else ()
+    found = check(layers, planned) if built else Int8Report()
     return RtxReport(
         available=True,
         version=outcome.get("version", ""),
@@ -180,10 +180,9 @@ def _report(
         parser_errors=tuple(ParserError(**error) for error in outcome.get("errors", ())),
         built=built,
         crashed=crashed,
-        # All of them: a convolution that was split is Int8 only if no part of it runs in float.
-        int8_convs=tuple(n for n, found in kernels.items() if found and all(k.is_int8 for k in found)),
-        float_convs=tuple(n for n, found in kernels.items() if found and not all(k.is_int8 for k in found)),
-        unseen_convs=tuple(n for n, found in kernels.items() if not found),
+        int8_convs=found.int8,
+        float_convs=found.other,
+        unseen_convs=(*found.missing, *found.hidden),
         layers=layers,
         log_excerpt=_excerpt(lines, output, code if crashed else 0),
         seconds=seconds,
