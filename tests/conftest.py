@@ -42,6 +42,8 @@ def pytest_collection_finish() -> None:
     """Keep what is there by now (torch, thousands of tests) out of every search for garbage, as trainers start it."""
     gc.collect()
     gc.freeze()
+    # traces make objects by the hundred thousand, nearly all of which go without a search: 8 % of the time went into it
+    gc.set_threshold(50_000, 20, 20)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -33,7 +33,8 @@ def write_out_padding(graph: ir.Graph, pool: ir.Node) -> None:
         return
     count = len(attributes.get_ints("kernel_shape", ()))
     pads = list(attributes.get_ints("pads", [0] * 2 * count))
-    beyond = _beyond(pool, pads, *([int(n) for n in value.shape[2:]] for value in (source, result)))  # type: ignore[union-attr, arg-type]
+    sizes, places = ([int(n) for n in list(shape)[2:]] for shape in (source.shape, result.shape))  # type: ignore[arg-type]
+    beyond = _beyond(pool, pads, sizes, places)
     if not any(beyond):
         return
     # what counts becomes values; a padding behind it, which does not, takes the place of ceil_mode
