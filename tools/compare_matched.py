@@ -73,11 +73,11 @@ def rows(evaluation: Evaluation, conf: float, halves: int, seed: int) -> Iterato
     for name in evaluation.records:
         if name == evaluation.options.baseline:
             continue
-        for match in MatchBy:
+        for index, match in enumerate(MatchBy):
             comparer = Comparer(evaluation, BootstrapOptions(), conf, match)
             comparison = comparer.compare(name).comparison
             lost, own, named = comparison.intervals, comparison.matched_conf, comparison.matched_conf_per_class
-            if match is MatchBy.FALSE_ALARMS:
+            if not index:
                 shift = f"confidences move by {comparison.confidence_shift:+.3f}"
                 yield [name, f"{conf:g}", f"deployed ({shift})", _points(lost["f1_drop"]), ""]
             if own is None:

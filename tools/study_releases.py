@@ -8,9 +8,9 @@ becomes a ``results.npz``, as a report leaves one. Then releases are drawn: one 
 old=... new=... data=...``, whose exit code is counted.
 
 What is true is what holds on all images, for every figure that the gate limits: a release is *harmless* if none exceeds
-its limit, *harmful* if one is twice its limit or more. Releases of either kind take turns; those between are not drawn,
-since no sample tells a loss of 0.9 points from one of 1.1. Wrong is a pass of a harmful one and a fail of a harmless
-one.
+its limit, *harmful* if one is twice its limit or more (of a fidelity, what is missing to 1 counts). Releases of either
+kind take turns; those between are not drawn, since no sample tells a loss of 0.9 points from one of 1.1. Wrong is a
+pass of a harmful one and a fail of a harmless one.
 
 Options (``key=value`` or ``--key value``): models, data (a yaml, or one for each model), split (val), imgsz (320),
 calibration (16 images), cache, gate (release), trials (200), size (64 images), bootstrap (200), seed (0), work (a
@@ -24,7 +24,7 @@ import io
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,16 +33,19 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools.options import parse_options
-from tools.simulate_gate import QUANTIZED, TWIN, detections
+from tools.simulate_gate import QUANTIZED, TWIN, WRONG, detections
 from yoloquant.bridge.checkpoint import load_model
 from yoloquant.bridge.host_model import model_info
 from yoloquant.cli.main import main as command
 from yoloquant.evaluation.bootstrap import BootstrapOptions
 from yoloquant.evaluation.compare import Comparer
-from yoloquant.evaluation.evaluate import Evaluation
+from yoloquant.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
 from yoloquant.evaluation.gate import Gate, load_gate
+from yoloquant.evaluation.gate_metrics import SAME_MODEL
 from yoloquant.evaluation.keep_results import keep_results
 from yoloquant.evaluation.results import Accuracy
+from yoloquant.evaluation.verdict import ArtifactInfo
+from yoloquant.predictions.results_file import ResultsFile
 from yoloquant.types import ModelInfo
 
 DEFAULTS = {
@@ -77,6 +80,7 @@ class Population:
         worth: Accuracy of every artifact, by its name.
         boxes: Labelled boxes by class.
         files: The ``results.npz`` of every artifact, by its name.
+        fidelity: Fidelity of a new artifact to an old one of the same FP32 model, by both their names.
     """
 
     model: str
@@ -84,6 +88,7 @@ class Population:
     worth: Mapping[str, Accuracy]
     boxes: Mapping[str, int]
     files: Mapping[str, Path]
+    fidelity: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,8 +108,16 @@ class Release:
     drop: float
 
 
-def population(name: str, evaluation: Evaluation, info: ModelInfo, work: Path) -> Population:
-    """Write every artifact's results as a report would leave them, and note what they are worth on all images."""
+def population(name: str, evaluation: Evaluation, info: ModelInfo, work: Path, weights: str = "") -> Population:
+    """Write every artifact's results as a report would leave them, and note what they are worth on all images.
+
+    Args:
+        name: The model's name.
+        evaluation: What was found.
+        info: The model.
+        work: Where the results go.
+        weights: Hash of its weights, as exports state it; without it nothing is known to be of one model.
+    """
     comparer = Comparer(evaluation, BootstrapOptions(replicates=2))
     worth, files = {}, {}
     for index, (artifact, record) in enumerate(evaluation.records.items()):
@@ -115,11 +128,28 @@ def population(name: str, evaluation: Evaluation, info: ModelInfo, work: Path) -
         alone = replace(
             evaluation, records={"release": record}, options=replace(evaluation.options, baseline="release")
         )
-        file = keep_results(work / name / str(index), alone, {}, info, {"artifact": artifact})
+        own = "another model's" if weights and artifact == WRONG[1] else weights
+        facts = {"release": ArtifactInfo(weights=own)}
+        file = keep_results(work / name / str(index), alone, facts, info, {"artifact": artifact})
         if file is None:
             raise SystemExit(f"error: results of {name} cannot be kept (masks); give models without masks")
         files[artifact] = file
-    return Population(name, evaluation, worth, comparer.class_boxes(comparer.weights[0]), files)
+    boxes = comparer.class_boxes(comparer.weights[0])
+    return Population(name, evaluation, worth, boxes, files, fidelities(evaluation, files) if weights else {})
+
+
+def fidelities(evaluation: Evaluation, files: Mapping[str, Path]) -> dict[tuple[str, str], float]:
+    """Fidelity of every artifact to every sound one, on all images."""
+    images = evaluation.data
+    kin = {name: ResultsFile(file).model("release", images) for name, file in files.items() if name != WRONG[1]}
+    found = {}
+    for old in (name for name in kin if name.removesuffix(TWIN) in SOUND):
+        comparer = Comparer(evaluate({}, images, EvaluateOptions(baseline=old), recorded=kin))
+        whole = np.ones((1, len(images)))
+        for new in kin:
+            if new != old:
+                found[old, new] = comparer.resampled(new, whole).intervals["fidelity"].value
+    return found
 
 
 def excess(found: Population, old: str, new: str, gate: Gate) -> float:
@@ -135,7 +165,10 @@ def excess(found: Population, old: str, new: str, gate: Gate) -> float:
         default=0.0,
     )
     limits = gate.limits_for("")
-    return max(drops[name] / limits[name].limit for name in drops if name in limits)
+    shares = [drops[name] / limits[name].limit for name in drops if name in limits]
+    if SAME_MODEL in limits and (old, new) in found.fidelity:
+        shares.append((1 - found.fidelity[old, new]) / (1 - limits[SAME_MODEL].limit))
+    return max(shares)
 
 
 def pairs_by_kind(populations: Sequence[Population], gate: Gate) -> dict[str, list[Release]]:
@@ -214,7 +247,7 @@ def main(arguments: Sequence[str]) -> int:
         evaluation = detections(model, beside[0] if beside else None, data, {**options, "limit": ""})
         host = load_model(model)
         info = model_info(host, host.resolve_imgsz(int(options["imgsz"])))
-        populations.append(population(Path(model).stem, evaluation, info, work))
+        populations.append(population(Path(model).stem, evaluation, info, work, host.origin.weights))
     found = pairs_by_kind(populations, gate)
     counts: dict[tuple[str, str], Counter[str]] = {}
     drops: dict[tuple[str, str], list[float]] = {}

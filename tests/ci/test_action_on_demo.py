@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -86,10 +87,20 @@ def test_the_steps_judge_the_demo_model(tmp_path: Path) -> None:
         assert ran.summary == (report / "report.md").read_text() and "onnxruntime" in ran.summary
         mark = MARK.format(name="report")
         assert [c["body"] for c in api.comments[1:]] == [f"{mark}\n{ran.summary}"]
-        # A later push writes into the same comment, and a comparison into one of its own.
+        # A later push compares with the results that the first one left.
+        last = shutil.copy(report / "results.npz", tmp_path / "last.npz")
+        inputs |= {"old": str(last), "compare-arguments": "limit=32 latency=false bootstrap=200 threads=1"}
+        again = run_action(tmp_path / "job again", api, ("Run",), **inputs)
+        folder = tmp_path / "out" / "compare"
+        compared = json.loads((folder / "report.json").read_text())
+        assert compared["verdict"] == "pass" and "title=yoloquant compare::" in again.said
+        # The same artifact again; the job's code is the comparison's where the run passes.
+        assert again.codes == {"Run": code} and compared["targets"][0]["comparison"]["fidelity"]["value"] > 0.99
+        told = (folder / "report.md").read_text()
+        assert "no difference beyond" in told
+        assert again.summary == (report / "report.md").read_text() + told
+        # It writes into the same comment, and the comparison into one of its own.
         (report / "report.md").write_text("again")
-        (tmp_path / "out" / "compare").mkdir()
-        (tmp_path / "out" / "compare" / "report.md").write_text("compared")
         assert run_action(tmp_path / "job", api, ("Comment",), **inputs).codes == {"Comment": 0}
-        assert [c["body"] for c in api.comments[1:]] == [f"{mark}\nagain", f"{MARK.format(name='compare')}\ncompared"]
+        assert [c["body"] for c in api.comments[1:]] == [f"{mark}\nagain", f"{MARK.format(name='compare')}\n{told}"]
         assert set(api.tokens) == {"Bearer secret"} and api.comments[0]["body"] == "a person's words"

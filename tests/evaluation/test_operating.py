@@ -14,7 +14,7 @@ from yoloquant.evaluation.compare import Comparer, class_confidences
 from yoloquant.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
 from yoloquant.evaluation.gate import load_gate
 from yoloquant.evaluation.match_by import MatchBy
-from yoloquant.evaluation.operating import LOWEST
+from yoloquant.evaluation.operating import F1_STEP, LOWEST
 from yoloquant.evaluation.verdict import ArtifactInfo, VerdictOptions, reach_verdict
 from yoloquant.runtime.core.letterbox import place
 from yoloquant.types import Verdict
@@ -68,7 +68,8 @@ def test_rates_are_those_that_one_counts(data: ValidationSet) -> None:
 def test_shrunk_scores_are_seen_and_matched(data: ValidationSet) -> None:
     """Scores that shrink alike leave mAP as it is; the matched confidence shrinks with them and gives F1 back."""
     found = rows(data)
-    comparer = Comparer(run(data, fp32=found, low=scaled(found, 0.6)), OPTIONS, conf=0.4)
+    evaluation, alarms = run(data, fp32=found, low=scaled(found, 0.6)), MatchBy.FALSE_ALARMS
+    comparer = Comparer(evaluation, OPTIONS, conf=0.4, match=alarms)
     comparison = comparer.compare("low").comparison
     assert comparison.map_drop is not None and comparison.map_drop.value == pytest.approx(0, abs=1e-9)
     assert comparison.intervals["f1_drop"].low > 0.05
@@ -78,7 +79,7 @@ def test_shrunk_scores_are_seen_and_matched(data: ValidationSet) -> None:
     assert base is not None and again is not None and base.f1 and again.f1 and base.false_alarms and again.false_alarms
     assert again.false_alarms.value == base.false_alarms.value
     assert again.f1.value == pytest.approx(base.f1.value, abs=0.03)
-    same = Comparer(run(data, fp32=found, same=found), OPTIONS, conf=0.4).compare("same").comparison
+    same = Comparer(run(data, fp32=found, same=found), OPTIONS, conf=0.4, match=alarms).compare("same").comparison
     assert same.intervals["f1_drop"].low == same.intervals["f1_drop"].high == 0
     assert same.matched_conf is not None and abs(same.matched_conf.value - 0.4) < 0.05
 
@@ -92,6 +93,33 @@ def test_f1_is_matched_where_that_is_asked(data: ValidationSet) -> None:
     assert base is not None and again is not None and base.f1 and again.f1
     assert abs(base.f1.value - again.f1.value) < 0.005
     assert comparer.operating("low", 0.5).f1.value < base.f1.value - 0.05  # type: ignore[union-attr]
+
+
+def test_a_threshold_stays_where_nothing_is_lost_at_it(data: ValidationSet) -> None:
+    """By default F1 is matched, but neither a gain nor less than a hundred images tell moves what is deployed."""
+    found = rows(data)
+    better = [each[:-2] for each in found]  # the same without false alarms
+    comparer = Comparer(run(data, fp32=found, same=found, better=better), OPTIONS, conf=0.5)
+    for name in ("same", "better"):
+        matched = comparer.matched_conf(name)
+        assert matched is not None and (matched.value, matched.std) == (0.5, 0)
+
+
+def test_no_threshold_lies_between_detections_of_one_score(data: ValidationSet) -> None:
+    """INT8 gives many detections one score: a place between them, where F1 would be reached, cannot be deployed."""
+    found = rows(data)
+    grid = scaled(found, 0.6)
+    for each in grid:
+        each[:, 4] = np.round(each[:, 4] * 16) / 16
+    comparer = Comparer(run(data, fp32=found, low=grid), OPTIONS, conf=0.5)
+    base, matched = comparer.operating("fp32"), comparer.matched_conf("low")
+    assert base is not None and base.f1 is not None and matched is not None
+    # What F1 is at every threshold that can be deployed.
+    places = [comparer.operating("low", k / 16 + 1 / 32) for k in range(1, 16)]
+    least = min(abs(p.f1.value - base.f1.value) for p in places if p is not None and p.f1 is not None)
+    again = comparer.operating("low", matched.value)
+    assert again is not None and again.f1 is not None
+    assert abs(again.f1.value - base.f1.value) <= least + F1_STEP
 
 
 def test_without_labels_detections_are_matched(data: ValidationSet, tmp_path: Path) -> None:
@@ -141,7 +169,8 @@ def test_classes_that_shrink_differently_have_confidences_of_their_own(data: Val
         each * np.stack([np.where((each[:, 5] == 0) & (i == 4), 0.5, 1) for i in range(6)], axis=1) for each in found
     ]
     evaluation = run(data, fp32=found, low=low)
-    comparison = Comparer(evaluation, OPTIONS, conf=0.4).compare("low").comparison
+    alarms = MatchBy.FALSE_ALARMS
+    comparison = Comparer(evaluation, OPTIONS, conf=0.4, match=alarms).compare("low").comparison
     own = comparison.matched_conf_per_class
     assert set(own) == {"cat", "dog"}
     assert own["cat"] == pytest.approx(0.2, abs=0.02) and own["dog"] == pytest.approx(0.4, abs=0.02)
@@ -149,7 +178,7 @@ def test_classes_that_shrink_differently_have_confidences_of_their_own(data: Val
     assert abs(lost["matched_per_class_"]) < 0.01 < lost["matched_"]
     assert comparison.intervals["matched_per_class_false_alarm_rise"].value == pytest.approx(0, abs=0.05)
     assert class_confidences(data.names, 0.3, own) == [own["cat"], own["dog"], 0.3]
-    few = Comparer(run(data, fp32=rows(data), low=rows(data)), OPTIONS, conf=0.4)  # at most 12 of a class
+    few = Comparer(run(data, fp32=rows(data), low=rows(data)), OPTIONS, conf=0.4, match=alarms)  # at most 12 of a class
     assert few.matched_per_class("low") == {}
     gate = load_gate({"name": "g", "limits": {"matched_per_class_f1_drop": {"limit": 0.02, "rule": "veto"}}})
     (target,) = reach_verdict(evaluation, gate, {"low": ArtifactInfo()}, VerdictOptions(OPTIONS, conf=0.4)).targets

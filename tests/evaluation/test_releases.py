@@ -52,9 +52,9 @@ def run(data: ValidationSet, **found: list[np.ndarray]) -> Evaluation:
     return evaluate(runners, data, EvaluateOptions(baseline=next(iter(found)), warmup=0))
 
 
-def kept(folder: Path, data: ValidationSet, **found: list[np.ndarray]) -> Path:
+def kept(folder: Path, data: ValidationSet, weights: str = "", **found: list[np.ndarray]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    facts = {name: ArtifactInfo(path=f"{name}.onnx", size_bytes=100, sha256="ab") for name in found}
+    facts = {name: ArtifactInfo(path=f"{name}.onnx", size_bytes=100, sha256="ab", weights=weights) for name in found}
     made = {"model": "a.pt", "data": data.source, "split": data.split}
     path = keep_results(folder, run(data, **found), facts, INFO, made)
     assert path is not None
@@ -123,6 +123,31 @@ def test_a_release_that_is_worse_fails_and_says_what_changed(tmp_path: Path, dat
     assert (tmp_path / "report" / RESULTS).is_file()
     same = api.compare(tmp_path / "v1", tmp_path / "v1", data=yaml, gate=GATE, bootstrap=200)
     assert same[0].result.verdict is Verdict.PASS and same[0].folder is None
+
+
+def test_releases_of_one_model_must_find_the_same_things(tmp_path: Path, data: ValidationSet, yaml: Path) -> None:
+    """Other boxes of the same quality lose no mAP; of one model they are a fault, of two they may well be better."""
+    before, after = rows(data, 0), rows(data, 1)
+    for each in before[::2] + after[1::2]:
+        each[:, 4] = 0.2  # of every label one of both is sure
+    gate = {**GATE, "limits": {"map_drop": 0.25, "same_model_fidelity": {"limit": 0.9, "rule": "likely"}}}
+    for folder, weights, found in (("v1", "w", before), ("v2", "w", after), ("v3", "other", after), ("v4", "", after)):
+        kept(tmp_path / folder, data, weights, fp32=found)
+    outcome = {}
+    for new in ("v2", "v3", "v4"):
+        arguments = {"data": yaml, "gate": gate, "bootstrap": 200, "output": tmp_path / f"report_{new}"}
+        (found,) = api.compare(tmp_path / "v1", tmp_path / new, **arguments)
+        (target,) = found.result.targets
+        assert target.notes[0] == found.conclusion
+        outcome[new] = {check.name: check for check in target.checks}, found.conclusion
+    check, text = outcome["v2"][0]["same_model_fidelity"], outcome["v2"][1]
+    assert check.verdict is Verdict.FAIL and "fidelity to old release from the same weights is 0." in check.message
+    assert text == "they differ by more than the gate allows: fidelity to old release from the same weights"
+    assert text in (tmp_path / "report_v2" / "report.md").read_text()
+    for new in ("v3", "v4"):
+        unknown = outcome[new][0]["same_model_fidelity"]
+        assert unknown.verdict is Verdict.INCONCLUSIVE and unknown.value is None
+        assert "it is not known that two releases were made from one" in unknown.message
 
 
 def test_two_files_of_predictions_are_compared_by_the_names_of_the_data(

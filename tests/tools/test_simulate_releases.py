@@ -35,6 +35,11 @@ def test_verdicts_and_intervals_are_counted(tmp_path: Path, capsys: pytest.Captu
     out = capsys.readouterr().out
     assert "mAP50-95 drop +0.00 points (+0.00 to +0.00), fidelity 0.99" in out
     assert "map_drop holds 0: 3 (100.0%)" in out and "inconclusive: 3" in out  # twelve images prove nothing
+    assert "said" not in out, "and nothing is said of them"
+    gate = tmp_path / "gate.yaml"
+    gate.write_text("{name: g, limits: {map_drop: {limit: 0.01, rule: likely}}, min_images: 1, min_replicates: 1}")
+    assert simulate_releases.main([f"old={file}:fp32", f"new={file}", *common, f"gate={gate}"]) == 0
+    assert 'said "no difference beyond ...": 3 (100.0%)' in capsys.readouterr().out
     assert simulate_releases.main([f"old={file}:fp32", f"new={file}:far", *common]) == 0
     assert "map_drop holds 0" not in capsys.readouterr().out
     assert simulate_releases.main(["old=a.npz"]) == 2

@@ -16,6 +16,7 @@ from tools import study_releases as tool
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.evaluation.evaluate import EvaluateOptions, evaluate
 from yoloquant.evaluation.gate import load_gate
+from yoloquant.predictions.results_file import ResultsFile
 from yoloquant.runtime.core.letterbox import place
 from yoloquant.types import ModelInfo, Task
 
@@ -41,6 +42,16 @@ def test_kinds_follow_from_all_images(population: tool.Population) -> None:
     bad = {"wrong range", "two classes swapped"}
     assert named["harmful"] == {(old, new) for old in ("fp32", "litert plan") for new in bad}
     assert all(release.drop == 0 for release in found["harmless"])
+
+
+def test_artifacts_of_one_model_are_held_to_what_the_old_one_found(population: tool.Population, tmp_path: Path) -> None:
+    info = ModelInfo(Task.DETECT, NAMES, (64, 64))
+    kin = tool.population("tiny", population.evaluation, info, tmp_path / "kin", "weights")
+    assert kin.fidelity["fp32", "litert plan"] > 0.99 > kin.fidelity["fp32", "wrong range"] and not population.fidelity
+    gate = load_gate({"name": "g", "limits": {"map_drop": 0.2, "same_model_fidelity": 0.85}})
+    assert tool.excess(kin, "fp32", "wrong range", gate) > tool.excess(population, "fp32", "wrong range", gate)
+    files = [ResultsFile(each.files["fp32"]) for each in (kin, population)]
+    assert [file.row("release").weights for file in files] == ["weights", ""]
 
 
 def test_the_command_judges_on_the_chosen_images(population: tool.Population, tmp_path: Path) -> None:

@@ -31,11 +31,13 @@ def print_exports(outcome: ExportResult) -> None:
         print(f"failed {name}: {error}", file=sys.stderr)
 
 
-def print_validation(result: ValidationResult, report: Path) -> None:
-    """Print the table, where the report lies, and the verdict."""
+def print_validation(result: ValidationResult, report: Path, conclusion: str = "") -> None:
+    """Print the table, what follows from it if that is said, where the report lies, and the verdict."""
     # the verdict last: it is what stands above the prompt
     *table, verdict = result.summary().splitlines()
     print("\n" + "\n".join(table))
+    if conclusion:
+        print(f"\n{conclusion}")
     print(f"\nreport:  {report / 'report.html'}")
     print(verdict)
 

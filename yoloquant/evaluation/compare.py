@@ -12,8 +12,8 @@ from ..runtime.core.matching import Matches, Truth
 from ..runtime.tasks.base import Scores
 from .bootstrap import BootstrapOptions, image_weights, interval
 from .evaluate import Evaluation, RunnerRecord
-from .gate_metrics import AT_EACH_MATCHED, AT_MATCHED, METRICS
-from .match_by import MatchBy
+from .gate_metrics import AT_EACH_MATCHED, AT_MATCHED, METRICS, SAME_MODEL
+from .match_by import USUAL, MatchBy
 from .operating import (
     LEAST,
     Counted,
@@ -78,6 +78,8 @@ class Measurements:
             return self.reasons[name]
         if name == "per_class_drop" and self.labelled:
             return "no class has enough labelled boxes"
+        if name == SAME_MODEL:
+            return "it is not known that two releases were made from one FP32 model"
         if name == "per_class_fidelity":
             return "the FP32 model finds too few objects of every class"
         if METRICS[name].needs_labels and not self.labelled:
@@ -85,6 +87,10 @@ class Measurements:
         if name == "latency_ratio":
             return "no float model was timed in the same runtime"
         return "it is not known for this artifact"
+
+    def of_same_model(self) -> Measurements:
+        """The same of a release that was made from the FP32 model of the last one, which stands for the baseline."""
+        return replace(self, intervals={**self.intervals, SAME_MODEL: self.intervals["fidelity"]})
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,7 @@ class Comparer:
         evaluation: Evaluation,
         options: BootstrapOptions | None = None,
         conf: float = CONF,
-        match: MatchBy = MatchBy.FALSE_ALARMS,
+        match: MatchBy = USUAL,
         keep: int = 1,
     ) -> None:
         self.evaluation, self.conf, self.match, self._keep = evaluation, conf, match, keep

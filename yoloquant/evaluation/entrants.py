@@ -107,6 +107,7 @@ def _stored(path: Path) -> tuple[Entrant, ...]:
             scheme=row.scheme,
             size_bytes=row.size_bytes,
             sha256=row.sha256,
+            weights=row.weights,
             notes=(f"its results were recorded in '{path.name}'",),
             latency_note="recorded results are not timed",
         )
@@ -167,8 +168,14 @@ def _exported(name: str, exported: ExportedModel, threads: int, store: Store | N
 
 
 def _checkpoint(name: str, path: Path, threads: int) -> Entrant:
-    facts = ArtifactInfo(path=path.name, scheme="checkpoint", sha256=file_sha256(path), size_bytes=path.stat().st_size)
     model = load_model(path)
+    facts = ArtifactInfo(
+        path=path.name,
+        scheme="checkpoint",
+        sha256=file_sha256(path),
+        size_bytes=path.stat().st_size,
+        weights=model.origin.weights,
+    )
     traced = TracedModel.of(model)
 
     def load(images: ComparedImages) -> tuple[Runner, ArtifactInfo]:

@@ -88,6 +88,8 @@ def _fidelity(title: str) -> GateMetric:
 
 
 _BOXES = frozenset(task.value for task in Task if not spec_of(task).class_folders)
+SAME_MODEL = "same_model_fidelity"
+"""Fidelity of a release to the last one, where both were made from one FP32 model; among others nobody expects it."""
 AT_MATCHED, AT_EACH_MATCHED = "matched_", "matched_per_class_"
 """Before the names of what is lost by artifacts that are deployed at a confidence of their own."""
 
@@ -113,6 +115,7 @@ METRICS: dict[str, GateMetric] = {
     **_of_tasks(),
     "per_class_drop": _drop("largest drop of a class"),
     "fidelity": _fidelity("fidelity to FP32"),
+    SAME_MODEL: _fidelity("fidelity to FP32 from the same weights"),
     # The least and no mean: two classes that are swapped hardly move a mean over eighty.
     "per_class_fidelity": GateMetric("least fidelity of a class", LimitUnit.FRACTION, 0.1, 1.0, at_least=True),
     "divergence": GateMetric(

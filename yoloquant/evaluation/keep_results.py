@@ -50,4 +50,4 @@ def keep_results(
 
 def _row(name: str, facts: ArtifactInfo) -> ResultRow:
     latency = facts.latency.median_ms if facts.latency else None
-    return ResultRow(name, facts.path, facts.sha256, facts.scheme, facts.size_bytes, latency)
+    return ResultRow(name, facts.path, facts.sha256, facts.scheme, facts.size_bytes, latency, facts.weights)

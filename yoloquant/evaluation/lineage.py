@@ -7,7 +7,7 @@ is the baseline, wherever its file is found: held against itself, a pruned model
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,13 @@ def check_calibration(
         logger.warning(text)
         notes.append(f"{text}; accepted by allow_scored=true")
     return tuple(notes)
+
+
+def original_weights(metadata: Mapping[str, Any]) -> str:
+    """Hash of the FP32 weights that an artifact was made from; empty if its metadata do not tell."""
+    origin = metadata.get("origin")
+    made = origin.get("weights") if isinstance(origin, dict) else None
+    return str(made or metadata.get("weights_sha256") or "")
 
 
 def _made_from(metadata: dict[str, Any], model: HostModel) -> bool:

@@ -23,6 +23,9 @@ LOWEST = 0.01
 """Lowest confidence that is offered as a match: below it a threshold selects noise."""
 F1_STEP = 0.001
 """Values of F1 that count as the same when a confidence is matched by it."""
+F1_KEPT = 0.0025
+"""Loss of F1 for which the deployed confidence stays: a hundred images do not tell a quarter of a point, and F1 is so flat
+that a threshold would move far for it."""
 LEAST = 20
 """What the FP32 model must give of one class for a confidence of its own: of fewer, chance would choose it."""
 ROWS = 100
@@ -218,7 +221,8 @@ def matched_f1(
 ) -> Interval | None:
     """The confidence at which an artifact's F1 is the FP32 model's at ``conf``, or as near to it as it comes.
 
-    F1 rises and falls with the threshold, so several confidences may do; the one nearest to ``conf`` is taken.
+    F1 rises and falls with the threshold, so several confidences may do; the one nearest to ``conf`` is taken, and
+    ``conf`` itself where next to nothing is lost at it.
 
     Args:
         before: The FP32 model's detections.
@@ -238,18 +242,22 @@ def matched_f1(
     labels = weights @ after.truths
     if wanted[0] <= 0 or labels[0] < least or not len(scores):
         return None
-    cuts, right = _cuts(scores), after.right[chosen].astype(np.float64)
-    place = np.abs(cuts - conf)
+    right = after.right[chosen].astype(np.float64)
+    # INT8 gives many detections one score: no threshold lies between those.
+    ends = np.append(scores[:-1] > scores[1:], True)
+    cuts = _cuts(scores)
+    place = np.where(ends, np.abs(cuts - conf), np.inf)
     values = np.empty(len(weights))
     for start in range(0, len(weights), ROWS):
         part = weights[start : start + ROWS][:, images]
         both = np.cumsum(part, axis=1) + labels[start : start + ROWS, None]
         # F1 is 2 right / (found + labels); (rows, detections) with one threshold behind every detection.
         f1 = np.divide(2 * np.cumsum(part * right, axis=1), both, out=np.zeros_like(both), where=both > 0)
-        far = np.abs(f1 - wanted[start : start + ROWS, None])
+        far = np.where(ends, np.abs(f1 - wanted[start : start + ROWS, None]), np.inf)
         near = far <= far.min(axis=1, keepdims=True) + F1_STEP
         values[start : start + ROWS] = cuts[np.where(near, place, np.inf).argmin(axis=1)]
-    return interval(values, level)
+    kept = rates(after, conf, weights).f1 >= wanted - F1_KEPT
+    return interval(np.where(kept, conf, values), level)
 
 
 def _cuts(scores: np.ndarray) -> np.ndarray:

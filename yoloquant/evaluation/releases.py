@@ -18,6 +18,7 @@ from ..runtime.device.processors import cpu_threads
 from ..runtime.tasks import spec_of
 from ..types import ModelInfo, Progress, Task
 from .bootstrap import BootstrapOptions
+from .conclusion import conclusion
 from .entrants import ComparedImages, Entrant, entrants, pairs
 from .evaluate import EvaluateOptions, Evaluation, evaluate
 from .gate import Gate, load_gates
@@ -42,11 +43,13 @@ class ReleaseComparison:
         name: What both are called.
         result: The verdict; its baseline is the old release and its only target the new one.
         folder: Where its report goes; None if none is written.
+        conclusion: Whether they differ, in one sentence; empty where the gate names no margin for it.
     """
 
     name: str
     result: ValidationResult
     folder: Path | None
+    conclusion: str = ""
 
 
 def compare_releases(options: ReleaseOptions, *, progress: Progress | None = None) -> Iterator[ReleaseComparison]:
@@ -79,8 +82,8 @@ def compare_releases(options: ReleaseOptions, *, progress: Progress | None = Non
             # Names of rows hold colons, at signs and the like, which not every file system takes.
             folder = folder / "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
         images = _images(_on_data(options, before, after), before, after)
-        result = _compare(options, gates, images, (before, after), threads, folder, progress)
-        yield ReleaseComparison(name, result, folder)
+        result, text = _concluded(_compare(options, gates, images, (before, after), threads, folder, progress))
+        yield ReleaseComparison(name, result, folder, text)
 
 
 def _on_data(options: ReleaseOptions, before: Entrant, after: Entrant) -> ReleaseOptions:
@@ -192,26 +195,26 @@ def _compare(
             threads=threads,
             environment=environment,
             notes=changes(evaluation),
+            same_model=bool(facts[OLD].weights) and facts[OLD].weights == facts[NEW].weights,
         ),
     )
     if folder is not None:
         keep_results(folder, evaluation, facts, images.info, result.environment)
-    return _worded(result)
+    return result
 
 
-def _worded(result: ValidationResult) -> ValidationResult:
-    """The same with sentences that speak of the old release, which takes the FP32 model's place in them."""
-    targets = tuple(
-        replace(
-            target,
-            checks=tuple(
-                replace(c, message=c.message.replace("FP32 model", OLD_RELEASE).replace("FP32", OLD_RELEASE))
-                for c in target.checks
-            ),
-        )
-        for target in result.targets
-    )
-    return replace(result, targets=targets)
+def _concluded(result: ValidationResult) -> tuple[ValidationResult, str]:
+    """The same with the conclusion before the new release's other notes, and the conclusion itself."""
+    (new,) = result.targets
+    text = _worded(conclusion(new.checks, spec_of(Task(result.environment["task"])).metrics[0]))
+    checks = tuple(replace(check, message=_worded(check.message)) for check in new.checks)
+    notes = (text, *new.notes) if text else new.notes
+    return replace(result, targets=(replace(new, checks=checks, notes=notes),)), text
+
+
+def _worded(text: str) -> str:
+    """A sentence about the old release, which takes the FP32 model's place."""
+    return text.replace("FP32 model", OLD_RELEASE).replace("FP32", OLD_RELEASE)
 
 
 def _timed(

@@ -156,8 +156,9 @@ class Comparison:
         intervals: Everything that has an interval, by the name of its gate limit: drops of every metric of the task,
             fidelity of masks or keypoints, divergence of a classifier's probabilities.
         latency_spread: ``latency_ratio`` with the 10th and 90th percentile of the rounds; None if not measured.
-        matched_conf: The confidence at which the artifact raises as many false alarms as the baseline at the deployed
-            one (without labels: finds as much); None where the baseline gives nothing to match.
+        matched_conf: The confidence at which the artifact reaches the baseline's F1 at the deployed one (or raises as
+            many false alarms, as was asked; without labels: finds as much); None where the baseline gives nothing to
+            match.
         matched_conf_per_class: The same of every class of which the baseline gives enough to match, by its name.
     """
 

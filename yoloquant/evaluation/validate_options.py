@@ -9,7 +9,7 @@ from ..options import Text, option, option_model, shared_option
 from ..options.shared import ClusterAddress, KeptResults, ReportFolder
 from ..options.where import Where, refuse_for_ray
 from ..predictions.prediction_options import PredictionOptions
-from .match_by import MatchBy
+from .match_by import USUAL, MatchBy
 
 GateNames = Annotated[
     Any, shared_option(help="names of gates, or paths, separated by commas; in Python also limits themselves")
@@ -42,8 +42,9 @@ class MeasuringOptions:
         help="confidence that is deployed: precision, recall, F1 and false alarms are measured at it",
     )
     match: MatchBy = option(
-        default=MatchBy.FALSE_ALARMS,
-        help="what an export does as FP32 does at its matched confidence: raise false alarms, or reach the F1",
+        default=USUAL,
+        help="what an export does as FP32 does at its matched confidence: reach the F1, or raise false alarms; without "
+        "labels it finds as much",
     )
     threads: int | None = option(default=None, ge=1, help="threads of every runtime; all cores if not given")
     # At least what gates ask for by default (`min_replicates`): with fewer there is no verdict.

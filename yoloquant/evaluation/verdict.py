@@ -13,7 +13,7 @@ from .compare import CONF, Comparer
 from .evaluate import Evaluation, RunnerRecord
 from .examples import pick_examples
 from .gate import Gate, check_gates, overall_verdict
-from .match_by import MatchBy
+from .match_by import USUAL, MatchBy
 from .processors import EMULATED, PROCESSORS
 from .results import Example, Interval, Latency, TargetResult, ValidationResult
 
@@ -33,6 +33,7 @@ class ArtifactInfo:
         elsewhere: The other processor that it was run on, whose time says nothing; empty for this one.
         target: Name of its target, which chooses its limits; the row's own name if empty.
         sha256: Hash of its content.
+        weights: Hash of the FP32 weights that it was made from; empty if that is not known.
         latency: Its time, if that was measured on what it is for.
         latency_ratio: The ratio to the float model in the same runtime, with its spread.
         latency_note: Why the latency was not measured.
@@ -48,6 +49,7 @@ class ArtifactInfo:
     elsewhere: str = ""
     target: str = ""
     sha256: str = ""
+    weights: str = ""
     latency: Latency | None = None
     latency_ratio: Interval | None = None
     latency_note: str = ""
@@ -65,15 +67,17 @@ class VerdictOptions:
         match: What the matched confidence makes alike.
         environment: Versions, host and hashes for the report.
         notes: What holds for every target.
+        same_model: Whether baseline and artifacts are releases that were made from one FP32 model.
     """
 
     bootstrap: BootstrapOptions = field(default_factory=BootstrapOptions)
     threads: int = 0
     examples: int = 3
     conf: float = CONF
-    match: MatchBy = MatchBy.FALSE_ALARMS
+    match: MatchBy = USUAL
     environment: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    same_model: bool = False
 
 
 def reach_verdict(
@@ -102,7 +106,7 @@ def reach_verdict(
     for name, facts in artifacts.items():
         if name == baseline_name:
             continue
-        result = _target(comparer, gates, name, facts, baseline.size_bytes)
+        result = _target(comparer, gates, name, facts, baseline.size_bytes, same_model=options.same_model)
         targets.append(result)
         if result.verdict is not Verdict.ERROR:
             examples += pick_examples(evaluation, name, options.examples)
@@ -152,7 +156,13 @@ def _baseline(comparer: Comparer, facts: ArtifactInfo) -> TargetResult:
 
 
 def _target(
-    comparer: Comparer, gates: Sequence[Gate], name: str, facts: ArtifactInfo, baseline_bytes: int
+    comparer: Comparer,
+    gates: Sequence[Gate],
+    name: str,
+    facts: ArtifactInfo,
+    baseline_bytes: int,
+    *,
+    same_model: bool,
 ) -> TargetResult:
     """Judge one artifact."""
     evaluation = comparer.evaluation
@@ -173,6 +183,8 @@ def _target(
     ratio = facts.size_bytes / baseline_bytes if baseline_bytes and facts.size_bytes else None
     reasons = {"latency_ratio": facts.latency_note} if facts.latency_note else {}
     measured = comparer.compare(name, latency_ratio=facts.latency_ratio, size_ratio=ratio, reasons=reasons)
+    if same_model:
+        measured = measured.of_same_model()
     # By the target and not by the row, whose name may also hold a file and a processor.
     checks, notes = check_gates(gates, facts.target or name, measured)
     # Shown and not judged: the deployed confidence is what is released.
