@@ -24,8 +24,8 @@ LOWEST = 0.01
 F1_STEP = 0.001
 """Values of F1 that count as the same when a confidence is matched by it."""
 F1_KEPT = 0.0025
-"""Loss of F1 for which the deployed confidence stays: a hundred images do not tell a quarter of a point, and F1 is so flat
-that a threshold would move far for it."""
+"""Loss of F1 for which the deployed confidence stays: a hundred images do not tell a quarter of a point, and F1 is so
+flat that a threshold would move far for it."""
 LEAST = 20
 """What the FP32 model must give of one class for a confidence of its own: of fewer, chance would choose it."""
 ROWS = 100
