@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .sensitivity.analyze_options import AnalyzeOptions
     from .sensitivity.float_search import FloatSearch
     from .sensitivity.float_search_options import FloatSearchOptions
+    from .sensitivity.slow_layers import LatencySearch
     from .targets.exports import ExportResult
     from .training.qat.qat_options import QATOptions
     from .training.train import TrainResult
@@ -197,18 +198,20 @@ def search(
     options: FloatSearchOptions | None = None,
     progress: Progress | None = None,
     **keywords: Any,
-) -> FloatSearch:
-    """Find the smallest set of layers that must stay in float.
+) -> FloatSearch | LatencySearch:
+    """Find the smallest set of layers that must stay in float, or those that are faster there (``goal="latency"``).
 
-    See ``yoloquant.sensitivity.float_search.search_float_layers`` for the arguments and the errors raised;
-    ``**keywords`` are the fields of ``FloatSearchOptions`` one by one: ``scheme="tensorrt", fidelity=0.97`` ...
+    See ``search_float_layers`` and ``search_slow_layers`` in ``yoloquant.sensitivity`` for the arguments and the errors
+    raised; ``**keywords`` are the fields of ``FloatSearchOptions`` one by one: ``scheme="tensorrt", fidelity=0.97`` ...
     """
     from .options import gather
     from .sensitivity.float_search import search_float_layers
-    from .sensitivity.float_search_options import FloatSearchOptions
+    from .sensitivity.float_search_options import FloatSearchOptions, SearchGoal
+    from .sensitivity.slow_layers import search_slow_layers
 
     options = gather(FloatSearchOptions, options, keywords, "search", ("data", "options", "progress"))
-    return search_float_layers(model, data=data, options=options, progress=progress)
+    search = search_slow_layers if options.goal is SearchGoal.LATENCY else search_float_layers
+    return search(model, data=data, options=options, progress=progress)
 
 
 def export(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,29 @@ def test_the_ratio_is_of_rounds_and_says_how_it_scatters(monkeypatch: pytest.Mon
     assert timing.ratio is not None and timing.latency is not None and not timing.note
     assert timing.ratio.value == 0.5 and timing.ratio.low < 0.5 < timing.ratio.high and timing.ratio.level == 0.8
     assert timing.latency.median_ms == 1.0 and timing.latency.runs == 15 and timing.latency.high_ms > 1.0
+
+
+@pytest.mark.parametrize(
+    ("fp16", "against", "ratio"),
+    [
+        ([1.6] * 5, "fp16", 0.625),
+        # no faster, and faster within what rounds scatter by
+        ([2.5] * 5, "fp32", 0.5),
+        ([1.6, 1.6, 1.6, 2.5, 2.5], "fp32", 0.5),
+    ],
+)
+def test_the_fastest_float_precision_is_what_a_ratio_is_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fp16: list[float], against: str, ratio: float
+) -> None:
+    model = export_colours(tmp_path / "x.onnx")
+    rounds, timed = taken(int8=[1] * 5, fp32=[2] * 5, fp16=fp16), []
+    monkeypatch.setattr(
+        "yoloquant.evaluation.latency.take_turns", lambda models, *a: timed.append(list(models)) or rounds
+    )
+    other = replace(model, precision="fp16")
+    timing = measure_latency(model, model, [np.zeros((8, 8, 3), np.uint8)], 1, others=[other])
+    assert timed == [["int8", "fp16", "fp32"]]
+    assert timing.against == against and timing.ratio is not None and timing.ratio.value == pytest.approx(ratio)
 
 
 def test_a_model_that_is_really_timed(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from yoloquant.graph.ops import OpKind, OpNode
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.plan import Plan
 from yoloquant.quantization.qparams import QParams
-from yoloquant.sensitivity.float_search import FloatSearch, multiplications, search_float_layers
+from yoloquant.sensitivity.float_search import FloatSearch, search_float_layers
 from yoloquant.sensitivity.float_search_options import FloatSearchOptions
+from yoloquant.sensitivity.search_start import multiplications
 from yoloquant.targets import get
 
 SPOILED = "model.3"  # everything behind it depends on it alone

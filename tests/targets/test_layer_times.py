@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import tiny_yolo
+from tiny_models import tiny_export_artifact, tiny_yolo
 
 from yoloquant import targets
 from yoloquant.bridge.checkpoint import load_model
 from yoloquant.graph.traced_model import TracedModel
 from yoloquant.quantization.artifact import Artifact
-from yoloquant.targets.layer_times import WARMUP, attributed
+from yoloquant.targets.layer_times import WARMUP, attributed, owners
 
 SIZE = 64, 64
 
@@ -32,6 +32,35 @@ def test_every_convolution_has_a_time(family: str, runtime: str, tmp_path: Path)
     weights = {n for n, p in artifact.graph.module.named_parameters() if p.dim() == 4}
     assert {w for w in weights if "dfl" not in w} <= times.keys()
     assert all(t >= 0 for t in times.values()) and sum(times.values()) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_so_has_every_quantized_one_and_nothing_is_lost(runtime: str, tmp_path: Path) -> None:
+    target = targets.get(runtime)
+    artifact = tiny_export_artifact("yolo11", schemes=(target.scheme,))
+    times = target.layer_times(target.export(artifact, tmp_path, "model"), np.zeros((1, 3, *SIZE), np.float32), 1)
+    weights = {n for n, p in artifact.graph.module.named_parameters() if p.dim() == 4}
+    # by the same names as of the float model, so that the two can be held against each other
+    assert {w for w in weights if "dfl" not in w} <= times.keys() <= weights
+
+
+def test_conversions_count_with_the_layer_whose_result_they_work_on() -> None:
+    operations = [
+        ("quantize", ("quantize",), ["image"], ["q"]),
+        ("a", ("a",), ["q"], ["x"]),
+        ("b", ("b",), ["q"], ["y"]),
+        # executed behind b, and still a's
+        ("dequantize", ("dequantize",), ["x"], ["x2"]),
+        ("act", ("act",), ["x2"], ["x3"]),
+        ("add", ("add",), ["y", "x3"], ["z"]),
+        ("renamed", ("renamed", "c"), ["z"], ["out"]),
+    ]
+    weights = {"a": "a.weight", "b": "b.weight", "c": "c.weight"}
+    assert owners(operations, weights) == {
+        "a": "a.weight", "b": "b.weight", "dequantize": "a.weight", "act": "a.weight", "add": "b.weight",
+        "renamed": "c.weight",
+    }  # fmt: skip
 
 
 @pytest.mark.slow

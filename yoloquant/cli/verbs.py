@@ -50,7 +50,8 @@ VERBS = (
     ),
     Verb(
         "search",
-        "Find the smallest set of layers that must stay in float for a fidelity or a loss of mAP, and save that plan.",
+        "Find the smallest set of layers that must stay in float for a fidelity or a loss of mAP, or those "
+        "that are slower in integers, and save that plan.",
         "yoloquant search best.pt data=coco128.yaml scheme=tensorrt fidelity=0.97",
     ),
     Verb(

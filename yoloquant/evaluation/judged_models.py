@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from ..bridge.foreign import ForeignArtifact
 from ..quantization.artifact import Artifact
+from ..targets.base import FLOAT, FP32
 from ..targets.exports import content_sha256
+from ..targets.graph_form import form_of
 from ..types import ExportedModel, ModelInfo, Progress
 from .checkpoint_opening import CheckpointOpening
 from .contenders import UNKNOWN_CALIBRATION
@@ -192,8 +194,19 @@ class JudgedModels:
         if note:
             return replace(facts, latency_note=note)
         reference = None if self.float_model is None else self.float_model(self.artifact, exported)
-        timing = measure_latency(exported, reference, pictures, self.threads)
+        timing = measure_latency(exported, reference, pictures, self.threads, others=self._other_floats(exported))
+        if timing.against not in {"", FP32}:
+            notes = (*facts.notes, f"its latency is held against {exported.target}:{timing.against}, the fastest float")
+            facts = replace(facts, notes=notes)
         return replace(facts, latency=timing.latency, latency_ratio=timing.ratio, latency_note=timing.note)
+
+    def _other_floats(self, exported: ExportedModel) -> list[ExportedModel]:
+        """What is judged beside a quantized artifact in other float precisions of its runtime, in the same form."""
+        if exported.precision in FLOAT:
+            return []
+        here = (other for name, other in self.exports.items() if not self.facts[name].elsewhere)
+        others = (other for other in here if other.target == exported.target and other.precision in FLOAT - {FP32})
+        return [other for other in others if form_of(other) == form_of(exported)]
 
 
 def _open_export(

@@ -1,4 +1,4 @@
-"""Latency of an artifact beside the float model in the same runtime, measured as the verb ``bench`` does.
+"""Latency of an artifact beside float models in the same runtime, measured as the verb ``bench`` does.
 
 Runtimes and their threads disturb each other in one process: the same OpenVINO file took 29.7 ms beside the others and
 18.0 ms alone. So each model runs in a process of its own, once it has warmed up, and the two take turns.
@@ -6,7 +6,7 @@ Runtimes and their threads disturb each other in one process: the same OpenVINO 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -37,13 +37,15 @@ class Timing:
 
     Attributes:
         latency: Its own time; None if it could not be measured.
-        ratio: Its time divided by the float model's, over rounds; None without a float model.
+        ratio: Its time divided by the fastest float model's, over rounds; None without a float model.
         note: Why something is missing.
+        against: Precision of that float model.
     """
 
     latency: Latency | None = None
     ratio: Interval | None = None
     note: str = ""
+    against: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,44 +105,69 @@ def measure_latency(
     pictures: Sequence[np.ndarray],
     threads: int,
     options: BenchOptions = OPTIONS,
+    others: Sequence[ExportedModel] = (),
 ) -> Timing:
-    """Time an artifact, and the float model of the same runtime in turn with it.
+    """Time an artifact, and float models of the same runtime in turn with it.
 
     Args:
         exported: The artifact.
         reference: The float model; None if it could not be built.
         pictures: BGR images.
-        threads: Threads of either.
+        threads: Threads of each.
         options: Rounds and runs.
+        others: The same in other float precisions; one that is faster than the float model takes its place.
     """
-    running = Running(threads=threads)
-    openers = {"int8": ExportOpener(exported, running)}
+    models = {"int8": exported}
     if reference is not None:
-        openers["fp32"] = ExportOpener(reference, running)
-    taken = take_turns(openers, pictures, options)
+        models |= {other.precision: other for other in others} | {"fp32": reference}
+    taken = time_in_turns(models, pictures, threads, options)
     if "int8" in taken.errors:
         return Timing(note=f"its process failed: {taken.errors['int8']}")
     latency = _latency(taken, threads)
     if reference is None or "fp32" in taken.errors:
         return Timing(latency, note=taken.errors.get("fp32", "no float model was timed in the same runtime"))
-    return Timing(latency, _ratio(taken))
+    best = _fastest_float(taken)
+    return Timing(latency, ratio(taken, "int8", best), against=best)
 
 
-def _medians(taken: Taken, name: str) -> np.ndarray:
-    """Median milliseconds of every round."""
+def _fastest_float(taken: Taken) -> str:
+    """The float precision that is fastest: FP32, unless another one is faster beyond what rounds scatter by."""
+    others = (name for name in taken.turns if name not in {"int8", "fp32", *taken.errors})
+    found = {name: ratio(taken, name, "fp32") for name in others}
+    return min((name for name in found if found[name].high < 1), key=lambda n: found[n].value, default="fp32")
+
+
+def time_in_turns(
+    models: Mapping[str, ExportedModel], pictures: Sequence[np.ndarray], threads: int, options: BenchOptions = OPTIONS
+) -> Taken:
+    """Time artifacts in turns, each in a process of its own.
+
+    Args:
+        models: By name.
+        pictures: BGR images.
+        threads: Threads of each.
+        options: Rounds and runs.
+    """
+    running = Running(threads=threads)
+    return take_turns({name: ExportOpener(each, running) for name, each in models.items()}, pictures, options)
+
+
+def medians(taken: Taken, name: str) -> np.ndarray:
+    """Median milliseconds of every round of an artifact."""
     return np.array([np.median(turn.seconds[:, INFERENCE]) * 1e3 for turn, _ in taken.turns[name]])
 
 
 def _latency(taken: Taken, threads: int) -> Latency:
     times = np.concatenate([turn.seconds[:, INFERENCE] for turn, _ in taken.turns["int8"]]) * 1e3
-    low, high = np.quantile(_medians(taken, "int8"), _ends())
+    low, high = np.quantile(medians(taken, "int8"), _ends())
     return Latency(
         float(np.median(times)), float(np.quantile(times, 0.9)), len(times), threads, float(low), float(high)
     )
 
 
-def _ratio(taken: Taken) -> Interval:
-    ratios = _medians(taken, "int8") / _medians(taken, "fp32")
+def ratio(taken: Taken, name: str, other: str) -> Interval:
+    """Time of an artifact divided by another's within each round: the median, and what 80 % of the rounds cover."""
+    ratios = medians(taken, name) / medians(taken, other)
     low, high = np.quantile(ratios, _ends())
     std = float(ratios.std(ddof=1)) if len(ratios) > 1 else 0.0
     return Interval(float(np.median(ratios)), float(low), float(high), SPREAD, std)

@@ -150,8 +150,9 @@ class Comparison:
         confidence_shift: Mean of (artifact - baseline) confidence over matched detections.
         box_iou: Mean IoU of matched detections.
         matched: Number of matched detections.
-        latency_ratio: Latency divided by the FP32 model's *in the same runtime*, the median of rounds in which both
-            took turns; None if that was not measured.
+        latency_ratio: Latency divided by that of the FP32 model *in the same runtime*, or of another float precision of
+            it that was judged too and is faster; the median of rounds in which both took turns. None if that was not
+            measured.
         size_ratio: Size divided by the FP32 model's.
         intervals: Everything that has an interval, by the name of its gate limit: drops of every metric of the task,
             fidelity of masks or keypoints, divergence of a classifier's probabilities.

@@ -10,17 +10,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from ..bridge.checkpoint import load_model
 from ..errors import UsageError
 from ..evaluation.torch_runner import TorchRunner
-from ..graph.ops import OpKind
-from ..graph.trace import Graph
 from ..quantization.artifact import Artifact
 from ..quantization.float_layers import layer_of, leave_float
 from ..quantization.plan import Plan
@@ -32,6 +29,7 @@ from .float_search_options import FloatSearchOptions
 from .images import Images, open_images
 from .raw_outputs import GraphDistance
 from .score import Scorer
+from .search_start import multiplications, searched_artifact, searched_scheme, share_of, with_plan
 
 if TYPE_CHECKING:
     from ..quantization.scheme import Scheme
@@ -130,32 +128,12 @@ def search_float_layers(
     options = options or FloatSearchOptions()
     if options.fidelity is None and options.map_drop is None:
         raise UsageError("a search needs a budget: give fidelity=, map_drop=, or both")
-    from ..targets.schemes import resolve_schemes
-
-    schemes = resolve_schemes(options.scheme)
-    if len(schemes) != 1:
-        raise UsageError(f"scheme='{options.scheme}' names {len(schemes)} schemes; search for one at a time")
-    artifact = _artifact(model, data, schemes[0], options)
+    scheme = searched_scheme(options.scheme)
+    artifact = searched_artifact(model, data, scheme, options)
     # decides whether labels are asked for; both may be measured
     metric = AnalysisMetric.FIDELITY if options.map_drop is None else AnalysisMetric.MAP
     images = open_images(data, options.analysis(metric), artifact.info)
-    return _Search(artifact, schemes[0], images, options, progress).run()
-
-
-def _artifact(model: Any, data: str | os.PathLike[str], scheme: Scheme, options: FloatSearchOptions) -> Artifact:
-    from ..data.calibration_options import CalibrationOptions
-    from ..quantization.ptq import quantize
-    from ..quantization.quantize_options import QuantizeOptions
-
-    if isinstance(model, Artifact):
-        return model
-    host = load_model(model, allow_unsafe=options.allow_unsafe)
-    if host.state.get("plans"):
-        # the ranges stay: they are what the plan will be exported with
-        return Artifact.from_host(host, options.imgsz)
-    calibration = CalibrationOptions(images=options.training_images, seed=options.seed, scored_split=options.split)
-    quantize_options = QuantizeOptions(imgsz=options.imgsz, calibration=calibration, allow_unsafe=options.allow_unsafe)
-    return quantize(model, data=data, schemes=[scheme], options=quantize_options)
+    return _Search(artifact, scheme, images, options, progress).run()
 
 
 class _Search:
@@ -191,8 +169,7 @@ class _Search:
             best = self.take_back(self.grow([layer for layer, gain in gains if gain > 0]))
             met = self.meets(best)
         plan = leave_float(self.graph, self.plan, best.layers)
-        artifact = replace(self.artifact, plans={**self.artifact.plans, self.scheme.name: plan})
-        artifact = replace(artifact, provenance={**artifact.provenance, "float_layers": list(plan.float_layers)})
+        artifact = with_plan(self.artifact, self.scheme, plan)
         return FloatSearch(self.scheme.name, whole, best, met, gains, tuple(self.trials.values()), artifact)
 
     def rank(self) -> tuple[tuple[str, float], ...]:
@@ -252,7 +229,7 @@ class _Search:
 
     def share(self, layers: Sequence[str]) -> float:
         """Share of the multiplications that layers do."""
-        return sum(self.macs.get(layer, 0) for layer in layers) / max(sum(self.macs.values()), 1)
+        return share_of(self.macs, layers)
 
     def measure(self, layers: Sequence[str]) -> FloatTrial:
         """Score the plan with some layers in float; what was measured before is remembered."""
@@ -284,18 +261,3 @@ class _Search:
 
     def _simulated(self, plan: Plan) -> torch.fx.GraphModule:
         return simulate(self.graph, plan, bias=self.bias)
-
-
-def multiplications(graph: Graph) -> dict[str, int]:
-    """Multiplications of every layer's convolutions for one image."""
-    multiplications: dict[str, int] = {}
-    for op in graph.body():
-        if op.weight and op.shape is not None:
-            weights = graph.module.get_parameter(op.weight).numel()
-            # a transposed convolution goes over the places that it reads, any other over those that it makes
-            read = graph.ops[op.inputs[0]].shape if op.kind is OpKind.CONV_TRANSPOSE else None
-            shape = read or op.shape
-            # a linear layer computes each weight once
-            positions = int(np.prod(shape[2:])) if len(shape) > 2 else 1
-            multiplications[layer_of(op.name)] = multiplications.get(layer_of(op.name), 0) + weights * positions
-    return multiplications

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 from ..options import option, option_model
 from ..options.shared import AllowUnsafe, InputSize, MeasuredSplit
 from .analyze_options import AnalysisKind, AnalysisMetric, AnalyzeOptions
 
 
+class SearchGoal(str, Enum):
+    """What layers in float are for."""
+
+    ACCURACY = "accuracy"  # fidelity or mAP within a budget
+    LATENCY = "latency"  # no layer slower in integers than in float
+
+
 @option_model
 class FloatSearchOptions:
-    """A search for the layers that must stay in float."""
+    """A search for the layers that stay in float."""
 
     scheme: str = option(default="onnxruntime", help="quantization scheme: the runtime that the plan is for")
+    goal: SearchGoal = option(
+        default=SearchGoal.ACCURACY,
+        help="accuracy: the fewest layers in float that meet the budget; latency: layers that the runtime itself "
+        "measures slower in integers than in float",
+    )
     fidelity: float | None = option(
         default=0.97,
         ge=0,
@@ -25,6 +39,9 @@ class FloatSearchOptions:
     images: int = option(default=64, ge=2, help="images that the budget is measured on")
     ranking_images: int = option(default=8, ge=2, help="so many of them rank the layers")
     split: MeasuredSplit = "val"
+    threads: int | None = option(
+        default=None, ge=1, help="with goal=latency: threads of the runtime; all cores if not given"
+    )
     imgsz: InputSize = None
     training_images: int = option(default=64, ge=8, help="training images that calibrate a plain checkpoint")
     seed: int = option(default=0, help="chooses training images")

@@ -56,6 +56,7 @@ class Capabilities:
         runs_here: Whether artifacts run on the machine that builds them; what does not is simulated there.
         timed_here: Whether the time of an artifact on this machine says anything about the device that it is for; an
             Edge TPU's runs here, on a processor that it is not for.
+        profiled: Whether its runtime tells what each layer of an artifact costs, see ``Target.layer_times``.
         float_layers: Whether an integer artifact may have layers that compute in float.
         layer_precisions: What other precisions single layers of an integer artifact may have: ``fp16``, ``w8a16``.
         graph: What its graphs can do besides the network; see ``GraphForm.asked``.
@@ -65,6 +66,7 @@ class Capabilities:
     tasks: tuple[Task, ...] = (Task.DETECT,)
     runs_here: bool = True
     timed_here: bool = True
+    profiled: bool = False
     float_layers: bool = True
     layer_precisions: tuple[str, ...] = ()
     graph: tuple[str, ...] = ()
@@ -337,15 +339,16 @@ class Target(ABC):
     def layer_times(
         self, exported: ExportedModel, image: np.ndarray, threads: int | None = None
     ) -> Mapping[str, float]:
-        """Milliseconds of every layer of a float artifact, where the runtime can tell.
+        """Milliseconds of every layer of an artifact, where the runtime can tell (``Capabilities.profiled``).
 
         Args:
-            exported: A float artifact of this target.
+            exported: An artifact of this target, in float or integers.
             image: float32 NCHW (1, channels, height, width).
             threads: Threads of one inference; None uses every core.
 
         Returns:
-            By the name of the layer's weight; empty where the runtime has no profiler that Python reaches.
+            By the name of the layer's weight; what quantizes and dequantizes its result counts with it. Empty where the
+            runtime has no profiler that Python reaches.
         """
         return {}
 

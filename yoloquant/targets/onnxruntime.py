@@ -118,7 +118,9 @@ class OnnxRuntimeTarget(Target):
         DYNAMIC: "int8 weights, uint8 activations with ranges found anew in every image",
         WEIGHTS: "int8 weights, computed in float32",
     }
-    capabilities: ClassVar[Capabilities] = Capabilities(tasks=tuple(Task), graph=(NMS, BATCH, DYNAMIC_BATCH))
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        tasks=tuple(Task), profiled=True, graph=(NMS, BATCH, DYNAMIC_BATCH)
+    )
 
     def check(self, artifact: Artifact) -> None:
         """Raise PlanError if the artifact lacks ranges, MissingExtraError if a package is missing."""

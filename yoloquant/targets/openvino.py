@@ -132,7 +132,7 @@ class OpenVinoTarget(Target):
         WEIGHTS: "int8 weights, computed in float",
     }
     capabilities: ClassVar[Capabilities] = Capabilities(
-        tasks=tuple(Task), layer_precisions=(FP16,), channel_multiple=16, graph=(NMS, BATCH, DYNAMIC)
+        tasks=tuple(Task), profiled=True, layer_precisions=(FP16,), channel_multiple=16, graph=(NMS, BATCH, DYNAMIC)
     )
 
     def plan(self, artifact: Artifact) -> Plan | None:

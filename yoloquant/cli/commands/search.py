@@ -8,7 +8,7 @@ from pathlib import Path
 from ...io import output_folder, write_text
 from ...options import Text, option, option_model
 from ...options.shared import CheckpointFolder
-from ...sensitivity.float_search_options import FloatSearchOptions
+from ...sensitivity.float_search_options import FloatSearchOptions, SearchGoal
 from ..parser import Call
 from ..progress import bar
 
@@ -27,12 +27,18 @@ PARTS = (SearchCall, FloatSearchOptions)
 
 def run(call: Call) -> int:
     """Search, save the plan, and say how to go on; 1 if nothing within the share meets the budget."""
-    from ... import api
+    from ... import api, targets
 
-    own = call[SearchCall]
+    own, options = call[SearchCall], call[FloatSearchOptions]
+    if options.goal is SearchGoal.LATENCY:
+        call.refuse(
+            ("fidelity", "map_drop", "share", "images", "ranking_images"), "goal=latency measures time and no accuracy"
+        )
+    else:
+        call.refuse(("threads",), "it is for goal=latency")
     model = Path(own.model)
     with bar("searching") as progress:
-        search = api.search(own.model, data=own.data, options=call[FloatSearchOptions], progress=progress)
+        search = api.search(own.model, data=own.data, options=options, progress=progress)
     folder = output_folder(own.output or model.parent)
     # of a checkpoint that 'quantize' wrote: not best_int8_int8.pt
     stem = model.stem.removesuffix("_int8")
@@ -46,5 +52,7 @@ def run(call: Call) -> int:
         return 1
     path = search.artifact.save(folder / f"{stem}_int8.pt")
     print(f"saved {path}: plan '{search.scheme}' with these layers in float")
-    print(f"next: yoloquant export {path} targets={search.scheme}")
+    # the portable plan is no runtime's own
+    where = search.scheme if search.scheme in targets.names() else "<target>"
+    print(f"next: yoloquant export {path} targets={where}")
     return 0

@@ -43,7 +43,7 @@ class OnnxRuntimeBackend(Backend):
         if not path.is_file():
             raise ArtifactError(f"'{path}' does not exist; export it again")
         try:
-            settings = _settings(self._library, options)
+            settings = session_settings(self._library, options)
             self._session = self._library.InferenceSession(str(path), settings, providers=[provider])
         except Exception as exc:  # its exceptions share no public base class
             raise TargetError(f"ONNX Runtime cannot load '{path}': {exc}") from exc
@@ -100,7 +100,13 @@ def _provider(library: Any, device: str) -> str:
     return wanted
 
 
-def _settings(library: Any, options: BackendOptions) -> Any:
+def session_settings(library: Any, options: BackendOptions) -> Any:
+    """How a session runs a network.
+
+    Args:
+        library: The module ``onnxruntime``.
+        options: How it is run.
+    """
     settings = library.SessionOptions()
     # its own count is of the machine's cores, not of those that a container may use
     settings.intra_op_num_threads = options.threads or cpu_threads()
