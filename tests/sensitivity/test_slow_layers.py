@@ -40,7 +40,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Machine:
-    """A runtime whose times are made up.
+    """A runtime that writes nothing and whose times are made up.
 
     Args:
         whole: Milliseconds of the whole network, by layers in float; a list gives one for each measurement.
@@ -50,10 +50,18 @@ class Machine:
         self.whole = {layers: list(ms) if isinstance(ms, list) else [ms] * 9 for layers, ms in whole.items()}
         self.timed: list[tuple[str, ...]] = []
 
+    def export(self, artifact: Artifact, folder: Path, stem: str, precision: str = "int8") -> ExportedModel:
+        info = artifact.info
+        metadata = artifact.metadata()
+        return ExportedModel(SCHEME, folder / stem, info, info.layout, precision=precision, metadata=metadata)
+
     def layer_times(self, exported: ExportedModel, image: np.ndarray, threads: int | None) -> dict[str, float]:
         assert image.shape == (1, 3, 64, 64) and threads == 1
         names = [n for n, p in tiny_artifact().graph.module.named_parameters() if p.dim() == 4]
-        integers = {name: 3.0 if name.startswith(f"{SLOW}.") else 2.5 if name.startswith(f"{HARDLY}.") else 1.0 for name in names}
+        integers = {
+            name: 3.0 if name.startswith(f"{SLOW}.") else 2.5 if name.startswith(f"{HARDLY}.") else 1.0
+            for name in names
+        }
         return integers if exported.precision == "int8" else dict.fromkeys(names, 2.0)
 
     def time_in_turns(self, models: Mapping[str, ExportedModel], pictures: Any, threads: int) -> Taken:
@@ -72,9 +80,16 @@ class Machine:
         return Taken(turns, {}, {}, {})
 
 
-def search(monkeypatch: pytest.MonkeyPatch, data: Path, machine: Machine) -> LatencySearch:
+def run_on(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
+    """Let a made-up runtime stand for ONNX Runtime."""
+    monkeypatch.setattr(OnnxRuntimeTarget, "export", lambda _, *args: machine.export(*args))
+    monkeypatch.setattr(OnnxRuntimeTarget, "export_float", lambda _, *args: machine.export(*args, "fp32"))
     monkeypatch.setattr(OnnxRuntimeTarget, "layer_times", lambda _, *args: machine.layer_times(*args))
     monkeypatch.setattr(slow_layers, "time_in_turns", machine.time_in_turns)
+
+
+def search(monkeypatch: pytest.MonkeyPatch, data: Path, machine: Machine) -> LatencySearch:
+    run_on(monkeypatch, machine)
     found = yoloquant.search(tiny_artifact(), data=data, options=OPTIONS)
     assert isinstance(found, LatencySearch)
     return found
@@ -132,8 +147,7 @@ def test_a_model_that_is_really_profiled_and_timed(monkeypatch: pytest.MonkeyPat
 
 
 def test_an_export_that_cannot_be_timed(monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
-    machine = Machine({})
-    monkeypatch.setattr(OnnxRuntimeTarget, "layer_times", lambda _, *args: machine.layer_times(*args))
+    run_on(monkeypatch, Machine({}))
     broken = Taken({}, {}, {INTEGERS: "its process died"}, {})
     monkeypatch.setattr(slow_layers, "time_in_turns", lambda *args: broken)
     with pytest.raises(TargetError, match="'integers' cannot be timed: its process died"):

@@ -100,6 +100,7 @@ def onnxruntime_times(path: Path, image: np.ndarray, threads: int | None) -> dic
         # those of the backend: whether products are added exactly decides how fast integers are
         settings = session_settings(onnxruntime, BackendOptions(threads=threads))
         settings.enable_profiling, settings.profile_file_prefix = True, str(Path(folder) / "profile")
+        # the graph that is really executed: an event of the profile names an operation and not what it reads
         optimized = Path(folder) / "optimized.onnx"
         settings.optimized_model_filepath = str(optimized)
         session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
@@ -108,7 +109,9 @@ def onnxruntime_times(path: Path, image: np.ndarray, threads: int | None) -> dic
             session.run(None, feed)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         executed = onnx.load(optimized, load_external_data=False).graph.node
-    owner = owners(((n.name, (n.name.removesuffix(_BLOCKED),), n.input, n.output) for n in executed), weights)
+    # integer convolutions have names that ONNX Runtime makes up; their weights keep theirs, with something appended
+    weights |= {name: _parameter(name) for node in executed for name in node.input if _POINT in name}
+    owner = owners(((n.name, (n.name.removesuffix(_BLOCKED), *n.input), n.input, n.output) for n in executed), weights)
     runs: list[list[tuple[str | None, float]]] = []
     # A run is noted when it is over, with the time at which it began: sorted, it stands in front of its operations.
     for event in sorted((e for e in events if "ts" in e), key=lambda e: int(e["ts"])):
