@@ -137,12 +137,15 @@ def test_a_model_that_is_really_profiled_and_timed(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(slow_layers, "ROUNDS", 2)
     short = BenchOptions(rounds=2, runs=1, warmup=1)
     monkeypatch.setattr(slow_layers, "time_in_turns", partial(time_in_turns, options=short))
+    # one that is always tried: which ones really are slower is the machine's affair
+    monkeypatch.setattr(slow_layers._Search, "candidates", lambda *_: [SLOW])
     found = search_slow_layers(tiny_artifact(), data=data, options=OPTIONS)
     artifact = tiny_artifact()
     weighted = {layer_of(p.name) for p in artifact.plan_for(get(SCHEME).scheme).weights}
     assert weighted <= {t.layer for t in found.times}
     assert all(t.int8_ms >= 0 and t.float_ms >= 0 for t in found.times)
     assert found.milliseconds[INTEGERS] > 0 and found.milliseconds[FLOAT] > 0
+    assert [t.layers for t in found.trials] == [(SLOW,)] and found.trials[0].ratio.value > 0
     assert found.artifact.plans[SCHEME].float_layers == (found.best.layers if found.best else ())
 
 
