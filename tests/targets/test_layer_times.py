@@ -38,7 +38,9 @@ def test_every_convolution_has_a_time(family: str, runtime: str, tmp_path: Path)
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_so_has_every_quantized_one_and_nothing_is_lost(runtime: str, tmp_path: Path) -> None:
     target = targets.get(runtime)
-    artifact = tiny_export_artifact("yolo11", schemes=[targets.get(name).scheme for name in ("onnxruntime", "openvino")])
+    # both schemes: one calibration for the two cases
+    schemes = [targets.get(name).scheme for name in ("onnxruntime", "openvino")]
+    artifact = tiny_export_artifact("yolo11", schemes=schemes)
     times = target.layer_times(target.export(artifact, tmp_path, "model"), np.zeros((1, 3, *SIZE), np.float32), 1)
     weights = {n for n, p in artifact.graph.module.named_parameters() if p.dim() == 4}
     # by the same names as of the float model, so that the two can be held against each other
