@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,11 +15,12 @@ from tiny_models import tiny_export_artifact, tiny_images
 
 from yoloquant import targets
 from yoloquant.bundle import BundleOptions, write
+from yoloquant.errors import TargetError
 from yoloquant.runtime.apps.golden import Golden, read_outputs, write_outputs
 from yoloquant.runtime.apps.predict import KEYS, PredictOptions, predict
 from yoloquant.runtime.apps.settings import VerbSettings
 from yoloquant.runtime.apps.verify import VerifyOptions, VerifyResult, open_detector, verify
-from yoloquant.runtime.backends import BackendOptions
+from yoloquant.runtime.backends import BackendOptions, backend_class
 from yoloquant.runtime.core.bundle_manifest import FILE_NAME, read
 from yoloquant.runtime.core.folder_check import FileEntry, file_sha256
 from yoloquant.types import Task
@@ -68,6 +70,20 @@ def test_it_verifies_itself_and_notices_every_part(bundle: Path, tmp_path: Path)
         (other / FILE_NAME).write_text(replace(manifest, files=files).signed().text())
         found = next(c for c in verify(other, VerifyOptions()).checks if c.name == "golden outputs")
         assert found.result is VerifyResult.FAIL and found.values["differences"][part] > found.values["limits"][part]
+
+
+@pytest.mark.slow
+def test_a_device_that_returns_nan_is_no_device_that_differs(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = backend_class(read(bundle).backend)
+    whole = kind.run
+
+    def broken(self: Any, tensor: np.ndarray) -> tuple[np.ndarray, ...]:
+        *first, last = whole(self, tensor)  # of a segment model the prototypes
+        return *first, np.where(np.arange(last.shape[-1]) == 1, np.float32(np.nan), last)
+
+    monkeypatch.setattr(kind, "run", broken)
+    with pytest.raises(TargetError, match="NaN"):
+        verify(bundle, VerifyOptions())
 
 
 @pytest.mark.slow

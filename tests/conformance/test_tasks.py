@@ -113,12 +113,18 @@ def test_ranges_of_one_portable_plan_arrive_unchanged(name: str, artifact: Artif
     if target.missing() or artifact.info.task not in target.capabilities.tasks:
         pytest.skip(f"target '{name}' is not installed here, or refuses the task")
     portable = tiny_export_artifact("yolo11", artifact.info.task.value, [PORTABLE])
-    found = target.read_scales(target.export(portable, tmp_path, "tiny"))
+    exported = target.export(portable, tmp_path, "tiny")
+    found = target.read_scales(exported)
     known = portable.plans[PORTABLE.name].by_name
     assert found and set(found) <= set(known)
     for point, (scale, zero_point) in found.items():
         params = known[point].params
         assert np.array_equal(scale, params.scale) and np.array_equal(zero_point, params.zero_point), point
+    runner = target.load(exported, threads=1)  # not every file that holds its scales is one that its runtime takes
+    try:
+        assert all(np.isfinite(one).all() for one in flat(runner(tiny_images(1, seed=1)[0])))
+    finally:
+        runner.close()
 
 
 @pytest.mark.nightly

@@ -98,6 +98,31 @@ def test_it_computes_the_same_to_one_step(bias: bool, moved: bool, optimize: boo
     assert np.abs(got - exact).max() < 0.51 and got.std() > 10
 
 
+@pytest.mark.parametrize("optimize", [True, False], ids=["xnnpack", "builtin"])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+def test_one_scale_for_all_channels_loads_everywhere(bias: bool, optimize: bool) -> None:
+    """As portable plans have it: XNNPACK refuses a bias with more scales than the weight."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    single = np.array([0.01], np.float32)
+    content = rewritten(converted(bias=bias), TransposedWeight(WEIGHT, single, BIAS if bias else None))
+    file = Flatbuffer(content)
+    assert [len(file.tensors[i].scale) for i in (file.ops[0].inputs[1], *file.ops[0].inputs[3:])] == [1] * (1 + bias)
+    other: dict[str, Any] = (
+        {} if optimize else {"experimental_op_resolver_type": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES}
+    )
+    interpreter = Interpreter(model_content=content, num_threads=1, **other)
+    interpreter.allocate_tensors()
+    x = RNG.integers(-128, 128, (1, 3, 5, 8)).astype(np.int8)
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+    interpreter.invoke()
+    got = interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).astype(np.float64)
+    real = (x.astype(np.float64) - SOURCE[1]) * SOURCE[0]
+    spread = np.einsum("nhwi,oyxi->nhywxo", real, WEIGHT * 0.01).reshape(1, 6, 10, 4) + (BIAS if bias else 0)
+    exact = np.clip(spread / RESULT[0] + RESULT[1], -128, 127)
+    assert np.abs(got - exact).max() < 0.51 and got.std() > 10
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_one_operator_of_the_oldest_version_is_left(bias: bool) -> None:
     file = Flatbuffer(rewritten(converted(bias=bias), TransposedWeight(WEIGHT, SCALES, BIAS if bias else None)))

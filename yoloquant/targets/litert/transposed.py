@@ -101,7 +101,8 @@ def _rewrite(model: Any, op: Any, weight: TransposedWeight) -> None:
         steps = weight.scale.astype(np.float64) * step
         codes = np.rint(weight.bias.astype(np.float64) / steps)
         values = np.clip(codes, INT32.min, INT32.max).astype(np.int32)
-        operands.append(_add(model, name + b"_bias", values, np.broadcast_to(steps, values.shape)))
+        # As many scales as the weight has: XNNPACK refuses to load a file that has one there and several here.
+        operands.append(_add(model, name + b"_bias", values, steps))
     op.inputs, op.outputs = np.array(operands, np.int32), np.array([result], np.int32)
 
 
