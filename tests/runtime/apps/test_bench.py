@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -81,19 +82,45 @@ def test_artifacts_are_measured_in_their_own_processes_and_failures_do_not_stop_
     assert "crashing failed" in said[0] and "grey 1.2" in said[0]
 
 
+class Local:
+    """A worker whose network takes what its opener says, round by round; the last one again and again."""
+
+    facts: dict[str, object] = {}  # noqa: RUF012
+
+    def __init__(self, opener: object, *others: object) -> None:
+        self._times = list(opener) if isinstance(opener, tuple) else [1.0]
+
+    def start(self, warmup: int) -> None: ...
+
+    def turn(self, runs: int) -> Turn:
+        time = self._times.pop(0) if len(self._times) > 1 else self._times[0]
+        return turn(*[time] * runs)[0]
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("times", "rounds"),
+    [
+        ({"a": (1.0,), "b": (0.7,)}, 5),  # they agree
+        ({"a": (1.0, 3.0, 1.0), "b": (0.7, 2.1, 0.7)}, 5),  # a machine that stood still for a while changes no ratio
+        ({"a": (1.0,), "b": (0.7, 0.74, 0.7)}, 10),  # a ratio that scatters
+        ({"a": (1.0,), "b": (0.7,), "c": (0.7, 0.74, 0.7)}, 10),  # one of several
+        ({"a": (1.0,)}, 5),
+        ({"a": (1.0, 1.0, 1.06, 1.0)}, 10),
+    ],
+)
+def test_half_of_the_rounds_are_enough_where_they_agree(
+    times: dict[str, tuple[float, ...]], rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "Worker", Local)
+    openers: dict[str, Any] = dict(times)
+    for enough, made in ((0.05, rounds), (0.0, 10)):
+        taken = module.take_turns(openers, [grey_picture(1)], BenchOptions(rounds=10, runs=2, enough=enough))
+        assert {name: len(turns) for name, turns in taken.turns.items()} == dict.fromkeys(times, made)
+
+
 def test_the_order_of_a_round_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Local:
-        facts: dict[str, object] = {}  # noqa: RUF012
-
-        def __init__(self, *arguments: object) -> None: ...
-
-        def start(self, warmup: int) -> None: ...
-
-        def turn(self, runs: int) -> Turn:
-            return turn(*[1.0] * runs)[0]
-
-        def close(self) -> None: ...
-
     monkeypatch.setattr(module, "Worker", Local)
     turns: list[str] = []
     openers = {name: GreyOpener() for name in "abc"}

@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 GOLDEN = "golden"
 """Folder of a bundle that holds real pictures."""
+INFERENCE = 1
+"""Column of a turn's seconds that is the network alone."""
 _SHAPE = (480, 640)
 
 
@@ -47,6 +49,8 @@ class BenchOptions:
         warmup: Images before the first turn, which are not counted.
         seed: Draws the order within each round.
         cores: Cores that the processes may use; all if empty.
+        enough: Half of the rounds are enough where times of the network, relative to the first artifact's in the same
+            round, differ by no more than this share of their median; all are made if it is 0.
     """
 
     rounds: int = 10
@@ -54,6 +58,7 @@ class BenchOptions:
     warmup: int = 10
     seed: int = 0
     cores: tuple[int, ...] = ()
+    enough: float = 0.0
 
 
 def made_pictures(count: int = 4) -> list[np.ndarray]:
@@ -163,6 +168,8 @@ def take_turns(
         before = load_average()
         order, rng = list(openers), random.Random(options.seed)
         for index in range(options.rounds):
+            if options.enough and 2 * index >= options.rounds and _agree(turns, options.enough):
+                break
             # a machine that throttles does so in time; a fixed order would always hit the same artifact
             rng.shuffle(order)
             for place, name in enumerate(order):
@@ -176,6 +183,14 @@ def take_turns(
             worker.close()
         sensors.close()
     return Taken(turns, {name: worker.facts for name, worker in workers.items()}, errors, environment)
+
+
+def _agree(turns: Mapping[str, Sequence[tuple[Turn, Reading]]], within: float) -> bool:
+    """Whether the rounds so far say the same of every artifact that runs."""
+    medians = [[float(np.median(t.seconds[:, INFERENCE])) for t, _ in made] for made in turns.values() if made]
+    # what slows a whole round down changes no ratio; an artifact that is alone has nothing to be divided by
+    told = [[a / b for a, b in zip(each, medians[0])] for each in medians[1:]] or medians
+    return bool(told) and all(max(each) - min(each) <= within * statistics.median(each) for each in told)
 
 
 def _try(errors: dict[str, str], name: str, work: Callable[[], None]) -> None:
