@@ -11,8 +11,10 @@ import pytest
 from core_models import checkpoint, write_images
 
 from yoloquant import api
+from yoloquant.bridge.checkpoint import load_model
 from yoloquant.evaluation.torch_runner import TorchRunner
 from yoloquant.graph import traced_model
+from yoloquant.quantization import ptq
 from yoloquant.runtime.backends.base import Backend
 
 OWN = {"seconds", "peak_memory_bytes"}
@@ -41,7 +43,12 @@ def test_a_second_run_is_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "memory": False,
         "cache": str(tmp_path / "store"),
     }
+    read: list[Any] = []
+    monkeypatch.setattr(
+        ptq, "load_model", lambda model, **options: (read.append(model), load_model(model, **options))[1]
+    )
     first = api.run(**keys, output=str(tmp_path / "a"))
+    assert len(read) == 1, "a checkpoint is read once"
     for owner, name in ((traced_model, "trace"), (TorchRunner, "infer"), (Backend, "infer")):
         monkeypatch.setattr(owner, name, lambda *args, name=name: pytest.fail(f"{name} again"))
     second = api.run(**keys, output=str(tmp_path / "b"))

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .bridge.checkpoint import load_model
 from .bridge.input_size import square_size
 from .cache import Store
 from .errors import UsageError
@@ -19,7 +18,7 @@ from .evaluation.validate import scored_images, validate
 from .io import output_folder
 from .quantization.artifact import Artifact
 from .quantization.calibration_memory import CalibrationMemory
-from .quantization.ptq import quantize
+from .quantization.ptq import quantize, traced_once
 from .recipe import Recipe
 from .report import ReportPaths, report_or_error
 from .summarized import Summarized
@@ -129,14 +128,17 @@ def run(recipe: Recipe, listener: Listener | None = None) -> RunResult:
 
 def _run(recipe: Recipe, targets: Sequence[Target], folder: Path, listener: Listener, write: WriteReport) -> RunResult:
     options = recipe.validate_options(folder / "report")
+    memory = CalibrationMemory()
     # first of all: broken images and missing labels are found before hours of training, not after
     scored = scored_images(
-        load_model(recipe.model, allow_unsafe=recipe.allow_unsafe),
+        # the model that is calibrated, unless it is pruned or trained before: a checkpoint is read once
+        traced_once(recipe.model, recipe.quantize_options, memory).model,
         data=None if recipe.validation.source else recipe.validation.data or recipe.data,
         source=recipe.validation.source,
         options=options,
     )
-    model, artifact = make_artifact(recipe, targets, folder, listener)
+    model, artifact = make_artifact(recipe, targets, folder, listener, memory=memory)
+    del memory  # histograms, which nothing asks for any more
     # a trained model lies in its run's folder already
     if not recipe.train:
         artifact.save(folder / f"{model.stem}_int8.pt")

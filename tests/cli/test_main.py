@@ -73,7 +73,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     monkeypatch.setattr(api, "quantize", found.take("quantize", saved))
     monkeypatch.setattr(api, "export", found.take("export", lambda: ExportResult(tmp_path / "out", ())))
     monkeypatch.setattr(api, "validate", found.take("validate", result))
-    monkeypatch.setattr(pipeline, "load_model", lambda *a, **k: "float")
+    monkeypatch.setattr(pipeline, "traced_once", lambda *a, **k: SimpleNamespace(model="float"))
     monkeypatch.setattr(pipeline, "scored_images", found.take("scored", "images"))
     monkeypatch.setattr(pipeline, "quantize", found.take("quantize", saved))
     monkeypatch.setattr(pipeline, "export", found.take("export", lambda: ExportResult(tmp_path / "out", ())))

@@ -32,6 +32,17 @@ def test_compiled_loops_give_the_same(size: int | None, rows: int, monkeypatch: 
     np.testing.assert_allclose(ap_table(scores, weights).ap, plain, atol=1e-12)
 
 
+@pytest.mark.parametrize("size", [None, 0])
+def test_weights_that_are_no_whole_numbers(size: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba", reason="the compiled loops need numba")
+    scores = class_scores(*random_case(11, 30, 9), size=size)
+    weights = np.random.default_rng(3).random((5, 30))
+    plain = ap_table(scores, weights).ap
+    monkeypatch.setattr(ap_loops, "COMPILED_FROM", 0)
+    monkeypatch.setattr(metrics, "lent", ap_loops.fill)
+    np.testing.assert_allclose(ap_table(scores, weights).ap, plain, atol=1e-12)
+
+
 def test_small_tables_import_nothing() -> None:
     found, matches, truths = random_case(11, 30, 9)
     assert ap_loops.fill(class_scores(found, matches, truths), np.ones((1001, 30)), np.zeros(0)) is None

@@ -92,7 +92,7 @@ class ValidationSet:
     def labelled(self) -> bool:
         """Whether there is anything to score against besides the FP32 model."""
         # a set of images without one object is scored like one without label files
-        return self.boxes > 0
+        return any(len(image.classes) for image in self.images)
 
     @cached_property
     def data_hash(self) -> str:

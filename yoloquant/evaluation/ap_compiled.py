@@ -12,6 +12,7 @@ from typing import Any
 
 import numba
 import numpy as np
+import numpy.typing as npt
 
 if numba.config.DISABLE_JIT:
     raise ImportError("numba's compiler is switched off (NUMBA_DISABLE_JIT)")
@@ -29,10 +30,10 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
 
 
-def lanes(weights: np.ndarray) -> np.ndarray:
-    """Rows of weights (rows, images) as float64 (blocks, images, LANES); rows that are missing at the end are 0."""
+def lanes(weights: np.ndarray, kind: npt.DTypeLike = np.float64) -> np.ndarray:
+    """Rows of weights (rows, images) as numbers (blocks, images, LANES); rows that are missing at the end are 0."""
     rows, images = weights.shape
-    padded = np.zeros((-(-rows // LANES) * LANES, images))
+    padded = np.zeros((-(-rows // LANES) * LANES, images), kind)
     padded[:rows] = weights
     return np.ascontiguousarray(padded.reshape(-1, LANES, images).transpose(0, 2, 1))
 
@@ -44,7 +45,7 @@ def average_precision(
     """AP of a class.
 
     Args:
-        weights: What ``lanes`` returned, or blocks of it.
+        weights: What ``lanes`` returned, or blocks of it; running totals are numbers of its kind.
         images: Image of each detection by falling score, up to the last one that is right, int64 (n,).
         counted: Whether a detection counts at a threshold, bool (n, thresholds); (n, 0) if all of them count.
         places: Detections that are right at some threshold, int64 (k,).
@@ -57,7 +58,8 @@ def average_precision(
     steps, width, epsilon = grid[0], grid[1], grid[2]
     thresholds, kinds, k = len(starts) - 1, max(1, counted.shape[1]), len(places)
     every, hits, envelope = np.empty((k, kinds, LANES)), np.empty((k, LANES)), np.empty((k, LANES))
-    total, run, below = np.empty(LANES), np.empty((kinds, LANES)), np.empty(LANES)
+    total, hit, below = np.empty(LANES), np.empty(LANES), np.empty(LANES)
+    run = np.empty((kinds, LANES), weights.dtype)
     for block in range(len(weights)):
         row = weights[block]
         total[:] = 0
@@ -81,7 +83,6 @@ def average_precision(
         for t in range(thresholds):
             first, count = starts[t], starts[t + 1] - starts[t]
             kind = t if kinds > 1 else 0
-            hit = run[0]
             hit[:] = 0
             for m in range(count):
                 j = right[first + m]

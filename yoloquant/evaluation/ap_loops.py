@@ -6,10 +6,11 @@ import numpy as np
 
 from ..runtime.core import metrics
 from ..runtime.core.matching import IGNORED, IOU_THRESHOLDS, RIGHT
-from ..runtime.core.metrics import EPSILON, RECALLS, ClassScores
+from ..runtime.core.metrics import EPSILON, RECALLS, ClassScores, any_column
 
 COMPILED_FROM = 1 << 26
 """Detections times rows of weights from which numba is worth its import."""
+_MOST = 2.0**31  # what an int32 does not hold
 
 
 def lend() -> None:
@@ -32,11 +33,14 @@ def fill(scores: dict[int, ClassScores], weights: np.ndarray, ap: np.ndarray) ->
     except ImportError:
         return None
     parts = [_arguments(scores[c]) for c in sorted(scores)]
+    # resamples count images: totals of whole numbers are the same in half the memory, which they go through at random
+    most = float(weights.max(initial=0)) * max((len(part[0]) for part in parts), default=0)
+    kind = np.int32 if most < _MOST and bool((weights == np.rint(weights)).all()) else np.float64
     grid = np.array([len(RECALLS) - 1, RECALLS[1], EPSILON])
 
     def block(start: int) -> None:
         rows = weights[start : start + metrics.BLOCK]
-        blocks = lanes(rows)
+        blocks = lanes(rows, kind)
         out = np.empty((len(blocks), len(IOU_THRESHOLDS), LANES))
         for index, part in enumerate(parts):
             average_precision(blocks, *part, grid, out)
@@ -49,12 +53,12 @@ def fill(scores: dict[int, ClassScores], weights: np.ndarray, ap: np.ndarray) ->
 def _arguments(scores: ClassScores) -> tuple[np.ndarray, ...]:
     """See ``ap_compiled.average_precision``."""
     right = scores.status == RIGHT
-    places = np.flatnonzero(right.any(axis=1))
+    places = any_column(right)
     last = int(places[-1]) + 1 if len(places) else 0
     counted = scores.status[:last] != IGNORED
     if counted.all():
         counted = counted[:, :0]
-    by_threshold = right[places].T
+    by_threshold = right.take(places, axis=0).T
     starts = np.concatenate([[0], np.cumsum(by_threshold.sum(axis=1))])
     whole = (scores.images[:last], places, by_threshold.nonzero()[1], starts, scores.truths)
     images, places, indices, starts, truths = (np.ascontiguousarray(each, np.int64) for each in whole)

@@ -12,6 +12,7 @@ from yoloquant.runtime.core.detections import Detections
 from yoloquant.runtime.core.matching import IGNORED, RIGHT, Matches, Truth
 from yoloquant.runtime.core.metrics import (
     RECALLS,
+    _Sums,
     ap_table,
     class_scores,
     grid_below,
@@ -134,3 +135,15 @@ def test_ties_keep_the_order_of_the_images() -> None:
     confidence = np.repeat(np.float32([0.5, 0.25, 0.75]), 100)
     order = stable_order(confidence)
     assert order.tolist() == [*range(200, 300), *range(100), *range(100, 200)]
+
+
+@pytest.mark.parametrize("ignored", [0.0, 0.3])
+def test_totals_where_every_image_counts_once(ignored: float) -> None:
+    """Counted instead of added up, and the same."""
+    draw = np.random.default_rng(0)
+    counted = draw.random((500, 3)) >= ignored if ignored else None
+    sums = _Sums(draw.integers(0, 20, 500), np.array([0, 7, 8, 300, 499]), counted)
+    once, twice = sums(np.ones((20, 1))), sums(np.ones((20, 2)))
+    assert once.shape == (5, 3 if ignored else 1, 1)
+    np.testing.assert_array_equal(once, twice[..., :1])
+    np.testing.assert_array_equal(sums(np.full((20, 1), 2.0)), 2 * once)

@@ -118,7 +118,8 @@ def class_scores(
     result = {}
     for cls, truth in rows_by_class(classes).items():
         rows = ranked.rows.get(cls, none)
-        result[cls] = ClassScores(ranked.images[rows], status[rows], whose[truth])
+        # `take`, here and below: indexing a table by rows goes through its columns one by one
+        result[cls] = ClassScores(ranked.images[rows], status.take(rows, axis=0), whose[truth])
     return result
 
 
@@ -128,6 +129,12 @@ def rows_by_class(labels: np.ndarray) -> dict[int, np.ndarray]:
     order = np.argsort(labels.astype(np.uint16) if few else labels, kind="stable")  # a radix sort for 16 bits
     classes, first = np.unique(labels[order], return_index=True)
     return dict(zip(classes.tolist(), np.split(order, first[1:])))
+
+
+def any_column(table: np.ndarray) -> np.ndarray:
+    """Indices of the rows of a table of bools (n, columns) that hold a true one."""
+    # column by column: rows of ten are too short for NumPy's loops
+    return np.flatnonzero(np.ascontiguousarray(table.T).any(axis=0))
 
 
 class _ClassAp:
@@ -140,11 +147,11 @@ class _ClassAp:
 
     def __init__(self, scores: ClassScores, many: bool) -> None:
         right = scores.status == RIGHT
-        places = np.flatnonzero(right.any(axis=1))
+        places = any_column(right)
         # behind the last right detection nothing changes any more: precision is monotone from the right
         last = int(places[-1]) + 1 if len(places) else 0
         ignored = scores.status[:last] == IGNORED
-        self._truths, self._images, self._right = scores.truths, scores.images[places], right[places]
+        self._truths, self._images, self._right = scores.truths, scores.images[places], right.take(places, axis=0)
         sums = _SparseSums if many else _Sums
         self._every = sums(scores.images[:last], places, ~ignored if ignored.any() else None)
 
@@ -195,10 +202,20 @@ class _Sums:
 
     def __call__(self, by_image: np.ndarray) -> np.ndarray:
         """The sums for weights (images, rows): float64 (k, thresholds or 1, rows)."""
+        if by_image.shape[1] == 1 and bool((by_image == 1).all()):
+            return self._counts()[:, :, None]
         each = by_image[self._images][:, None]
         each = each if self._counted is None else each * self._counted[:, :, None]
         # Over all detections and then picked: wrong ones between two right ones lower the precision of the second.
         return np.asarray(_scan(np.add, each)[self._places])
+
+    def _counts(self) -> np.ndarray:
+        """The sums where every image counts once, (k, thresholds or 1): without a running total of all detections."""
+        every = self._places + 1.0
+        if self._counted is None:
+            return every[:, None]
+        left_out = [np.flatnonzero(~column) for column in self._counted.T]
+        return np.stack([every - np.searchsorted(rows, self._places, side="right") for rows in left_out], axis=1)
 
 
 class _SparseSums(_Sums):
