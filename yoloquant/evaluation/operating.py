@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -28,8 +29,8 @@ F1_KEPT = 0.0025
 flat that a threshold would move far for it."""
 LEAST = 20
 """What the FP32 model must give of one class for a confidence of its own: of fewer, chance would choose it."""
-ROWS = 100
-"""Replicates that are counted at once: all of them would be replicates times detections of float64."""
+ELEMENTS = 1 << 21
+"""Thresholds times replicates that are looked at together: all at once would be gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -242,22 +243,39 @@ def matched_f1(
     labels = weights @ after.truths
     if wanted[0] <= 0 or labels[0] < least or not len(scores):
         return None
+    # INT8 gives many detections one score: no threshold lies between those, and totals are only asked for behind them.
+    ends = np.flatnonzero(np.append(scores[:-1] > scores[1:], True))
+    cuts = _cuts(scores)[ends]
+    place = np.abs(cuts - conf)[:, None]
     right = after.right[chosen].astype(np.float64)
-    # INT8 gives many detections one score: no threshold lies between those.
-    ends = np.append(scores[:-1] > scores[1:], True)
-    cuts = _cuts(scores)
-    place = np.where(ends, np.abs(cuts - conf), np.inf)
+    every, hits = (_between(images, ends, each, weights.shape[1]) for each in (np.ones(len(images)), right))
     values = np.empty(len(weights))
-    for start in range(0, len(weights), ROWS):
-        part = weights[start : start + ROWS][:, images]
-        both = np.cumsum(part, axis=1) + labels[start : start + ROWS, None]
-        # F1 is 2 right / (found + labels); (rows, detections) with one threshold behind every detection.
-        f1 = np.divide(2 * np.cumsum(part * right, axis=1), both, out=np.zeros_like(both), where=both > 0)
-        far = np.where(ends, np.abs(f1 - wanted[start : start + ROWS, None]), np.inf)
-        near = far <= far.min(axis=1, keepdims=True) + F1_STEP
-        values[start : start + ROWS] = cuts[np.where(near, place, np.inf).argmin(axis=1)]
+    count = max(1, ELEMENTS // len(ends))
+    for start in range(0, len(weights), count):
+        rows = slice(start, start + count)
+        part = np.ascontiguousarray(weights[rows].T)
+        both = np.cumsum(every @ part, axis=0) + labels[rows]
+        # F1 is 2 right / (found + labels); (thresholds, rows).
+        f1 = np.divide(2 * np.cumsum(hits @ part, axis=0), both, out=np.zeros_like(both), where=both > 0)
+        far = np.abs(f1 - wanted[rows])
+        near = far <= far.min(axis=0) + F1_STEP
+        values[rows] = cuts[np.where(near, place, np.inf).argmin(axis=0)]
     kept = rates(after, conf, weights).f1 >= wanted - F1_KEPT
     return interval(np.where(kept, conf, values), level)
+
+
+def _between(images: np.ndarray, ends: np.ndarray, each: np.ndarray, count: int) -> Any:
+    """What detections add to every image up to each of some places, from the one before it: sparse (places, images).
+
+    Args:
+        images: Image of each detection, (n,).
+        ends: Ascending indices of detections, the last one among them.
+        each: What each adds, float64 (n,).
+        count: Images.
+    """
+    from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
+
+    return csr_matrix((each, images, np.concatenate([[0], ends + 1])), shape=(len(ends), count))
 
 
 def _cuts(scores: np.ndarray) -> np.ndarray:
