@@ -24,6 +24,7 @@ from .layer_times import onnxruntime_times
 from .onnx.dfl import decode_along_last_axis
 from .onnx.emission import Emission, Weights, graph_rewrites
 from .onnx.emit import emit
+from .onnx.pads import keep_zero_pads
 from .onnx.read_scales import read_scales
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class OnnxRuntimeTarget(Target):
         plan = None if precision == FP32 else self.plan(artifact)
         metadata = onnx_metadata(artifact, plan, self.graph)
         bias = artifact.bias_for(self.scheme) if plan else None
-        rewrites: list[Callable[[ir.Model], int]] = [decode_along_last_axis]
+        rewrites: list[Callable[[ir.Model], int]] = [decode_along_last_axis, keep_zero_pads]
         if precision == DYNAMIC:
             from .onnx.dynamic import to_dynamic
 
