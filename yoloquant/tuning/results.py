@@ -94,13 +94,14 @@ class TuneResult(Summarized):
     def summary(self) -> str:
         """The chosen recipe beside the default, and the front."""
         count = {s: sum(t.state == s for t in self.trials) for s in ("measured", "stopped", "failed", "lost")}
-        lines = [", ".join(f"{n} trials {state}" for state, n in count.items() if n)]
+        lines = [", ".join(f"{n} trials {state}" for state, n in count.items() if n) + ", on held-back training images"]
         if len(self.options.objective) > 1:
             lines += [f"front: {described(t.scores, self.options)}" for t in self.front]
         # without it nobody can say what the search has won
         known = "not among the trials" if self.default is None else described(self.default.scores, self.options)
         lines.append(f"default: {known}")
-        lines.append(f"chosen:  {described(self.chosen.scores, self.options)}")
+        nothing = ": the default, which no other beat" if self.chosen.default else ""
+        lines.append(f"chosen:  {described(self.chosen.scores, self.options)}{nothing}")
         lines += [f"  {name} = {value}" for name, value in self.chosen.values.items()]
         if self.over:
             lines.append(f"no trial kept the drop of mAP50-95 within {self.limit:g}")

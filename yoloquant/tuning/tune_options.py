@@ -71,7 +71,10 @@ class TuneOptions:
     )
     held_back: int = option(default=64, ge=4, help="so many training images are held back to score trials on")
     few: float = option(
-        default=0.25, gt=0, le=1, help="share of these images, and of the epochs, that trials get at first; 1: all"
+        default=0.25,
+        gt=0,
+        le=1,
+        help="share of these images, or of the epochs where something trains, that trials get at first; 1: all",
     )
     again: int = option(default=4, ge=1, help="how many of the best are measured again with all images or epochs")
     grid: int = option(default=4, ge=2, help="with sampler=grid: how many values of a range")
