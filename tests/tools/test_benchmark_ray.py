@@ -29,5 +29,5 @@ def test_processor_time_is_of_this_process_and_of_what_it_starts() -> None:
 
 
 def test_ratios_are_of_rounds_in_which_all_took_turns() -> None:
-    times = {0: [(10.0, 4.0, 8.0), (20.0, 8.0, 8.0)], 1: [(11.0, 5.0, 10.0), (21.0, 9.0, 10.0)]}
-    assert _row(1, times) == ["Ray, 1 workers", "16.0", "1.07", "7.0", "1.19", "10.0", "1.25"]
+    times = {0: [(10.0, 4.0, 8.0), (20.0, 8.0, 8.0)], 1: [(12.0, 5.0, 10.0), (26.0, 10.0, 10.0)]}
+    assert _row(1, times) == ["Ray, 1 workers", "19.0", "1.25", "7.5", "1.25", "10.0", "1.25"]
