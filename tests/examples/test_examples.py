@@ -18,13 +18,16 @@ from yoloquant.data import demo
 from yoloquant.quantization.artifact import Artifact
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+IMAGES = 64  # of either split: what the examples score at most, and half of what they would draw
 NEEDS = {"run_an_export.py": "openvino", "quantize_and_export.py": "onnxruntime", "release_gate.py": "onnxruntime"}
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo set, which every example would draw anew."""
-    return Path(demo.prepare(tmp_path_factory.mktemp("demo"))["data"]).parent
+    """The demo set, which every example would draw anew; its images are the first of the usual one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "IMAGES", IMAGES)
+        return Path(demo.prepare(tmp_path_factory.mktemp("demo"))["data"]).parent
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +51,7 @@ def shared_work(drawn: Path, quantize: Callable[..., Artifact], monkeypatch: pyt
 
     def share(folder: Path) -> None:
         shutil.copytree(drawn, folder / "data")
+        monkeypatch.setattr(demo, "IMAGES", IMAGES)
         monkeypatch.setattr(yoloquant, "quantize", quantize)
 
     return share
