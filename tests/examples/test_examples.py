@@ -45,13 +45,22 @@ def quantize() -> Callable[..., Artifact]:
     return remembered
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where examples keep exports and predictions, which most of them ask for alike; empty at first."""
+    return tmp_path_factory.mktemp("store")
+
+
 @pytest.fixture
-def shared_work(drawn: Path, quantize: Callable[..., Artifact], monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def shared_work(
+    drawn: Path, store: Path, quantize: Callable[..., Artifact], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
     """Call it with the example's own folder, before the example."""
 
     def share(folder: Path) -> None:
         shutil.copytree(drawn, folder / "data")
         monkeypatch.setattr(demo, "IMAGES", IMAGES)
+        monkeypatch.setenv("YOLOQUANT_CACHE", str(store))
         monkeypatch.setattr(yoloquant, "quantize", quantize)
 
     return share
