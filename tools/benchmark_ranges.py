@@ -12,11 +12,11 @@ TensorRT's by the grid that it holds, since no CPU runs an engine. ``recipes=non
 
 A model's name may end in ``@end2end`` or ``@nms`` to choose the head of a model that has both.
 
-Options (``key=value`` or ``--key value``): models, data, schemes (tensorrt,litert,openvino), recipes (plain,default),
-exports (none; an export folder of each model, in the same order), imgsz (640), images (128, calibration), limit (none;
-score only so many images of each set), threads (2), bootstrap (1000), cache (a folder; plans and predictions that it
-holds are not made again, so that an interrupted run goes on; plans are kept by this program's own source, so that a
-changed calibration is run anew), out (a Markdown file).
+Options (``key=value`` or ``--key value``): models, data, schemes (tensorrt,litert,openvino,onnxruntime), recipes
+(plain,default), exports (none; an export folder of each model, in the same order), imgsz (640), images (128,
+calibration), limit (none; score only so many images of each set), threads (2), bootstrap (1000), cache (a folder; plans
+and predictions that it holds are not made again, so that an interrupted run goes on; plans are kept by this program's
+own source, so that a changed calibration is run anew), out (a Markdown file).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ from yoloquant.types import ExportedModel, HeadLayout
 DEFAULTS = {
     "models": "yolo11n.pt",
     "data": "coco8.yaml",
-    "schemes": "tensorrt,litert,openvino",
+    "schemes": "tensorrt,litert,openvino,onnxruntime",
     "recipes": "plain,default",
     "exports": "none",
     "imgsz": "640",

@@ -56,10 +56,7 @@ def test_probabilities_sum_to_the_float_models() -> None:
     exact, plain = scores(plan, None)
     _, moved = scores(plan, shifts)
     for level in range(len(levels)):
-        sees = [
-            torch.maximum(a, b).amax(1).sigmoid() > FOREGROUND
-            for a, b in zip(exact[level :: len(levels)], plain[level :: len(levels)], strict=True)
-        ]
+        sees = [a.sigmoid() > FOREGROUND for a in exact[level :: len(levels)]]
 
         def total(values: list[torch.Tensor], level: int = level, sees: list[torch.Tensor] = sees) -> float:
             return float(sum(v[s].sigmoid().sum() for v, s in zip(values[level :: len(levels)], sees, strict=True)))
@@ -90,6 +87,17 @@ def test_the_plan_says_what_its_scores_are_moved_by() -> None:
     noted = with_note(plan, {"a": np.full(3, 0.25, np.float32), "b": np.full(3, -0.125, np.float32)})
     assert noted.notes == (*plan.notes, "class scores are moved by +0.250, -0.125 logits, in the last biases")
     assert with_note(plan, {}) is plan
+
+
+def test_false_alarms_of_noise_do_not_lower_what_is_there() -> None:
+    generator = torch.Generator().manual_seed(0)
+    exact = torch.full((1, 1, 64, 64), -6.0)  # nothing, just below what counts
+    exact[..., :8, :8] = 2.0
+    noise = torch.randn(exact.shape, generator=generator)
+    noise[..., :8, :8] = 0.0
+    logits = _Logits()
+    logits.add(exact, exact + noise)
+    assert logits.shift() == pytest.approx(0.0, abs=1e-5)
 
 
 def test_a_known_shift_is_found() -> None:
