@@ -12,7 +12,6 @@ from typing import Any
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
 if numba.config.DISABLE_JIT:
     raise ImportError("numba's compiler is switched off (NUMBA_DISABLE_JIT)")
@@ -30,10 +29,10 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
 
 
-def lanes(weights: np.ndarray, kind: npt.DTypeLike = np.float64) -> np.ndarray:
-    """Rows of weights (rows, images) as numbers (blocks, images, LANES); rows that are missing at the end are 0."""
+def lanes(weights: np.ndarray) -> np.ndarray:
+    """Rows of weights (rows, images) as float64 (blocks, images, LANES); rows that are missing at the end are 0."""
     rows, images = weights.shape
-    padded = np.zeros((-(-rows // LANES) * LANES, images), kind)
+    padded = np.zeros((-(-rows // LANES) * LANES, images))
     padded[:rows] = weights
     return np.ascontiguousarray(padded.reshape(-1, LANES, images).transpose(0, 2, 1))
 
@@ -45,8 +44,9 @@ def average_precision(
     """AP of a class.
 
     Args:
-        weights: What ``lanes`` returned, or blocks of it; running totals are numbers of its kind.
-        images: Image of each detection by falling score, up to the last one that is right, int64 (n,).
+        weights: What ``lanes`` returned, or blocks of it.
+        images: Image of each detection by falling score, up to the last one that is right, uint32 (n,): of signed
+            indices each would be looked at for its sign.
         counted: Whether a detection counts at a threshold, bool (n, thresholds); (n, 0) if all of them count.
         places: Detections that are right at some threshold, int64 (k,).
         right: Indices into ``places`` of those that are right at the first threshold, then at the second ..., int64.
@@ -59,7 +59,7 @@ def average_precision(
     thresholds, kinds, k = len(starts) - 1, max(1, counted.shape[1]), len(places)
     every, hits, envelope = np.empty((k, kinds, LANES)), np.empty((k, LANES)), np.empty((k, LANES))
     total, hit, below = np.empty(LANES), np.empty(LANES), np.empty(LANES)
-    run = np.empty((kinds, LANES), weights.dtype)
+    run = np.empty((kinds, LANES))
     for block in range(len(weights)):
         row = weights[block]
         total[:] = 0
@@ -69,16 +69,23 @@ def average_precision(
         run[:] = 0
         begin = 0
         for j in range(k):
-            for i in range(begin, places[j] + 1):
-                if counted.shape[1] == 0:
+            i, end = begin, places[j] + 1
+            if counted.shape[1] == 0:
+                while i + 4 <= end:  # together: each would wait for the total of the one before it
+                    one, two, three, four = images[i], images[i + 1], images[i + 2], images[i + 3]
                     for c in range(LANES):
-                        run[0, c] += row[images[i], c]
-                else:
+                        run[0, c] += row[one, c] + row[two, c] + row[three, c] + row[four, c]
+                    i += 4
+                for n in range(i, end):
+                    for c in range(LANES):
+                        run[0, c] += row[images[n], c]
+            else:
+                for n in range(i, end):
                     for t in range(kinds):
-                        if counted[i, t]:
+                        if counted[n, t]:
                             for c in range(LANES):
-                                run[t, c] += row[images[i], c]
-            begin = places[j] + 1
+                                run[t, c] += row[images[n], c]
+            begin = end
             every[j] = run
         for t in range(thresholds):
             first, count = starts[t], starts[t + 1] - starts[t]

@@ -10,7 +10,6 @@ from ..runtime.core.metrics import EPSILON, RECALLS, ClassScores, any_column
 
 COMPILED_FROM = 1 << 26
 """Detections times rows of weights from which numba is worth its import."""
-_MOST = 2.0**31  # what an int32 does not hold
 
 
 def lend() -> None:
@@ -33,14 +32,11 @@ def fill(scores: dict[int, ClassScores], weights: np.ndarray, ap: np.ndarray) ->
     except ImportError:
         return None
     parts = [_arguments(scores[c]) for c in sorted(scores)]
-    # resamples count images: totals of whole numbers are the same in half the memory, which they go through at random
-    most = float(weights.max(initial=0)) * max((len(part[0]) for part in parts), default=0)
-    kind = np.int32 if most < _MOST and bool((weights == np.rint(weights)).all()) else np.float64
     grid = np.array([len(RECALLS) - 1, RECALLS[1], EPSILON])
 
     def block(start: int) -> None:
         rows = weights[start : start + metrics.BLOCK]
-        blocks = lanes(rows, kind)
+        blocks = lanes(rows)
         out = np.empty((len(blocks), len(IOU_THRESHOLDS), LANES))
         for index, part in enumerate(parts):
             average_precision(blocks, *part, grid, out)
@@ -62,4 +58,4 @@ def _arguments(scores: ClassScores) -> tuple[np.ndarray, ...]:
     starts = np.concatenate([[0], np.cumsum(by_threshold.sum(axis=1))])
     whole = (scores.images[:last], places, by_threshold.nonzero()[1], starts, scores.truths)
     images, places, indices, starts, truths = (np.ascontiguousarray(each, np.int64) for each in whole)
-    return images, np.ascontiguousarray(counted), places, indices, starts, truths
+    return images.astype(np.uint32), np.ascontiguousarray(counted), places, indices, starts, truths
