@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from ..runtime.core.detections import Detections
 from ..runtime.core.matching import RIGHT, Matches, Truth
-from ..runtime.core.metrics import rows_by_class
+from ..runtime.core.metrics import added_between, rows_by_class
 from .bootstrap import interval
 from .results import Interval, OperatingPoint
 from .running_totals import RunningTotals
@@ -248,7 +247,7 @@ def matched_f1(
     cuts = _cuts(scores)[ends]
     place = np.abs(cuts - conf)[:, None]
     right = after.right[chosen].astype(np.float64)
-    every, hits = (_between(images, ends, each, weights.shape[1]) for each in (np.ones(len(images)), right))
+    every, hits = (added_between(images, ends, each, weights.shape[1]) for each in (np.ones(len(images)), right))
     values = np.empty(len(weights))
     count = max(1, ELEMENTS // len(ends))
     for start in range(0, len(weights), count):
@@ -262,20 +261,6 @@ def matched_f1(
         values[rows] = cuts[np.where(near, place, np.inf).argmin(axis=0)]
     kept = rates(after, conf, weights).f1 >= wanted - F1_KEPT
     return interval(np.where(kept, conf, values), level)
-
-
-def _between(images: np.ndarray, ends: np.ndarray, each: np.ndarray, count: int) -> Any:
-    """What detections add to every image up to each of some places, from the one before it: sparse (places, images).
-
-    Args:
-        images: Image of each detection, (n,).
-        ends: Ascending indices of detections, the last one among them.
-        each: What each adds, float64 (n,).
-        count: Images.
-    """
-    from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
-
-    return csr_matrix((each, images, np.concatenate([[0], ends + 1])), shape=(len(ends), count))
 
 
 def _cuts(scores: np.ndarray) -> np.ndarray:

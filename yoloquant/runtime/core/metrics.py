@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional
 
 import numpy as np
 
@@ -223,14 +223,23 @@ class _SparseSums(_Sums):
 
     def __call__(self, by_image: np.ndarray) -> np.ndarray:
         """The sums for weights (images, rows): float64 (k, thresholds or 1, rows)."""
-        from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
-
-        # Row k of the sparse matrix holds what came since the place before it; accumulating rows gives the sums.
-        ends = np.concatenate([[0], self._places + 1])
         counted = np.ones((len(self._images), 1)) if self._counted is None else self._counted.astype(np.float64)
-        shape = len(self._places), len(by_image)
-        sums = [csr_matrix((each, self._images, ends), shape=shape) @ by_image for each in counted.T]
-        return _scan(np.add, np.stack(sums, axis=1))
+        parts = (added_between(self._images, self._places, each, len(by_image)) for each in counted.T)
+        return _scan(np.add, np.stack([part @ by_image for part in parts], axis=1))
+
+
+def added_between(images: np.ndarray, places: np.ndarray, each: np.ndarray, count: int) -> Any:
+    """What detections add to every image up to each of some places, from the one before it: sparse (places, images).
+
+    Args:
+        images: Image of each detection up to the last place, (n,).
+        places: Ascending indices into it.
+        each: What each adds, float64 (n,).
+        count: Images.
+    """
+    from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
+
+    return csr_matrix((each, images, np.concatenate([[0], places + 1])), shape=(len(places), count))
 
 
 def _staircase(hits: np.ndarray, every: np.ndarray, total: np.ndarray) -> np.ndarray:
