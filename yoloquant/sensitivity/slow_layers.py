@@ -130,8 +130,15 @@ class LatencySearch(Summarized):
             lines.append(f"  and {len(slower) - _SHOWN} more")
         ms = self.milliseconds
         whole = f"the whole network: {ms[INTEGERS]:.2f} ms with the plan as it was, {ms[FLOAT]:.2f} ms in float"
-        if self.best is None:
-            lines.append(f"{whole}; {'no set of them in float was faster' if slower else 'nothing is taken back'}")
+        if self.best is None and not self.trials:
+            lines.append(f"{whole}; nothing is taken back")
+        elif self.best is None:
+            near = min(self.trials, key=lambda trial: trial.ratio.value)
+            again, took = " when it was measured again" if near.faster else "", near.ratio
+            lines.append(
+                f"{whole}; no set of them in float was faster beyond noise{again}: the nearest, {len(near.layers)} "
+                f"layers, took {took.value:.3f} [{took.low:.3f}, {took.high:.3f}] of the plan as it was"
+            )
         else:
             share, took = self.best.share, self.best.ratio
             lines.append(
@@ -173,7 +180,8 @@ def search_slow_layers(
     scheme = searched_scheme(options.scheme)
     target = profiled_target(scheme)
     artifact = searched_artifact(model, data, scheme, options)
-    images = open_images(data, options.analysis(AnalysisMetric.FIDELITY), artifact.info)
+    # a few: how long a network takes hardly depends on what it sees
+    images = open_images(data, replace(options, images=PICTURES).analysis(AnalysisMetric.FIDELITY), artifact.info)
     with tempfile.TemporaryDirectory(prefix="yoloquant-") as folder:
         return _Search(artifact, scheme, target, images, options.threads or cpu_threads(), Path(folder), progress).run()
 

@@ -51,7 +51,7 @@ def run(call: Call) -> int:
         print("nothing was saved to export: raise share=, lower the budget, or train with 'yoloquant train'")
         return 1
     path = search.artifact.save(folder / f"{stem}_int8.pt")
-    print(f"saved {path}: plan '{search.scheme}' with these layers in float")
+    print(f"saved {path}: plan '{search.scheme}' as it is said above")
     # the portable plan is no runtime's own
     where = search.scheme if search.scheme in targets.names() else "<target>"
     print(f"next: yoloquant export {path} targets={where}")
