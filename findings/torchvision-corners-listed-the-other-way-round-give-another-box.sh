@@ -3,10 +3,9 @@
 #
 # Expected:  box_convert(corners, "xyxyxyxy", "cxcywhr") gives the box that has these corners: the centre is their mean, whatever corner
 #            comes first and in whichever direction they are listed; or an error for an order that it does not read.
-# Happens:   another first corner works. Listed in the other direction, as shoelace-positive polygons, cv2.boxPoints or the
-#            labels of DOTA may be, the same four corners give a box of the right size and angle whose centre is 20 pixels off. It
-#            depends on the angle how far, and a box and its mirrored list differ although both are rectangles. No warning; the
-#            box converted back has two corners of the four.
+# Happens:   another first corner works. Listed in the other direction, as they are once a picture has been flipped, the same four
+#            corners give a box of the right size and angle whose centre is 20 pixels off (the length of its short side), in a
+#            direction that depends on the angle. No warning. Corners of cv2.boxPoints come in the direction that works.
 # Matters:   oriented labels come as corners, and their direction changes with every horizontal flip. Half of a flipped data set then
 #            has wrong boxes of plausible size; training and mAP get worse and nothing fails.
 # Versions:  torchvision 0.29.2, torch 2.14.1, opencv-python-headless 4.14.0.94. Observed 2026-11-30, x86-64.
