@@ -138,7 +138,7 @@ def test_a_model_that_is_really_profiled_and_timed(monkeypatch: pytest.MonkeyPat
     short = BenchOptions(rounds=2, runs=1, warmup=1)
     monkeypatch.setattr(slow_layers, "time_in_turns", partial(time_in_turns, options=short))
     # one that is always tried: which ones really are slower is the machine's affair
-    monkeypatch.setattr(slow_layers._Search, "candidates", lambda *_: [SLOW])
+    monkeypatch.setattr(slow_layers._SlowLayerSearch, "candidates", lambda *_: [SLOW])
     found = search_slow_layers(tiny_artifact(), data=data, options=OPTIONS)
     artifact = tiny_artifact()
     weighted = {layer_of(p.name) for p in artifact.plan_for(get(SCHEME).scheme).weights}

@@ -183,7 +183,9 @@ def search_slow_layers(
     # a few: how long a network takes hardly depends on what it sees
     images = open_images(data, replace(options, images=PICTURES).analysis(AnalysisMetric.FIDELITY), artifact.info)
     with tempfile.TemporaryDirectory(prefix="yoloquant-") as folder:
-        return _Search(artifact, scheme, target, images, options.threads or cpu_threads(), Path(folder), progress).run()
+        return _SlowLayerSearch(
+            artifact, scheme, target, images, options.threads or cpu_threads(), Path(folder), progress
+        ).run()
 
 
 def profiled_target(scheme: Scheme) -> Target:
@@ -225,7 +227,7 @@ def _gain(each: LayerTime) -> float:
     return each.int8_ms - each.float_ms
 
 
-class _Search:
+class _SlowLayerSearch:
     def __init__(
         self,
         artifact: Artifact,
