@@ -17,7 +17,8 @@ defaults; ``part=confirm`` runs the chosen recipe and the defaults on all data w
 
 Options (``key=value`` or ``--key value``): part (study, table, samplers, trial, prune, confirm), models, data, targets
 (onnxruntime; one), imgsz (320), objective (fidelity), trials (24), held_back (64), few (0.25), again (4), images (32,
-calibration of the table), epochs (12, of fine-tuning), hours (1.5, of part=prune), runs
+calibration of the table), epochs (12, of fine-tuning in the second look or in part=confirm), hours (1.5, of
+part=prune), runs
 (chosen:0,chosen:1,default:0,default:1; of part=confirm, recipes and their seeds), seeds (100), threads (2), cache (a
 folder; what it holds is not run again).
 """

@@ -78,7 +78,8 @@ def confirm(model: Path, options: Mapping[str, str], folder: Path) -> None:
 def _confirmed(model: Path, options: Mapping[str, str], folder: Path, which: str, seed: int) -> dict[str, Any]:
     output = folder / f"{which}-{seed}"
     content = _content(model, options, folder, which)
-    arguments = {**content["prune"]["arguments"], "seed": seed}
+    # both as long: a study may have had less time for each
+    arguments = {**content["prune"]["arguments"], "seed": seed, "epochs": int(options["epochs"])}
     content["prune"] = {**content["prune"], "arguments": arguments}
     content["validation"] = {"latency": False, "memory": False}
     recipe = make_recipe({**content, "output": str(output)}, which)
