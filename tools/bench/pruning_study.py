@@ -11,6 +11,7 @@ from tools.bench.table import table
 from yoloquant import api
 from yoloquant.bridge.checkpoint import load_model
 from yoloquant.cli.main import main as command
+from yoloquant.cli.parser import values_of
 from yoloquant.errors import UsageError
 from yoloquant.evaluation.results import TargetResult
 from yoloquant.evaluation.validate_options import ValidateOptions
@@ -100,7 +101,8 @@ def _content(model: Path, options: Mapping[str, str], folder: Path, which: str) 
         assert isinstance(content, dict)
         return content
     given = {k: options[k] for k in ("targets", "imgsz")} | SEARCHED | FIXED | {"prune.epochs": options["epochs"]}
-    space = make_space({"model": str(model), "data": options["data"]}, given)
+    # as the command reads them
+    space = make_space({"model": str(model), "data": options["data"]}, values_of(given))
     if space.defaults is None:
         raise UsageError("the space does not hold the defaults")
     return space.content(space.defaults)
