@@ -233,8 +233,19 @@ def summary(counts: Mapping[tuple[str, str], Counter[str]]) -> list[str]:
     return [*lines, "", f"Wrong verdicts: {wrong} of {every} ({100 * wrong / max(1, every):.1f} %)."]
 
 
+def agreement(populations: Sequence[Population]) -> list[str]:
+    """Fidelity of every kind of new release to sound old ones of the same FP32 model, as Markdown."""
+    found: dict[str, list[float]] = {}
+    for each in populations:
+        for (_, new), value in each.fidelity.items():
+            found.setdefault("a sound one" if new.removesuffix(TWIN) in SOUND else new, []).append(value)
+    lines = ["| the new release | pairs | fidelity to the old one, all images |", "|---|---:|---:|"]
+    ranked = sorted(found.items(), key=lambda item: -min(item[1]))
+    return lines + [f"| {new} | {len(v)} | {min(v):.3f} to {max(v):.3f} |" for new, v in ranked]
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Draw the releases, judge them, print both tables."""
+    """Draw the releases, judge them, print the tables."""
     options = parse_options(arguments, DEFAULTS, __doc__ or "")
     models = [path for path in options["models"].split(",") if path]
     sets = options["data"].split(",")
@@ -270,7 +281,7 @@ def main(arguments: Sequence[str]) -> int:
         f"Gate `{gate.name}`, {trials} releases of {', '.join(Path(m).stem for m in models)} at {options['imgsz']} px, "
         f"each judged by `yoloquant compare` on {options['size']} images."
     )
-    text = "\n".join([head, "", *summary(counts), "", *table(counts, drops)])
+    text = "\n".join([head, "", *summary(counts), "", *table(counts, drops), "", *agreement(populations)])
     print(text)
     if options["out"]:
         Path(options["out"]).write_text(text + "\n", encoding="utf-8")

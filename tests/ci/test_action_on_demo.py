@@ -50,6 +50,8 @@ def run_action(folder: Path, api: Api, steps: tuple[str, ...], **inputs: str) ->
         "GITHUB_EVENT_PATH": str(event),
         "GITHUB_REPOSITORY": "owner/name",
         "GITHUB_API_URL": f"http://127.0.0.1:{api.server_port}",
+        # As between two steps of one job: what the first run made is taken again by the second.
+        "YOLOQUANT_CACHE": str(folder.parent / "cache"),
     }
     codes, said = {}, ""
     for step in ACTION["runs"]["steps"]:

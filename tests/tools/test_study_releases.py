@@ -50,6 +50,8 @@ def test_artifacts_of_one_model_are_held_to_what_the_old_one_found(population: t
     assert kin.fidelity["fp32", "litert plan"] > 0.99 > kin.fidelity["fp32", "wrong range"] and not population.fidelity
     gate = load_gate({"name": "g", "limits": {"map_drop": 0.2, "same_model_fidelity": 0.85}})
     assert tool.excess(kin, "fp32", "wrong range", gate) > tool.excess(population, "fp32", "wrong range", gate)
+    shown = tool.agreement([kin, population])
+    assert shown[2].startswith("| a sound one | 2 | 0.9") and "| wrong range | 2 | " in shown[-1] + shown[-2]
     files = [ResultsFile(each.files["fp32"]) for each in (kin, population)]
     assert [file.row("release").weights for file in files] == ["weights", ""]
 
