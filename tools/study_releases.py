@@ -37,6 +37,7 @@ from tools.simulate_gate import QUANTIZED, TWIN, WRONG, detections
 from yoloquant.bridge.checkpoint import load_model
 from yoloquant.bridge.host_model import model_info
 from yoloquant.cli.main import main as command
+from yoloquant.data.dataset import LabelledImage
 from yoloquant.evaluation.bootstrap import BootstrapOptions
 from yoloquant.evaluation.compare import Comparer
 from yoloquant.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
@@ -140,7 +141,9 @@ def population(name: str, evaluation: Evaluation, info: ModelInfo, work: Path, w
 
 def fidelities(evaluation: Evaluation, files: Mapping[str, Path]) -> dict[tuple[str, str], float]:
     """Fidelity of every artifact to every sound one, on all images."""
-    images = evaluation.data
+    # Without labels, which fidelity does not ask for, nothing else is scored.
+    bare = tuple(LabelledImage(each.path, each.classes[:0], each.boxes[:0]) for each in evaluation.data.images)
+    images = replace(evaluation.data, images=bare)
     kin = {name: ResultsFile(file).model("release", images) for name, file in files.items() if name != WRONG[1]}
     found = {}
     for old in (name for name in kin if name.removesuffix(TWIN) in SOUND):
