@@ -172,9 +172,11 @@ class JudgedModels:
         count = min(PICTURES, len(evaluation.data))
         pictures = [evaluation.data.read(index) for index in range(count)]
         measured = [name for name in self.exports if name in evaluation.records]
+        word = "timing" if self.options.latency else "memory of"
         for index, name in enumerate(measured):
-            if progress is not None:  # a float model may have to be converted first, which can take minutes
-                progress(index, len(measured), f"timing {name}")
+            # a float model may have to be converted first, which can take minutes
+            if progress is not None and (self.options.latency or self.options.memory):
+                progress(index, len(measured), f"{word} {name}")
             self.facts[name] = self._measured(self.facts[name], self.exports[name], pictures)
 
     def _measured(self, facts: ArtifactInfo, exported: ExportedModel, pictures: list[np.ndarray]) -> ArtifactInfo:
