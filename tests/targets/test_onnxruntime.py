@@ -11,10 +11,12 @@ import onnx
 import onnxruntime
 import pytest
 from executed import onnxruntime_operations
-from tiny_models import tiny_export_artifact, tiny_images
+from tiny_models import tiny_export_artifact, tiny_images, tiny_yolo
 
+from yoloquant.bridge.checkpoint import load_model
 from yoloquant.errors import ArtifactError, TargetError
 from yoloquant.graph.trace import WEIGHTED, OpKind
+from yoloquant.graph.traced_model import TracedModel
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.scheme import derive
 from yoloquant.quantization.simulate import simulate
@@ -114,3 +116,21 @@ def test_damaged_file(content: bytes, tmp_path: Path) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="does not exist"):
         open_backend("onnxruntime", tmp_path / "absent.onnx", artifact().info)
+
+
+def test_zeros_in_front_of_a_max_pool_stay_zeros(tmp_path: Path) -> None:
+    import torch
+    from torch import nn
+
+    yolo = tiny_yolo("yolov8")
+    sppf = next(m for m in yolo.model.modules() if type(m).__name__ == "SPPF")
+    # YOLOv3-tiny pads like this; behind a SiLU the border's maxima may be negative
+    sppf.m = nn.Sequential(nn.ZeroPad2d(2), nn.MaxPool2d(5, 1, 0))
+    padded = Artifact(TracedModel.of(load_model(yolo), (64, 64)), {})
+    path = OnnxRuntimeTarget().export_float(padded, tmp_path, "padded").path
+    (image,) = tiny_images(1)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    with torch.inference_mode():
+        want = outputs(padded.graph.module(torch.from_numpy(np.asarray(image))))
+    for got, value in zip(session.run(None, {"images": np.asarray(image)}), want, strict=True):
+        assert np.abs(got - value).max() < 1e-3
