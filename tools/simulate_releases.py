@@ -47,7 +47,7 @@ OLD, NEW = "old", "new"
 
 
 def recorded(old: str, new: str, data: str, split: str) -> tuple[Evaluation, bool]:
-    """Both releases on the images, matched with the labels and with each other; and whether of one FP32 model."""
+    """Both releases on the images, matched with the labels and with each other; and whether of the same weights."""
     models, weights = {}, []
     images: ValidationSet | None = None
     for name, text in ((OLD, old), (NEW, new)):

@@ -14,7 +14,7 @@ from yoloquant.bridge.host_model import ORIGIN, HostModel, weights_sha256
 from yoloquant.data.calibration import CalibrationOptions, calibration_set
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import ArtifactError, DataError
-from yoloquant.evaluation.lineage import check_calibration, check_exports, find_baseline, original_weights
+from yoloquant.evaluation.lineage import check_calibration, check_exports, find_baseline, quantized_weights
 from yoloquant.evaluation.validate import named_rows
 from yoloquant.quantization.artifact import save_checkpoint
 from yoloquant.runtime.core.folder_check import file_sha256
@@ -93,10 +93,9 @@ def test_artifacts_of_other_weights_are_refused(tmp_path: Path) -> None:
         assert note.endswith("accepted by allow_stale=true")
 
 
-def test_the_original_s_weights_are_those_of_everything_that_was_made_from_it() -> None:
-    assert original_weights({"weights_sha256": "b", "origin": {"weights": "a"}}) == "a", "of a trained checkpoint"
-    assert original_weights({"weights_sha256": "b", "origin": {}}) == original_weights({"weights_sha256": "b"}) == "b"
-    assert original_weights({}) == original_weights({"origin": "damaged"}) == ""
+def test_a_trained_model_does_not_quantize_the_weights_that_it_was_trained_from() -> None:
+    assert quantized_weights({"weights_sha256": "b", "origin": {"weights": "a"}}) == "b"
+    assert quantized_weights({}) == quantized_weights({"origin": {"weights": "a"}}) == ""
 
 
 def test_artifacts_of_other_classes_are_refused(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_releases_of_one_model_must_find_the_same_things(tmp_path: Path, data: V
     for new in ("v3", "v4"):
         unknown = outcome[new][0]["same_model_fidelity"]
         assert unknown.verdict is Verdict.INCONCLUSIVE and unknown.value is None
-        assert "it is not known that two releases were made from one float model" in unknown.message
+        assert "it is not known that two releases quantize the same float weights" in unknown.message
 
 
 def test_two_files_of_predictions_are_compared_by_the_names_of_the_data(

@@ -79,7 +79,7 @@ class Measurements:
         if name == "per_class_drop" and self.labelled:
             return "no class has enough labelled boxes"
         if name == SAME_MODEL:
-            return "it is not known that two releases were made from one float model"
+            return "it is not known that two releases quantize the same float weights"
         if name == "per_class_fidelity":
             return "the FP32 model finds too few objects of every class"
         if METRICS[name].needs_labels and not self.labelled:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..bridge.checkpoint import load_model
 from ..bridge.foreign import ForeignArtifact
+from ..bridge.host_model import weights_sha256
 from ..cache import Key, Store
 from ..data.dataset import ValidationSet
 from ..errors import DataError, UsageError
@@ -174,7 +175,7 @@ def _checkpoint(name: str, path: Path, threads: int) -> Entrant:
         scheme="checkpoint",
         sha256=file_sha256(path),
         size_bytes=path.stat().st_size,
-        weights=model.origin.weights,
+        weights=weights_sha256(model.module),
     )
     traced = TracedModel.of(model)
 

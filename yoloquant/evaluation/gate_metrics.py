@@ -89,7 +89,7 @@ def _fidelity(title: str) -> GateMetric:
 
 _BOXES = frozenset(task.value for task in Task if not spec_of(task).class_folders)
 SAME_MODEL = "same_model_fidelity"
-"""Fidelity of a release to the last one, where both were made from one FP32 model; among others nobody expects it."""
+"""Fidelity of a release to the last one, where both quantize the same float weights; among others nobody expects it."""
 AT_MATCHED, AT_EACH_MATCHED = "matched_", "matched_per_class_"
 """Before the names of what is lost by artifacts that are deployed at a confidence of their own."""
 

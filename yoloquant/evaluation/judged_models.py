@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..bridge.foreign import ForeignArtifact
+from ..bridge.host_model import weights_sha256
 from ..quantization.artifact import Artifact
 from ..targets.base import FLOAT, FP32
 from ..targets.exports import content_sha256
@@ -17,7 +18,7 @@ from ..types import ExportedModel, ModelInfo, Progress
 from .checkpoint_opening import CheckpointOpening
 from .contenders import UNKNOWN_CALIBRATION
 from .kept_predictions import KeptPredictions, of_export, of_network
-from .lineage import original_weights
+from .lineage import quantized_weights
 from .memory import peak_memory
 from .openings import Opening
 from .processors import NATIVE, launch
@@ -57,7 +58,7 @@ def exported_info(exported: ExportedModel, elsewhere: str = "") -> ArtifactInfo:
         elsewhere=elsewhere,
         target=exported.name,
         sha256=content_sha256(exported.path),
-        weights=original_weights(exported.metadata),
+        weights=quantized_weights(exported.metadata),
     )
 
 
@@ -90,7 +91,7 @@ class JudgedModels:
                 # original
                 path=Path(host.source).name if host.derived else host.origin.name,
                 sha256=host.sha256 if host.derived else host.origin.sha256,
-                weights=host.origin.weights,
+                weights=weights_sha256(host.module),
                 # not the file's size: Ultralytics saves half precision, and size ratios would be half of what they are
                 size_bytes=_float_bytes(artifact),
                 latency_note="not measured: targets are timed against FP32 in their own runtime",

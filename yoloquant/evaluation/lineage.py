@@ -142,11 +142,13 @@ def check_calibration(
     return tuple(notes)
 
 
-def original_weights(metadata: Mapping[str, Any]) -> str:
-    """Hash of the FP32 weights that an artifact was made from; empty if its metadata do not tell."""
-    origin = metadata.get("origin")
-    made = origin.get("weights") if isinstance(origin, dict) else None
-    return str(made or metadata.get("weights_sha256") or "")
+def quantized_weights(metadata: Mapping[str, Any]) -> str:
+    """Hash of the float weights that an artifact quantizes; empty if its metadata do not tell.
+
+    Of a model that was trained or pruned they are those it ended with, not the original's: trained again it is another
+    model, of which nobody can say how much of what it finds must stay.
+    """
+    return str(metadata.get("weights_sha256") or "")
 
 
 def _made_from(metadata: dict[str, Any], model: HostModel) -> bool:

@@ -33,7 +33,7 @@ class ArtifactInfo:
         elsewhere: The other processor that it was run on, whose time says nothing; empty for this one.
         target: Name of its target, which chooses its limits; the row's own name if empty.
         sha256: Hash of its content.
-        weights: Hash of the FP32 weights that it was made from; empty if that is not known.
+        weights: Hash of the float weights that it quantizes; empty if that is not known.
         latency: Its time, if that was measured on what it is for.
         latency_ratio: The ratio to the float model in the same runtime, with its spread.
         latency_note: Why the latency was not measured.
@@ -67,7 +67,7 @@ class VerdictOptions:
         match: What the matched confidence makes alike.
         environment: Versions, host and hashes for the report.
         notes: What holds for every target.
-        same_model: Whether baseline and artifacts are releases that were made from one FP32 model.
+        same_model: Whether baseline and artifacts are releases that quantize the same float weights.
     """
 
     bootstrap: BootstrapOptions = field(default_factory=BootstrapOptions)

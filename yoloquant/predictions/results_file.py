@@ -45,7 +45,7 @@ class ResultRow:
         scheme: How it was quantized.
         size_bytes: Its size.
         latency_ms: Median time of an inference; None if it was not measured.
-        weights: Hash of the weights that it was made from, where it is known.
+        weights: Hash of the float weights that it quantizes, where it is known.
     """
 
     name: str
