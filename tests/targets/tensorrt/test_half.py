@@ -140,4 +140,4 @@ def test_real_builder_runs_it_in_int8_and_half(good_net: Any, tmp_path: Path) ->
     onnx.save(to_half(good_net.model("head_out")), tmp_path / "half.onnx")
     report = build_check(tmp_path / "half.onnx", planned_convs=("stem", "cv1", "cv2", "last"))
     assert report.ok, report.summary()
-    assert any("Half" in (*layer.inputs, *layer.constants) for layer in report.layers if layer.root == "head")
+    assert any("Half" in (*layer.inputs, *layer.weights) for layer in report.layers if layer.stands_for("head"))

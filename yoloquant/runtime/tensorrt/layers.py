@@ -160,7 +160,7 @@ def _logged(name: str, kind: str, rest: str) -> Layer:
     # By the sections' own headings: names of layers and tensors may hold commas and brackets.
     marks = list(_LOG_SECTION.finditer(rest))
     ends = [m.start() for m in marks[1:]] + [len(rest)]
-    text = {m[1] or m[2]: rest[m.end() : end] for m, end in zip(marks, ends, strict=True)}
+    text = {m[1] or m[2]: rest[m.end() : end] for m, end in zip(marks, ends)}
     inputs, constants, outputs = (
         tuple(_LOG_DATATYPE.findall(text.get(section, ""))) for section in ("Inputs", "Constants", "Outputs")
     )
