@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import yoloquant
 from tools.bench.pooled import boxes_alone, pooled, unlabelled, without_labels
 from tools.bench.table import table
+from tools.bench.tell import tell
 from tools.benchmark_tasks import calibrated
 from tools.options import parse_options, positive
 from yoloquant import targets
@@ -140,10 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {exc}", file=sys.stderr)
         return 2
     text = f"### {Path(options['model']).name}\n\n{table(head, found)}\n"
-    print(text)
-    if options["out"]:
-        with Path(options["out"]).open("a", encoding="utf-8") as stream:
-            stream.write(text + "\n")
+    tell(text, options["out"])
     return 0
 
 

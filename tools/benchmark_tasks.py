@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import yoloquant
 from tools.bench.beside import beside_table, time_beside
+from tools.bench.tell import tell
 from tools.bench.theirs import TheirExport, export_theirs
 from tools.options import boolean, parse_options, positive
 from yoloquant import targets
@@ -223,10 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             lines += theirs(options, others, imgsz, task.task.value) if scores else []
             lines += in_turns(options, artifact, exports.exports, others) if latency and exports is not None else []
     text = "\n".join(lines) + "\n"
-    print(text)
-    if options["out"]:
-        with Path(options["out"]).open("a", encoding="utf-8") as stream:
-            stream.write(text + "\n")
+    tell(text, options["out"])
     return 0
 
 

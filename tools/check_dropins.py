@@ -31,6 +31,7 @@ from benchmark_tasks import calibrated
 from options import parse_options
 
 import yoloquant
+from tools.bench.tell import tell
 from yoloquant import targets
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.evaluation.evaluate import EvaluateOptions, evaluate
@@ -220,10 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="yoloquant-") as scratch:
         figures = measure(options, Path(scratch))
     text = "\n".join([f"### {Path(options['model']).name}", "", *table(figures)]) + "\n"
-    print(text)
-    if options["out"]:
-        with Path(options["out"]).open("a", encoding="utf-8") as stream:
-            stream.write(text + "\n")
+    tell(text, options["out"])
     return int(not all(f.equal or f.explained for f in figures))
 
 

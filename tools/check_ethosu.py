@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ["YOLO_AUTOINSTALL"] = "false"
 
+from tools.bench.tell import tell
 from tools.options import parse_options
 from yoloquant import CalibrationOptions, QuantizeOptions, quantize
 from yoloquant.errors import TargetError
@@ -93,10 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except TargetError as exc:
             lines.append(f"| {name} | {each.name} | {exc} | | | | | |")
     text = "\n".join(lines) + "\n"
-    print(text)
-    if options["out"]:
-        with Path(options["out"]).open("a", encoding="utf-8") as stream:
-            stream.write(text + "\n")
+    tell(text, options["out"])
     return 0
 
 

@@ -12,7 +12,7 @@ Every one goes through ``yoloquant validate predictions=``. mAP must agree with 
 (0.001), like with like: Ultralytics opens files as anybody's program does, so they are opened that way for its figure
 (on x86 processors without VNNI ONNX Runtime's fastest kernels clamp sums, which ``validate`` and ``predict`` keep it
 from), and what the bundle found is held against direct validation on aarch64, which is given pixels that were prepared
-here. OpenCV 5.0 prepares others there: where x86 cuts fractions off, ARM rounds, and a third of the pixels is one grey
+here. OpenCV 5.0 prepares others there: where x86 cuts fractions off, ARM rounds, and many pixels are one grey
 level brighter. With ``bundle=`` the images are therefore of the network's size already, so that neither resizes any
 (detectors alone). ``limit`` scores the first images only.
 """

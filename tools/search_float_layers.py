@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ["YOLO_AUTOINSTALL"] = "false"
 
 import yoloquant
+from tools.bench.tell import tell
 from tools.options import parse_options
 from yoloquant import CalibrationOptions, QuantizeOptions
 from yoloquant.evaluation.validate_options import ValidateOptions
@@ -138,10 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="yoloquant-") as folder:
         lines += proof(artifact, found, options, Path(folder))
     text = "\n".join(lines) + "\n"
-    print(text)
-    if options["out"]:
-        with Path(options["out"]).open("a", encoding="utf-8") as stream:
-            stream.write(text + "\n")
+    tell(text, options["out"])
     return 0 if found.met else 1
 
 
