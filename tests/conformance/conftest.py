@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -13,16 +12,8 @@ os.environ["YOLO_AUTOINSTALL"] = "false"
 
 import core_models
 from conformance_models import sample_images
-from conversions import each_network_once
 
 from yoloquant.quantization.artifact import Artifact
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_conversion_each() -> Iterator[None]:
-    """Targets that share LiteRT's converter share its files where they ask for the same."""
-    with each_network_once():
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from conformance_models import IMGSZ, NAMES, content
-from conversions import every_time
 
 from yoloquant import targets
 from yoloquant.errors import MissingExtraError, OutputError, PlanError
@@ -174,11 +173,11 @@ class TargetConformance:
         assert points and {p.name for p in points} <= set(portable)
         _same_ranges(target.read_scales(exported), portable_artifact, target, [portable[p.name] for p in points])
 
+    @pytest.mark.usefixtures("every_time")
     def test_same_input_gives_the_same_bytes(
         self, target: Target, exported: ExportedModel, tiny_artifact: Artifact, tmp_path: Path
     ) -> None:
-        with every_time():
-            again = target.export(tiny_artifact, tmp_path, STEM)
+        again = target.export(tiny_artifact, tmp_path, STEM)
         assert content(again.path) == content(exported.path)
 
     def test_runs_as_simulated(

@@ -14,6 +14,14 @@ from filelock import FileLock
 T = TypeVar("T")
 
 
+def shared_folder(factory: pytest.TempPathFactory, name: str) -> Path:
+    """A folder that every process of a run has."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], T]) -> T:
     """What ``make`` returns, given a folder to write to; made by the first process of a run that asks for it.
 
@@ -22,9 +30,7 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], T]) 
         name: Unique for what is made.
         make: Gets an empty folder; what it returns is pickled.
     """
-    base = factory.getbasetemp()
-    base = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once"
-    base.mkdir(exist_ok=True)
+    base = shared_folder(factory, "once")
     result = base / f"{name}.pickle"
     with FileLock(base / f"{name}.lock"):
         if not result.is_file():
