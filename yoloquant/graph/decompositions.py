@@ -137,6 +137,7 @@ def _signature(node: fx.Node) -> tuple[Any, ...]:
 
 def _traced(node: fx.Node, table: Decompositions) -> fx.GraphModule:
     """What the operation is made of, as a graph of its operands."""
+    from torch.fx._lazy_graph_module import _use_lazy_graph_module
     from torch.fx.experimental.proxy_tensor import make_fx
 
     operands, target = _operands(node), node.target
@@ -149,9 +150,11 @@ def _traced(node: fx.Node, table: Decompositions) -> fx.GraphModule:
         return target(*args, **kwargs)  # type: ignore[operator]
 
     def trace(function: Callable[..., Any]) -> fx.GraphModule:
-        module = make_fx(function, decomposition_table=dict(table), _allow_non_fake_inputs=True)(
-            *(operand.meta["val"] for operand in operands)
-        )
+        # only its graph is read: code that nobody runs is not compiled
+        with _use_lazy_graph_module(True):
+            module = make_fx(function, decomposition_table=dict(table), _allow_non_fake_inputs=True)(
+                *(operand.meta["val"] for operand in operands)
+            )
         module.graph.eliminate_dead_code()
         return module
 

@@ -43,6 +43,11 @@ class HeadOutput:
     readout: Readout
     bins: int = 1
 
+    @property
+    def keypoint(self) -> int:
+        """Numbers of one keypoint, the last of which is its visibility; 0 where there is none."""
+        return self.bins if self.readout is Readout.KEYPOINTS else 0
+
 
 @dataclass(frozen=True)
 class _Stretch:

@@ -50,5 +50,6 @@ class TracedModel:
     def described_as(self, model: HostModel) -> TracedModel:
         """Name another origin for the same network; the trace is kept, since the weights are the same."""
         other = replace(self, model=model)
-        other.__dict__["graph"] = self.graph  # how functools stores a cached property
+        if "graph" in self.__dict__:  # how functools stores a cached property
+            other.__dict__["graph"] = self.graph
         return other

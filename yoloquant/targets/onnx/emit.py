@@ -133,9 +133,10 @@ def _export(module: fx.GraphModule, graph: Graph) -> onnx.ModelProto:
 
     from ...graph.decompositions import nodewise_decompositions
     from ...graph.tracebacks import no_tracebacks
+    from .quick_export import quick_export
 
     example = torch.zeros(1, graph.info.channels, *graph.info.imgsz)
-    with torch.no_grad(), warnings.catch_warnings(), nodewise_decompositions(), no_tracebacks():
+    with torch.no_grad(), warnings.catch_warnings(), nodewise_decompositions(), no_tracebacks(), quick_export():
         warnings.simplefilter("ignore")
         try:
             # exported here and not inside torch.onnx.export, which tries several strategies and reports the last one's

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import TargetError
 from .pools import write_out_padding
+from .reductions import REDUCTIONS, lower
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 EXPORTED = 18
 CANONICAL = 17
 
-_REDUCTIONS = frozenset(
-    f"Reduce{name}" for name in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
-)
 _NEW_ATTRIBUTES: dict[str, dict[str, Any]] = {
     "Split": {"num_outputs": None},  # says nothing beside the sizes
     "Resize": {"antialias": 0, "keep_aspect_ratio_policy": "stretch"},
@@ -44,8 +42,8 @@ def to_canonical(model: ir.Model) -> ir.Model:
     if version == EXPORTED:
         for node in list(model.graph):
             _strip(node)
-            if node.op_type in _REDUCTIONS and len(node.inputs) > 1 and node.inputs[1] is not None:
-                _axes_to_attribute(node)
+            if node.op_type in REDUCTIONS and len(node.inputs) > 1 and node.inputs[1] is not None:
+                lower(model.graph, node, CANONICAL)
             elif node.op_type == "Pad" and len(node.inputs) > 3:
                 raise TargetError(f"{node.name}: Pad with axes does not exist in opset {CANONICAL}")
             elif node.op_type == "AveragePool":
@@ -61,16 +59,3 @@ def _strip(node: ir.Node) -> None:
             raise TargetError(f"{node.name}: {node.op_type} with {name} does not exist in opset {CANONICAL}")
     if node.op_type == "Split" and len(node.inputs) < 2:
         raise TargetError(f"{node.name}: Split without sizes does not exist in opset {CANONICAL}")
-
-
-def _axes_to_attribute(node: ir.Node) -> None:
-    import onnx_ir as ir
-
-    axes = node.inputs[1]
-    if axes is None or axes.const_value is None:
-        raise TargetError(f"{node.name}: {node.op_type} over computed axes does not exist in opset {CANONICAL}")
-    # up to opset 17 the axes of these are an attribute
-    node.resize_inputs(1)
-    # only means something for empty axes, and these are not
-    node.attributes.pop("noop_with_empty_axes", None)
-    node.attributes.add(ir.AttrInt64s("axes", [int(a) for a in axes.const_value.numpy()]))
