@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -56,6 +57,26 @@ def test_code_packages_and_environment_are_part_of_every_key(tmp_path: Path, mon
     monkeypatch.undo()
     surroundings.cache_clear()
     assert read(store) == "whole"
+
+
+def test_what_was_imported_before_is_no_part_of_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study that is taken up again draws plots before its first key, and scikit-learn for those sets variables."""
+    store = Store(tmp_path / "store")
+    for name in ("KMP_INIT_AT_FORK", "KMP_DUPLICATE_LIB_OK", "TF_CPP_MIN_LOG_LEVEL", "TORCH_CPP_LOG_LEVEL"):
+        monkeypatch.delenv(name, raising=False)
+    surroundings.cache_clear()
+    write(store)
+    (tmp_path / "setuptools" / "_vendor" / "wheel-1.0.dist-info").mkdir(parents=True)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "setuptools" / "_vendor")])
+    monkeypatch.setenv("KMP_INIT_AT_FORK", "FALSE")
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+    surroundings.cache_clear()
+    assert read(store) == "whole"
+    monkeypatch.setenv("KMP_BLOCKTIME", "0")
+    surroundings.cache_clear()
+    assert read(store) is None
+    monkeypatch.undo()
+    surroundings.cache_clear()
 
 
 def test_the_hash_of_the_code_sees_a_changed_line(tmp_path: Path) -> None:

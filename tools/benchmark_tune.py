@@ -4,7 +4,7 @@
 images. ``part=table`` measures every recipe of a small grid on the held-back images; ``part=samplers`` then lets each
 sampler search that table, whose results are real and cost nothing, with many seeds.
 
-    python tools/benchmark_tune.py part=study models=yolov8n.pt,yolo26n.pt data=coco.yaml cache=/tmp/tune
+    python tools/benchmark_tune.py part=study models=yolov8n.pt,yolo26n.pt data=coco.yaml also=more.yaml cache=/tmp/tune
     python tools/benchmark_tune.py part=table models=yolov8n.pt data=coco.yaml cache=/tmp/tune
     python tools/benchmark_tune.py part=samplers models=yolov8n.pt cache=/tmp/tune trials=20 seeds=100
     python tools/benchmark_tune.py part=trial models=yolov8n.pt data=coco.yaml cache=/tmp/tune
@@ -15,12 +15,13 @@ sampler search that table, whose results are real and cost nothing, with many se
 runs ``yoloquant tune`` over pruning and its fine-tuning, and chooses the smallest model that loses no more than the
 defaults; ``part=confirm`` runs the chosen recipe and the defaults on all data with two seeds and scores them once.
 
-Options (``key=value`` or ``--key value``): part (study, table, samplers, trial, prune, confirm), models, data, targets
-(onnxruntime; one), imgsz (320), objective (fidelity), trials (24), held_back (64), few (0.25), again (4), images (32,
-calibration of the table), epochs (12, of fine-tuning in the second look or in part=confirm), hours (1.5, of
-part=prune), runs
-(chosen:0,chosen:1,default:0,default:1; of part=confirm, recipes and their seeds), seeds (100), threads (2), cache (a
-folder; what it holds is not run again).
+Options (``key=value`` or ``--key value``): part (study, table, samplers, trial, prune, confirm), models, data, also
+(more data sets, separated by commas, on which part=study calibrates and scores both recipes), targets (onnxruntime;
+one), imgsz (320), objective (fidelity), trials (24), held_back (64), few (0.25), again (4), images (32, calibration of
+the table), epochs (12, of fine-tuning in the second look or in part=confirm), hours (1.5, of part=prune), runs
+(chosen:0,chosen:1,default:0,default:1; of part=confirm, recipes and their seeds; varied: the defaults with the values
+of varied=), varied (prune.criterion=l2,prune.batch=8), seeds (100), threads (2), cache (a folder; what it holds is not
+run again).
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ DEFAULTS = {
     "part": "study",
     "models": "yolov8n.pt",
     "data": "coco8.yaml",
+    "also": "",
     "targets": "onnxruntime",
     "imgsz": "320",
     "objective": "fidelity",
@@ -72,6 +74,7 @@ DEFAULTS = {
     "images": "32",
     "epochs": "12",
     "hours": "1.5",
+    "varied": "prune.criterion=l2,prune.batch=8",
     "runs": "chosen:0,chosen:1,default:0,default:1",
     "seeds": "100",
     "threads": "2",
@@ -151,7 +154,9 @@ def _study(model: Path, options: Mapping[str, str], cache: Path) -> None:
     given = _given(model, options, folder)
     found = tune(None, given, told, _Said())
     studied, _ = set_up(None, given, told)
-    scores = _scored(studied.space, told, given["data"], folder, dict(found.chosen.values))
+    sets = [given["data"], *filter(None, options["also"].split(","))]
+    chosen = dict(found.chosen.values)
+    scores = [_scored(studied.space, told, data, folder, chosen, f"validation{i or ''}") for i, data in enumerate(sets)]
     seconds = sum(t.seconds or 0.0 for t in found.trials)
     print(
         f"\n{model.stem}: {len(found.trials)} trials in {seconds / 60:.0f} min; chosen: {dict(found.chosen.values)}\n"
@@ -160,8 +165,10 @@ def _study(model: Path, options: Mapping[str, str], cache: Path) -> None:
     for name in ("default", "chosen"):
         held = found.default if name == "default" else found.chosen
         known = {} if held is None else held.scores
-        rows.append([name, *(_cell(known.get(m)) for m in METRICS), *(_cell(scores[name].get(m)) for m in METRICS)])
-    head = ["recipe", *(f"held back: {m}" for m in METRICS), *(f"validation: {m}" for m in METRICS)]
+        columns = [known, *(each[name] for each in scores)]
+        rows.append([name, *(_cell(column.get(m)) for column in columns for m in METRICS)])
+    names = ["held back", "validation", *(f"validation of {data}" for data in sets[1:])]
+    head = ["recipe", *(f"{name}: {m}" for name in names for m in METRICS)]
     print(table(head, rows))
 
 
@@ -173,14 +180,14 @@ def _cell(value: float | None) -> str:
 
 
 def _scored(
-    space: SearchSpace, told: TuneOptions, data: str, folder: Path, chosen: dict[str, Any]
+    space: SearchSpace, told: TuneOptions, data: str, folder: Path, chosen: dict[str, Any], kept: str
 ) -> dict[str, dict[str, float]]:
     """Both recipes on the scored split, calibrated on the training images as ``run`` does; kept in a file."""
-    path = folder / "validation.json"
+    path = folder / f"{kept}.json"
     known = json.loads(path.read_text()) if path.is_file() else {}
-    if known.get("values") != chosen:
+    if (known.get("values"), known.get("data", data)) != (chosen, data):
         judge = TrialRecipes(space, told, HeldBack(data, None, 0, ""), folder)
-        known = {"values": chosen}
+        known = {"values": chosen, "data": data}
         for name, values in (("default", space.defaults), ("chosen", chosen)):
             assert values is not None
             known[name] = dict(judge(Attempt(values, 1.0, _unwatched)))

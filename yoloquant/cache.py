@@ -43,6 +43,9 @@ _LEFT_S = 86400.0  # nothing is written for a day
 _PACKAGE = Path(__file__).resolve().parent
 _VARIABLES = ("ATEN_", "DNNL_", "KMP_", "MKL_", "OMP_", "ONEDNN_", "OPENBLAS_", "ORT_", "OV_", "TF_", "TORCH_", "XLA_")
 """How names of environment variables begin that runtimes and kernels read."""
+_SET_BY_IMPORTS = {"KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "TF_CPP_MIN_LOG_LEVEL", "TORCH_CPP_LOG_LEVEL"}
+"""Of those, what scikit-learn 1.9 and Ultralytics 8.4 set when they are imported: no result hangs on them, and which of
+the two was imported before the first key is chance."""
 
 
 class Store:
@@ -195,7 +198,9 @@ def surroundings() -> dict[str, Any]:
         "packages": _installed(),
         "python": sys.version,
         "processor": _processor(),
-        "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(_VARIABLES)},
+        "environment": {
+            k: v for k, v in sorted(os.environ.items()) if k.startswith(_VARIABLES) and k not in _SET_BY_IMPORTS
+        },
     }
 
 
@@ -224,7 +229,9 @@ def _installed() -> str:
     """Hash of the names and versions of all packages: which of them a converter calls is known by no one."""
     # names of folders: reading every package's own words takes a hundred times as long
     ends = (".dist-info", ".egg-info")
-    found = {name for folder in sys.path for name in _names(folder) if name.endswith(ends)}
+    # setuptools 84 puts packages of its own there once it is imported, which others than setuptools never see first
+    folders = [folder for folder in sys.path if Path(folder).name != "_vendor"]
+    found = {name for folder in folders for name in _names(folder) if name.endswith(ends)}
     return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()
 
 

@@ -6,7 +6,8 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 from .errors import ClusterError, UsageError, YoloquantError
@@ -16,7 +17,13 @@ T = TypeVar("T")
 RETRIES = 3
 """So often a task is begun again whose worker was lost."""
 _SECONDS = 10
-_NICENESS = "RAY_worker_niceness"
+_SETTINGS = {
+    # Ray 2.60 gives workers a niceness of 15: beside anything else that computes here they hardly get on
+    "RAY_worker_niceness": "0",
+    # and starts one for every processor before there are tasks: a task may get one of those instead of one made ready
+    "RAY_prestart_worker_first_driver": "0",
+}
+"""What workers of a cluster that is started here are told, unless somebody chose otherwise."""
 
 
 @contextmanager
@@ -32,12 +39,7 @@ def connected(address: str | None) -> Iterator[Any]:
     Raises:
         UsageError: Ray is not installed, or the cluster cannot be reached.
     """
-    try:
-        import ray
-    except ImportError as exc:
-        raise UsageError(
-            'on=ray needs Ray, which is not installed; install it with: pip install "yoloquant[ray]"'
-        ) from exc
+    ray = _module()
     # whoever connected disconnects: the caller may have work of its own on the cluster
     if ray.is_initialized():
         yield ray
@@ -47,7 +49,7 @@ def connected(address: str | None) -> Iterator[Any]:
     # of a cluster that lives as long as the study; that of a running one is its own affair
     quiet: dict[str, Any] = {"include_dashboard": False} if address is None else {}
     try:
-        with _own_priority():
+        with _own_settings():
             # not to the driver: the lines of every worker would run through the command's progress
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as exc:
@@ -62,19 +64,62 @@ def connected(address: str | None) -> Iterator[Any]:
 
 
 @contextmanager
-def _own_priority() -> Iterator[None]:
-    """Let workers of a cluster that is started here have the priority of this process, unless somebody chose another.
+def connecting(address: str | None, use: Callable[[Any], T]) -> Iterator[Callable[[], T]]:
+    """Connect to a cluster while the caller goes on; starting one takes seconds of waiting.
 
-    Ray 2.60 gives them a niceness of 15: beside anything else that computes on the machine they hardly get on.
+    One that runs already is asked before the caller goes on: it may not answer.
+
+    Args:
+        address: See ``connected``.
+        use: Called with the module ``ray`` as soon as it is connected.
+
+    Yields:
+        Waits until then, and gives what ``use`` returned.
+
+    Raises:
+        UsageError: Ray is not installed, or the cluster cannot be reached; one that cannot be started says so where it
+            is waited for.
     """
-    if _NICENESS in os.environ:
-        yield
-        return
-    os.environ[_NICENESS] = "0"
+    _module()  # here: what is missing is said at once, and imports in two threads hinder each other
+    with ExitStack() as stack:
+
+        def begin() -> T:
+            return use(stack.enter_context(connected(address)))
+
+        if address is not None:
+            found = begin()
+            yield lambda: found
+            return
+        # behind the cluster on the stack's way out: it must not be left while it is still being started
+        with ThreadPoolExecutor(1) as thread:
+            yield thread.submit(begin).result
+
+
+def _module() -> Any:
+    """Ray.
+
+    Raises:
+        UsageError: It is not installed.
+    """
+    try:
+        import ray
+    except ImportError as exc:
+        raise UsageError(
+            'on=ray needs Ray, which is not installed; install it with: pip install "yoloquant[ray]"'
+        ) from exc
+    return ray
+
+
+@contextmanager
+def _own_settings() -> Iterator[None]:
+    """Start a cluster with ``_SETTINGS``."""
+    ours = {name: value for name, value in _SETTINGS.items() if name not in os.environ}
+    os.environ.update(ours)
     try:
         yield
     finally:
-        del os.environ[_NICENESS]  # programs that are started later are none of this cluster's
+        for name in ours:
+            del os.environ[name]  # programs that are started later are none of this cluster's
 
 
 def slots(ray: Any, *, cpus: float, gpus: float = 0) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -72,3 +73,14 @@ def test_recipes_are_confirmed_once(
     assert capsys.readouterr().out.count("| chosen, 0 | 58.1% | +0.10 | +0.20 |") == 2
     with pytest.raises(SystemExit, match="runs=best:0 is not known"):
         pruning_study.confirm(Path("best.pt"), {**OPTIONS, "runs": "best:0"}, tmp_path)
+
+
+def test_single_values_of_the_defaults_are_varied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # the default learning rate hangs on the number of classes
+    monkeypatch.setattr("yoloquant.bridge.checkpoint.load_model", lambda *a, **k: SimpleNamespace(names={0: "a"}))
+    plain, varied = (pruning_study._content(Path("best.pt"), OPTIONS, tmp_path, w) for w in ("default", "varied"))
+    assert (plain["prune"]["options"]["criterion"], varied["prune"]["options"]["criterion"]) == ("taylor", "l2")
+    assert (plain["prune"]["arguments"]["batch"], varied["prune"]["arguments"]["batch"]) == (16, 8)
+    for content in (plain, varied):
+        del content["prune"]["options"]["criterion"], content["prune"]["arguments"]["batch"]
+    assert plain == varied, "all else is the same"

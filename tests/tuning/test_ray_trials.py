@@ -12,7 +12,7 @@ from yoloquant.cluster import connected
 from yoloquant.errors import UsageError
 from yoloquant.tuning.ray_trials import RayTrials
 from yoloquant.tuning.results import records
-from yoloquant.tuning.search import Attempt
+from yoloquant.tuning.search import Attempt, TrialSearch
 from yoloquant.tuning.space import make_space
 from yoloquant.tuning.studied import HeldBack, Studied
 from yoloquant.tuning.tune_options import TuneOptions
@@ -52,6 +52,19 @@ def test_a_killed_worker_loses_nothing(tmp_path: Path) -> None:
     RayTrials(studied, evaluate, again=True).look_again([best.values])
     (again,) = records(studied.open(again=True), "again", None)
     assert again.scores == best.scores
+
+
+def test_a_grid_has_no_more_trials_than_points(tmp_path: Path) -> None:
+    model = tmp_path / "best.pt"
+    model.write_bytes(b"weights")
+    space = make_space({"model": str(model), "data": "d.yaml"}, {"range_head": "mse|minmax"})
+    told = TuneOptions(trials=30, sampler="grid", on="ray")  # type: ignore[arg-type]
+    studied = Studied(space, told, HeldBack("d.yaml", None, 8, "abc"), tmp_path, f"sqlite:///{tmp_path / 'study.db'}")
+    left = []
+    for done in range(3):
+        TrialSearch(studied.open(), space, told, lambda attempt: {"fidelity": 0.5}).run(done, share=1)
+        left.append(RayTrials(studied, lambda attempt: {})._left(30))
+    assert left == [2, 1, 0], "workers would try points again until the 30 are spent"
 
 
 def test_a_cluster_that_cannot_be_reached_is_a_sentence() -> None:

@@ -118,6 +118,36 @@ def test_a_grid_ends_when_it_is_exhausted(url: str) -> None:
     assert len(tried) == 8 == len(found.complete), "two of each of three"
 
 
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_lost_point_of_a_grid_is_tried_again(url: str, before: int) -> None:
+    """The last one too: Optuna takes the grid for exhausted then, and raises when it is told of it."""
+    space = make_space(SPACE.base, {"images": "32|64"})
+    found = search(url, f"grid-lost-{before}", lambda a: {"fidelity": 0.5}, space, sampler="grid")
+    found.run(before, share=1)
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    process.wait(timeout=60)
+    trial = found.study.ask()
+    space.suggest(trial)
+    trial.set_user_attr(WORKER, {**this_worker(), "process": process.pid})
+    found.run(10, share=1)
+    table = records(found.study, "search", None)
+    assert [t.state for t in table].count("lost") == 1
+    assert sorted(t.values["calibration.images"] for t in table if t.state == "measured") == [32, 64]  # type: ignore[type-var]
+    assert found.points_left == 0
+
+
+def test_a_failed_point_of_a_grid_stands_in_the_table_and_ends_the_grid(url: str) -> None:
+    def evaluate(attempt: Attempt) -> Mapping[str, float]:
+        if attempt.values["calibration.images"] == 64:
+            raise DataError("image 3 cannot be decoded")
+        return {"fidelity": 0.5}
+
+    found = search(url, "grid-failed", evaluate, make_space(SPACE.base, {"images": "32|64"}), sampler="grid")
+    found.run(10, share=1)
+    states = {t.values["calibration.images"]: t.state for t in records(found.study, "search", None)}
+    assert states == {32: "measured", 64: "failed"} and len(found.study.trials) == 2
+
+
 def test_the_recipe_without_search_is_tried_first(url: str) -> None:
     space = make_space(SPACE.base, {"images": "32|128", "range_head": "mse|minmax"})
     found = search(url, "default", lambda a: {"fidelity": float(a.values["calibration.images"] == 32)}, space)

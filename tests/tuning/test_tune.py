@@ -142,6 +142,7 @@ def test_trials_share_what_they_compute_and_find_what_a_run_finds(
         ({"gate": "nope"}, {}, "nope"),
         ({}, {"default_drop": True}, "default_drop=true needs the recipe without any search among the trials"),
         ({"targets": "opnvino"}, {}, "opnvino"),
+        ({}, {"space": "all", "sampler": "grid"}, r"sampler=grid has \d{10} recipes here, allowed are 100000"),
     ],
 )
 def test_what_cannot_be_measured_here_is_refused_before_any_trial(

@@ -19,6 +19,7 @@ from yoloquant.io import parse_yaml, write_text
 from yoloquant.pipeline import run
 from yoloquant.pruning.metadata import pruned_fraction
 from yoloquant.recipe import make_recipe
+from yoloquant.tuning.recipe_keys import find_key
 from yoloquant.tuning.space import make_space
 
 SEARCHED = {
@@ -30,7 +31,7 @@ SEARCHED = {
     "scheme": "auto|portable",
 }
 FIXED = {"images": "32", "prune.workers": "0", "prune.plots": "false"}
-CHOSEN, DEFAULT = "chosen", "default"
+CHOSEN, DEFAULT, VARIED = "chosen", "default", "varied"
 
 
 def search(model: Path, options: Mapping[str, str], folder: Path) -> None:
@@ -65,8 +66,8 @@ def confirm(model: Path, options: Mapping[str, str], folder: Path) -> None:
     """Run recipes whole on all data, score each once on the scored split, and print what is there."""
     for word in options["runs"].split(","):
         which, _, seed = word.partition(":")
-        if which not in (CHOSEN, DEFAULT) or not seed.isdigit():
-            raise SystemExit(f"runs={word} is not known; give {CHOSEN}:<seed> or {DEFAULT}:<seed>")
+        if which not in (CHOSEN, DEFAULT, VARIED) or not seed.isdigit():
+            raise SystemExit(f"runs={word} is not known; give {CHOSEN}:<seed>, {DEFAULT}:<seed> or {VARIED}:<seed>")
         path = folder / f"{which}-{seed}.json"
         if not path.is_file():
             write_text(path, json.dumps(_confirmed(model, options, folder, which, int(seed))))
@@ -95,7 +96,7 @@ def _confirmed(model: Path, options: Mapping[str, str], folder: Path, which: str
 
 
 def _content(model: Path, options: Mapping[str, str], folder: Path, which: str) -> dict[str, Any]:
-    """Content of a recipe: the chosen one's file, or the same without any search."""
+    """Content of a recipe: the chosen one's file, the same without any search, or that with the values of varied=."""
     if which == CHOSEN:
         content = parse_yaml((folder / "recipe.yaml").read_text(encoding="utf-8"))
         assert isinstance(content, dict)
@@ -105,7 +106,8 @@ def _content(model: Path, options: Mapping[str, str], folder: Path, which: str) 
     space = make_space({"model": str(model), "data": options["data"]}, values_of(given))
     if space.defaults is None:
         raise UsageError("the space does not hold the defaults")
-    return space.content(space.defaults)
+    varied = dict(word.split("=", 1) for word in options["varied"].split(",")) if which == VARIED else {}
+    return space.content({**space.defaults, **{find_key(k).name: v for k, v in values_of(varied).items()}})
 
 
 def _drop(found: TargetResult) -> str:

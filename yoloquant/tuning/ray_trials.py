@@ -14,7 +14,7 @@ from ..errors import TrainingError
 from ..types import Progress
 from .dimensions import Value
 from .search import Evaluate, TrialSearch
-from .study import LOST, give_up_lost, is_lost
+from .study import give_up_lost, is_lost, settled
 
 if TYPE_CHECKING:
     import optuna
@@ -53,7 +53,7 @@ class RayTrials:
         # by the driver alone, before any worker could ask for a trial
         self._search.queue_defaults()
         # looked up each time: other drivers may work on the same study
-        self._fill(lambda: trials - _finished(self._search.study), share, trials, deadline)
+        self._fill(lambda: self._left(trials), share, trials, deadline)
 
     def look_again(self, chosen: Sequence[Mapping[str, Value]], deadline: float = math.inf) -> None:
         """Try some recipes with everything; see ``TrialSearch.again``.
@@ -66,6 +66,11 @@ class RayTrials:
         for values in chosen:
             study.enqueue_trial(dict(values), skip_if_exists=True)
         self._fill(lambda: _missing(study, chosen), 1.0, len(chosen), deadline)
+
+    def _left(self, trials: int) -> int:
+        """How many trials of a budget are to be tried still; of a grid no more than its points."""
+        left, points = trials - _finished(self._search.study), self._search.points_left
+        return left if points is None else min(left, points)
 
     def _fill(self, left: Any, share: float, total: int, deadline: float) -> None:
         """Keep as many tasks under way as there may be, until nothing is left."""
@@ -136,11 +141,8 @@ def _kept(once: _Once) -> tuple[Studied, Evaluate]:
 
 def _missing(study: optuna.Study, chosen: Sequence[Mapping[str, Value]]) -> int:
     """How many of these recipes still have to be tried."""
-    trials = study.get_trials(deepcopy=False)
-    done = [t.params for t in trials if t.state.is_finished() and not is_lost(t)]
-    given_up = [t.params for t in trials if is_lost(t) and int(t.user_attrs.get(LOST, 0)) >= RETRIES]
-    # by what they try, since a lost trial comes again under another number
-    return sum(values not in done and values not in given_up for values in chosen)
+    known = settled(study)
+    return sum(values not in known for values in chosen)
 
 
 def _finished(study: optuna.Study) -> int:

@@ -18,7 +18,7 @@ from .dimensions import Value
 from .objectives import Scores, choose, excess, front
 from .search import SAME_AS, described
 from .space import SearchSpace
-from .study import ERROR, SCORES, is_lost
+from .study import ERROR, FIXED, SCORES, is_lost
 from .tune_options import TuneOptions
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def records(study: optuna.Study, stage: str, defaults: Mapping[str, Value] | Non
 def _record(trial: FrozenTrial, stage: str, defaults: Mapping[str, Value] | None) -> TrialRecord:
     state = "lost" if is_lost(trial) else _STATES[trial.state.name]
     # of a trial that waits, what it will try is noted under the second name only (Optuna 5)
-    values = trial.params or trial.system_attrs.get("fixed_params", {})
+    values = trial.params or trial.system_attrs.get(FIXED, {})
     reused = SAME_AS in trial.user_attrs
     return TrialRecord(
         trial.number,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import OutputError, YoloquantError
 from ..sensitivity.eta import Eta
@@ -17,7 +17,7 @@ from ..types import Progress
 from .dimensions import Value
 from .objectives import Objective, Scores, ranked
 from .space import SearchSpace
-from .study import ERROR, SCORES, WORKER, give_up_lost, is_lost, this_worker, try_again
+from .study import ERROR, SCORES, WORKER, give_up_lost, is_lost, settled, this_worker, try_again
 from .tune_options import Sampler, TuneOptions
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class TrialSearch:
         self.queue_defaults()
         give_up_lost(self.study)
         # claimed and not finished: several processes together must not overshoot
-        while self.claimed < trials and time.monotonic() < self.ends(share, deadline) and not self._exhausted:
+        while self.claimed < trials and time.monotonic() < self.ends(share, deadline) and self.points_left != 0:
             self.one(share, trials)
 
     def ends(self, share: float, deadline: float, workers: int = 1) -> float:
@@ -168,11 +168,18 @@ class TrialSearch:
         return sum(t.state.name == state for t in self.study.get_trials(deepcopy=False))
 
     @property
-    def _exhausted(self) -> bool:
+    def points_left(self) -> int | None:
+        """How many points of a grid still have to be tried; None where another sampler chooses.
+
+        Not by Optuna's ``is_exhausted``, for which a lost point counts as tried though it waits to be tried again.
+        """
         if self.options.sampler is not Sampler.GRID:
-            return False
-        grid: Any = self.study.sampler
-        return bool(grid.is_exhausted(self.study))
+            return None
+        grid = self.space.grid(self.options.grid)
+        # a study may hold trials of other samplers, and what it queued before
+        values = [v for v in settled(self.study) if all(name in v and v[name] in grid[name] for name in grid)]
+        tried = {tuple(v[name] for name in grid) for v in values}
+        return self.space.grid_size(self.options.grid) - len(tried)
 
     def queue_defaults(self) -> None:
         """Try what the recipe gives without any search first: the rest is held against it."""

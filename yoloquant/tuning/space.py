@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -77,6 +78,10 @@ class SearchSpace:
     def grid(self, points: int) -> dict[str, list[Value]]:
         """Values of every dimension, of ranges at most so many."""
         return {".".join(path): each.grid(points) for path, each in self.dimensions.items()}
+
+    def grid_size(self, points: int) -> int:
+        """How many recipes that makes."""
+        return math.prod(map(len, self.grid(points).values()))
 
 
 def make_space(content: Mapping[str, Any], given: Mapping[str, Any], ready_made: str = "") -> SearchSpace:

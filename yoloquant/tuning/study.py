@@ -25,6 +25,10 @@ logger = logging.getLogger(__name__)
 
 IDENTITY, SCORES, ERROR, WORKER, LOST = "identity", "scores", "error", "worker", "lost"
 """Names of what is kept beside values: of a study, then of a trial."""
+FIXED = "fixed_params"
+"""Optuna's name of what a trial that waits will try."""
+_PLACE = ("grid_id", "search_space")
+"""Optuna's names of a trial's place in a grid."""
 _HEARTBEAT, _GRACE = 60, 180  # seconds; a trial whose process is silent for so long is lost
 
 
@@ -150,7 +154,11 @@ def sampler_of(options: TuneOptions, space: SearchSpace, known: int) -> optuna.s
     match options.sampler:
         case Sampler.GRID:
             # the same seed in every process: the grid's order is shared, and the storage says what is done
-            return optuna.samplers.GridSampler(space.grid(options.grid), seed=options.sampler_seed)
+            grid = optuna.samplers.GridSampler(space.grid(options.grid), seed=options.sampler_seed)
+            # It would end ``study.optimize`` behind the last point, where one trial runs at a time here. Told of a lost
+            # trial outside of that it raises (Optuna 5), and of one that was queued it finds no place in the grid.
+            grid.after_trial = lambda *told: None  # type: ignore[method-assign]
+            return grid
         case Sampler.RANDOM:
             return optuna.samplers.RandomSampler(seed=seed)
         case Sampler.NSGA2:
@@ -186,6 +194,14 @@ def is_lost(trial: FrozenTrial) -> bool:
     return trial.state.name == "FAIL" and ERROR not in trial.user_attrs
 
 
+def settled(study: optuna.Study) -> list[dict[str, Any]]:
+    """Values of trials that need not be tried any more: measured, failed, or lost too often."""
+    trials = study.get_trials(deepcopy=False)
+    done = [t.params for t in trials if t.state.is_finished() and not is_lost(t)]
+    # by what they try, since a lost trial comes again under another number
+    return done + [t.params for t in trials if is_lost(t) and int(t.user_attrs.get(LOST, 0)) >= RETRIES]
+
+
 def give_up_lost(study: optuna.Study) -> None:
     """Fail trials whose process on this machine has ended, and queue what they were trying.
 
@@ -206,8 +222,17 @@ def give_up_lost(study: optuna.Study) -> None:
 
 def try_again(study: optuna.Study, trial: FrozenTrial) -> None:
     """Queue what a lost trial was trying."""
+    import optuna
+
     times = int(trial.user_attrs.get(LOST, 0)) + 1
     logger.warning("trial %d was lost: its process ended", trial.number)
+    # not enqueue_trial: it forgets the place in a grid, which says the values that the trial did not come to
+    place = {name: trial.system_attrs[name] for name in _PLACE if name in trial.system_attrs}
     # a recipe that ends its process every time must not be tried for ever
-    if times <= RETRIES and trial.params:
-        study.enqueue_trial(trial.params, user_attrs={LOST: times})
+    if times <= RETRIES and (trial.params or place):
+        waiting = optuna.trial.create_trial(
+            state=optuna.trial.TrialState.WAITING,
+            system_attrs={FIXED: trial.params, **place},
+            user_attrs={LOST: times},
+        )
+        study.add_trial(waiting)

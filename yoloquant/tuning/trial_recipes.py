@@ -104,12 +104,12 @@ class TrialRecipes:
         chosen = registry.resolve(wanted)
         if ("targets",) in self.space.dimensions or len(chosen) != 1:
             raise UsageError(
-                f"{' and '.join(names)} are of one runtime, and targets= names {len(chosen)}; give one, for instance "
-                "targets=onnxruntime"
+                f"measurements of {' and '.join(names)} are of one runtime, and targets= names {len(chosen)}; "
+                "give one, for instance targets=onnxruntime"
             )
         # a missing package is said now, and not by every trial
         chosen[0].require()
-        note = unmeasured(chosen[0])
+        note = unmeasured(chosen[0]).removeprefix("not measured here: ")
         if Objective.LATENCY.value in names and not chosen[0].capabilities.runs_here:
             note = note or "it does not run here"
         if Objective.LATENCY.value in names and note:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     import optuna
 
 _SCORED = "scored"
+_LARGEST_GRID = 100_000
+"""Recipes; Optuna holds all of a grid's in memory, and ``space=all`` has thousands of millions."""
 
 
 def tune(
@@ -108,6 +110,11 @@ def set_up(
         raise UsageError(
             "default_drop=true needs the recipe without any search among the trials, which this space or sampler=grid "
             "leaves out; give drop=, or ranges and choices that hold the defaults"
+        )
+    if options.sampler is Sampler.GRID and (size := space.grid_size(options.grid)) > _LARGEST_GRID:
+        raise UsageError(
+            f"sampler=grid has {size} recipes here, allowed are {_LARGEST_GRID}; search fewer values, give a smaller "
+            "grid=, or leave sampler= out"
         )
     folder = output_folder(known.output or Path(known.model).parent / f"{Path(known.model).stem}_tune")
     held = hold_back(known, options.held_back, output_folder(folder / "data"))
