@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from core_models import checkpoint, sample_images, tiny_artifact, tiny_host
+from core_models import checkpoint, sample_images, tiny_artifact, tiny_host, write_images
 from full_disk import largest_file
 
+from yoloquant import api
 from yoloquant.bridge.checkpoint import STATE_KEY
 from yoloquant.errors import ArtifactError, OutputError, PlanError
 from yoloquant.quantization.artifact import STATE_VERSION, Artifact, versions
@@ -214,3 +215,13 @@ def test_metadata_names_model_versions_and_provenance() -> None:
     data = artifact().metadata()
     assert data["model_sha256"] == tiny_host().sha256 and data["calibration"] == {"images": 16}
     assert {"yoloquant", "python", "torch", "ultralytics"} <= set(data["versions"]) == set(versions())
+
+
+def test_metadata_of_a_saved_checkpoint_is_that_of_the_model_it_was_made_from(tmp_path: Path) -> None:
+    """So that what ``run`` exported, and a validation noted of, is found by its bytes when it is bundled later."""
+    made = api.quantize(
+        checkpoint(tmp_path / "m.pt"), data=write_images(tmp_path / "set"), scheme="openvino", imgsz=64, cache=False
+    )
+    path = tmp_path / "out" / "m_int8.pt"
+    assert made.metadata()["model"] == "m.pt"
+    assert Artifact.load(made.save(path)).metadata() == made.saved_as(path).metadata()

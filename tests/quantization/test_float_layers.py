@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -92,6 +94,10 @@ def test_names_and_patterns() -> None:
     assert matched(graph, ("*",)) == names and matched(graph, (names[3],)) == (names[3],)
     with pytest.raises(PlanError, match=r"float_layers='model\.99' matches none of the model's \d+ layers"):
         matched(graph, ("model.99",))
+    listed = rf"{names[0]}, {names[1]}, .* \.\.\. {names[-1]}$"
+    for pattern, hint in (("modell.3*", r"did you mean '.*'\? They are"), ("backbone", "they are")):
+        with pytest.raises(PlanError, match=rf"'{re.escape(pattern)}' matches none .*; {hint} {listed}"):
+            matched(graph, (pattern,))
     with pytest.raises(PlanError, match="leaves nothing of plan 'portable' to quantize"):
         leave_float(graph, derive(graph, PORTABLE), ("*",))
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from core_models import checkpoint
-from train_runs import run, write_images
+from train_runs import run, task_data, tiny_checkpoint, write_images
 
 from yoloquant.bridge.checkpoint import STATE_KEY
 from yoloquant.errors import ArtifactError
@@ -75,6 +75,20 @@ def test_a_killed_run_ends_where_the_whole_run_ends(
     resumed = run(None, None, tmp_path, resume=str(last))
     assert resumed.start_epoch == epochs
     assert resumed.qat == whole.qat
+    assert_same_end(resumed, whole)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("task", ["segment", "pose", "obb", "classify"])
+def test_a_killed_run_of_every_task_ends_where_the_whole_run_ends(tmp_path: Path, task: str) -> None:
+    model, data = tiny_checkpoint(tmp_path, "yolo11", task), task_data(tmp_path / "data", task)
+    changes = arguments(task=task, epochs=2, mosaic=0.0)
+    whole = run(model, data, tmp_path / "whole", **changes)
+    with pytest.raises(Killed):
+        run(model, data, tmp_path / "part", callbacks=kill_after(1), **changes)
+    last = tmp_path / "part" / "run" / "weights" / "last.pt"
+    resumed = run(None, None, tmp_path, task=task, resume=str(last))
+    assert resumed.start_epoch == 1
     assert_same_end(resumed, whole)
 
 

@@ -148,6 +148,10 @@ class Artifact(Summarized):
         source = Path(self.model.source)
         return source.stem.removesuffix("_int8") if source.suffix == ".pt" else "model"
 
+    def saved_as(self, path: Path) -> Artifact:
+        """The same as it will be read from a checkpoint that it was saved to."""
+        return replace(self, traced=self.traced.described_as(replace(self.model, source=str(path))))
+
     def summary(self) -> str:
         """The model, its input size, and every plan in a line."""
         info = self.info

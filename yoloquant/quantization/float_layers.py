@@ -14,6 +14,7 @@ from .plan import Plan, Point, PointKind, Site
 # Ultralytics' Conv is three modules, which runtimes run as one; half of it in float would add conversions and nothing
 # else.
 _INSIDE = (".conv", ".act", ".bn", ".default_act")
+_SHOWN = 4
 
 
 def layer_of(name: str) -> str:
@@ -44,8 +45,11 @@ def matched(graph: Graph, patterns: Iterable[str], *, option: str = "float_layer
     for pattern in patterns:
         if not any(fnmatchcase(layer, pattern) for layer in known):
             near = closest(pattern, known)
-            hint = f"; did you mean '{near}'?" if near else f"; they are {', '.join(known[:4])} ... {known[-1]}"
-            raise PlanError(f"{option}='{pattern}' matches none of the model's {len(known)} layers{hint}")
+            hint = f"; did you mean '{near}'? They are" if near else "; they are"
+            listed = ", ".join(known[:_SHOWN])
+            raise PlanError(
+                f"{option}='{pattern}' matches none of the model's {len(known)} layers{hint} {listed} ... {known[-1]}"
+            )
     return tuple(layer for layer in known if any(fnmatchcase(layer, p) for p in patterns))
 
 

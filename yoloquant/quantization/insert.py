@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch import fx
+from torch import fx, nn
 
 from ..errors import PlanError
 from ..graph.trace import Graph
@@ -112,8 +112,8 @@ def put_behind(
         reader.replace_input_with(source, made)
 
 
-def add_bias(module: fx.GraphModule, corrections: dict[str, np.ndarray]) -> None:
-    """Add corrections to the biases of convolutions and linear layers, in place.
+def add_bias(module: nn.Module, corrections: Mapping[str, np.ndarray]) -> None:
+    """Add corrections to the biases of convolutions and linear layers, by path, in place.
 
     Raises:
         PlanError: A layer is not there, has no bias, or has another number of channels.
@@ -124,7 +124,7 @@ def add_bias(module: fx.GraphModule, corrections: dict[str, np.ndarray]) -> None
         if bias is None or bias.shape != np.shape(delta):
             have = "no bias" if bias is None else f"a bias of shape {tuple(bias.shape)}"
             raise PlanError(f"a bias correction of shape {np.shape(delta)} is for {path}, which has {have}")
-        bias.data = bias.data + torch.from_numpy(np.asarray(delta, np.float32))
+        bias.data = bias.data + torch.from_numpy(np.asarray(delta, np.float32)).to(bias.device)
 
 
 def check_fits(graph: Graph, plan: Plan) -> None:

@@ -18,6 +18,8 @@ from ..graph.head_outputs import HeadOutput, Readout
 FOREGROUND = 0.01
 """Anchors below this score are never detected at usual thresholds."""
 _SIDES = 4
+_BOXES = frozenset({"box", "other"})
+"""Branches whose four numbers are taken for a box's sides."""
 _MIN_BOX = 0.5  # strides; what smaller boxes are off by is not resolved anyway
 
 
@@ -73,14 +75,22 @@ def _reader(output: HeadOutput, raw: Tensor, certainty: Tensor | None, objects: 
         size = read.square().mean().sqrt().clamp(min=1e-6) * (every / objects) ** 0.5
         return Reader(output, None, size)
     weight = certainty.clamp(min=1e-6)
-    # four channels are distances to a box's sides: what they may be off by scales with the box
-    if read.shape[1] == _SIDES:
+    # what distances to a box's sides may be off by scales with the box
+    if _are_sides(output, read.shape[1]):
         # left + right and top + bottom; an untrained head's may be negative
         across = (read[:, :2] + read[:, 2:]).abs().clamp(min=_MIN_BOX)
         return Reader(output, certainty, torch.cat([across, across], 1) / weight)
     mean_square = (read.square() * weight).sum() / (weight.sum() * read.shape[1])
     size = mean_square.sqrt().clamp(min=1e-6) * read.shape[1] ** 0.5
     return Reader(output, certainty, size / weight)
+
+
+def _are_sides(output: HeadOutput, values: int) -> bool:
+    """Whether each anchor's values are its distances to the four sides of a box.
+
+    Four mask coefficients, and two keypoints of x and y, are four numbers too; heads of other makers have no names.
+    """
+    return values == _SIDES and (output.readout is Readout.DISTRIBUTION or output.op.branch in _BOXES)
 
 
 def expected(output: HeadOutput, raw: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -86,6 +87,30 @@ def test_boxes_weigh_by_what_the_teacher_sees() -> None:
         student["box"][place] += torch.linspace(-2, 2, 64)
         found = float(distillation_loss(student, teacher, OUTPUTS)["distill_box"])
         assert (found > 0.1) is bool(wanted) and (found < 0.01) is not bool(wanted)
+
+
+def test_coordinates_of_keypoints_count_whatever_visibilities_reach() -> None:
+    """Both models see the same visibilities; what coordinates cost must not depend on how sure those are."""
+    keypoint = replace(MASK, path="keypoint", branch="keypoint", numbers=3)
+    plain = torch.randn(2, 5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    moved, last = torch.tensor([0.5, -0.5, 0.0]).reshape(3, 1, 1), torch.tensor([1.0, 1.0, 20.0]).reshape(3, 1, 1)
+
+    def cost(teacher: torch.Tensor) -> float:
+        heads = {"keypoint": teacher.flatten(1, 2), "score": torch.zeros(2, 3, 4, 4)}
+        student = {**heads, "keypoint": (teacher + moved).flatten(1, 2)}
+        return float(distillation_loss(student, heads, (SCORE, keypoint))["distill_other"])
+
+    variance = float(plain[:, :, :2].var())
+    assert cost(plain) == pytest.approx(0.25 / variance * 2 / 3, rel=1e-4)
+    assert cost(plain * last) == pytest.approx(cost(plain), rel=1e-4)
+
+
+@pytest.mark.parametrize("family", ["yolo11", "yolo26"])
+def test_keypoints_are_told_from_other_branches(family: str) -> None:
+    artifact, _ = planned(family, "pose")
+    found = {(o.branch, o.numbers) for o in head_outputs(live(artifact), artifact.graph)}
+    assert {numbers for branch, numbers in found if branch in {"box", "score"}} == {0}
+    assert {numbers for branch, numbers in found if branch not in {"box", "score"}} == {3}
 
 
 def test_classifiers_are_compared_by_their_class_distribution() -> None:

@@ -7,19 +7,30 @@ import io
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from core_models import family_graph, family_model
 from tiny_models import tiny_images
 from torch import fx, nn
 from train_runs import calibrated_plans, live, planned, raw_outputs
 
 from yoloquant.errors import PlanError
 from yoloquant.quantization.artifact import Artifact
+from yoloquant.quantization.insert import add_bias, copy_module
 from yoloquant.quantization.plan import Plan
 from yoloquant.quantization.simulate import FixedFakeQuantize, simulate
 from yoloquant.training.qat.function_hooks import Quantizers, disabled
 from yoloquant.training.qat.lsq import LSQQuantizer
-from yoloquant.training.qat.prepare import current_plan, detach, prepare_qat, quantizers_of, ranges_of
+from yoloquant.training.qat.prepare import (
+    corrected,
+    current_plan,
+    detach,
+    live_corrections,
+    prepare_qat,
+    quantizers_of,
+    ranges_of,
+)
 
 MODELS = [
     ("yolo11", "detect"),
@@ -162,6 +173,29 @@ def test_detaching_gives_the_plain_model_back(images: torch.Tensor) -> None:
     detach(model)  # nothing to do
     with pytest.raises(PlanError, match="prepare_qat"):
         quantizers_of(model)
+
+
+@pytest.mark.parametrize("end2end", [False, True])
+def test_corrections_reach_the_branch_that_is_exported(images: torch.Tensor, end2end: bool) -> None:
+    """An end-to-end head's branch has another name in the graph than in the live model."""
+    graph, module = family_graph("yolo26", "detect", end2end), family_model("yolo26", "detect", end2end).module
+    student: Any = copy.deepcopy(module).eval()
+    wanted = {op.module: np.full(3, 0.5, np.float32) for op in graph.heads if op.branch == "score"}
+    moved = copy_module(graph)
+    add_bias(moved, wanted)
+
+    def scores(model: Any) -> torch.Tensor:
+        with torch.no_grad():
+            found = model(images[:1])
+        table = found[0] if isinstance(found, (tuple, list)) else found
+        return table[:, :, 4] if end2end else table[:, 4:7]
+
+    plain, found = scores(student), live_corrections(student, graph, wanted)
+    assert len(found) == len(wanted)
+    with corrected(student, found):
+        assert torch.allclose(scores(student), scores(moved), atol=1e-4)
+        assert not torch.allclose(scores(student), plain, atol=1e-2)
+    assert torch.equal(scores(student), plain)
 
 
 def test_attaching_twice_replaces(images: torch.Tensor) -> None:

@@ -178,6 +178,31 @@ def test_a_tie_keeps_the_calibrated_model(source: tuple[Path, Path], trained: An
     assert untouched(trained.best, source[0], trained.plan)
 
 
+def test_calibration_is_scored_and_kept_with_its_shift_and_training_goes_on_from_it(
+    source: tuple[Path, Path], tmp_path: Path
+) -> None:
+    started: dict[str, torch.Tensor] = {}
+
+    def note(trainer: Any) -> None:
+        started.update({name: p.detach().clone() for name, p in trainer.model.named_parameters()})
+
+    # fitness is 0 throughout, so that calibration is kept
+    trainer = run(*source, tmp_path, qat={**QAT, "select": "fitness"}, callbacks={"on_train_epoch_start": note})
+    plain = dict(load_model(source[0]).module.named_parameters())
+    shifts = Artifact.load(trainer.best).bias[trainer.plan.scheme]
+    assert any(value.any() for value in shifts.values()) and not Artifact.load(trainer.last).bias
+    for path, value in shifts.items():
+        name = f"{path}.bias"
+        assert torch.equal(started[name], plain[name] + torch.from_numpy(value))
+        assert torch.equal(trainer.float_model.get_parameter(name), plain[name])
+    assert untouched(trainer.best, source[0], trainer.plan)
+    start = trainer.history.scores[0].metrics()
+    # the best is read back at the end, with its shift
+    assert {k: trainer.metrics[k] for k in ("fidelity", "confidence_shift")} == pytest.approx(
+        {k: start[k] for k in ("fidelity", "confidence_shift")}, abs=2e-5
+    )
+
+
 def test_epochs_that_are_not_scored_never_become_the_best(source: tuple[Path, Path], tmp_path: Path) -> None:
     trainer = run(*source, tmp_path, epochs=2, val=False, lr0=0.05)
     assert [s.epoch for s in trainer.history.scores] == [0, 2]

@@ -17,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ultralytics.nn.modules import Conv
 
 from ...errors import UsageError
+from ...graph.head_outputs import head_outputs as raw_heads
 from ...graph.trace import Graph
 
 Features = Mapping[str, Tensor | None]
@@ -34,11 +35,13 @@ class Output:
         path: Of the module that makes it, relative to the head.
         group: Outputs that belong together: ``one2one`` or ``one2many``.
         branch: ``box``, ``score`` or the name of another branch.
+        numbers: Of one keypoint, whose last one is its visibility; 0 where there is none.
     """
 
     path: str
     group: str
     branch: str
+    numbers: int = 0
 
 
 def head_outputs(model: nn.Module, graph: Graph) -> tuple[Output, ...]:
@@ -47,14 +50,15 @@ def head_outputs(model: nn.Module, graph: Graph) -> tuple[Output, ...]:
     base = f"model.{len(layers) - 1}."
     modules = dict(layers[-1].named_modules())
     outputs: dict[str, Output] = {}
-    for op in graph.heads:
+    for head in raw_heads(graph):
+        op = head.op
         relative = op.module.removeprefix(base)
         branch = op.branch if op.branch in {"box", "score"} else relative.split(".")[0].removeprefix("one2one_")
         plain = relative.removeprefix("one2one_")
         # only one branch is in the traced graph; both are trained
         for path, group in ((plain, "one2many"), (f"one2one_{plain}", "one2one")):
             if path in modules:
-                outputs[path] = Output(path, group, branch)
+                outputs[path] = Output(path, group, branch, head.keypoint)
     return tuple(outputs.values())
 
 
@@ -198,8 +202,8 @@ def distillation_loss(
     Returns:
         ``distill_cls``: Kullback-Leibler divergence of the class probabilities per object that the teacher sees;
         ``distill_box``: of the box distributions (smooth L1 of offsets without DFL), weighted by the teacher's
-        confidence; ``distill_other``: mask coefficients, keypoints and angles, relative to their spread. Only the kinds
-        that the head has.
+        confidence; ``distill_other``: mask coefficients, coordinates and visibilities of keypoints, and angles, each
+        relative to its own spread. Only the kinds that the head has.
     """
     sums: dict[str, list[Tensor]] = {}
     weights = _weights(teacher, outputs)
@@ -216,7 +220,7 @@ def distillation_loss(
         elif o.branch == "box" and weight is not None and total is not None:
             sums.setdefault("distill_box", []).append((_box(s, t) * weight).sum() / total)
         else:
-            sums.setdefault("distill_other", []).append(_relative(s, t, weight))
+            sums.setdefault("distill_other", []).append(_other(s, t, weight, o.numbers))
     # both branches of an end-to-end head are taught: the mean keeps the weight of the loss the same for every family
     groups = max(len({o.group for o in outputs}), 1)
     return {name: torch.stack(parts).sum() / groups for name, parts in sums.items()}
@@ -328,7 +332,18 @@ def _box(s: Tensor, t: Tensor) -> Tensor:
     return F.smooth_l1_loss(s, t, reduction="none").sum(1)
 
 
+def _other(s: Tensor, t: Tensor, weight: Tensor | None, numbers: int) -> Tensor:
+    if not numbers:
+        return _relative(s, t, weight)
+    # visibilities are logits that reach farther than coordinates: with one spread for both, coordinates, by which
+    # keypoints are judged, would count the less the surer the teacher is of visibilities
+    seen = torch.arange(t.shape[1]) % numbers == numbers - 1
+    coordinates, visibilities = (_relative(s[:, kind], t[:, kind], weight) for kind in (~seen, seen))
+    # as much as each has numbers
+    return (coordinates * (numbers - 1) + visibilities) / numbers
+
+
 def _relative(s: Tensor, t: Tensor, weight: Tensor | None) -> Tensor:
-    # mask coefficients, keypoints and angles have units of their own, which the spread takes out
+    # mask coefficients, coordinates, visibilities and angles have units of their own, which the spread takes out
     error = ((s - t) ** 2).mean(1) / t.var().clamp(min=1e-6)
     return error.mean() if weight is None else (error * weight).sum() / weight.sum().clamp(min=1.0)

@@ -15,16 +15,19 @@ from ...graph.ops import INPUT
 from ...graph.trace import Graph
 from ...graph.traced_model import TracedModel
 from ...quantization.artifact import Artifact
+from ...quantization.insert import add_bias
 from ...quantization.plan import Plan, Point, PointKind, Role
 from ...quantization.ptq import quantize
 from ...quantization.qparams import QuantSpec
 from ...quantization.quantize_options import QuantizeOptions
-from ...quantization.range_options import CalibrationRecipe
 from ...quantization.scheme import PORTABLE, weight_point_name
+from ...quantization.score_shift import Shifts
 from ...targets.schemes import AUTO, resolve_schemes
 from .. import distributed as ranks
+from ..task_trainer import unwrap_model
 from . import checkpoint
-from .prepare import current_plan
+from .history import EpochScores
+from .prepare import corrected, current_plan
 from .qat_options import QATOptions
 
 if TYPE_CHECKING:
@@ -60,14 +63,15 @@ def calibrated(source: HostModel, options: QATOptions, data: str, imgsz: Any) ->
         return _stored(source, options, size)
     # one process calibrates: ranges that differed in a bit would be different models
     if not ranks.is_first():
-        nothing: tuple[str, dict[str, Any]] = ("", {})
-        text, provenance = ranks.from_first(nothing)
+        nothing: tuple[str, Shifts, dict[str, Any]] = ("", {}, {})
+        text, shifts, provenance = ranks.from_first(nothing)
         # as text: a float32 written as the shortest decimal reads back as the same float32
         plan = Plan.from_json(text)
-        return Artifact(TracedModel.of(source, size), {plan.scheme: plan}, {}, provenance), plan
+        bias = {plan.scheme: shifts}
+        return Artifact(TracedModel.of(source, size), {plan.scheme: plan}, bias, provenance), plan
     artifact = _calibrate(source, options, data, size)
     plan = artifact.plans[options.scheme]
-    ranks.from_first((plan.to_json(), dict(artifact.provenance)))
+    ranks.from_first((plan.to_json(), dict(artifact.bias.get(plan.scheme, {})), dict(artifact.provenance)))
     return artifact, plan
 
 
@@ -81,7 +85,6 @@ def _calibrate(source: HostModel, options: QATOptions, data: str, size: tuple[in
         options=QuantizeOptions(
             imgsz=size,
             calibration=CalibrationOptions(images=options.images),
-            ranges=CalibrationRecipe(score_shift=False),  # training learns the biases themselves
             points=None if options.weight_bits == options.activation_bits == 8 else _Bits(options),
         ),
     )
@@ -132,16 +135,28 @@ def _outer_weights(graph: Graph) -> frozenset[str]:
 
 
 def score_calibrated(trainer: QATTrainer) -> None:
-    """Score the calibrated model before the first step, and keep it as best.pt until training beats it."""
-    scores = trainer.score(epoch=0)
-    # another process of the run than the first
-    if scores is None:
-        return
+    """Score the calibrated model before the first step, keep it as best.pt until training beats it, and go on from it.
+
+    It is scored with its class scores shifted, as calibration alone would be exported. Training starts from the shifted
+    biases, which are the model's own from then on.
+    """
+    with corrected(trainer.ema.ema, trainer.corrections):
+        scores = trainer.score(epoch=0)
+    if scores is not None:  # another process of the run than the first has none
+        _keep(trainer, scores)
+    for model in (unwrap_model(trainer.model), trainer.ema.ema):
+        add_bias(model, trainer.corrections)
+
+
+def _keep(trainer: QATTrainer, scores: EpochScores) -> None:
     trainer.fitness = trainer.best_fitness = scores.fitness
+    # What training has to beat. Patience counts from the first epoch, as Ultralytics counts; without a score to beat it
+    # would begin anew with every epoch that finds nothing.
+    trainer.stopper.best_fitness, trainer.stopper.best_epoch = scores.fitness, 1
     trainer.history.add(scores, current_plan(trainer.ema.ema, trainer.plan))
     trainer.metrics = {**trainer.metrics, **scores.metrics()}
     # "epoch 0 of training" in the checkpoint's provenance, which counts from 1
     trainer.epoch = -1
-    checkpoint.write(trainer, trainer.best, trainer.plan)
+    checkpoint.write(trainer, trainer.best, trainer.plan, bias=trainer.artifact.bias.get(trainer.plan.scheme))
     trainer.epoch = trainer.start_epoch
     LOGGER.info(scores.line(None))

@@ -7,11 +7,13 @@ what was trained is what is exported, bit for bit.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import init_seeds, unwrap_model
@@ -85,8 +87,14 @@ def stored_options(path: Any) -> QATOptions:
         raise ArtifactError(f"'{path}' is damaged: {exc}") from exc
 
 
-def artifact_of(trainer: QATTrainer, plan: Plan) -> Artifact:
-    """The averaged weights with a plan, as everything downstream takes them."""
+def artifact_of(trainer: QATTrainer, plan: Plan, bias: Mapping[str, np.ndarray] | None = None) -> Artifact:
+    """The averaged weights with a plan, as everything downstream takes them.
+
+    Args:
+        trainer: Whose weights they are.
+        plan: The plan.
+        bias: Corrections of biases that go with it, of a calibrated plan; training has them in its weights.
+    """
     # the average goes on being trained, with its hooks
     module = copy.deepcopy(trainer.ema.ema)
     detach(module)
@@ -96,7 +104,8 @@ def artifact_of(trainer: QATTrainer, plan: Plan) -> Artifact:
     provenance = {**trainer.artifact.provenance, "versions": versions(), "qat": _provenance(trainer)}
     module = module.cpu().float().to(memory_format=torch.contiguous_format)  # CUDA trains on channels-last weights
     model = replace(trainer.artifact.model, module=module)
-    return Artifact(TracedModel(model, trainer.artifact.info), {plan.scheme: plan}, {}, provenance)
+    corrections = {plan.scheme: bias} if bias else {}
+    return Artifact(TracedModel(model, trainer.artifact.info), {plan.scheme: plan}, corrections, provenance)
 
 
 def _provenance(trainer: QATTrainer) -> dict[str, Any]:
@@ -137,9 +146,16 @@ def run_state(trainer: QATTrainer) -> dict[str, Any]:
     }
 
 
-def write(trainer: QATTrainer, path: Path, plan: Plan, *, run: dict[str, Any] | None = None) -> None:
+def write(
+    trainer: QATTrainer,
+    path: Path,
+    plan: Plan,
+    *,
+    bias: Mapping[str, np.ndarray] | None = None,
+    run: dict[str, Any] | None = None,
+) -> None:
     """Write a checkpoint; an interrupted write leaves the previous file."""
-    artifact = artifact_of(trainer, plan)
+    artifact = artifact_of(trainer, plan, bias)
     state = artifact.state()
     if run is not None:
         state[RUN_KEY] = run

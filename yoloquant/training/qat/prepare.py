@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
 from ...errors import PlanError
 from ...graph.trace import Graph
+from ...quantization.insert import add_bias
 from ...quantization.plan import Plan
 from .function_hooks import NAME, Quantizers, Recorder
 from .hook_plan import Wiring, wire
@@ -80,6 +84,32 @@ def quantizers_of(model: nn.Module) -> Quantizers:
 def current_plan(model: nn.Module, plan: Plan) -> Plan:
     """The plan with the model's ranges as they stand."""
     return learned_plan(plan, ranges_of(model))
+
+
+def live_corrections(model: nn.Module, graph: Graph, corrections: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Corrections of biases by the paths of a live model; its graph may call an end-to-end head's branch otherwise."""
+    prefixes = {traced: live for live, traced in _renamed(model, graph).items() if traced}
+    parameters, found = dict(model.named_parameters()), {}
+    for path, value in corrections.items():
+        traced = next((p for p in prefixes if path.startswith(f"{p}.")), "")
+        live = prefixes.get(traced, "") + path.removeprefix(traced)
+        # a graph's bias may be a BatchNorm's, folded; that layer starts without the correction
+        if f"{live}.bias" in parameters:
+            found[live] = value
+    return found
+
+
+@contextmanager
+def corrected(model: nn.Module, corrections: Mapping[str, np.ndarray]) -> Iterator[None]:
+    """While it lasts, a live model's biases are corrected; then they are what they were, bit for bit."""
+    biases = [model.get_parameter(f"{path}.bias") for path in corrections]
+    before = [bias.data for bias in biases]
+    add_bias(model, corrections)
+    try:
+        yield
+    finally:
+        for bias, value in zip(biases, before, strict=True):
+            bias.data = value
 
 
 def merge_branches(model: nn.Module) -> None:

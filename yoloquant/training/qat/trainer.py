@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 from ultralytics.models.yolo.classify import ClassificationTrainer
@@ -44,7 +45,7 @@ from . import checkpoint
 from .function_hooks import disabled
 from .history import EpochScores, History
 from .lsq import LSQQuantizer
-from .prepare import current_plan, merge_branches, prepare_qat, quantizers_of
+from .prepare import corrected, current_plan, live_corrections, merge_branches, prepare_qat, quantizers_of
 from .qat_options import QATOptions, Select, host_defaults, norm_ratio, parse, range_learning_rate
 from .scores import Capture, agreement
 
@@ -63,6 +64,7 @@ class QATTrainer(TaskTrainer):
     fix = "fine-tune the float model on these data first, then train it here"
     artifact: Artifact  # what training started from; set with the model
     plan: Plan  # of the scheme that is learned
+    corrections: dict[str, np.ndarray]  # of biases, by which calibration moves class scores, by live path
     float_model: nn.Module  # what training started from, in float: it teaches, and fidelity is held against it
     resumed_from: checkpoint.ResumableRun | None
 
@@ -162,6 +164,8 @@ class QATTrainer(TaskTrainer):
         self.float_model = copy.deepcopy(module)
         merge_branches(self.float_model)
         prepare_qat(module, self.artifact.graph, self.plan, offset=self.qat.learn_offset, heads=self.qat.learn_heads)
+        shifts = self.artifact.bias.get(self.plan.scheme, {})
+        self.corrections = live_corrections(module, self.artifact.graph, shifts)
         # zeros that pruning paid for must outlive training
         if is_sparse(module):
             self.masks = Masks.start(module, MaskSpec(Pattern.KEEP))
@@ -264,7 +268,8 @@ class QATTrainer(TaskTrainer):
         # the start always: log and plots show what the float model scored
         if self.qat.float_val or epoch == 0:
             # the same averaged weights, ranges off: how much of a change is quantization
-            with disabled(self.ema.ema):
+            # before the first step the float model itself: the calibrated one's class scores are moved
+            with self._scored(self.float_model) if epoch == 0 else disabled(self.ema.ema):
                 plain_metrics = self._run_validator()
         metrics = self._run_validator()
         # before processes without metrics leave: gathering needs them all
@@ -382,7 +387,8 @@ class QATTrainer(TaskTrainer):
         model = copy.deepcopy(artifact.model.module)
         # with the plan that was written and not with the ranges in memory: it is what an export will read
         prepare_qat(model, artifact.graph, artifact.plans[self.plan.scheme], heads=True)
-        with self._scored(model):
+        shifts = live_corrections(model, artifact.graph, artifact.bias.get(self.plan.scheme, {}))
+        with corrected(model, shifts), self._scored(model):
             scores = self.score(epoch=self.epoch + 2)
         if scores is None:
             return
