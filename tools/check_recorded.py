@@ -11,10 +11,8 @@ Usage: python tools/check_recorded.py model=best.pt export=best_exports/best_int
 Every one goes through ``yoloquant validate predictions=``. mAP must agree with direct validation to ``tolerance``
 (0.001), like with like: Ultralytics opens files as anybody's program does, so they are opened that way for its figure
 (on x86 processors without VNNI ONNX Runtime's fastest kernels clamp sums, which ``validate`` and ``predict`` keep it
-from), and what the bundle found is held against direct validation on aarch64, which is given pixels that were prepared
-here. OpenCV 5.0 prepares others there: where x86 cuts fractions off, ARM rounds, and many pixels are one grey
-level brighter. With ``bundle=`` the images are therefore of the network's size already, so that neither resizes any
-(detectors alone). ``limit`` scores the first images only.
+from), and what the bundle found is held against direct validation on aarch64, which prepares its pictures there, too.
+``limit`` scores the first images only.
 """
 
 from __future__ import annotations
@@ -26,7 +24,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from options import parse_options
 
 import yoloquant
@@ -44,37 +41,12 @@ from yoloquant.evaluation.results import ValidationResult
 from yoloquant.io import output_folder
 from yoloquant.runtime.backends import BackendOptions
 from yoloquant.runtime.core.bundle_manifest import read
-from yoloquant.runtime.core.letterbox import Canvas
 from yoloquant.targets.exports import load_exports
 
 DEFAULTS = {
     **{"model": "", "export": "", "data": "", "work": "check_recorded", "tolerance": "0.001", "limit": ""},
     **{"bundle": "", "root": ""},
 }
-
-
-def prepared(images: ValidationSet, imgsz: tuple[int, int], work: Path) -> Path:
-    """The same as pictures of the network's own size; returns their data yaml."""
-    import cv2
-    import yaml
-
-    height, width = imgsz
-    places = {kind: output_folder(work / "prepared" / kind / "val") for kind in ("images", "labels")}
-    for index, image in enumerate(images.images):
-        pixels = images.read(index)
-        canvas = Canvas((pixels.shape[0], pixels.shape[1]), imgsz)
-        canvas.fill(pixels)
-        cv2.imwrite(str(places["images"] / f"{image.path.stem}.png"), canvas.pixels)
-        where = canvas.where
-        inside = np.array([where.resized[1], where.resized[0]] * 2) / [width, height, width, height]
-        boxes = image.boxes * inside + [where.left / width, where.top / height, 0, 0]
-        lines = [f"{c} {' '.join(f'{v:.6f}' for v in box)}" for c, box in zip(image.classes, boxes, strict=True)]
-        (places["labels"] / f"{image.path.stem}.txt").write_text("\n".join(lines), encoding="utf-8")
-    root = str((work / "prepared").resolve())
-    content = {"path": root, "train": "images/val", "val": "images/val", "names": dict(enumerate(images.names))}
-    path = work / "prepared" / "data.yaml"
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    return path
 
 
 def linked(images: ValidationSet, work: Path) -> Path:
@@ -183,10 +155,6 @@ def main(arguments: Sequence[str]) -> int:
     limit = int(options["limit"]) if options["limit"] else None
     images = ValidationSet.open(options["data"], info).for_classes(info.names).take(limit)
     (exported,) = load_exports(options["export"])
-    data: str | Path = options["data"]
-    if options["bundle"]:
-        data = prepared(images, exported.info.imgsz, work)
-        images = ValidationSet.open(data, info).for_classes(info.names)
     folder, processors = linked(images, work), NATIVE
     files = [by_predict(options["export"], folder, work)]
     files += [by_hand(files[0], work), by_ultralytics(options["export"], images, exported.info.imgsz[0], work)]
@@ -196,7 +164,7 @@ def main(arguments: Sequence[str]) -> int:
     result = yoloquant.validate(
         options["model"],
         options["export"],
-        data=data,
+        data=options["data"],
         limit=limit,
         predictions=",".join(map(str, files)),
         allow_missing=True,

@@ -10,6 +10,9 @@ from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.plan import Plan
 from yoloquant.runtime import __main__ as command
 from yoloquant.runtime.core.bundle_manifest import read
+from yoloquant.targets import resolve
+from yoloquant.targets.export import export
+from yoloquant.targets.exports import note_in_listing
 
 
 @pytest.mark.slow
@@ -42,6 +45,18 @@ def test_every_device_gets_a_bundle_of_its_own(demo_artifact: Artifact, tmp_path
     assert {p.name for p in model.parent.iterdir()} >= {model.name, f"{model.stem}-fp16.onnx"}
     assert "tensorrt" not in (jetson.path / "requirements.txt").read_text()
     assert not made[0].manifest.expected_int8 and not made[0].manifest.golden["made_with"]["simulated"]
+
+
+@pytest.mark.slow
+def test_a_bundle_holds_the_confidence_that_validation_matched(demo_artifact: Artifact, tmp_path: Path) -> None:
+    """It is exported anew, and the same bytes deserve the same confidence."""
+    checkpoint = demo_artifact.save(tmp_path / "demo_int8.pt")
+    artifact = Artifact.load(checkpoint)
+    outcome = export(artifact, resolve("onnxruntime"))
+    noted = {"matched_conf": 0.21, "matched_conf_per_class": [0.21] * len(artifact.info.names)}
+    note_in_listing(outcome.exports, {outcome.exports[0].path: noted})
+    (made,) = make(artifact, devices="onnx", folder=tmp_path, options=BundleOptions(golden_images=1))
+    assert {key: made.manifest.source.get(key) for key in noted} == noted
 
 
 @pytest.mark.slow

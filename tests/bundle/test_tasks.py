@@ -15,7 +15,7 @@ from tiny_models import tiny_export_artifact, tiny_images
 
 from yoloquant import targets
 from yoloquant.bundle import BundleOptions, write
-from yoloquant.errors import TargetError
+from yoloquant.errors import BundleError, TargetError
 from yoloquant.runtime.apps.golden import Golden, read_outputs, write_outputs
 from yoloquant.runtime.apps.predict import KEYS, PredictOptions, predict
 from yoloquant.runtime.apps.settings import VerbSettings
@@ -84,6 +84,38 @@ def test_a_device_that_returns_nan_is_no_device_that_differs(bundle: Path, monke
     monkeypatch.setattr(kind, "run", broken)
     with pytest.raises(TargetError, match="NaN"):
         verify(bundle, VerifyOptions())
+
+
+@pytest.mark.slow
+def test_a_device_that_answers_as_another_model_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = backend_class(read(bundle).backend)
+    whole = kind.run
+
+    def narrower(self: Any, tensor: np.ndarray) -> tuple[np.ndarray, ...]:
+        first, *further = whole(self, tensor)
+        return first[:, :-1], *further
+
+    monkeypatch.setattr(kind, "run", narrower)
+    with pytest.raises(TargetError, match="shape"):
+        verify(bundle, VerifyOptions())
+
+
+@pytest.mark.slow
+def test_a_damaged_bundle_is_refused(bundle: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(bundle, tmp_path / "other"))
+    manifest = read(other)
+    content = (other / manifest.model).read_bytes()
+    (other / manifest.model).write_bytes(content[: len(content) // 2])
+    with pytest.raises(BundleError, match=manifest.model):
+        verify(other, VerifyOptions())
+    (other / manifest.model).write_bytes(content)
+    item = Golden.from_dict(manifest.golden).images[0]
+    outputs = list(read_outputs(other / item.outputs))
+    write_outputs(other / item.outputs, [outputs[0][:, :-1], *outputs[1:]])
+    files = {p: FileEntry(file_sha256(other / p), (other / p).stat().st_size) for p in manifest.files}
+    (other / FILE_NAME).write_text(replace(manifest, files=files).signed().text())
+    with pytest.raises(BundleError, match="have shapes"):
+        verify(other, VerifyOptions())
 
 
 @pytest.mark.slow

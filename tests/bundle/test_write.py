@@ -328,6 +328,56 @@ def test_a_reports_accuracy_is_what_devices_are_held_to(
         again(report=tmp_path / "no.json")
 
 
+def test_the_matched_confidence_of_a_report_is_stated(again: Callable[..., Bundle], colours: ExportedModel) -> None:
+    from yoloquant.evaluation.results import Comparison, Interval
+    from yoloquant.runtime.apps.running import BundleOpener, Running
+
+    report = report_of(colours.name, None, colours)
+    first, *others = colours.info.names
+    same = Interval(1.0, 1.0, 1.0)
+    comparison = Comparison(
+        map_drop=None,
+        map50_drop=None,
+        fidelity=same,
+        fidelity_per_class={},
+        fidelity_per_size={},
+        per_class_drop={},
+        per_size_drop={},
+        confidence_shift=0.0,
+        box_iou=1.0,
+        matched=9,
+        matched_conf=Interval(0.21, 0.2, 0.22),
+        matched_conf_per_class={first: 0.19},
+    )
+    (row,) = report.targets
+    names = colours.info.names
+    report = replace(report, names=names, targets=(replace(row, comparison=comparison),))
+    network = BundleOpener(str(again(report=report).path), Running()).network()
+    assert network.matched_conf == 0.21 and network.matched_per_class == (0.19, *[0.21] * len(others))
+    assert BundleOpener(str(again().path), Running()).network().matched_conf is None
+
+
+def test_the_matched_confidence_that_validation_noted_is_found_by_the_same_bytes(
+    colours: ExportedModel, tmp_path: Path
+) -> None:
+    """``run`` and ``validate`` write it beside their exports, and a bundle is exported anew."""
+    from yoloquant.bundle.matched import noted_beside
+    from yoloquant.targets.exports import save_exports
+
+    artifact: Any = SimpleNamespace(model=SimpleNamespace(source=str(tmp_path / "colours_int8.pt")), stem="colours")
+    assert noted_beside(artifact, colours) == {}
+    for place, conf in ((tmp_path / "colours_exports", 0.3), (tmp_path, 0.2)):
+        place.mkdir(exist_ok=True)
+        copied = replace(colours, path=Path(shutil.copy(colours.path, place)))
+        noted = {"matched_conf": conf, "matched_conf_per_class": [conf]}
+        save_exports(place, (replace(copied, metadata={**copied.metadata, **noted, "model": "a.pt"}),))
+        assert noted_beside(artifact, colours) == noted, "of the nearest folder"
+    shutil.rmtree(tmp_path / "colours_exports")
+    assert noted_beside(artifact, export_colours(tmp_path / "other.onnx", gain=0.5)) == {}, "another model's"
+    copied.path.write_bytes(b"damaged")
+    assert noted_beside(artifact, colours) == {}
+
+
 def test_a_bundle_without_golden_inputs_proves_nothing(again: Callable[..., Bundle]) -> None:
     from yoloquant.runtime.apps.verify import VerifyResult, verify
 

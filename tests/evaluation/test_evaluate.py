@@ -50,6 +50,19 @@ def run(data: ValidationSet, **runners: FakeRunner):  # type: ignore[no-untyped-
     return evaluate(runners, data, EvaluateOptions(warmup=0))
 
 
+def test_who_prepares_elsewhere_gets_the_picture_as_it_was_read(data: ValidationSet) -> None:
+    class Elsewhere(FakeRunner):
+        def infer_picture(self, picture: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, ...]:
+            return self.infer(picture)
+
+    rows = perfect(data)
+    runners = {"fp32": FakeRunner(rows), "there": Elsewhere(rows)}
+    assert run(data, **runners).records["there"].detections
+    for index, picture in enumerate(runners["there"].inputs):
+        np.testing.assert_array_equal(picture, data.read(index))
+    assert runners["fp32"].inputs[0].shape == (1, 3, 64, 64)
+
+
 @pytest.mark.parametrize("layout", [HeadLayout.DECODED, HeadLayout.END2END])
 def test_perfect_model_reaches_the_ceiling(data: ValidationSet, layout: HeadLayout) -> None:
     rows = perfect(data)

@@ -24,6 +24,7 @@ from yoloquant.evaluation.processors import Launch, launch, parse
 from yoloquant.evaluation.validate import validate
 from yoloquant.evaluation.validate_options import ValidateOptions
 from yoloquant.runtime.backends import backend_class
+from yoloquant.runtime.tasks import spec_of
 from yoloquant.types import ExportedModel, HeadLayout, ModelInfo, Task, Verdict
 
 X86 = platform.machine() == "x86_64"
@@ -121,6 +122,21 @@ def test_a_worker_gives_what_this_process_gives(exported: ExportedModel) -> None
         for image in sample_images(2):
             for ours, theirs in zip(here(image), there(image), strict=True):
                 np.testing.assert_array_equal(ours, theirs)
+    finally:
+        here.close()
+        there.close()
+
+
+def test_a_worker_prepares_pictures_itself(exported: ExportedModel) -> None:
+    """What it is given as prepared here does not count: another processor's OpenCV makes other pixels."""
+    picture = np.random.default_rng(0).integers(0, 256, (37, 51, 3), dtype=np.uint8)
+    image, _ = spec_of(exported.info.task).prepare(picture, exported.info.imgsz)
+    here = targets.get("onnxruntime").load(exported, 1)
+    there = EmulatedRunner(exported, "onnxruntime", launch("native", "onnxruntime"), 1)
+    try:
+        theirs = there.decode(there.infer_picture(picture, np.zeros_like(image)))
+        for ours, found in zip(here(image), theirs, strict=True):
+            np.testing.assert_array_equal(ours, found)
     finally:
         here.close()
         there.close()

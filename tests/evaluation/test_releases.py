@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
 from validation_fakes import NAMES, FakeRunner, label_rows, write_dataset
 
 from yoloquant import api
+from yoloquant.cli.main import main
 from yoloquant.data.dataset import ValidationSet
 from yoloquant.errors import ArtifactError, DataError, UsageError
 from yoloquant.evaluation.bootstrap import BootstrapOptions
@@ -175,6 +177,31 @@ def test_two_files_of_predictions_are_compared_by_the_names_of_the_data(
     assert got.map50_95 == pytest.approx(accuracy.map50_95, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "key", "word"), [(".json", "segmentation", "masks"), (".jsonl", "keypoints", "keypoints")]
+)
+def test_predictions_of_more_than_boxes_are_refused_where_no_model_is_named(
+    tmp_path: Path, data: ValidationSet, yaml: Path, suffix: str, key: str, word: str
+) -> None:
+    """Boxes alone would be compared, and spoiled masks would pass."""
+    entry = {"image_id": 0, "category_id": 1, "bbox": [1, 1, 5, 5], "score": 0.5, key: [[1, 2]]}
+    line = {"file": "000.png", "xyxy": [[1, 1, 5, 5]], "confidence": [0.5], "class_id": [0], key: [[[1, 2, 3]]]}
+    (tmp_path / f"a{suffix}").write_text(json.dumps([entry] if suffix == ".json" else line))
+    with pytest.raises(UsageError, match=f"also hold {word}, and nothing says of what model"):
+        api.compare(tmp_path / f"a{suffix}", tmp_path / f"a{suffix}", data=yaml, gate=GATE, allow_missing=True)
+    del entry[key], line[key]
+    (tmp_path / f"a{suffix}").write_text(json.dumps([entry] if suffix == ".json" else line))
+    assert api.compare(
+        tmp_path / f"a{suffix}",
+        tmp_path / f"a{suffix}",
+        data=yaml,
+        gate=GATE,
+        allow_missing=True,
+        imgsz=64,
+        bootstrap=100,
+    )
+
+
 def test_rows_are_matched_by_name(tmp_path: Path, data: ValidationSet, yaml: Path) -> None:
     before = rows(data, 0)
     kept(tmp_path / "v1", data, fp32=before, openvino=before, litert=before)
@@ -195,6 +222,80 @@ def test_rows_are_matched_by_name(tmp_path: Path, data: ValidationSet, yaml: Pat
         api.compare(tmp_path / "a.jsonl", tmp_path / "a.jsonl", **arguments)
     with pytest.raises(UsageError, match="compare releases of one model"):
         api.compare(kept(tmp_path / "one", data, fp32=before), tmp_path / "v3", **arguments)
+
+
+def test_several_pairs_have_one_summary(tmp_path: Path, data: ValidationSet, yaml: Path) -> None:
+    """Where a pipeline looks for one pair's, it finds that of all."""
+    before, after, out = rows(data, 0), rows(data, 1, 6.0), tmp_path / "out"
+    kept(tmp_path / "v1", data, fp32=before, openvino=before, litert=before)
+    kept(tmp_path / "v2", data, fp32=before, openvino=after, litert=before)
+    arguments = {"data": yaml, "gate": GATE, "bootstrap": 100, "output": out}
+    found = api.compare(tmp_path / "v1", tmp_path / "v2", **arguments)
+    assert [each.folder for each in found] == [out / "openvino", out / "litert"]
+    text = (out / "report.md").read_text()
+    for each in found:
+        assert f"## {each.name}\n\n{(each.folder / 'report.md').read_text()}" in text
+    suites = ET.fromstring((out / "junit.xml").read_text())
+    assert [suite.get("name") for suite in suites] == ["openvino: new", "litert: new"]
+    assert suites.get("failures") == "1"
+    with pytest.raises(UsageError):  # yesterday's summary is gone
+        api.compare(tmp_path / "v1", tmp_path / "v2", only="onnxruntime", **arguments)
+    assert not (out / "report.md").exists() and 'errors="1"' in (out / "junit.xml").read_text()
+
+
+def test_reports_of_fewer_images_are_compared_on_what_both_hold(
+    tmp_path: Path, data: ValidationSet, yaml: Path
+) -> None:
+    """As ``limit=`` leaves them; the whole set would be refused."""
+    few = replace(data, images=data.images[:7])
+    kept(tmp_path / "v1", data, fp32=rows(data, 0))
+    kept(tmp_path / "v2", few, fp32=rows(data, 1)[:7])
+    sides = {"gate": GATE, "bootstrap": 100}
+    for old, new in (("v1", "v2"), ("v2", "v1")):
+        (found,) = api.compare(tmp_path / old, tmp_path / new, **sides)
+        assert found.result.images == 7
+    assert api.compare(tmp_path / "v1", tmp_path / "v2", limit=5, **sides)[0].result.images == 5
+    with pytest.raises(DataError, match=r"5 of 12 .* score fewer with limit=7, or record it again"):
+        api.compare(tmp_path / "v1", tmp_path / "v2", data=yaml, **sides)
+
+
+def test_another_input_size_is_told(tmp_path: Path, data: ValidationSet, yaml: Path) -> None:
+    for name, side in (("v1", 64), ("v2", 128)):
+        (tmp_path / name).mkdir()
+        keep_results(tmp_path / name, run(data, fp32=rows(data, 0)), {}, replace(INFO, imgsz=(side, side)), {})
+    notes = {}
+    for new in ("v1", "v2"):
+        (found,) = api.compare(tmp_path / "v1", tmp_path / new, data=yaml, gate=GATE, bootstrap=100)
+        notes[new] = found.result.notes
+    text = "the old release's input is 64 x 64, the new one's 128 x 128 pixels"
+    assert text in notes["v2"] and not any("input" in note for note in notes["v1"])
+
+
+def test_the_console_names_every_pair(
+    tmp_path: Path, data: ValidationSet, yaml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = rows(data, 0)
+    kept(tmp_path / "v1", data, fp32=before, openvino=before, litert=before)
+    words = [f"old={tmp_path / 'v1'}", f"new={tmp_path / 'v1'}", f"data={yaml}", f"output={tmp_path / 'out'}"]
+    assert main(["compare", *words, "bootstrap=100"]) == 3, "too few images"
+    told = capsys.readouterr().out
+    assert 0 <= told.find("== openvino ==") < told.find("== litert ==")
+    assert main(["compare", *words, "bootstrap=100", "only=litert"]) == 3
+    assert "==" not in capsys.readouterr().out
+
+
+def test_a_row_that_the_new_release_lacks_is_told(
+    tmp_path: Path, data: ValidationSet, yaml: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = rows(data, 0)
+    kept(tmp_path / "v1", data, fp32=before, openvino=before, litert=before)
+    kept(tmp_path / "v2", data, fp32=before, openvino=before, onnxruntime=before)
+    arguments = {"data": yaml, "gate": GATE, "bootstrap": 100}
+    (found,) = api.compare(tmp_path / "v1", tmp_path / "v2", **arguments)
+    text = "the new release lacks litert, which the old one has; only= names what is compared"
+    assert text in found.result.notes and text in caplog.text
+    (found,) = api.compare(tmp_path / "v1", tmp_path / "v2", only="openvino", **arguments)
+    assert not any("lacks" in note for note in found.result.notes), "it was said what is compared"
 
 
 def test_the_baseline_may_be_results_of_an_earlier_report(tmp_path: Path, data: ValidationSet) -> None:

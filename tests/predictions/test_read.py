@@ -246,6 +246,36 @@ def test_wrong_recordings_are_named(tmp_path: Path, data: ValidationSet, further
         read(tmp_path / "raw.npz", data)
 
 
+def _decoded(change: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:
+    def changed(rows: np.ndarray) -> Any:
+        out = decoded(rows)
+        replaced = change(out)
+        return out if replaced is None else replaced
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        (_decoded(lambda out: out / np.array([64] * 4 + [1] * 3)[:, None]), r"look normalised .*input's width \(64\)"),
+        (_decoded(lambda out: out * np.array([1] * 4 + [9] * 3)[:, None]), "apply the sigmoid, and dequantize"),
+        (_decoded(lambda out: out[:, :6]), "outputs of another model, or of another layout than 'decoded'"),
+        (_decoded(lambda out: out.transpose(0, 2, 1)), "outputs of another model"),
+        (_decoded(lambda out: out * np.nan), "outputs of another model"),
+    ],
+)
+def test_recordings_in_other_units_or_of_other_models_are_refused_before_any_work(
+    tmp_path: Path, data: ValidationSet, output: Callable[[np.ndarray], Any], words: str
+) -> None:
+    outputs = {f"{i.path.name}#0": output(r) for i, r in zip(data.images, rows(data), strict=True)}
+    path = tmp_path / "raw.npz"
+    np.savez(path, layout="decoded", imgsz=np.array(IMGSZ), letterbox="ultralytics", **outputs)
+    with pytest.raises(DataError, match=words) as caught:
+        read(path, data)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_recording_must_state_its_letterbox_and_is_never_unpickled(tmp_path: Path, data: ValidationSet) -> None:
     np.savez(tmp_path / "raw.npz", layout="decoded", imgsz=np.array(IMGSZ), **{"000.png#0": np.zeros((1, 7, 8))})
     with pytest.raises(DataError, match="do not say how images were brought to the input"):

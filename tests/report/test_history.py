@@ -55,6 +55,18 @@ def test_gaps_and_other_data_are_shown(result: ValidationResult, tmp_path: Path)
     assert f"{target}, a:" in page and f"{target}, b:" not in page
 
 
+def test_comparisons_that_lie_beside_are_no_releases(result: ValidationResult, tmp_path: Path) -> None:
+    """As the Action's artifact holds both."""
+    for name in ("v1", "v2"):
+        _release(result, tmp_path / "all" / name)
+        compared = replace(result, baseline=replace(result.baseline, target="old"))
+        (tmp_path / "all" / name / "compare").mkdir()
+        (tmp_path / "all" / name / "compare" / "report.json").write_text(to_json(compared))
+    assert history(tmp_path / "all").releases == ("v1", "v2")
+    with pytest.raises(DataError, match=r"holds no report\.json"):
+        history(tmp_path / "all" / "v1" / "compare")
+
+
 def test_names_from_outside_are_escaped(result: ValidationResult, tmp_path: Path) -> None:
     _release(result, tmp_path / "<b>1", gate="<script>")
     history(tmp_path, output=tmp_path / "page")

@@ -9,6 +9,7 @@ import pytest
 
 from yoloquant.evaluation.results import GateCheck, TargetResult, ValidationResult
 from yoloquant.report import to_junit
+from yoloquant.report.junit import joined_junit
 from yoloquant.types import Verdict
 
 # Elements and attributes that Jenkins' junit-10.xsd allows, which GitLab and GitHub's reporters read too.
@@ -98,3 +99,12 @@ def test_any_text_is_well_formed(result: ValidationResult, text: str) -> None:
     root = ET.fromstring(to_junit(replace(result, targets=(target,), gate=text)).encode("utf-8"))
     assert_valid(root)
     assert "nan" not in ET.tostring(root, encoding="unicode").lower()
+
+
+def test_several_reports_are_one_document(result: ValidationResult) -> None:
+    root = ET.fromstring(joined_junit({"openvino": result, "]]> nasty": result}).encode())
+    assert_valid(root)
+    one = ET.fromstring(to_junit(result).encode())
+    assert int(root.get("tests") or 0) == 2 * int(one.get("tests") or 0) > 0
+    assert root[0].get("name") == "openvino: openvino" and root[4].get("name") == "]]> nasty: openvino"
+    assert [suite.get("id") for suite in root] == [str(i) for i in range(8)]

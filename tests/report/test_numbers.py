@@ -4,14 +4,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yoloquant.evaluation.results import GateCheck, Interval
+from yoloquant.evaluation.results import GateCheck, Interval, ValidationResult
 from yoloquant.report import numbers
-from yoloquant.report.sentences import check_limit, check_value, higher_is_better
+from yoloquant.report.sentences import (
+    check_interval,
+    check_limit,
+    check_value,
+    fidelity_limit,
+    higher_is_better,
+    map_drop_limit,
+)
 from yoloquant.report.text import shorten
 from yoloquant.types import Verdict
 
@@ -58,6 +66,18 @@ def test_formats(text: str, expected: str) -> None:
 )
 def test_side_of_a_limit(name: str, higher: bool) -> None:
     assert higher_is_better(name) is higher
+
+
+def test_the_name_of_a_gate_changes_no_unit_and_no_side(result: ValidationResult) -> None:
+    """Where several gates judge, theirs stand behind the names of their limits, whatever they are called."""
+    fidelity = GateCheck("fidelity (no drop, low ratio)", 0.9, 0.945, Verdict.FAIL, Interval(0.9, 0.89, 0.91))
+    assert check_limit(fidelity) == "≥ 0.945" and check_interval(fidelity) == "0.890 to 0.910"
+    drop = GateCheck("map_drop (fidelity)", 0.02, 0.01, Verdict.FAIL, Interval(0.02, 0.01, 0.03))
+    assert check_limit(drop) == "≤ 1.00 points" and check_interval(drop) == "+1.00 to +3.00"
+    assert check_value(GateCheck("min_boxes (mine)", 7, 10, Verdict.INCONCLUSIVE).metric, 7) == "7"
+    looser = replace(drop, name="map_drop (loose)", limit=0.02), replace(fidelity, name="fidelity (loose)", limit=0.9)
+    target = replace(result.targets[0], checks=(*looser, drop, fidelity))
+    assert (map_drop_limit(target), fidelity_limit(target)) == (0.01, 0.945), "the strictest is drawn"
 
 
 @given(st.floats(-1e6, 1e6), st.integers(1, 4))

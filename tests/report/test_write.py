@@ -108,3 +108,4 @@ def test_an_interruption_leaves_an_error_too(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), report_or_error(tmp_path):
         raise KeyboardInterrupt
     assert "KeyboardInterrupt" in (tmp_path / "junit.xml").read_text()
+    assert "interrupted before there was a verdict" in (tmp_path / "junit.xml").read_text()

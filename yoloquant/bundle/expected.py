@@ -200,11 +200,24 @@ def _reported(report: Any, exported: ExportedModel) -> ExportAccuracy | None:
     """The accuracy of an artifact in a validation's result or in its report.json.
 
     Raises:
-        ArtifactError: The report cannot be read, is of another artifact or input size, or its verdict is not a pass.
-        UsageError: It has no such target.
+        YoloquantError: See ``reported_row``.
     """
     if report is None:
         return None
+    row, whole = reported_row(report, exported)
+    if row.accuracy is None:
+        return None  # validated without labels
+    digest = str(whole.environment.get("data_sha256", ""))
+    return ExportAccuracy(_metrics(row.accuracy), whole.images, whole.labels, digest, source="report")
+
+
+def reported_row(report: Any, exported: ExportedModel) -> tuple[TargetResult, ValidationResult]:
+    """An artifact's row in a validation's result or in its report.json, and the result.
+
+    Raises:
+        ArtifactError: The report cannot be read, is of another artifact or input size, or its verdict is not a pass.
+        UsageError: It has no such target.
+    """
     from ..evaluation.results import ValidationResult
     from ..report import from_json
 
@@ -222,10 +235,7 @@ def _reported(report: Any, exported: ExportedModel) -> ExportAccuracy | None:
     # the very file that goes into the bundle; if it is none of them, the check below says so
     row = next((row for row in rows if row.sha256 == digest), rows[0])
     _check_row(row, report, exported, digest)
-    if row.accuracy is None:
-        return None  # validated without labels
-    digest = str(report.environment.get("data_sha256", ""))
-    return ExportAccuracy(_metrics(row.accuracy), report.images, report.labels, digest, source="report")
+    return row, report
 
 
 def _metrics(found: Any) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from ..targets.export import export
 from ..targets.graph_form import PLAIN, GraphForm
 from .bundle_options import Bundle, BundleOptions
 from .devices import resolve as resolve_devices
+from .matched import noted_beside
 from .writer import write
 
 if TYPE_CHECKING:
@@ -66,6 +68,8 @@ def make(
                 progress(index, len(chosen), device.name)
             chosen_target = with_graph(resolve(device.wanted), graph)
             (exported,) = export(artifact, chosen_target, folder=Path(scratch) / device.name).exports
+            noted = noted_beside(artifact, exported)
+            exported = replace(exported, metadata={**exported.metadata, **noted})
             place = out / f"{artifact.stem}-{device.name}"
             built[device.name] = write(artifact, exported, device=device, folder=place, options=options)
         if progress:

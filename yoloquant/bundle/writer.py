@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ArtifactError, OutputError, TargetError, UsageError
 from ..io import atomic_path
 from ..quantization.artifact import versions
-from ..runtime.apps.running import MATCHED_CONF, MATCHED_PER_CLASS
 from ..runtime.core.bundle_manifest import FILE_NAME, BundleManifest, read
 from ..runtime.core.folder_check import FileEntry, file_sha256
 from ..types import ExportedModel, HeadLayout
@@ -23,6 +22,7 @@ from .archive import pack
 from .bundle_options import Bundle, BundleOptions
 from .devices import BundleDevice, device_named
 from .expected import Expected, make_expected
+from .matched import matched_of
 from .readme import render
 
 if TYPE_CHECKING:
@@ -135,7 +135,8 @@ def _fill(
         # the same bytes on Windows: files are hashed
         (bundle / name).write_text(text, encoding="utf-8", newline="\n")
     # last: it lists every file, itself excepted
-    manifest = _manifest(bundle, artifact, exported, device, expected, plan, model)
+    matched = matched_of(exported, options.report)
+    manifest = _manifest(bundle, artifact, exported, device, expected, plan, model, matched)
     (bundle / FILE_NAME).write_text(manifest.text(), encoding="utf-8", newline="\n")
     return expected.notes
 
@@ -148,10 +149,10 @@ def _manifest(
     expected: Expected,
     plan: Plan | None,
     model: str,
+    matched: dict[str, Any],
 ) -> BundleManifest:
     plain = artifact.metadata()
     planned = exported.metadata.get("planned_convs", ())
-    matched = {key: value for key, value in exported.metadata.items() if key in (MATCHED_CONF, MATCHED_PER_CLASS)}
     return BundleManifest(
         target=exported.target,
         device=device.name,

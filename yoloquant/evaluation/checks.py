@@ -165,7 +165,7 @@ def _message(
     relation = "at least" if metric.at_least else "at most"
     text = f"{title} is {value:.4f}, allowed is {relation} {limit.limit:g}"
     if metric.unit is LimitUnit.POINTS:
-        text += f" ({limit.limit * 100:g} points)"
+        text += f" ({limit.limit * 100:g} point{'' if limit.limit == 0.01 else 's'})"
     if interval is None or limit.rule is LimitRule.ESTIMATE:
         return text
     # Percentiles of rounds are no confidence interval, so they are not called one.

@@ -26,22 +26,21 @@ def conclusion(checks: Sequence[GateCheck], metric: Metric) -> str:
     Returns:
         The sentence; empty where the gate has no limit on the drop, or it was not measured.
     """
-    # With several gates every check ends with the name of its own; the strictest limit is the margin.
-    named = [(check.name.partition(" (")[0], check) for check in checks]
-    found = [c for name, c in named if name == metric.drop and c.interval is not None and c.limit > 0]
+    # The strictest of several gates' limits is the margin.
+    found = [c for c in checks if c.metric == metric.drop and c.interval is not None and c.limit > 0]
     if not found:
         return ""
     check = min(found, key=lambda c: c.limit)
     interval, margin = check.interval, check.limit
     assert interval is not None
-    judged = [(name, c) for name, c in named if name in METRICS and METRICS[name].sampled]
-    broken = list(dict.fromkeys(METRICS[name].title for name, c in judged if c.verdict is Verdict.FAIL))
+    judged = [c for c in checks if c.metric in METRICS and METRICS[c.metric].sampled]
+    broken = list(dict.fromkeys(METRICS[c.metric].title for c in judged if c.verdict is Verdict.FAIL))
     beyond = f"±{margin * 100:g} point{'' if margin == 0.01 else 's'} of {metric.title}"
     if broken:
         return f"they differ by more than the gate allows: {', '.join(broken)}"
     if interval.high < -margin:
         return f"the new one is better by more than {beyond[1:]} ({_ends(interval)})"
-    decided = all(c.verdict is Verdict.PASS for _, c in judged)
+    decided = all(c.verdict is Verdict.PASS for c in judged)
     if decided and -margin <= interval.low and interval.high <= margin:
         return f"{ALIKE} {beyond}: the whole {interval.level:.0%} interval lies within ({_ends(interval)})"
     if decided and abs(interval.value) <= margin:

@@ -70,6 +70,14 @@ class EmulatedRunner(ImageProcess, Runner):
         """
         return self.run(np.ascontiguousarray(image, np.float32))
 
+    def infer_picture(self, picture: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Run one image that is prepared there: OpenCV resizes to other pixels on Arm than on x86.
+
+        Raises:
+            TargetError: The process has ended, or takes too long.
+        """
+        return self.run(np.ascontiguousarray(picture))
+
     def close(self) -> None:
         """End the process."""
         super().close()

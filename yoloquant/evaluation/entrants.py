@@ -57,6 +57,7 @@ class Entrant:
         info: What it is; None if its file does not say.
         exported: The artifact, where it is one of ours that can be timed here.
         made: What the report said of the images, where results were recorded.
+        count: How many images they were recorded on.
         key: What decides what it finds in the images; None where it is read, or where that cannot be said.
         runs: Whether it runs here, and is not read.
     """
@@ -67,6 +68,7 @@ class Entrant:
     info: ModelInfo | None = None
     exported: ExportedModel | None = None
     made: Mapping[str, Any] = field(default_factory=dict)
+    count: int | None = None
     key: Callable[[ComparedImages], Key | None] = lambda images: None
     runs: bool = False
 
@@ -114,7 +116,12 @@ def _stored(path: Path) -> tuple[Entrant, ...]:
         )
         header = file.header
         return Entrant(
-            name, lambda images: (file.model(name, images.scored), facts), facts, header.info, made=header.made
+            name,
+            lambda images: (file.model(name, images.scored), facts),
+            facts,
+            header.info,
+            made=header.made,
+            count=len(header.images),
         )
 
     return tuple(entrant(row.name) for row in rows)

@@ -1,4 +1,7 @@
-"""One pass over the images for the FP32 model and every artifact: same pixels, same decode, same NMS, same matching."""
+"""One pass over the images for the FP32 model and every artifact: same pixels, same decode, same NMS, same matching.
+
+Only a model in a process of another processor prepares its own pixels, as a device would: ``Runner.infer_picture``.
+"""
 
 from __future__ import annotations
 
@@ -181,10 +184,10 @@ class _Pass:
                 got, want = runner.info.imgsz, self.info.imgsz
                 self._drop(name, TargetError(f"its input is {got}, the baseline's {want}; export both with one imgsz"))
         for done, index in enumerate(span, start=1):
-            image, where = self._prepared(index)
+            picture, image, where = self._prepared(index)
             if done == 1:
                 self._warm_up_all(index, image)
-            self._one_image(index, image, where)
+            self._one_image(index, picture, image, where)
             if progress is not None:
                 progress(done, len(span), self.data.images[index].path.name)
         return Evaluation(
@@ -201,18 +204,23 @@ class _Pass:
             seconds=time.perf_counter() - start,
         )
 
-    def _prepared(self, index: int) -> tuple[np.ndarray, Letterbox]:
-        """An image as models take it, and where it lies in that; no pixels where nobody runs and its size is known."""
+    def _prepared(self, index: int) -> tuple[np.ndarray, np.ndarray, Letterbox]:
+        """An image as it was read and as models take it, and where it lies in that.
+
+        Without pixels where nobody runs and its size is known.
+        """
         sizes = (model.size(index) for model in self.recorded.values())
         size = None if self.runners else next((size for size in sizes if size is not None), None)
         if size is None:
-            return self.task.prepare(self.data.read(index), self.info.imgsz)
-        return np.zeros(0, np.float32), self.task.canvas(size, self.info.imgsz).where
+            picture = self.data.read(index)
+            return picture, *self.task.prepare(picture, self.info.imgsz)
+        nothing = np.zeros(0, np.float32)
+        return nothing, nothing, self.task.canvas(size, self.info.imgsz).where
 
-    def _one_image(self, index: int, image: np.ndarray, where: Letterbox) -> None:
-        # Decoded one after the other on the same pixels, which are prepared once.
+    def _one_image(self, index: int, picture: np.ndarray, image: np.ndarray, where: Letterbox) -> None:
+        # Decoded one after the other on the same pixels, which are prepared once (and again on another processor).
         for name in self._order(index):
-            self._guarded(name, index, lambda n=name: self._infer(n, index, image))  # type: ignore[misc]
+            self._guarded(name, index, lambda n=name: self._infer(n, index, picture, image))  # type: ignore[misc]
         for name in list(self.recorded):
             self._guarded(name, index, lambda n=name: self._recall(n, index, where))  # type: ignore[misc]
         truth = self.task.truth(self.data.images[index].labels, where, self.info)
@@ -252,10 +260,10 @@ class _Pass:
         for _ in range(self.options.warmup):
             self.runners[name].infer(image)
 
-    def _infer(self, name: str, index: int, image: np.ndarray) -> None:
+    def _infer(self, name: str, index: int, picture: np.ndarray, image: np.ndarray) -> None:
         runner, record = self.runners[name], self.records[name]
         start = time.perf_counter()
-        outputs = runner.infer(image)
+        outputs = runner.infer_picture(picture, image)
         done = time.perf_counter()
         decoded = runner.decode(outputs)
         # By the runner's own layout: drop-ins decode and suppress, end-to-end heads have chosen already.

@@ -42,9 +42,10 @@ def pick_examples(evaluation: Evaluation, name: str, count: int) -> list[Example
     """
     if count <= 0:
         return []
-    order = np.argsort(-disagreement(evaluation, name), kind="stable").tolist()
-    # Images on which the FP32 model finds something, where there are any: others show people little.
-    busy = [i for i in order if len(evaluation.references[i].classes)] or order
+    differs = disagreement(evaluation, name)
+    order = np.argsort(-differs, kind="stable").tolist()
+    # Images on which either finds something, where there are any: others show people little.
+    busy = [i for i in order if differs[i] or len(evaluation.references[i].classes)] or order
     chosen = busy[: max(1, count - 1)]
     # The median one: the worst alone would make every artifact look broken.
     typical = busy[len(busy) // 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from ..cache import Key, Store
 from ..data.dataset import ValidationSet, class_names_of, load_yaml
 from ..errors import UsageError
 from ..options.kinds import ImageSize
+from ..predictions.first_result import further_parts
 from ..predictions.prediction_set import RecordedModel
 from ..runtime.core.class_order import class_labels
 from ..runtime.core.runner import Runner
@@ -28,6 +30,8 @@ from .latency import measure_latency, unmeasured
 from .release_options import ReleaseOptions
 from .results import OLD, OLD_RELEASE, ValidationResult
 from .verdict import ArtifactInfo, VerdictOptions, reach_verdict
+
+logger = logging.getLogger(__name__)
 
 NEW = "new"
 PICTURES = 4
@@ -76,6 +80,9 @@ def compare_releases(options: ReleaseOptions, *, progress: Progress | None = Non
     old = entrants(options.old, options.reading, threads, store)
     new = entrants(options.new, options.reading, threads, store)
     compared = pairs(old, new, options.only)
+    lacking = _lacking(old, compared) if not options.only else ""
+    if lacking:
+        logger.warning("%s", lacking)
     for name, before, after in compared:
         folder = options.report
         if folder is not None and len(compared) > 1:
@@ -83,7 +90,18 @@ def compare_releases(options: ReleaseOptions, *, progress: Progress | None = Non
             folder = folder / "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
         images = _images(_on_data(options, before, after), before, after)
         result, text = _concluded(_compare(options, gates, images, (before, after), threads, folder, progress))
+        if lacking:
+            result = replace(result, notes=(lacking, *result.notes))
         yield ReleaseComparison(name, result, folder, text)
+
+
+def _lacking(old: Sequence[Entrant], compared: Sequence[tuple[str, Entrant, Entrant]]) -> str:
+    """What the old release has and nothing of the new one was held against; empty for nothing."""
+    held = {before.name for _, before, _ in compared}
+    left = [each.name for each in old if each.name not in held]
+    return (
+        f"the new release lacks {', '.join(left)}, which the old one has; only= names what is compared" if left else ""
+    )
 
 
 def _on_data(options: ReleaseOptions, before: Entrant, after: Entrant) -> ReleaseOptions:
@@ -97,6 +115,9 @@ def _on_data(options: ReleaseOptions, before: Entrant, after: Entrant) -> Releas
     made = next((e.made for e in (after, before) if e.made.get("data")), None)
     if made is None:
         raise UsageError("give data=<data yaml> (labelled) or source=<folder of images> (agreement only)")
+    # As many as both hold: a report of limit=200 is no report of the whole set.
+    counts = [e.count for e in (after, before) if e.count is not None]
+    options = replace(options, limit=min(counts) if options.limit is None else options.limit)
     # A folder of images has no split.
     if not made.get("split"):
         return replace(options, source=str(made["data"]))
@@ -124,8 +145,24 @@ def _common(options: ReleaseOptions, before: Entrant, after: Entrant) -> ModelIn
     sized = [info for info in known if info.imgsz != (0, 0)]
     if sized:
         return sized[0]
+    if not known:
+        _refuse_further(options)
     info = known[0] if known else ModelInfo(Task.DETECT, _names(options), (0, 0))
     return replace(info, imgsz=_size(options.reading.imgsz, spec_of(info.task).imgsz))
+
+
+def _refuse_further(options: ReleaseOptions) -> None:
+    """Refuse predictions of more than boxes where nothing says what model they are of: all but boxes would not count.
+
+    Raises:
+        UsageError: There are some.
+    """
+    for side in (options.old, options.new):
+        if parts := further_parts(Path(side)):
+            raise UsageError(
+                f"predictions '{side}' also hold {' and '.join(parts)}, and nothing says of what model they are, so "
+                "boxes alone would be compared; judge both with yoloquant validate <model> predictions=<old>,<new>"
+            )
 
 
 def _described(info: ModelInfo) -> str:
@@ -194,7 +231,7 @@ def _compare(
             match=options.match,
             threads=threads,
             environment=environment,
-            notes=changes(evaluation),
+            notes=(*_sizes(*sides), *changes(evaluation)),
             same_model=bool(facts[OLD].weights) and facts[OLD].weights == facts[NEW].weights,
         ),
     )
@@ -233,6 +270,15 @@ def _timed(
     pictures = [evaluation.data.read(i) for i in range(min(PICTURES, len(evaluation.data)))]
     timing = measure_latency(new, old, pictures, threads)
     return replace(facts, latency=timing.latency, latency_ratio=timing.ratio, latency_note=timing.note)
+
+
+def _sizes(before: Entrant, after: Entrant) -> tuple[str, ...]:
+    """A note where releases were recorded at different input sizes: then not the quantization alone has changed."""
+    sizes = [each.info.imgsz if each.info else (0, 0) for each in (before, after)]
+    if (0, 0) in sizes or sizes[0] == sizes[1]:
+        return ()
+    (old_height, old_width), (new_height, new_width) = sizes
+    return (f"the old release's input is {old_height} x {old_width}, the new one's {new_height} x {new_width} pixels",)
 
 
 def changes(evaluation: Evaluation) -> tuple[str, ...]:

@@ -133,6 +133,11 @@ class GateCheck:
     interval: Interval | None = None
     message: str = ""
 
+    @property
+    def metric(self) -> str:
+        """The limit's name without the gate's, which stands behind it where several gates judge."""
+        return self.name.partition(" (")[0]
+
 
 @dataclass(frozen=True)
 class Comparison:

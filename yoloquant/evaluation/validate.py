@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 from ..bridge.checkpoint import load_model
 from ..bridge.host_model import HostModel, head_note, model_info
 from ..cache import Store
-from ..cluster import connected
+from ..cluster import connecting
 from ..errors import OutputError, UsageError
 from ..graph.traced_model import TracedModel
 from ..options.where import Where
 from ..predictions.prediction_options import PredictionOptions
 from ..quantization.artifact import Artifact, versions
-from ..runtime.apps.running import MATCHED_CONF, MATCHED_PER_CLASS
 from ..runtime.device.processors import cpu_threads
 from ..runtime.tasks import spec_of
 from ..targets.exports import ExportResult, note_in_listing
@@ -35,6 +34,7 @@ from .judged_models import BASELINE, FloatModel, JudgedModels
 from .keep_results import keep_results
 from .kept_predictions import KeptPredictions, selection_for
 from .lineage import Baseline, check_calibration, check_exports, find_baseline
+from .matched_notes import matched_notes
 from .processors import NATIVE
 from .processors import parse as parse_processors
 from .recorded_files import prediction_info, read_files
@@ -176,18 +176,11 @@ def validate(
 
 def _note_matched(models: JudgedModels, result: ValidationResult) -> None:
     """Write matched confidences beside the artifacts, where ``predict conf=matched`` finds them."""
-    from .compare import class_confidences
-
     notes: dict[Path, dict[str, Any]] = {}
     for target in result.targets:
-        exported, comparison = models.exports.get(target.target), target.comparison
-        if exported is not None and comparison is not None and comparison.matched_conf is not None:
-            conf, own = comparison.matched_conf.value, comparison.matched_conf_per_class
-            each = class_confidences(result.names, conf, own)
-            notes.setdefault(
-                exported.path,
-                {MATCHED_CONF: round(conf, 4), MATCHED_PER_CLASS: [round(value, 4) for value in each]},
-            )
+        exported, found = models.exports.get(target.target), matched_notes(result.names, target.comparison)
+        if exported is not None and found:
+            notes.setdefault(exported.path, found)
     try:
         note_in_listing(models.exports.values(), notes)
     except OutputError as exc:  # the verdict does not hang on a folder that is read-only
@@ -203,10 +196,14 @@ def _passes(options: ValidateOptions, threads: int) -> Iterator[Callable[[PassJo
     if options.on is Where.LOCAL:
         yield PassJob.run
         return
-    with connected(options.address) as ray:
+
+    def get_ready(ray: Any) -> RayPass:
         on_cluster = RayPass(ray, threads, options.shards)
         on_cluster.get_ready()
-        yield on_cluster.run
+        return on_cluster
+
+    with connecting(options.address, get_ready) as on_cluster:
+        yield lambda job, progress: on_cluster().run(job, progress)
 
 
 def _add_foreign(models: JudgedModels, judged: Contenders) -> None:

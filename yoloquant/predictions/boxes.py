@@ -13,6 +13,8 @@ SLACK = 0.02
 """How far beyond the image, as a share of its longer side, boxes may reach: NMS does not clip them."""
 SHARE = 0.02
 """Share of boxes beyond that which says that they are in other coordinates."""
+FRACTIONS = 2.0
+"""Coordinates that are no pixels: fractions may reach beyond the image a little, and no image is two pixels wide."""
 LOOKED_AT = 200
 """Images whose sizes boxes are held against."""
 
@@ -33,8 +35,7 @@ def check_numbers(boxes: np.ndarray, scores: np.ndarray, file: Path) -> None:
             f"predictions '{file}' hold a score of {worst:g}; scores are probabilities from 0 to 1: apply the sigmoid, "
             "or divide percent by 100"
         )
-    # 2 and not 1: fractions may reach beyond the image a little, and no image is two pixels wide
-    if np.abs(boxes).max() <= 2.0:
+    if np.abs(boxes).max() <= FRACTIONS:
         raise DataError(
             f"boxes of predictions '{file}' look normalised (none reaches beyond {np.abs(boxes).max():.3g}); multiply "
             "x by the image's width and y by its height: boxes are in pixels of the original image"

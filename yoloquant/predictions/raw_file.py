@@ -18,18 +18,23 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import ArtifactError, DataError, TargetError
 from ..runtime.core.damaged import UNREADABLE
 from ..runtime.core.detections import Detections, Selection
 from ..runtime.core.letterbox import Letterbox, place
 from ..runtime.core.model_info import HeadLayout, ModelInfo
 from ..runtime.tasks import spec_of
+from .boxes import FRACTIONS
 from .image_keys import ImageKeys
 from .prediction_set import RecordedModel
 from .rows import empty
 
 MOST = 1 << 30
 """Bytes of one image's outputs: a file that unpacks to more wants memory, not a score."""
+TRIED = 2
+"""Images whose outputs are looked at before any work."""
+ROUNDED = 0.02
+"""How far beyond 0 and 1 a score may lie that was quantized and dequantized."""
 FITS = ("ultralytics", "topleft", "stretch")
 
 
@@ -63,6 +68,7 @@ class RawOutputs(RecordedModel):
         if self._fit and self._fit not in FITS:
             raise DataError(f"predictions '{path}': letterbox '{self._fit}' is unknown; allowed are {', '.join(FITS)}")
         self.places = self._places(images)
+        self._try()
 
     def _layout_of(self) -> HeadLayout:
         text = str(self._array("layout"))
@@ -91,12 +97,50 @@ class RawOutputs(RecordedModel):
         images.refuse_foreign(foreign, self._path)
         return found
 
+    def _try(self) -> None:
+        """Refuse outputs of another model or in other units before any work, by the first images.
+
+        Raises:
+            DataError: They are.
+        """
+        for name in [self.places[index] for index in sorted(self.places)[:TRIED]]:
+            where = f"predictions '{self._path}', '{name}'"
+            try:
+                found, decoded, layout = self._selected(name)
+            except (TargetError, ArtifactError) as exc:
+                raise DataError(
+                    f"{where}: {exc}; outputs of another model, or of another layout than '{self._layout.value}'"
+                ) from exc
+            task = spec_of(self.info.task)
+            scores = task.output_parts(decoded, layout, self.info)["scores"]
+            if scores.size and (scores.min() < -ROUNDED or scores.max() > 1 + ROUNDED):
+                worst = scores.flat[np.argmax(np.abs(scores - 0.5))]
+                raise DataError(
+                    f"{where}: a score of {worst:g}; scores are probabilities from 0 to 1: apply the sigmoid, and "
+                    "dequantize"
+                )
+            reach = np.abs(found.xyxy).max(initial=0.0)
+            if len(found) and not task.class_folders and reach <= FRACTIONS:
+                height, width = self.info.imgsz
+                raise DataError(
+                    f"{where}: boxes look normalised (none reaches beyond {reach:.3g}); multiply x by the input's "
+                    f"width ({width}) and y by its height ({height})"
+                )
+
     def on(self, index: int, where: Letterbox) -> Detections:
         """See ``RecordedModel.on``."""
         task = spec_of(self.info.task)
         if index not in self.places:
             return task.to_input(empty(self.info, self._path), where)
         name = self.places[index]
+        found, _, _ = self._selected(name)
+        own = self._letterbox(name, where.original)
+        # untouched where the letterboxes agree: there and back would round
+        return found if own == where else task.to_input(task.to_original(found, own), where)
+
+    def _selected(self, name: str) -> tuple[Detections, tuple[np.ndarray, ...], HeadLayout]:
+        """One image's results in input pixels, and the outputs that they were selected from with their layout."""
+        task = spec_of(self.info.task)
         outputs: list[np.ndarray] = []
         # counted up until one is missing: the order is what decoding goes by
         while f"{name}#{len(outputs)}" in self._file.files:
@@ -106,10 +150,7 @@ class RawOutputs(RecordedModel):
             decoded, layout = task.decode_raw(decoded, self.info), self.info.layout
         # validation's own thresholds; an end-to-end head may return more than they allow
         selection = Selection(max_det=max(Selection.max_det, self.info.max_det))
-        found = task.select(decoded, layout, self.info, selection)
-        own = self._letterbox(name, where.original)
-        # untouched where the letterboxes agree: there and back would round
-        return found if own == where else task.to_input(task.to_original(found, own), where)
+        return task.select(decoded, layout, self.info, selection), decoded, layout
 
     def _letterbox(self, name: str, original: tuple[int, int]) -> Letterbox:
         imgsz = self.info.imgsz

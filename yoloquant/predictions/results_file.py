@@ -177,10 +177,12 @@ class ResultsFile:
         hashes = [image.sha256 for image in data.images]
         missing = [i for i, digest in enumerate(hashes) if digest not in self._places]
         if missing:
+            # the first ones are what limit= takes
+            fewer = f", score fewer with limit={missing[0]}" if missing[0] else ""
             raise DataError(
                 f"results '{self.path}' are of other images: {len(missing)} of {len(hashes)} that are scored are not "
                 f"among its {len(self.header.images)} (the first is {data.images[missing[0]].path.name}); compare on "
-                "the data that it was recorded on, or record it again"
+                f"the data that it was recorded on{fewer}, or record it again"
             )
         found = self._results(self.names.index(name))
         places = [self._places[digest] for digest in hashes]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from .json_report import from_json, json_schema, to_json
 from .junit import to_junit
 from .markdown import to_markdown
+from .overview import write_overview
 from .page import to_html
 from .write import ReportPaths, report_or_error, write_report
 
@@ -20,5 +21,6 @@ __all__ = [
     "to_json",
     "to_junit",
     "to_markdown",
+    "write_overview",
     "write_report",
 ]

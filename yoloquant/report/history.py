@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..evaluation.results import OLD
 from ..io import output_folder, write_text
 from .history_page import to_html
 from .numbers import is_number
@@ -72,7 +73,7 @@ def read_history(places: Sequence[Path]) -> ReleaseHistory:
 
     Args:
         places: Reports, or folders in which they lie at any depth, in order; reports of one folder are ordered by their
-            paths, numbers by their value (``v9`` before ``v10``).
+            paths, numbers by their value (``v9`` before ``v10``), and comparisons of two releases are passed over.
 
     Raises:
         DataError: There is no place, one holds no report, or a report is damaged.
@@ -82,7 +83,7 @@ def read_history(places: Sequence[Path]) -> ReleaseHistory:
     files: list[Path] = []
     for place in places:
         # natural order: v9 before v10, as people number releases
-        found = [place] if place.is_file() else sorted(place.rglob(REPORT), key=lambda p: _natural(str(p)))
+        found = [place] if place.is_file() else sorted(_validations(place), key=lambda p: _natural(str(p)))
         if not found:
             raise DataError(f"'{place}' holds no {REPORT}; name folders of reports, as validate and run write them")
         # a folder may be named beside one that holds it
@@ -108,6 +109,18 @@ def write_history(history: ReleaseHistory, folder: Path) -> ReleaseHistory:
     write_text(folder / TABLE, text.getvalue())
     write_text(folder / PAGE, to_html(history.releases, rows))
     return ReleaseHistory(history.releases, history.points, folder / PAGE)
+
+
+def _validations(folder: Path) -> list[Path]:
+    """Reports below a folder that are no comparison: pipelines keep both side by side, and releases come once."""
+    return [file for file in folder.rglob(REPORT) if not _compares(file)]
+
+
+def _compares(file: Path) -> bool:
+    try:
+        return bool(json.loads(file.read_text(encoding="utf-8"))["baseline"]["target"] == OLD)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # damaged ones are told of where they are read
 
 
 def _natural(text: str) -> list[Any]:

@@ -7,6 +7,7 @@ fate to yoloquant's exit code. The attributes and the order of elements are thos
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from xml.etree import ElementTree as ET
 
 from ..evaluation.results import GateCheck, TargetResult, ValidationResult
@@ -41,13 +42,24 @@ def to_junit(result: ValidationResult, *, inconclusive_fails: bool = False) -> s
         suite = ET.SubElement(root, "testsuite", name="validation", id=str(len(result.targets)))
         _case(suite, "validation", GateCheck("measured", None, 0.0, result.verdict, message=headline(result)), tags)
         _count(suite)
-    for name in ("tests", "failures", "errors"):
-        # counted from the suites: readers disagree on whether they count elements or believe attributes
-        root.set(name, str(sum(int(suite.get(name, "0")) for suite in root)))
     if is_number(result.seconds):
         root.set("time", f"{result.seconds:.3f}")
-    ET.indent(root)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+    return _document(root)
+
+
+def joined_junit(results: Mapping[str, ValidationResult]) -> str:
+    """Several validations as one JUnit XML, every suite named after its own.
+
+    Args:
+        results: Outcomes by name.
+    """
+    root = ET.Element("testsuites", name="yoloquant")
+    for name, result in results.items():
+        for suite in ET.fromstring(to_junit(result).encode()).findall("testsuite"):
+            suite.set("name", clean(f"{name}: {suite.get('name')}"))
+            suite.set("id", str(len(root)))
+            root.append(suite)
+    return _document(root)
 
 
 def error_junit(message: str) -> str:
@@ -60,8 +72,14 @@ def error_junit(message: str) -> str:
     suite = ET.SubElement(root, "testsuite", name="validation", id="0")
     _case(suite, "validation", GateCheck("measured", None, 0.0, Verdict.ERROR, message=message), _TAGS)
     _count(suite)
+    return _document(root)
+
+
+def _document(root: ET.Element) -> str:
+    """The whole file, once its suites are complete."""
     for name in ("tests", "failures", "errors"):
-        root.set(name, suite.get(name, "0"))
+        # counted from the suites: readers disagree on whether they count elements or believe attributes
+        root.set(name, str(sum(int(suite.get(name, "0")) for suite in root)))
     ET.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
@@ -129,7 +147,7 @@ def _case(suite: ET.Element, target: str, check: GateCheck, tags: dict[Verdict, 
             outcome.text = message
     if check.value is not None:
         interval = check_interval(check)
-        text = f"value {check_value(check.name, check.value)}, limit {check_limit(check)}"
+        text = f"value {check_value(check.metric, check.value)}, limit {check_limit(check)}"
         ET.SubElement(case, "system-out").text = clean(text + (f", interval {interval}" if interval else ""))
 
 

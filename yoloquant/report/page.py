@@ -86,7 +86,7 @@ def _environment() -> Environment:
         headline=verdicts.headline,
         baseline_name=verdicts.baseline_name,
         latency_text=verdicts.latency_text,
-        measured=lambda check: verdicts.check_value(check.name, check.value),
+        measured=lambda check: verdicts.check_value(check.metric, check.value),
         check_interval=verdicts.check_interval,
         check_limit=verdicts.check_limit,
     )

@@ -73,9 +73,8 @@ def check_value(name: str, value: float | None) -> str:
     """A measurement of a gate in the unit that its name implies; drops in points, ratios as factors."""
     if not is_number(value):
         return DASH
-    name = name.partition(" (")[0]  # a gate's, where there are several
     # counts; everything else by what the word in its name measures
-    if name in {"min_images", "min_replicates", "min_detections"}:
+    if name in {"min_images", "min_replicates", "min_detections", "min_boxes"}:
         return f"{value:.0f}"
     if "ratio" in name:
         return ratio(value)
@@ -92,15 +91,15 @@ def check_value(name: str, value: float | None) -> str:
 
 def check_interval(check: GateCheck) -> str:
     """The interval of a check in the same unit as its value; empty if it has none."""
-    is_points = "drop" in check.name or check.name.startswith(("map", "ap"))
+    is_points = "drop" in check.metric or check.metric.startswith(("map", "ap"))
     return points_interval(check.interval) if is_points else fraction_interval(check.interval)
 
 
 def check_limit(check: GateCheck) -> str:
     """The limit with the side on which a value is good."""
-    sign = "≥" if higher_is_better(check.name) else "≤"
+    sign = "≥" if higher_is_better(check.metric) else "≤"
     # a limit has no sign: "≤ +0.50 points" reads like a measurement
-    return f"{sign} {check_value(check.name, check.limit).replace('+', '')}"
+    return f"{sign} {check_value(check.metric, check.limit).replace('+', '')}"
 
 
 def higher_is_better(name: str) -> bool:
@@ -114,14 +113,14 @@ def check_sentence(check: GateCheck) -> str:
     """The check's own message, or the measurement against its limit where it has none."""
     if check.message:
         return check.message
-    return f"{check.name} is {check_value(check.name, check.value)}, allowed is {check_limit(check)}"
+    return f"{check.name} is {check_value(check.metric, check.value)}, allowed is {check_limit(check)}"
 
 
 def map_drop_limit(target: TargetResult) -> float | None:
-    """The gate's limit on the drop of mAP50-95 as a fraction; None if it sets none."""
-    return next((c.limit for c in target.checks if c.name == "map_drop" and is_number(c.limit)), None)
+    """The gate's limit on the drop of mAP50-95 as a fraction, the strictest of several gates'; None if none is set."""
+    return min((c.limit for c in target.checks if c.metric == "map_drop" and is_number(c.limit)), default=None)
 
 
 def fidelity_limit(target: TargetResult) -> float | None:
-    """The gate's limit on fidelity; None if it sets none."""
-    return next((c.limit for c in target.checks if c.name == "fidelity" and is_number(c.limit)), None)
+    """The gate's limit on fidelity, the strictest of several gates'; None if none is set."""
+    return max((c.limit for c in target.checks if c.metric == "fidelity" and is_number(c.limit)), default=None)

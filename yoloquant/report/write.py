@@ -21,8 +21,8 @@ from .page import to_html
 
 logger = logging.getLogger(__name__)
 
-JUNIT = "junit.xml"
-FILES = ("report.json", JUNIT, "report.md", "report.html")
+JUNIT, MARKDOWN = "junit.xml", "report.md"
+FILES = ("report.json", JUNIT, MARKDOWN, "report.html")
 """In the order of ``ReportPaths``."""
 
 
@@ -99,8 +99,15 @@ def report_or_error(folder: Path) -> Iterator[Callable[[ValidationResult], Repor
         yield partial(write_report, folder=folder)
     except BaseException as exc:  # Ctrl-C and kills by a signal too: the verdict is missing either way
         with contextlib.suppress(OSError):  # the error itself is what must be seen
-            _replace(folder / JUNIT, error_junit(str(exc) or type(exc).__name__).encode("utf-8"))
+            _replace(folder / JUNIT, error_junit(_reason(exc)).encode("utf-8"))
         raise
+
+
+def _reason(exc: BaseException) -> str:
+    """Why there is no verdict, as a sentence."""
+    if isinstance(exc, KeyboardInterrupt):
+        return "interrupted before there was a verdict (KeyboardInterrupt)"
+    return str(exc) or type(exc).__name__
 
 
 def clear_report(folder: Path) -> None:

@@ -37,6 +37,15 @@ class Runner(Protocol):
             TargetError: The runtime failed.
         """
 
+    def infer_picture(self, picture: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Run the network on an image that this process has prepared; see ``infer``.
+
+        Args:
+            picture: The image as it was read, BGR uint8 (height, width, 3), for who prepares it elsewhere.
+            image: The same as ``infer`` takes it.
+        """
+        return self.infer(image)
+
     def decode(self, outputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
         """Turn the model's own outputs into the drop-in layout; the identity unless the head is raw."""
         return outputs
