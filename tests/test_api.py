@@ -80,6 +80,7 @@ def test_from_checkpoint_to_report(tmp_path: Path, data: Path) -> None:
     assert again.targets[0].accuracy == target.accuracy, "the same artifact scores the same"
 
 
+@pytest.mark.usefixtures("every_time")
 def test_the_same_input_gives_the_same_plan(data: Path, tmp_path: Path) -> None:
     live = copy.deepcopy(tiny_host().module)
     first = api.quantize(live, data=data, scheme="portable", options=OPTIONS)

@@ -15,7 +15,7 @@ from full_disk import largest_file
 from yoloquant.data.dataset import load_yaml
 from yoloquant.errors import DataError, OutputError, UsageError, YoloquantError
 from yoloquant.evaluation.gate import load_gate
-from yoloquant.io import atomic_path, output_folder, parse_yaml
+from yoloquant.io import atomic_path, output_folder, parse_yaml, remove_unused
 from yoloquant.recipe import load_recipe
 
 
@@ -31,6 +31,18 @@ def test_new_file_in_a_new_folder(tmp_path: Path) -> None:
         assert not path.exists(), "nothing appears before the block ends"
         assert temporary.suffix == path.suffix and temporary.name == path.name
     assert path.read_text() == "whole" and entries(path.parent) == {"file.txt"}
+
+
+def test_unused_folders_go_and_others_stay(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    for folder in ("old", "old/inside", "used", "used/empty", "x/y/z"):
+        output_folder(tmp_path / folder)
+    (tmp_path / "used" / "file").touch()
+    remove_unused()
+    assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")} == {"old", "used", os.path.join("used", "file")}
+    (tmp_path / "used" / "file").unlink()
+    remove_unused()
+    assert (tmp_path / "used").is_dir(), "each is looked at once"
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, OSError, MemoryError])

@@ -344,7 +344,7 @@ def compare(
     from .evaluation.release_options import ReleaseOptions
     from .evaluation.releases import compare_releases
     from .options import gather
-    from .report import report_or_error
+    from .report import report_or_error, write_overview
     from .report import write_report as written
     from .trackers import track
     from .trackers.runs import of_validation
@@ -360,6 +360,9 @@ def compare(
                 written(each.result, each.folder)
                 track(of_validation(each.result, each.folder, "compare"))
             comparisons.append(each)
+        if options.report is not None and len(comparisons) > 1:
+            # beside the pairs' own folders: a pipeline looks where it always does, however many pairs there are
+            write_overview({each.name: each.result for each in comparisons}, options.report)
     return tuple(comparisons)
 
 

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ _MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"
 CACHE = "YOLOQUANT_CACHE"
 """Variable that names another folder for what can be made again, or switches off that results are kept."""
 _OFF = frozenset({"0", "false", "no", "off"})
+# folders that output_folder made, those inside others behind them
+_MADE: list[Path] = []
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -32,8 +34,10 @@ def output_folder(path: str | os.PathLike[str]) -> Path:
         OutputError: A file is in its place, or it is read-only or full.
     """
     folder = Path(path)
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _MADE.extend(reversed(missing))
         with tempfile.NamedTemporaryFile(dir=folder) as probe:
             # a whole block: an empty file can be made on a full disk
             probe.write(b"\0" * 4096)
@@ -45,6 +49,14 @@ def output_folder(path: str | os.PathLike[str]) -> Path:
             f"output folder '{folder}' cannot be written ({exc.strerror or exc}); choose another"
         ) from exc
     return folder
+
+
+def remove_unused() -> None:
+    """Remove the output folders that this process made and that nothing was written to, once it has failed."""
+    while _MADE:
+        # the last one first, since it may lie in another; a folder that holds anything stays
+        with suppress(OSError):
+            _MADE.pop().rmdir()
 
 
 def needs_space(folder: Path, size: int) -> None:

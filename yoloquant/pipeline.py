@@ -140,11 +140,14 @@ def _run(recipe: Recipe, targets: Sequence[Target], folder: Path, listener: List
     model, artifact = make_artifact(recipe, targets, folder, listener, memory=memory)
     del memory  # histograms, which nothing asks for any more
     # a trained model lies in its run's folder already
-    if not recipe.train:
-        artifact.save(folder / f"{model.stem}_int8.pt")
+    saved = None if recipe.train else folder / f"{model.stem}_int8.pt"
+    if saved:
+        artifact.save(saved)
     with listener.stage("exporting") as progress:
         # one target that cannot be built must not take the others' results with it; it is an error in the report
-        exports = export(artifact, targets, folder=folder, keep_going=True, progress=progress, cache=recipe.cache)
+        exports = export(
+            artifact, targets, folder=folder, saved=saved, keep_going=True, progress=progress, cache=recipe.cache
+        )
     listener.exported(exports)
     # what was trained, pruned or rebuilt is held against the model that the user gave
     baseline: Any = artifact if model == Path(recipe.model) and not recipe.train else recipe.model

@@ -14,6 +14,7 @@ from core_models import checkpoint, tiny_artifact
 
 from yoloquant import ExportResult, ValidateOptions, api, pipeline
 from yoloquant.cli import main as cli
+from yoloquant.cli.show import print_next_export
 from yoloquant.errors import (
     ArtifactError,
     CalibrationError,
@@ -167,14 +168,47 @@ def test_a_bug_is_one_line_a_log_and_an_exit_code_of_its_own(
         (["run", "model=m.pt", "data=d.yaml", "gate=missing"], "gate 'missing' does not exist"),
         (["run", "model=m.pt", "data=d.yaml", "targets=nowhere"], "target 'nowhere' is unknown"),
         (["run", "model=m.pt", "data=d.yaml", "bootstrap=3"], "bootstrap='3' is not supported"),
+        (["run", "m.pt"], "needs model=<checkpoint> and data=<data yaml>"),
+        (["run", "m.pt", "model=m.pt", "data=d.yaml"], "two models are given, 'm.pt' and model=m.pt"),
+        (["run", "m.pt", "data=d.yaml", "batch=4"], "export_batch=<number>"),
+        (["run", "m.pt", "data=d.yaml", "bundle=true"], "bundles are made by yoloquant export: bundle=true"),
+        (
+            ["validate", "m.pt", "exports=e", "data=d.yaml", "images=4"],
+            "limit=<number> says how many images are scored",
+        ),
+        (["quantize", "none.pt", "data=d.yaml"], "model 'none.pt' does not exist (looked in"),
+        (["quantize", "folder.pt", "data=d.yaml"], "'folder.pt' does not exist: it is a folder that holds m_int8.pt"),
+        (
+            ["predict", "m.pt", "source=0"],
+            "'m.pt' is a checkpoint and no export; make one of it with yoloquant export m.pt",
+        ),
+        (["val", "m.pt"], "did you mean 'validate'?"),
+        (["detect", "predict", "m.pt"], "the model says its task, so leave the word out"),
         (["--nonsense"], "nonsense"),
     ],
 )
 def test_wrong_usage(calls: Calls, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("folder.pt").mkdir()
+    Path("folder.pt", "m_int8.pt").touch()
     assert cli.main(arguments) == 2
     shown = capsys.readouterr()
     assert message in shown.err and not shown.out
     assert not calls.seen, "refused before any work"
+
+
+def test_run_takes_the_model_first_as_other_verbs_do(calls: Calls) -> None:
+    assert cli.main(["run", "m.pt", "data=d.yaml", "targets=onnxruntime"]) == 0
+    assert calls["quantize"]["data"] == "d.yaml" and calls.targets() == ["onnxruntime"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), UsageError("no")])
+def test_what_failed_leaves_no_empty_folder(calls: Calls, error: BaseException, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    calls.error = error
+    for output in ("a/b", "mine/c", "mine"):
+        assert cli.main(["quantize", "m.pt", "data=d.yaml", f"output={output}"]) in (2, 130)
+    assert (tmp_path / "mine").is_dir() and not list((tmp_path / "mine").iterdir())
+    assert not (tmp_path / "a").exists()
 
 
 def test_no_arguments_print_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,9 +247,39 @@ def test_quantize_means_the_same_in_every_spelling(calls: Calls, arguments: list
     assert calls.seen[1][:2] == ("save", (Path("o/m_int8.pt"),))
 
 
+@pytest.mark.parametrize(
+    ("output", "saved"), [("o", "o/m_int8.pt"), ("o/best.pt", "o/best.pt"), ("other.pt", "other.pt")]
+)
+def test_output_of_quantize_is_a_folder_or_the_file(calls: Calls, output: str, saved: str) -> None:
+    assert cli.main(["quantize", "model=m.pt", "data=d.yaml", f"output={output}"]) == 0
+    assert calls.seen[1][:2] == ("save", (Path(saved),))
+
+
+def test_quantize_never_writes_over_the_model(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["quantize", "model=m.pt", "data=d.yaml", "output=./m.pt"]) == 2
+    assert "is the model itself; give another file, or a folder" in capsys.readouterr().err
+    assert not calls.seen
+
+
+@pytest.mark.parametrize(
+    ("plans", "words"),
+    [
+        (("portable",), "all"),
+        (("portable", "litert"), "all"),
+        (("openvino",), "openvino"),
+        (("openvino", "litert"), "litert,openvino"),
+    ],
+)
+def test_the_hint_names_what_the_plans_serve(
+    plans: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_next_export(Path("m_int8.pt"), plans)
+    assert capsys.readouterr().out == f"next: yoloquant export m_int8.pt targets={words}\n"
+
+
 def test_an_unwritable_output_is_refused_before_calibration(calls: Calls, tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
-    for verb in ("quantize", "export", "run"):
+    for verb in ("quantize", "export", "run", "search"):
         assert cli.main([verb, "model=m.pt", "data=d.yaml", "output=taken"]) == 2
     assert not calls.seen
 

@@ -15,6 +15,7 @@ from core_models import tiny_artifact, write_images
 import yoloquant
 from yoloquant.errors import PlanError, UsageError
 from yoloquant.graph.ops import OpKind, OpNode
+from yoloquant.options import build
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.plan import Plan
 from yoloquant.quantization.qparams import QParams
@@ -103,6 +104,19 @@ def test_bad_requests(data: Path) -> None:
         yoloquant.search(tiny_artifact(), data=data, scheme="portable,openvino")
     with pytest.raises(UsageError, match="share"):
         yoloquant.search(tiny_artifact(), data=data, share=0)
+
+
+@pytest.mark.parametrize("scheme", ["litert", "edgetpu", "ethosu"])
+def test_a_plan_that_no_export_would_take_is_not_searched(data: Path, scheme: str) -> None:
+    with pytest.raises(UsageError, match=rf"'{get(scheme).scheme.name}' computes .* scheme=portable, .*tensorrt"):
+        yoloquant.search(tiny_artifact(), data=data, scheme=get(scheme).scheme.name)
+
+
+def test_a_budget_that_is_there_by_default_can_be_left_out() -> None:
+    wanted = build(FloatSearchOptions, {"fidelity": "none", "map_drop": "0.3"}, "search")
+    assert (wanted.fidelity, wanted.map_drop) == (None, 0.3)
+    with pytest.raises(UsageError, match=r"fidelity='1\.5' .* a number from 0 to 1, or none"):
+        build(FloatSearchOptions, {"fidelity": "1.5"}, "search")
 
 
 def test_layers_are_named_at_quantization(data: Path) -> None:

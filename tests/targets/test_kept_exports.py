@@ -47,6 +47,7 @@ def files(folder: Path) -> dict[str, str]:
     return {p.name: content_sha256(p) for p in folder.iterdir() if p.name != ".exports.json.lock"}
 
 
+@pytest.mark.usefixtures("every_time")
 def test_the_second_export_is_the_first_bit_by_bit(tmp_path: Path, built: list[str]) -> None:
     artifact, chosen, store = tiny_artifact(), targets.resolve(NAMES), str(tmp_path / "store")
     plain = export(artifact, chosen, folder=tmp_path / "none")

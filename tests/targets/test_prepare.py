@@ -10,12 +10,15 @@ from conformance_models import tiny_host_model
 from core_models import checkpoint
 from validation_fakes import write_dataset
 
-from yoloquant.errors import CalibrationError, PlanError
+from yoloquant.data.calibration_options import CalibrationOptions
+from yoloquant.errors import CalibrationError, PlanError, TargetError
 from yoloquant.graph import trace
 from yoloquant.graph.traced_model import TracedModel
 from yoloquant.quantization.quantize_options import QuantizeOptions
 from yoloquant.targets import get
+from yoloquant.targets.base import Capabilities
 from yoloquant.targets.prepare import prepare
+from yoloquant.types import Task
 
 
 def test_a_padded_pool_is_refused_for_openvino_before_images_are_read(
@@ -29,6 +32,57 @@ def test_a_padded_pool_is_refused_for_openvino_before_images_are_read(
     with pytest.raises(CalibrationError, match="at least 8 are needed"):
         prepare(model, [get("openvino")], data=data, options=QuantizeOptions(imgsz=64), keep_going=True)
     get("openvino:fp32").check_graph(None)  # type: ignore[arg-type]  # a float model is not concerned
+
+
+def test_what_is_calibrated_later_has_its_class_scores_shifted_too(tmp_path: Path) -> None:
+    data, model = write_dataset(tmp_path / "set", count=8), checkpoint(tmp_path / "best.pt")
+    options = QuantizeOptions(imgsz=64, calibration=CalibrationOptions(images=8))
+    first = prepare(model, [get("openvino")], data=data, options=options)
+    both = prepare(first.save(tmp_path / "int8.pt"), [get("litert")], data=data, options=options)
+    alone = prepare(model, [get("litert")], data=data, options=options)
+    for artifact, scheme in ((first, "openvino"), (alone, "litert")):
+        wanted = {path: value.tolist() for path, value in artifact.bias[scheme].items()}
+        assert any(map(any, wanted.values()))
+        assert {path: value.tolist() for path, value in both.bias[scheme].items()} == wanted
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "refused"),
+    [
+        ("onnxruntime", {"precision": "model.3:w8a16"}, r"in w8a16, .* for model\.3 \(1 in all\); allowed .*: float"),
+        ("qnn", {"precision": "model.3:fp16"}, ""),
+        ("litert", {"float_layers": "model.3"}, r"computes in integers throughout, .* leaves model\.3 in float"),
+        ("litert:dynamic", {"float_layers": "model.3"}, ""),  # multiplies out what it has not calibrated
+    ],
+)
+def test_precisions_of_layers_are_refused_before_images_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, options: dict[str, str], refused: str
+) -> None:
+    chosen = get(target)
+    monkeypatch.setattr(type(chosen), "require", classmethod(lambda _: None))
+    data, model = write_dataset(tmp_path / "set", count=2), checkpoint(tmp_path / "best.pt")
+    # two images are too few, which is only found where they are looked at
+    error, message = (PlanError, refused) if refused else (CalibrationError, "at least 8 are needed")
+    with pytest.raises(error, match=message):
+        prepare(model, [chosen], data=data, options=QuantizeOptions(imgsz=64, **options))  # type: ignore[arg-type]
+    if refused:
+        with pytest.raises(CalibrationError, match="at least 8 are needed"):
+            prepare(model, [chosen], data=data, options=QuantizeOptions(imgsz=64, **options), keep_going=True)  # type: ignore[arg-type]
+
+
+def test_a_machine_or_a_task_that_a_target_lacks_is_told_before_images_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, model = write_dataset(tmp_path / "set", count=2), checkpoint(tmp_path / "best.pt")
+    qnn = get("qnn")
+    monkeypatch.setattr("platform.libc_ver", lambda: ("glibc", "2.31"))
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    with pytest.raises(TargetError, match=r"glibc 2\.35 or newer .*; this machine has glibc 2\.31"):
+        prepare(model, [qnn], data=data, options=QuantizeOptions(imgsz=64))
+    monkeypatch.setattr(type(qnn), "require", classmethod(lambda _: None))
+    monkeypatch.setattr(type(qnn), "capabilities", Capabilities(tasks=(Task.POSE,)))
+    with pytest.raises(TargetError, match="'qnn' exports pose models, got a detect model"):
+        prepare(model, [qnn], data=data, options=QuantizeOptions(imgsz=64))
 
 
 class Quotient(torch.nn.Module):

@@ -37,6 +37,11 @@ def test_what_is_named_counts() -> None:
         names("onnxruntime", scheme="litter")
 
 
+def test_a_device_names_the_scheme_of_its_runtime() -> None:
+    with pytest.raises(UsageError, match=r"scheme 'raspberrypi' is unknown .did you mean 'litert'"):
+        resolve_schemes("raspberrypi")
+
+
 def test_an_export_calibrates_its_targets_alone_and_alike(tmp_path: Path) -> None:
     model, data = checkpoint(tmp_path / "m.pt"), write_images(tmp_path / "set")
     options = QuantizeOptions(imgsz=64, cache=False)

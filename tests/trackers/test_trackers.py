@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import subprocess
 import sys
+import time
 import types
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +71,63 @@ def test_mlflow_has_a_run_with_files(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     (run,) = mlflow.search_runs(experiment_names=["test"], output_format="list")
     assert run.data.metrics["validate/openvino/fidelity"] == 0.75 and run.info.status == "FINISHED"
     assert run.data.params["validate.gate"] == "default"
+
+
+@pytest.mark.nightly
+def test_an_mlflow_server_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Over its REST interface, as teams run it; files go through the server too."""
+    mlflow = pytest.importorskip("mlflow")
+    pytest.importorskip("flask")  # the server's own; the client's packages lack it
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    places = ["--backend-store-uri", f"sqlite:///{tmp_path}/ml.db", "--artifacts-destination", str(tmp_path / "files")]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1", *places],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        _wait_for(port, server)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "test")
+        mlflow.set_tracking_uri(None)
+        _enable(monkeypatch, "mlflow")
+        assert track(_run(tmp_path / "run")) == ("MLflow",)
+        (run,) = mlflow.search_runs(experiment_names=["test"], output_format="list")
+        assert run.data.metrics["validate/openvino/map50_95"] == 0.5 and run.info.status == "FINISHED"
+        assert sorted(p.name for p in (tmp_path / "files").rglob("*") if p.is_file()) == ["front.png", "report.html"]
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGTERM)  # its workers are processes of their own
+            server.wait(timeout=30)
+
+
+def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        assert server.poll() is None, "the server ended"
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise TimeoutError("the server does not answer")
+
+
+@pytest.mark.slow
+def test_wandb_s_own_client_writes_a_run_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    _enable(monkeypatch, "wandb")
+    assert track(_run(tmp_path)) == ("Weights & Biases",)
+    (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    content = file.read_bytes()
+    for word in ("validate/openvino/map50_95", "validate/search/map", "report.html", "front"):
+        assert word.encode() in content, word
 
 
 class _Wandb(types.ModuleType):

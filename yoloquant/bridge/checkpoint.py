@@ -70,12 +70,25 @@ def load_model(model: Any, *, allow_unsafe: bool = False) -> HostModel:
     return replace(_describe(module, source=source, sha256=weights_sha256(module)), native=native, trained=trained)
 
 
-def _load_file(path: Path, allow_unsafe: bool) -> HostModel:
+def check_path(path: Path) -> None:
+    """Refuse a path where no file is; it imports nothing heavy, so it comes before everything else.
+
+    Raises:
+        ModelError: There is none, or it is a folder.
+    """
+    if path.is_dir():
+        found = sorted(each.name for each in path.glob("*.pt"))
+        holds = f"holds {', '.join(found)}" if found else "holds no checkpoint (.pt)"
+        raise ModelError(f"model '{path}' does not exist: it is a folder that {holds}; give the checkpoint itself")
     if not path.is_file():
         raise ModelError(
             f"model '{path}' does not exist (looked in {path.resolve().parent}); give the path of a trained "
             "Ultralytics checkpoint, for instance runs/detect/train/weights/best.pt"
         )
+
+
+def _load_file(path: Path, allow_unsafe: bool) -> HostModel:
+    check_path(path)
     if path.suffix.lower() != ".pt":
         raise ModelError(
             f"model '{path}' is a {path.suffix or 'suffix-less'} file; allowed is a PyTorch checkpoint (.pt). Exports "

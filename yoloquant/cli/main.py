@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import OutputError, SourceError, TargetError, YoloquantError
+from ..io import remove_unused
 from .parser import help_of, help_text, module_of, read, verb_named
 
 # 2 as argparse has it, 70 is sysexits' EX_SOFTWARE, 130 is 128 + SIGINT
@@ -38,9 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _do(words)
     except KeyboardInterrupt:
+        remove_unused()
         print("\ninterrupted; nothing half-written was left behind", file=sys.stderr)
         return EXIT_INTERRUPTED
     except YoloquantError as exc:
+        remove_unused()
         print(f"error: {exc}", file=sys.stderr)
         # the input was right and the machine was not: a script may try again elsewhere
         return EXIT_TARGET if isinstance(exc, (TargetError, SourceError)) else EXIT_USAGE

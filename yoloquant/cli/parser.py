@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from ..errors import UsageError
 from ..runtime.apps.settings import parse
 from ..runtime.core.nearest import nearest
-from .verbs import VERBS, Verb
+from .verbs import OTHER_NAMES, TASK_WORDS, VERBS, Verb
 
 T = TypeVar("T")
 EXIT_CODES = (
@@ -61,6 +61,10 @@ def verb_named(name: str) -> Verb:
     """
     verb = next((v for v in VERBS if v.name == name), None)
     if verb is None:
+        if name in TASK_WORDS:
+            raise UsageError(f"unknown command '{name}'; the model says its task, so leave the word out")
+        if name in OTHER_NAMES:
+            raise UsageError(f"unknown command '{name}'; did you mean '{OTHER_NAMES[name]}'?")
         raise UsageError(f"unknown command '{name}'{nearest(name, [v.name for v in VERBS])}")
     return verb
 

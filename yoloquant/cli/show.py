@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,22 @@ if TYPE_CHECKING:
 def say(text: str) -> None:
     """Print a line so that it is read as soon as it is written, also through a pipe."""
     print(text, flush=True)
+
+
+def print_next_export(checkpoint: Path, plans: Collection[str]) -> None:
+    """Print how a quantized checkpoint is exported: to all runtimes, or to those whose own plan it has.
+
+    Args:
+        checkpoint: The checkpoint.
+        plans: Schemes that it has plans of.
+    """
+    from .. import targets
+    from ..quantization.scheme import PORTABLE
+
+    # by their own names: a scheme that several share is called after the one that it was made for
+    own = [name for name in targets.names() if name in plans]
+    everywhere = PORTABLE.name in plans or not own
+    print(f"next: yoloquant export {checkpoint} targets={'all' if everywhere else ','.join(own)}")
 
 
 def print_exports(outcome: ExportResult) -> None:

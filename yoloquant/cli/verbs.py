@@ -125,3 +125,8 @@ VERBS = (
         first="targets",
     ),
 )
+
+OTHER_NAMES = {"val": "validate", "track": "predict", "benchmark": "bench"}
+"""Ultralytics' words for some of them."""
+TASK_WORDS = ("detect", "segment", "classify", "pose", "obb")
+"""What ``yolo`` may be told first; here the model says it."""

@@ -76,6 +76,9 @@ TextOrNone = Annotated[str | None, BeforeValidator(_none)]
 PathOrNone = Annotated[str | os.PathLike[str] | None, BeforeValidator(_none)]
 """A path, kept as a text, that may be left out."""
 
+NumberOrNone = Annotated[float | None, BeforeValidator(_none)]
+"""A number that may be left out although it is there by default."""
+
 LAYER_PRECISIONS = ("float", "fp16", "w8a16")
 """What a single layer can be given: float, float16, or int8 weights with activations of 16 bits."""
 

@@ -55,7 +55,6 @@ DetectWeight = Annotated[float, shared_option(help="weight of the model's own lo
 ResultsFolder = Annotated[
     PathOrNone, shared_option(help="folder for the results; one beside the checkpoint if not given")
 ]
-CheckpointFolder = Annotated[PathOrNone, shared_option(help="folder for the result; the checkpoint's own if not given")]
 ClusterAddress = Annotated[TextOrNone, shared_option(help="with on=ray: the cluster; one is started here if not given")]
 ReportFolder = Annotated[
     Path | None,

@@ -30,6 +30,12 @@ _ANSWERS = {
     "engine": "targets=tensorrt is what an engine is built from, on its device",
     "rpi": "targets=rpi is what a Raspberry Pi runs",
 }
+# what one verb says of a word that others take, or that means something else there
+_OF_VERB = {
+    ("validate", "images"): "limit=<number> says how many images are scored, instead of images=",
+    ("run", "batch"): "export_batch=<number> makes files that take so many images at once; scoring takes one at a time",
+    ("run", "bundle"): "bundles are made by yoloquant export: bundle=true, with the checkpoint that a run leaves",
+}
 _VERBS = {"quantize", "export", "validate", "run", "analyze", "bundle", "plan", "prune", "demo", "tune"}
 # what is asked for here anyway, by the words that 'yolo export' takes
 _NEEDLESS = {"int8": True, "quantize": 8}
@@ -62,4 +68,4 @@ def answer(key: str, value: Any, verb: str, known: Container[str]) -> str | None
             f"{key}={value} is not supported: a precision stands behind its target, as in targets=openvino:fp32; "
             "weight_bits= and activation_bits= of train go lower than INT8"
         )
-    return _ANSWERS.get(key, "")
+    return _OF_VERB.get((verb, key)) or _ANSWERS.get(key, "")

@@ -21,6 +21,7 @@ from ..evaluation.torch_runner import TorchRunner
 from ..quantization.artifact import Artifact
 from ..quantization.float_layers import layer_of, leave_float
 from ..quantization.plan import Plan
+from ..quantization.scheme import PORTABLE
 from ..quantization.simulate import simulate
 from ..summarized import Summarized
 from ..types import Progress
@@ -121,7 +122,7 @@ def search_float_layers(
         progress: Called after every measurement.
 
     Raises:
-        UsageError: No budget is given, or several schemes are named.
+        UsageError: No budget is given, several schemes are named, or one whose runtimes have no float layers.
         DataError: The data are not usable.
         ModelError: The model cannot be read or traced.
     """
@@ -129,11 +130,26 @@ def search_float_layers(
     if options.fidelity is None and options.map_drop is None:
         raise UsageError("a search needs a budget: give fidelity=, map_drop=, or both")
     scheme = searched_scheme(options.scheme)
+    _check_executable(scheme)
     artifact = searched_artifact(model, data, scheme, options)
     # decides whether labels are asked for; both may be measured
     metric = AnalysisMetric.FIDELITY if options.map_drop is None else AnalysisMetric.MAP
     images = open_images(data, options.analysis(metric), artifact.info)
     return _Search(artifact, scheme, images, options, progress).run()
+
+
+def _check_executable(scheme: Scheme) -> None:
+    """Refuse a scheme whose runtimes compute in integers throughout: no export would take what is found."""
+    from .. import targets
+
+    able = {PORTABLE.name: True}
+    for target in map(targets.get, targets.names()):
+        able[target.scheme.name] = able.get(target.scheme.name, False) or target.capabilities.float_layers
+    if not able[scheme.name]:
+        raise UsageError(
+            f"no runtime of scheme '{scheme.name}' computes single layers in float; allowed are "
+            f"scheme={', '.join(name for name, mixes in able.items() if mixes)}"
+        )
 
 
 class _Search:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from ..options import option, option_model
+from ..options.kinds import NumberOrNone
 from ..options.shared import AllowUnsafe, InputSize, MeasuredSplit
 from .analyze_options import AnalysisKind, AnalysisMetric, AnalyzeOptions
 
@@ -26,10 +27,11 @@ class FloatSearchOptions:
         help="accuracy: the fewest layers in float that meet the budget; latency: layers that the runtime itself "
         "measures slower in integers than in float",
     )
-    fidelity: float | None = option(
+    fidelity: NumberOrNone = option(
         default=0.97,
         ge=0,
         le=1,
+        allowed="a number from 0 to 1, or none",
         help="smallest mAP50-95 against the float model's own detections; none to leave it out",
     )
     map_drop: float | None = option(

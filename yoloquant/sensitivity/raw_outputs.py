@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import DataError
+from ..graph.head_outputs import head_outputs as raw_heads
 from ..graph.trace import Graph
 from ..pruning.channel_graph import ChannelGraph
 from ..quantization.insert import copy_module
@@ -161,7 +162,7 @@ class GraphDistance:
     def __init__(self, graph: Graph, batches: Sequence[Tensor]) -> None:
         self.graph, self.batches = graph, batches
         # one group: a traced graph has only one branch of a head
-        self.outputs = tuple(Output(op.name, "graph", op.branch) for op in graph.heads)
+        self.outputs = tuple(Output(h.op.name, "graph", h.op.branch, h.keypoint) for h in raw_heads(graph))
         self._float = self._run(copy_module(graph))
         self._unit = apart(self._float, self.outputs)
 

@@ -32,6 +32,7 @@ def export(
     targets: Sequence[Target],
     *,
     folder: str | os.PathLike[str] | None = None,
+    saved: Path | None = None,
     keep_going: bool = False,
     progress: Progress | None = None,
     cache: bool | str | os.PathLike[str] = False,
@@ -42,6 +43,8 @@ def export(
         artifact: A quantized model with the ranges that the targets need, see ``complete``.
         targets: What to export to.
         folder: Where to write; ``<checkpoint>_exports`` beside the checkpoint by default.
+        saved: The checkpoint that the artifact was saved to since it was made; exports then have the bytes of what is
+            exported from that later.
         keep_going: Report a target that cannot be built in the result instead of raising.
         progress: Called before and after every target.
         cache: Whether, or where, exports are kept and taken again.
@@ -55,6 +58,7 @@ def export(
         OutputError: The folder cannot be written.
     """
     out = output_folder(folder or _beside(artifact, "exports"))
+    artifact = artifact if saved is None else artifact.saved_as(saved)
     stem, store = artifact.stem, Store.of(cache)
     for target in targets:  # everything that can be refused is refused before any work starts
         if not keep_going:
@@ -114,7 +118,9 @@ def complete(
     more = quantize(source, data=data, schemes=lacking, options=options, progress=progress)
     # the artifact's own word counts where both say something: it was calibrated first
     provenance = {**more.provenance, **artifact.provenance, **_calibrated_by(artifact, more)}
-    return replace(artifact, plans={**artifact.plans, **more.plans}, provenance=provenance)
+    return replace(
+        artifact, plans={**artifact.plans, **more.plans}, bias={**artifact.bias, **more.bias}, provenance=provenance
+    )
 
 
 def _calibrated_by(*artifacts: Artifact) -> dict[str, Any]:

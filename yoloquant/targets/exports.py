@@ -159,7 +159,14 @@ def load_exports(path: str | os.PathLike[str]) -> tuple[ExportedModel, ...]:
     """
     path = Path(path)
     if not path.exists():
-        raise ArtifactError(f"artifact '{path}' does not exist; export it first with yoloquant export")
+        raise ArtifactError(
+            f"artifact '{path}' does not exist (looked in {path.resolve().parent}); export it first with yoloquant "
+            "export"
+        )
+    if path.suffix == ".pt":
+        raise ArtifactError(f"'{path}' is a checkpoint and no export; make one of it with yoloquant export {path}")
+    if path.is_dir() and not any(path.iterdir()):
+        raise ArtifactError(f"folder '{path}' is empty: no export into it was finished; export again")
     listing = path if path.name == FILE_NAME else path / FILE_NAME
     if listing.is_file():
         entries = _read(listing)

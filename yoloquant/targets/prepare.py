@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import UsageError
-from .base import Target
+from .base import FLOAT, WEIGHTS_ALONE, Target
 from .export import complete
 from .schemes import needed_schemes
 
@@ -62,13 +62,19 @@ def prepare(
 
     Raises:
         UsageError: A plain checkpoint comes without data, or an option would change nothing.
-        PlanError: A target cannot run what the model is built of.
+        PlanError: A target cannot run what the model is built of, or a precision that single layers are given.
+        TargetError: A target does not build on this machine, or no models of this task.
     """
     from ..bridge.checkpoint import load_model
     from ..quantization.artifact import Artifact
     from ..quantization.ptq import quantize
 
     listener = listener or _NoStages()
+    # what exporting would report in its results anyway does not end the work here
+    refusing = () if keep_going else tuple(targets)
+    if data is not None:  # before minutes of calibration, which no missing package is worth
+        for target in refusing:
+            target.require()
     artifact = model if isinstance(model, Artifact) else None
     source = model if isinstance(model, (str, os.PathLike)) else "the model"
     if artifact is None:
@@ -84,8 +90,10 @@ def prepare(
             schemes = needed_schemes(scheme, targets)
 
             def accept(graph: Graph) -> None:
-                for target in () if keep_going else targets:
+                for target in refusing:
+                    target.require_task(graph.info.task)
                     target.check_graph(graph)
+                _check_layers(graph, refusing, options)
 
             with listener.stage("calibrating") as progress:
                 return quantize(model, data=data, schemes=schemes, options=options, progress=progress, accept=accept)
@@ -97,6 +105,23 @@ def prepare(
         return complete(
             artifact, targets, data=data, options=replace(options, imgsz=artifact.info.imgsz), progress=progress
         )
+
+
+def _check_layers(graph: Graph, targets: Iterable[Target], options: QuantizeOptions) -> None:
+    """Refuse precisions of single layers that a target does not compute in.
+
+    Raises:
+        PlanError: A target cannot.
+    """
+    from ..quantization.layer_precision import give_precision
+    from ..quantization.scheme import derive
+
+    if not options.float_layers and not options.precision:
+        return
+    for target in targets:
+        if target.precision not in FLOAT | WEIGHTS_ALONE:
+            plan = derive(graph, target.scheme)
+            target.check_layers(give_precision(graph, plan, options.float_layers, options.precision))
 
 
 def _refuse_useless(named: Iterable[str], source: str, calibrates: bool) -> None:

@@ -38,6 +38,9 @@ def resolve_schemes(names: str | Iterable[str]) -> tuple[Scheme, ...]:
     unknown = [n for n in requested if n not in known]
     if unknown or not requested:
         near = closest(unknown[0], (AUTO, *known)) if unknown else ""
+        served = targets.devices().get(unknown[0], ()) if unknown else ()
+        # a device's name is good for targets= alone
+        near = targets.get(served[0]).scheme.name if served else near
         hint = f" (did you mean '{near}'?)" if near else ""
         raise UsageError(f"scheme '{', '.join(unknown)}' is unknown{hint}; allowed are {AUTO}, {', '.join(known)}")
     return tuple(known[n] for n in dict.fromkeys(requested))

@@ -34,5 +34,7 @@ def run(call: Call) -> int:
     with bar("comparing") as progress:
         comparisons = api.compare(options=replace(call[ReleaseOptions], report=folder), progress=progress)
     for each in comparisons:
+        if len(comparisons) > 1:
+            print(f"\n== {each.name} ==")  # rows are called old and new in every table
         print_validation(each.result, each.folder or folder, each.conclusion)
     return exit_code_of(overall_verdict(each.result.verdict for each in comparisons), call[VerdictCode].inconclusive)

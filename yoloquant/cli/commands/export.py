@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...bridge.checkpoint import check_path
 from ...bundle.bundle_options import BundleOptions
 from ...io import output_folder
 from ...options import TextOrNone, flatten, option, option_model
@@ -48,6 +50,7 @@ def run(call: Call) -> int:
         of_bundles = [name for name in flatten(BundleOptions) if name != "data"]
         # an option that changes nothing is a misunderstanding; every one of them is named
         call.refuse(of_bundles, "it is for bundles; pass bundle=true as well, or leave it out")
+    check_path(Path(own.model))
     # a bundle is for a device, which says what its targets are
     names = [d.wanted for d in bundle.resolve(own.targets)] if own.bundle else own.targets
     graph = call[GraphOptions].form

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...bridge.checkpoint import check_path
+from ...errors import UsageError
 from ...io import output_folder
-from ...options import Text, option, option_model
-from ...options.shared import CheckpointFolder, Schemes, TrainedCheckpoint
+from ...options import PathOrNone, Text, option, option_model
+from ...options.shared import Schemes, TrainedCheckpoint
 from ...quantization.quantize_options import QuantizeOptions
 from ..parser import Call
 from ..progress import bar
+from ..show import print_next_export
 
 
 @option_model
@@ -19,7 +22,9 @@ class QuantizeCall:
     model: TrainedCheckpoint
     data: Text = option(help="data yaml (a path, or a name such as coco128.yaml), or a folder of images")
     scheme: Schemes = ("auto",)
-    output: CheckpointFolder = None
+    output: PathOrNone = option(
+        default=None, help="folder for the result, or the .pt file to write; the checkpoint's folder if not given"
+    )
 
 
 PARTS = (QuantizeCall, QuantizeOptions)
@@ -31,11 +36,14 @@ def run(call: Call) -> int:
 
     own = call[QuantizeCall]
     model = Path(own.model)
-    folder = model.parent
-    if own.output or folder.is_dir():  # a missing model gets its own message
-        folder = output_folder(own.output or folder)
+    check_path(model)  # before PyTorch is imported, which takes seconds
     # beside the checkpoint, never over it
-    path = folder / f"{model.stem}_int8.pt"
+    path = Path(own.output or model.parent)
+    if path.suffix != ".pt":
+        path /= f"{model.stem}_int8.pt"
+    if path.resolve() == model.resolve():
+        raise UsageError(f"output='{own.output}' is the model itself; give another file, or a folder")
+    output_folder(path.parent)
     with bar("calibrating") as progress:
         artifact = api.quantize(
             own.model, data=own.data, scheme=own.scheme, options=call[QuantizeOptions], progress=progress
@@ -43,5 +51,5 @@ def run(call: Call) -> int:
     artifact.save(path)
     print(f"saved {path}: the float weights and the INT8 plans {', '.join(artifact.plans)}")
     print("it still runs as the float model; exporting makes INT8 of it")
-    print(f"next: yoloquant export {path} targets=all")
+    print_next_export(path, artifact.plans)
     return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ...errors import UsageError
 from ...options import TextOrNone, flatten, option, option_model
 from ...recipe import Recipe, as_recipe
@@ -15,7 +17,7 @@ from ..verdict_code import VerdictCode
 class RunCall:
     """The recipe, and what a script is told."""
 
-    recipe: TextOrNone = option(default=None, help="recipe (yaml); arguments override what it says")
+    recipe: TextOrNone = option(default=None, help="recipe (yaml), whose values arguments override; or the model (.pt)")
 
 
 PARTS = (RunCall, VerdictCode, Listed(Recipe))
@@ -23,11 +25,16 @@ PARTS = (RunCall, VerdictCode, Listed(Recipe))
 
 def run(call: Call) -> int:
     """Do what the recipe and the arguments say."""
-    own = call[RunCall]
+    path, given = call[RunCall].recipe, dict(call.given)
+    # as every other verb takes it; no recipe ends so
+    if path and Path(path).suffix == ".pt":
+        if "model" in given:
+            raise UsageError(f"two models are given, '{path}' and model={given['model']}; leave one out")
+        given["model"], path = path, None
     # said here: as a recipe's own error it would speak of keys, which nobody wrote
-    if own.recipe is None and not (call.given.get("model") and call.given.get("data")):
+    if path is None and not (given.get("model") and given.get("data")):
         raise UsageError("a run needs model=<checkpoint> and data=<data yaml>, or a recipe that names them")
-    recipe = as_recipe(own.recipe, {k: v for k, v in call.given.items() if k not in {"recipe", *flatten(VerdictCode)}})
+    recipe = as_recipe(path, {k: v for k, v in given.items() if k not in {"recipe", *flatten(VerdictCode)}})
     # after the recipe is read, since it may say train: itself
     if recipe.train is not None:
         call.refuse(

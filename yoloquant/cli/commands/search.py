@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from ...bridge.checkpoint import check_path
 from ...io import output_folder, write_text
-from ...options import Text, option, option_model
-from ...options.shared import CheckpointFolder
+from ...options import PathOrNone, Text, option, option_model
 from ...sensitivity.float_search_options import FloatSearchOptions, SearchGoal
 from ..parser import Call
 from ..progress import bar
@@ -19,7 +19,7 @@ class SearchCall:
 
     model: Text = option(help="trained checkpoint (.pt), plain or quantized")
     data: Text = option(help="data yaml, or a folder of images unless map_drop is given")
-    output: CheckpointFolder = None
+    output: PathOrNone = option(default=None, help="folder for the result; the checkpoint's own if not given")
 
 
 PARTS = (SearchCall, FloatSearchOptions)
@@ -37,9 +37,10 @@ def run(call: Call) -> int:
     else:
         call.refuse(("threads",), "it is for goal=latency")
     model = Path(own.model)
+    check_path(model)
+    folder = output_folder(own.output or model.parent)
     with bar("searching") as progress:
         search = api.search(own.model, data=own.data, options=options, progress=progress)
-    folder = output_folder(own.output or model.parent)
     # of a checkpoint that 'quantize' wrote: not best_int8_int8.pt
     stem = model.stem.removesuffix("_int8")
     listing = folder / f"{stem}_float_layers.json"

@@ -8,6 +8,7 @@ from ...options import Text, TextOrNone, option, option_model
 from ...training.arguments import PREFIX
 from ...training.qat.qat_options import QATOptions
 from ..parser import Call
+from ..show import print_next_export
 
 if TYPE_CHECKING:
     from ...training.train import TrainResult
@@ -59,7 +60,7 @@ def run(call: Call) -> int:
         alike = own.own_plans and not prunes and "resume" not in call.extra and not call[QATOptions].missing_bits
         print(f"note: {_advice(own, call[QATOptions], result) if alike else result.advice}")
     print(f"plots and results: {result.folder}")
-    print(f"next: yoloquant export {result.best} targets=all")
+    print_next_export(result.best, (result.scheme,))
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...errors import UsageError
-from ...runtime.core.nearest import nearest
+from ...runtime.core.nearest import closest
 
 
 @dataclass(frozen=True)
@@ -52,5 +52,8 @@ def accelerator(name: str) -> Accelerator:
     """
     plain = name.strip().lower().removeprefix("ethos-").replace("_", "-")
     if plain not in ACCELERATORS:
-        raise UsageError(f"there is no Ethos-U accelerator '{name}'{nearest(plain, ACCELERATORS)}")
+        near = closest(plain, ACCELERATORS)
+        # with the whole list also where one is near: an accelerator is looked up in it, not misspelt
+        hint = f"; did you mean '{near}'? Allowed are" if near else "; allowed are"
+        raise UsageError(f"there is no Ethos-U accelerator '{name}'{hint} {', '.join(ACCELERATORS)}")
     return ACCELERATORS[plain]

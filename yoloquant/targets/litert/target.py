@@ -77,16 +77,20 @@ class LiteRTTarget(Target):
         from ...graph.head_levels import head_levels
 
         plan = self.plan(artifact)
-        if plan is not None and plan.float_layers and not self.capabilities.float_layers:
+        if plan is not None:
+            self.check_layers(plan)
+        self.check_graph(artifact.graph)
+        head_levels(artifact.graph)
+
+    def check_layers(self, plan: Plan) -> None:
+        """See ``Target.check_layers``; layers in float are refused too."""
+        if plan.float_layers:
             raise PlanError(
                 f"target '{self.name}' computes in integers throughout, and plan '{plan.scheme}' leaves "
                 f"{', '.join(plan.float_layers[:_SHOWN])} in float; quantize without float_layers=, or export to a "
                 "runtime that mixes both (onnxruntime, openvino, tensorrt, executorch)"
             )
-        if plan is not None:
-            self.check_layers(plan)
-        self.check_graph(artifact.graph)
-        head_levels(artifact.graph)
+        super().check_layers(plan)
 
     def check_graph(self, graph: Graph) -> None:
         """Raise PlanError if a computed tensor is divided by another; files that compute in float are not concerned."""
