@@ -3,10 +3,10 @@
     yoloquant train model=yolo11n.pt data=coco256.yaml imgsz=320 preset=fast
     python tools/compare_scales.py model=runs/detect/train/weights/best.pt data=coco256.yaml
 
-A checkpoint with a plan keeps its ranges; a plain one is calibrated with the portable scheme first. It is exported to
-all targets, and the scale and zero-point of every point are read from the files and held, bit by bit, against the
-checkpoint's plan. The exports are then scored on the val split, in one pass. Exits with 1 if a scale differs or a
-target fails.
+A checkpoint with a plan keeps its ranges; a plain one is calibrated first, with the portable scheme unless another is
+named. It is exported to all targets, and the scale and zero-point of every point are read from the files and held, bit
+by bit, against the checkpoint's plan. The exports are then scored on the val split, in one pass. Exits with 1 if a
+scale differs or a target fails.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ USAGE = """\
 usage: python tools/compare_scales.py model=<checkpoint> data=<data yaml> [key=value ...]
 
   targets  default onnxruntime,openvino,litert,tensorrt,executorch,qnn
+  scheme   plan of a plain checkpoint, default portable; a runtime's own, such as executorch, for that runtime alone
   imgsz    input size of a plain checkpoint, default 320
   images   calibration images of a plain checkpoint, default 128
   limit    score so many images of the val split, default 32; none for all
@@ -48,7 +49,7 @@ usage: python tools/compare_scales.py model=<checkpoint> data=<data yaml> [key=v
 """
 DEFAULTS = {
     **{"model": "", "data": "", "targets": "onnxruntime,openvino,litert,tensorrt,executorch,qnn", "imgsz": "320"},
-    **{"images": "128", "limit": "32", "threads": "1", "output": "runs/compare_scales"},
+    **{"images": "128", "limit": "32", "threads": "1", "scheme": "portable", "output": "runs/compare_scales"},
 }
 SHOWN = 3
 Scales = Mapping[str, tuple[np.ndarray, np.ndarray]]
@@ -96,14 +97,14 @@ def fingerprint(scales: Scales, names: Sequence[str]) -> str:
 
 
 def artifact_of(options: Mapping[str, str]) -> Artifact:
-    """The checkpoint with its plan; a plain one gets a portable plan."""
+    """The checkpoint with its plan; a plain one gets the portable plan, or the one that is asked for."""
     host = load_model(options["model"])
     if host.state.get("plans"):
         return Artifact.from_host(host)
     how = QuantizeOptions(
         imgsz=positive(options["imgsz"]), calibration=CalibrationOptions(images=positive(options["images"]))
     )
-    return yoloquant.quantize(options["model"], data=options["data"], scheme="portable", options=how)
+    return yoloquant.quantize(options["model"], data=options["data"], scheme=options["scheme"], options=how)
 
 
 def table(

@@ -59,5 +59,8 @@ def test_a_whole_comparison(
     assert [row[0] for row in rows] == targets and all(row[3] == "0" and row[5] and row[6] for row in rows)
     # the same scales in both, of which each has some for itself
     assert rows[0][4] == rows[1][4] and rows[0][1] != rows[1][1]
+    # a runtime's own plan
+    assert tool.main([*arguments, "targets=onnxruntime", "scheme=onnxruntime"]) == 0
+    assert "plan 'onnxruntime' of tiny.pt" in capsys.readouterr().out
     monkeypatch.setattr(tool, "equality", lambda plan, scales: tool.Equality(1, 1, ("model.0",)))
     assert tool.main([*arguments, "targets=onnxruntime"]) == 1 and "model.0 differ" in capsys.readouterr().out
