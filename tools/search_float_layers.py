@@ -36,8 +36,8 @@ from yoloquant.quantization.plan import PointKind
 from yoloquant.quantization.qparams import QParams
 from yoloquant.quantization.range_options import CalibrationRecipe
 from yoloquant.runtime.tasks import spec_of
-from yoloquant.sensitivity.float_search import FloatSearch
 from yoloquant.sensitivity.float_search_options import FloatSearchOptions, SearchGoal
+from yoloquant.sensitivity.float_search_results import FloatSearch
 from yoloquant.sensitivity.slow_layers import LatencySearch
 
 USAGE = """\
@@ -46,9 +46,10 @@ usage: python tools/search_float_layers.py model=<checkpoint> data=<data yaml> [
   scheme          tensorrt, onnxruntime, openvino, executorch or portable; default tensorrt (simulated)
   target          what the plans are exported to; default the one called as the scheme
   goal            accuracy, or latency: layers that are slower in integers (onnxruntime, openvino); default accuracy
-  threads         of the runtime with goal=latency, default 1
+  threads         of the runtime with goal=latency or slower=, default 1
   fidelity        budget, default 0.97; none to leave it out
   map_drop        budget in points, default none
+  slower          at most so many percent slower than without float layers, default none
   share           largest share of the multiplications in float, default 0.03
   spoil           layer whose weights are spoiled first, default none
   ranges          algorithm for all ranges, for instance minmax; default the usual ones
@@ -61,7 +62,7 @@ usage: python tools/search_float_layers.py model=<checkpoint> data=<data yaml> [
 DEFAULTS = {
     **{"model": "", "data": "", "scheme": "tensorrt", "fidelity": "0.97", "share": "0.03", "spoil": "", "imgsz": ""},
     **{"images": "64", "ranking_images": "8", "out": "", "target": "", "map_drop": "none", "ranges": ""},
-    **{"score_shift": "true", "goal": "accuracy", "threads": "1"},
+    **{"score_shift": "true", "goal": "accuracy", "threads": "1", "slower": "none"},
 }
 RANGES = ("range_activation", "range_pre_activation", "range_score", "range_head", "range_weight")
 COARSER = 100
@@ -131,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         fidelity=None if options["fidelity"] == "none" else float(options["fidelity"]),
         map_drop=None if options["map_drop"] == "none" else float(options["map_drop"]),
         share=float(options["share"]),
+        slower=None if options["slower"] == "none" else float(options["slower"]),
         images=count,
         ranking_images=int(options["ranking_images"]),
     )

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from .runtime.apps.bench_report import Report
     from .runtime.apps.predict_summary import Summary
     from .sensitivity.analyze_options import AnalyzeOptions
-    from .sensitivity.float_search import FloatSearch
     from .sensitivity.float_search_options import FloatSearchOptions
+    from .sensitivity.float_search_results import FloatSearch
     from .sensitivity.slow_layers import LatencySearch
     from .targets.exports import ExportResult
     from .training.qat.qat_options import QATOptions

@@ -19,8 +19,9 @@ from yoloquant.options import build
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.plan import Plan
 from yoloquant.quantization.qparams import QParams
-from yoloquant.sensitivity.float_search import FloatSearch, search_float_layers
+from yoloquant.sensitivity.float_search import search_float_layers
 from yoloquant.sensitivity.float_search_options import FloatSearchOptions
+from yoloquant.sensitivity.float_search_results import FloatSearch
 from yoloquant.sensitivity.search_start import multiplications
 from yoloquant.targets import get
 
@@ -82,12 +83,32 @@ def test_a_transposed_convolution_counts_the_places_that_it_reads() -> None:
     assert multiplications(graph) == {"a": 8 * 27 * 100, "b": 8 * 16 * 100}
 
 
+def test_what_is_found_is_proved_by_the_runtime_itself(found: FloatSearch, whole: float) -> None:
+    figures = found.best.exported
+    assert figures is not None and figures.fidelity is not None and figures.fidelity >= 0.6 * whole
+    assert figures.ratio is None and found.whole.exported is None and not found.simulated
+    shown = f"its onnxruntime export, on the same images, threads={found.threads}: fidelity {figures.fidelity:.4f}"
+    assert shown in found.summary() and "no set of layers" not in found.summary()
+    note = found.artifact.plans[SCHEME].notes[-1]
+    assert note.startswith("left in float for accuracy (6 images, simulated): fidelity ")
+    assert note.endswith(f"onnxruntime export: fidelity {figures.fidelity:.4f}")
+
+
+def test_a_plan_whose_runtime_is_elsewhere_is_told_to_be_simulated(data: Path) -> None:
+    for scheme, why in (("tensorrt", "is on another device"), ("portable", "is no single runtime's")):
+        found = search_float_layers(tiny_artifact(), data=data, options=options(scheme=scheme, fidelity=0.0))
+        assert found.met and found.best.exported is None
+        assert why in found.simulated and f"not exported: {found.simulated}; these figures" in found.summary()
+
+
 def test_the_plan_is_saved_and_exported(found: FloatSearch, tmp_path: Path) -> None:
     assert found.artifact.plans[SCHEME].float_layers == (SPOILED,)
     artifact = Artifact.load(found.artifact.save(tmp_path / "tiny_int8.pt"))
     plan: Plan = artifact.plans[SCHEME]
     assert plan.float_layers == (SPOILED,) and f"{SPOILED}.conv:weight" not in plan.by_name
-    json.dumps(found.to_dict())
+    listed = json.loads(json.dumps(found.to_dict()))
+    assert listed["best"]["layers"] == [SPOILED] and listed["best"]["exported"]["fidelity"] > 0
+    assert listed["options"]["share"] == 0.5 and "artifact" not in listed
 
 
 def test_what_nothing_within_the_share_meets(data: Path, whole: float) -> None:
@@ -117,6 +138,14 @@ def test_a_budget_that_is_there_by_default_can_be_left_out() -> None:
     assert (wanted.fidelity, wanted.map_drop) == (None, 0.3)
     with pytest.raises(UsageError, match=r"fidelity='1\.5' .* a number from 0 to 1, or none"):
         build(FloatSearchOptions, {"fidelity": "1.5"}, "search")
+
+
+def test_a_budget_that_looks_like_a_gates_fraction_is_told(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    search_float_layers(tiny_artifact(), data=data, options=options(fidelity=None, map_drop=0.01))
+    assert "map_drop=0.01 is 0.01 points, a fraction of 0.0001" in caplog.text
+    caplog.clear()
+    search_float_layers(tiny_artifact(), data=data, options=options(fidelity=None, map_drop=1.0))
+    assert "points" not in "".join(r.message for r in caplog.records if r.levelname == "WARNING")
 
 
 def test_layers_are_named_at_quantization(data: Path) -> None:

@@ -22,9 +22,10 @@ from yoloquant.quantization.float_layers import layer_of
 from yoloquant.runtime.apps.bench import BenchOptions, Taken
 from yoloquant.runtime.apps.bench_worker import Turn
 from yoloquant.runtime.device.sensors import Reading
-from yoloquant.sensitivity import slow_layers
+from yoloquant.sensitivity import plan_times, slow_layers
 from yoloquant.sensitivity.float_search_options import FloatSearchOptions, SearchGoal
-from yoloquant.sensitivity.slow_layers import FLOAT, FOUND, INTEGERS, LatencySearch, compare_layers, search_slow_layers
+from yoloquant.sensitivity.plan_times import FLOAT, FOUND, INTEGERS
+from yoloquant.sensitivity.slow_layers import LatencySearch, compare_layers, search_slow_layers
 from yoloquant.targets import get
 from yoloquant.targets.onnxruntime import OnnxRuntimeTarget
 from yoloquant.types import ExportedModel
@@ -85,7 +86,7 @@ def run_on(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
     monkeypatch.setattr(OnnxRuntimeTarget, "export", lambda _, *args: machine.export(*args))
     monkeypatch.setattr(OnnxRuntimeTarget, "export_float", lambda _, *args: machine.export(*args, "fp32"))
     monkeypatch.setattr(OnnxRuntimeTarget, "layer_times", lambda _, *args: machine.layer_times(*args))
-    monkeypatch.setattr(slow_layers, "time_in_turns", machine.time_in_turns)
+    monkeypatch.setattr(plan_times, "time_in_turns", machine.time_in_turns)
 
 
 def search(monkeypatch: pytest.MonkeyPatch, data: Path, machine: Machine) -> LatencySearch:
@@ -136,7 +137,7 @@ def test_slower_is_slower_in_every_round() -> None:
 def test_a_model_that_is_really_profiled_and_timed(monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
     monkeypatch.setattr(slow_layers, "ROUNDS", 2)
     short = BenchOptions(rounds=2, runs=1, warmup=1)
-    monkeypatch.setattr(slow_layers, "time_in_turns", partial(time_in_turns, options=short))
+    monkeypatch.setattr(plan_times, "time_in_turns", partial(time_in_turns, options=short))
     # one that is always tried: which ones really are slower is the machine's affair
     monkeypatch.setattr(slow_layers._SlowLayerSearch, "candidates", lambda *_: [SLOW])
     found = search_slow_layers(tiny_artifact(), data=data, options=OPTIONS)
@@ -152,7 +153,7 @@ def test_a_model_that_is_really_profiled_and_timed(monkeypatch: pytest.MonkeyPat
 def test_an_export_that_cannot_be_timed(monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
     run_on(monkeypatch, Machine({}))
     broken = Taken({}, {}, {INTEGERS: "its process died"}, {})
-    monkeypatch.setattr(slow_layers, "time_in_turns", lambda *args: broken)
+    monkeypatch.setattr(plan_times, "time_in_turns", lambda *args: broken)
     with pytest.raises(TargetError, match="'integers' cannot be timed: its process died"):
         search_slow_layers(tiny_artifact(), data=data, options=OPTIONS)
 

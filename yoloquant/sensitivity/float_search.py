@@ -1,109 +1,42 @@
 """The smallest set of layers that must stay in float, found on images instead of guessed.
 
-Every layer is left in float alone, and how much nearer the raw outputs come to the float model's ranks the layers. The
-best ones together are tried, twice as many each time, until the budget is met; bisection finds how few of them do; and
-every one of those is then taken back, the dearest first, unless it is needed.
+Sets are found in simulation. What is found is exported where its runtime is here, scored on the same images, and timed
+if a limit on its time is given; a set that fails there is refused, and another one is looked for.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
 from ..errors import UsageError
-from ..evaluation.torch_runner import TorchRunner
 from ..quantization.artifact import Artifact
-from ..quantization.float_layers import layer_of, leave_float
+from ..quantization.float_layers import leave_float
 from ..quantization.plan import Plan
 from ..quantization.scheme import PORTABLE
-from ..quantization.simulate import simulate
-from ..summarized import Summarized
+from ..runtime.device.processors import cpu_threads
 from ..types import Progress
 from .analyze_options import AnalysisMetric
 from .float_search_options import FloatSearchOptions
+from .float_search_results import PERCENT, ExportFigures, FloatSearch, FloatTrial, scores_of
 from .images import Images, open_images
-from .raw_outputs import GraphDistance
-from .score import Scorer
-from .search_start import multiplications, searched_artifact, searched_scheme, share_of, with_plan
+from .real_exports import RealExports, runtime_here, timed_target
+from .search_start import searched_artifact, searched_scheme, with_plan
+from .simulated_search import POINTS, SimulatedSearch
 
 if TYPE_CHECKING:
     from ..quantization.scheme import Scheme
 
 logger = logging.getLogger(__name__)
 
-# map_drop is given in points, scores are fractions
-POINTS = 100.0
-
-
-@dataclass(frozen=True)
-class FloatTrial:
-    """A plan that was measured.
-
-    Attributes:
-        layers: Layers in float.
-        share: Their share of the multiplications.
-        fidelity: mAP50-95 against the float model's detections; None if it was not asked for.
-        map_drop: Loss of mAP50-95 in points; None if it was not asked for.
-    """
-
-    layers: tuple[str, ...]
-    share: float
-    fidelity: float | None
-    map_drop: float | None
-
-    def __str__(self) -> str:
-        scores = [] if self.fidelity is None else [f"fidelity {self.fidelity:.4f}"]
-        scores += [] if self.map_drop is None else [f"mAP drop {self.map_drop:.2f} points"]
-        return f"{len(self.layers)} layers, {self.share:.1%} of the multiplications: {', '.join(scores)}"
-
-
-@dataclass(frozen=True, repr=False)
-class FloatSearch(Summarized):
-    """What a search found.
-
-    Attributes:
-        scheme: The scheme.
-        whole: The plan with no layer in float.
-        best: The smallest plan that meets the budget, or the best one where none does.
-        met: Whether it meets the budget.
-        gains: How much nearer each layer in float brings the raw outputs to the float model's, best first.
-        trials: Every plan that was measured, in order.
-        artifact: The model with the plan that was found.
-    """
-
-    scheme: str
-    whole: FloatTrial
-    best: FloatTrial
-    met: bool
-    gains: tuple[tuple[str, float], ...]
-    trials: tuple[FloatTrial, ...]
-    artifact: Artifact = field(compare=False)
-
-    def summary(self) -> str:
-        """Before and after, and which layers."""
-        lines = [f"plan '{self.scheme}', all layers in integers: {self.whole}"]
-        if not self.best.layers:
-            lines.append("no layer has to stay in float" if self.met else "no layer in float helps")
-            return "\n".join(lines)
-        lines.append(f"{'found' if self.met else 'not enough, the best found'}: {self.best}")
-        return "\n".join([*lines, *(f"  {layer}" for layer in self.best.layers)])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, without the model."""
-        return {
-            "scheme": self.scheme,
-            "met": self.met,
-            "whole": vars(self.whole),
-            "best": vars(self.best),
-            "gains": [list(pair) for pair in self.gains],
-            "trials": [vars(trial) for trial in self.trials],
-        }
+REFUSED = 5
+"""So many sets may fail as real exports before the search gives up: each costs an export and a pass over the images."""
+_FRACTION = 0.05
+_NOTE = "left in float for accuracy"
 
 
 def search_float_layers(
@@ -122,20 +55,37 @@ def search_float_layers(
         progress: Called after every measurement.
 
     Raises:
-        UsageError: No budget is given, several schemes are named, or one whose runtimes have no float layers.
+        UsageError: No budget is given, several schemes are named, one whose runtimes have no float layers, or one whose
+            exports cannot be timed here though a limit on their time is given.
         DataError: The data are not usable.
         ModelError: The model cannot be read or traced.
+        TargetError: An export cannot be made, run or timed.
     """
     options = options or FloatSearchOptions()
     if options.fidelity is None and options.map_drop is None:
         raise UsageError("a search needs a budget: give fidelity=, map_drop=, or both")
+    if options.map_drop is not None and 0 < options.map_drop < _FRACTION:
+        logger.warning(
+            "map_drop=%g is %g points, a fraction of %g: gates count in fractions, a search in points, where their "
+            "map_drop: 0.01 is map_drop=1",
+            *(options.map_drop, options.map_drop, options.map_drop / POINTS),
+        )
     scheme = searched_scheme(options.scheme)
     _check_executable(scheme)
+    if options.slower is not None:
+        timed_target(scheme)
+    target, simulated = runtime_here(scheme)
     artifact = searched_artifact(model, data, scheme, options)
     # decides whether labels are asked for; both may be measured
     metric = AnalysisMetric.FIDELITY if options.map_drop is None else AnalysisMetric.MAP
     images = open_images(data, options.analysis(metric), artifact.info)
-    return _Search(artifact, scheme, images, options, progress).run()
+    threads = options.threads or cpu_threads()
+    with tempfile.TemporaryDirectory(prefix="yoloquant-") as folder:
+        real = RealExports(artifact, scheme, target, images, threads, Path(folder)) if target else None
+        if target:
+            # what it does not export is told now, not when a plan was found
+            target.check(with_plan(artifact, scheme, artifact.plan_for(scheme)))
+        return _Search(artifact, scheme, images, options, real, progress).run(threads, simulated)
 
 
 def _check_executable(scheme: Scheme) -> None:
@@ -152,128 +102,111 @@ def _check_executable(scheme: Scheme) -> None:
         )
 
 
-class _Search:
+class _Search(SimulatedSearch):
     def __init__(
         self,
         artifact: Artifact,
         scheme: Scheme,
         images: Images,
         options: FloatSearchOptions,
+        real: RealExports | None,
         progress: Progress | None,
     ) -> None:
-        self.artifact, self.scheme, self.options, self.progress = artifact, scheme, options, progress
-        self.graph, self.plan = artifact.graph, artifact.plan_for(scheme)
-        self.bias = artifact.bias_for(scheme)
-        self.images = images
-        self.macs = multiplications(self.graph)
-        exact = TorchRunner(self.graph.module, artifact.info)
-        self._fidelity = Scorer(images, AnalysisMetric.FIDELITY, exact) if options.fidelity is not None else None
-        self._map = Scorer(images, AnalysisMetric.MAP, exact) if options.map_drop is not None else None
-        # once, of the float model on these very images
-        self._exact_map = self._map(exact) if self._map else 0.0
-        self.trials: dict[frozenset[str], FloatTrial] = {}
+        super().__init__(artifact, scheme, images, options, progress)
+        self.real = real
+        # layers that take too long in float
+        self.too_slow: frozenset[str] = frozenset()
 
-    def run(self) -> FloatSearch:
-        """Rank, grow, bisect, and take back."""
+    def run(self, threads: int, simulated: str) -> FloatSearch:
+        """Search, and prove what was found by its real export; what fails there is refused, and the search goes on."""
         # first: often nothing has to stay in float, and ranking takes a run of the network for every layer
         whole = self.measure(())
-        gains: tuple[tuple[str, float], ...] = ()
-        best, met = whole, self.meets(whole)
-        if not met:
-            gains = self.rank()
-            # a layer that gains nothing alone is not tried: with others it would be noise that costs multiplications
-            best = self.take_back(self.grow([layer for layer, gain in gains if gain > 0]))
-            met = self.meets(best)
-        plan = leave_float(self.graph, self.plan, best.layers)
-        artifact = with_plan(self.artifact, self.scheme, plan)
-        return FloatSearch(self.scheme.name, whole, best, met, gains, tuple(self.trials.values()), artifact)
-
-    def rank(self) -> tuple[tuple[str, float], ...]:
-        """Every layer with what it gains when it alone is in float, best first."""
-        few = [torch.from_numpy(np.ascontiguousarray(i)) for i, _ in self.images.inputs[: self.options.ranking_images]]
-        # raw outputs and not fidelity: a single layer moves the latter by less than its noise
-        distance = GraphDistance(self.graph, few)
-        base = distance(self._simulated(self.plan))
-        # layers with weights: ``leave_float`` takes what hangs on one along with it
-        layers = list(dict.fromkeys(layer_of(p.name) for p in self.plan.weights))
-        gains = []
-        for index, layer in enumerate(layers, start=1):
-            gains.append((layer, base - distance(self._simulated(leave_float(self.graph, self.plan, (layer,))))))
-            if self.progress:
-                self.progress(index, len(layers), f"ranking, {layer}")
-        return tuple(sorted(gains, key=lambda pair: -pair[1]))
-
-    def grow(self, ranked: Sequence[str]) -> FloatTrial:
-        """The fewest of the best layers that meet the budget; the best plan if none does."""
-        # before trying: a set above the share would be thrown away, however good
-        ranked = self._affordable(ranked)
-        # ``low`` layers are too few, ``high`` are what is tried: doubling, so that few sets are measured
-        low, high = 0, 1
-        best = self.measure(())
-        while high <= len(ranked):
-            trial = self.measure(ranked[:high])
-            if self.meets(trial):
+        best = whole if self.meets(whole) else self.search()
+        met = self.meets(best)
+        while self.real and met:
+            best = self.export(best)
+            if self.holds(best):
                 break
-            best = max(best, trial, key=self._margin)
-            # at the end of the list one further step says that nothing was found
-            low, high = high, min(2 * high, len(ranked)) if high < len(ranked) else high + 1
-        if high > len(ranked):
-            return best
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self.meets(self.measure(ranked[:middle])) else (middle, high)
-        return self.measure(ranked[:high])
+            other = self.another(best) if len(self.refused) < REFUSED else None
+            met, best = other is not None, other or best
+        if not met:
+            best = self.nearest(best)
+        plan = self.noted(leave_float(self.graph, self.plan, best.layers), whole, self.trials[frozenset(best.layers)])
+        artifact = with_plan(self.artifact, self.scheme, plan)
+        trials, key = tuple(self.trials.values()), frozenset(best.layers)
+        return FloatSearch(
+            *(self.scheme.name, self.trials[frozenset()], self.trials[key], met, self.gains, trials),
+            *(self.options, threads, simulated, artifact),
+        )
 
-    def take_back(self, found: FloatTrial) -> FloatTrial:
-        """The same without what is not needed, the dearest layer first."""
-        if not self.meets(found):
-            return found
-        # the dearest first: taking it back saves most
-        for layer in sorted(found.layers, key=lambda name: -self.macs.get(name, 0)):
-            fewer = self.measure(tuple(name for name in found.layers if name != layer))
-            if self.meets(fewer):
-                found = fewer
+    def another(self, failed: FloatTrial) -> FloatTrial | None:
+        """Another set in simulation than one whose real export failed; None if there is none."""
+        self.refused.add(frozenset(failed.layers))
+        lacking = -self.margin(failed.exported or failed)
+        if lacking > 0:
+            # asked of the simulation on top: it promised what the runtime does not keep
+            self.lacked += lacking
+            found = self.search(self.too_slow)
+            return found if self.meets(found) else None
+        # too slow: without one of its layers, the dearest first, where others make up for it
+        for layer in self.dearest(failed):
+            found = self.search(self.too_slow | {layer})
+            if self.meets(found):
+                self.too_slow |= {layer}
+                return found
+        return None
+
+    def nearest(self, best: FloatTrial) -> FloatTrial:
+        """Of sets that do not meet the budget the one to show, as a real export where there is one."""
+        tried = [trial for trial in self.trials.values() if trial.exported]
+        if not tried:
+            # both sides of the budget are told, also where none of them is met
+            return self.export(best, timed=self.options.slower is not None) if self.real else best
+        near = [trial for trial in tried if trial.exported and self.margin(trial.exported) >= 0]
+        # near enough but too slow: the fastest
+        return min(near, key=_ratio) if near else max(tried, key=lambda t: self.margin(t.exported or t))
+
+    def holds(self, trial: FloatTrial) -> bool:
+        """Whether a plan's real export is near enough, and not slower than allowed beyond noise."""
+        figures = trial.exported
+        if figures is None or self.margin(figures) < 0:
+            return False
+        limit = self.options.slower
+        return figures.ratio is None or limit is None or figures.ratio.low <= 1 + limit / PERCENT
+
+    def export(self, trial: FloatTrial, *, timed: bool = False) -> FloatTrial:
+        """Measure a plan's real export, its time only if it may count or is wanted."""
+        assert self.real is not None
+        exported = self.real.export(leave_float(self.graph, self.plan, trial.layers))
+        with self.real.opened(exported) as runner:
+            figures = ExportFigures(*self.scores(runner))
+        if trial.layers and (timed or (self.options.slower is not None and self.margin(figures) >= 0)):
+            ratio, milliseconds = self.real.time(exported)
+            figures = replace(figures, ratio=ratio, milliseconds=milliseconds)
+        found = replace(trial, exported=figures)
+        self.trials[frozenset(trial.layers)] = found
+        told = f"exported, {len(trial.layers)} layers: {', '.join(scores_of(figures))}"
+        told += f", {figures.ratio.value:.3f} of the time" if figures.ratio else ""
+        logger.info("%s", told)
+        if self.progress:
+            self.progress(len(self.trials), 0, told)
         return found
 
-    def _affordable(self, ranked: Sequence[str]) -> list[str]:
-        """The best layers whose multiplications together stay within the share."""
-        kept: list[str] = []
-        for layer in ranked:
-            if self.share((*kept, layer)) <= self.options.share:
-                kept.append(layer)
-        return kept
+    def noted(self, plan: Plan, whole: FloatTrial, best: FloatTrial) -> Plan:
+        """The plan with a note on what its float layers are for, which every export and report shows."""
+        if not best.layers:
+            return plan
+        before, after = (", ".join(scores_of(trial)) for trial in (whole, best))
+        note = f"{_NOTE} ({len(self.images.data)} images, simulated): {before} -> {after}"
+        if best.exported:
+            note += f"; {self.scheme.name} export: {', '.join(scores_of(best.exported))}"
+            took = best.exported.ratio
+            note += (
+                f", {took.value:.3f} [{took.low:.3f}, {took.high:.3f}] of the time of all in integers" if took else ""
+            )
+        return replace(plan, notes=(*plan.notes, note))
 
-    def share(self, layers: Sequence[str]) -> float:
-        """Share of the multiplications that layers do."""
-        return share_of(self.macs, layers)
 
-    def measure(self, layers: Sequence[str]) -> FloatTrial:
-        """Score the plan with some layers in float; what was measured before is remembered."""
-        # which layers, in whatever order they were found
-        key = frozenset(layers)
-        if key not in self.trials:
-            runner = TorchRunner(self._simulated(leave_float(self.graph, self.plan, tuple(layers))), self.artifact.info)
-            fidelity = self._fidelity(runner) if self._fidelity else None
-            drop = (self._exact_map - self._map(runner)) * POINTS if self._map else None
-            self.trials[key] = FloatTrial(tuple(layers), self.share(layers), fidelity, drop)
-            logger.info("%s", self.trials[key])
-            if self.progress:
-                self.progress(len(self.trials), 0, str(self.trials[key]))
-        return self.trials[key]
-
-    def meets(self, trial: FloatTrial) -> bool:
-        """Whether a plan is within the budget."""
-        return self._margin(trial) >= 0
-
-    def _margin(self, trial: FloatTrial) -> float:
-        """How far inside the budget a plan is, in mAP; negative outside."""
-        # of several budgets the one that is missed most, in one unit
-        margins = []
-        if trial.fidelity is not None and self.options.fidelity is not None:
-            margins.append(trial.fidelity - self.options.fidelity)
-        if trial.map_drop is not None and self.options.map_drop is not None:
-            margins.append((self.options.map_drop - trial.map_drop) / POINTS)
-        return min(margins)
-
-    def _simulated(self, plan: Plan) -> torch.fx.GraphModule:
-        return simulate(self.graph, plan, bias=self.bias)
+def _ratio(trial: FloatTrial) -> float:
+    figures = trial.exported
+    return figures.ratio.value if figures and figures.ratio else 1.0

@@ -35,14 +35,22 @@ class FloatSearchOptions:
         help="smallest mAP50-95 against the float model's own detections; none to leave it out",
     )
     map_drop: float | None = option(
-        default=None, ge=0, help="largest loss of mAP50-95 in points, for which labels are needed"
+        default=None,
+        ge=0,
+        help="largest loss of mAP50-95 in points, for which labels are needed; 1 is what a gate calls 0.01",
     )
     share: float = option(default=0.1, gt=0, le=1, help="largest share of the multiplications that may be in float")
+    slower: float | None = option(
+        default=None,
+        ge=0,
+        help="at most so many percent slower than without float layers: 10 allows 1.1 times the time; real exports are "
+        "timed here",
+    )
     images: int = option(default=64, ge=2, help="images that the budget is measured on")
     ranking_images: int = option(default=8, ge=2, help="so many of them rank the layers")
     split: MeasuredSplit = "val"
     threads: int | None = option(
-        default=None, ge=1, help="with goal=latency: threads of the runtime; all cores if not given"
+        default=None, ge=1, help="with goal=latency or slower=: threads of the runtime; all cores if not given"
     )
     imgsz: InputSize = None
     training_images: int = option(default=64, ge=8, help="training images that calibrate a plain checkpoint")

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import TargetError, UsageError
-from ..evaluation.latency import medians, ratio, time_in_turns
+from ..errors import UsageError
 from ..evaluation.results import Interval
 from ..quantization.artifact import Artifact
 from ..quantization.float_layers import layer_of, leave_float
@@ -30,6 +29,7 @@ from ..types import ExportedModel, Progress
 from .analyze_options import AnalysisMetric
 from .float_search_options import FloatSearchOptions
 from .images import Images, open_images
+from .plan_times import FLOAT, FOUND, INTEGERS, time_plans
 from .search_start import multiplications, searched_artifact, searched_scheme, share_of, with_plan
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ logger = logging.getLogger(__name__)
 ROUNDS = 6
 """Profiles of each export. Of two equal layers one is slower in all of them by chance once in 64 times."""
 PICTURES = 4
-INTEGERS, FOUND, FLOAT = "integers", "found", "float"
 _NOTE = "left in float, slower in integers"
 _SHOWN = 20
 
@@ -177,6 +176,8 @@ def search_slow_layers(
         TargetError: An export cannot be made or timed.
     """
     options = options or FloatSearchOptions()
+    if options.slower is not None:
+        raise UsageError("slower= is for goal=accuracy; a plan that goal=latency finds is never slower; leave it out")
     scheme = searched_scheme(options.scheme)
     target = profiled_target(scheme)
     artifact = searched_artifact(model, data, scheme, options)
@@ -317,12 +318,7 @@ class _SlowLayerSearch:
         models = {INTEGERS: self.before, **({FLOAT: self.exact} if exact else {})}
         if layers:
             models[FOUND] = self.export(leave_float(self.graph, self.plan, layers), FOUND)
-        taken = time_in_turns(models, self.pictures, self.threads)
-        if taken.errors:
-            name, error = next(iter(taken.errors.items()))
-            raise TargetError(f"the export '{name}' cannot be timed: {error}")
-        found = ratio(taken, FOUND if layers else INTEGERS, INTEGERS)
-        milliseconds = {name: float(np.median(medians(taken, name))) for name in models}
+        found, milliseconds = time_plans(models, self.pictures, self.threads)
         return LatencyTrial(tuple(layers), share_of(self.macs, layers), found), milliseconds
 
     def export(self, plan: Plan, stem: str) -> ExportedModel:

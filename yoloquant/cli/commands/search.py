@@ -32,10 +32,11 @@ def run(call: Call) -> int:
     own, options = call[SearchCall], call[FloatSearchOptions]
     if options.goal is SearchGoal.LATENCY:
         call.refuse(
-            ("fidelity", "map_drop", "share", "images", "ranking_images"), "goal=latency measures time and no accuracy"
+            ("fidelity", "map_drop", "share", "slower", "images", "ranking_images"),
+            "goal=latency measures time and no accuracy",
         )
-    else:
-        call.refuse(("threads",), "it is for goal=latency")
+    elif options.slower is None:
+        call.refuse(("threads",), "it is for goal=latency, and for slower=")
     model = Path(own.model)
     check_path(model)
     folder = output_folder(own.output or model.parent)
@@ -49,7 +50,8 @@ def run(call: Call) -> int:
     print(search.summary())
     print(f"saved {listing}: every plan that was measured")
     if not search.met:
-        print("nothing was saved to export: raise share=, lower the budget, or train with 'yoloquant train'")
+        raised = "share=" if options.slower is None else "slower= or share="
+        print(f"nothing was saved to export: raise {raised}, lower the budget, or train with 'yoloquant train'")
         return 1
     path = search.artifact.save(folder / f"{stem}_int8.pt")
     print(f"saved {path}: plan '{search.scheme}' as it is said above")
