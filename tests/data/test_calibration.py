@@ -102,6 +102,14 @@ def test_train_and_val_are_the_same(tmp_path: Path, key: str) -> None:
     assert len(calibration_set(data, CalibrationOptions(images=10, allow_scored=True))) == 10
 
 
+def test_one_error_page_in_place_of_every_image_is_no_matter_of_splits(tmp_path: Path) -> None:
+    data = write_set(tmp_path / "a")
+    for image in (tmp_path / "a").rglob("*.png"):
+        image.write_bytes(b"<html>not found</html>")
+    with pytest.raises(DataError, match=r"is unreadable \(it holds text: '<html>not found</html>'\)"):
+        calibration_set(data, TEN)
+
+
 def test_the_scored_split_is_refused(tmp_path: Path) -> None:
     data = write_set(tmp_path / "a", val="images/val", test="images/train")
     with pytest.raises(DataError, match="scores would flatter"):

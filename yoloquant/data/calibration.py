@@ -153,7 +153,7 @@ def _draw(pool: Sequence[Path], scored: Sequence[Path], options: CalibrationOpti
     # by a hash of seed and name: the order of a random generator would depend on how many images there are
     order = sorted(pool, key=lambda p: hashlib.sha256(f"{options.seed}:{p.name}".encode()).digest())
     sample: list[Path] = []
-    refused = 0
+    refused: list[Path] = []
     for path in order:
         # before the next one is looked at: what is not drawn need not be whole
         if len(sample) == options.images:
@@ -161,22 +161,23 @@ def _draw(pool: Sequence[Path], scored: Sequence[Path], options: CalibrationOpti
         if not path.is_file() or path.stat().st_size == 0:
             raise DataError(f"calibration image {path} is missing or empty; replace it or remove it from the list")
         if _same_file(path, by_size[path.stat().st_size]):
-            refused += 1
+            refused.append(path)
             continue
         sample.append(path)
     # two messages: too few because of the split is another mistake than too few at all
     if refused and len(sample) < MIN_IMAGES:
+        check_images(refused[:1])  # files of one error page are the same, too, and that is not what is wrong with them
         raise DataError(
-            f"{refused} of {len(pool)} images in split '{options.split}' of '{source}' are also in the split that is "
-            f"scored ('{options.scored_split}'), and {len(sample)} remain; calibrating on scored images flatters the "
-            "scores. Point data= to a set with separate splits, or pass allow_scored=true"
+            f"{len(refused)} of {len(pool)} images in split '{options.split}' of '{source}' are also in the split that "
+            f"is scored ('{options.scored_split}'), and {len(sample)} remain; calibrating on scored images flatters "
+            "the scores. Point data= to a set with separate splits, or pass allow_scored=true"
         )
     if len(sample) < MIN_IMAGES:
         raise CalibrationError(
             f"'{source}' has {len(sample)} calibration images; at least {MIN_IMAGES} are needed and 64 to 256 are usual"
         )
     if refused:
-        logger.warning("%d calibration images are also in the scored split and were left out", refused)
+        logger.warning("%d calibration images are also in the scored split and were left out", len(refused))
     return sample
 
 

@@ -210,6 +210,8 @@ def test_a_pose_model_needs_the_keypoints_of_its_data() -> None:
         spec.check_data({}, "x.yaml", info)
     with pytest.raises(DataError, match=r"kpt_shape \[4, 2\], the model \[17, 3\]"):
         spec.check_data({"kpt_shape": [4, 2]}, "x.yaml", info)
+    with pytest.raises(DataError, match=r"kpt_shape '\[17, 3\]', the model \[17, 3\]"):
+        spec.check_data({"kpt_shape": "[17, 3]"}, "x.yaml", info)
     with pytest.raises(DataError, match="without kpt_shape"):
         spec.check_data({}, "x.yaml", ModelInfo(Task.POSE, ("a",), IMGSZ))
 

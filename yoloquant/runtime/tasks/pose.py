@@ -107,7 +107,9 @@ class Pose(AnchorTask):
         if got is None:
             raise DataError(f"data yaml {source} has no 'kpt_shape'; a pose model needs it, here 'kpt_shape: {wanted}'")
         if got != wanted:
-            raise DataError(f"data yaml {source} has kpt_shape {got}, the model {wanted}; score it on data of its own")
+            raise DataError(
+                f"data yaml {source} has kpt_shape {got!r}, the model {wanted}; score it on data of its own"
+            )
 
     def read_labels(self, path: Path, info: ModelInfo) -> Labels:
         """A box and its keypoints."""

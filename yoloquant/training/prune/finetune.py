@@ -76,7 +76,8 @@ def fine_tune(
     if data is None:
         raise UsageError("training needs data=<data yaml or folder of images>")
     source = load_model(model, allow_unsafe=options.allow_unsafe)
-    check_labels(data, model_info(source, source.resolve_imgsz()))
+    single = bool({**source.trained, **arguments}.get("single_cls"))
+    check_labels(data, model_info(source, source.resolve_imgsz()), single=single)
     # Ultralytics wants a path, also of a live model, whose weights are given to ``prepare`` below
     path = str(model) if isinstance(model, (str, os.PathLike)) else str(getattr(model, "ckpt_path", None) or "")
     # which classes the model was trained on first, and the caller's own word last

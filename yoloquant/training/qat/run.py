@@ -63,7 +63,8 @@ def _trainer(model: Any, data: Any, options: QATOptions, arguments: dict[str, An
         overrides["qat"] = options
         overrides.setdefault("imgsz", max(source.resolve_imgsz()))
         # before Ultralytics makes a run folder, calibration takes minutes, and images are left out without labels
-        check_labels(data, model_info(source, source.resolve_imgsz()))
+        single = bool(overrides.get("single_cls"))
+        check_labels(data, model_info(source, source.resolve_imgsz()), single=single)
     with host_errors.setting_up():
         trainer = QATTrainer(overrides=overrides)
         if not resume:
