@@ -62,6 +62,38 @@ def test_a_cluster_starts_while_its_caller_goes_on(monkeypatch: pytest.MonkeyPat
     assert called == ["init", "used", "caller", "shutdown"]
 
 
+def test_a_cluster_is_left_once_while_its_caller_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    caller_is_on = threading.Event()
+    called = fake_ray(monkeypatch, lambda: None)
+    ray = sys.modules["ray"]
+
+    def shutdown() -> None:
+        assert caller_is_on.wait(30), "the caller waits until the cluster has ended"
+        called.append("shutdown")
+
+    monkeypatch.setattr(ray, "shutdown", shutdown)
+    with connecting(None, lambda ray: "workers") as ready:
+        assert ready() == "workers"
+        leaving = ready.leave()
+        called.append("caller")
+        caller_is_on.set()
+        leaving.result(30)
+        assert called == ["init", "caller", "shutdown"], "who waits is behind the end"
+    assert called == ["init", "caller", "shutdown"], "left already"
+
+
+def test_what_fails_where_a_cluster_is_left_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_ray(monkeypatch, lambda: None)
+
+    def shutdown() -> None:
+        raise RuntimeError("processes hang")
+
+    monkeypatch.setattr(sys.modules["ray"], "shutdown", shutdown)
+    with pytest.raises(RuntimeError, match="processes hang"), connecting(None, lambda ray: "workers") as ready:
+        ready()
+        ready.leave()
+
+
 def test_a_cluster_that_is_started_here_has_settings_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     niceness, prestart = "RAY_worker_niceness", "RAY_prestart_worker_first_driver"
     monkeypatch.setenv(niceness, "7")

@@ -6,9 +6,9 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from .errors import ClusterError, UsageError, YoloquantError
 
@@ -63,8 +63,39 @@ def connected(address: str | None) -> Iterator[Any]:
         ray.shutdown()
 
 
+class Connection(Generic[T]):
+    """A cluster that is being connected to; calling it waits until then.
+
+    Args:
+        begin: Connects, and gives what the caller asked for.
+        end: Leaves the cluster.
+    """
+
+    def __init__(self, begin: Callable[[], T], end: Callable[[], object]) -> None:
+        # one thread: the cluster must not be left while it is still being started
+        self._thread, self._end = ThreadPoolExecutor(1), end
+        self._begun = self._thread.submit(begin)
+        self._left: Future[object] | None = None
+
+    def __call__(self) -> T:
+        """What the caller asked for, as soon as it is connected."""
+        return self._begun.result()
+
+    def leave(self) -> Future[object]:
+        """Begin to leave; the caller, who needs no more of it, may go on or wait for what this returns."""
+        if self._left is None:
+            self._left = self._thread.submit(self._end)
+        return self._left
+
+    def close(self) -> None:
+        """Leave, unless that was done, and wait until it is."""
+        with self._thread:
+            left = self.leave()
+        left.result()
+
+
 @contextmanager
-def connecting(address: str | None, use: Callable[[Any], T]) -> Iterator[Callable[[], T]]:
+def connecting(address: str | None, use: Callable[[Any], T]) -> Iterator[Connection[T]]:
     """Connect to a cluster while the caller goes on; starting one takes seconds of waiting.
 
     One that runs already is asked before the caller goes on: it may not answer.
@@ -81,18 +112,14 @@ def connecting(address: str | None, use: Callable[[Any], T]) -> Iterator[Callabl
             is waited for.
     """
     _module()  # here: what is missing is said at once, and imports in two threads hinder each other
-    with ExitStack() as stack:
-
-        def begin() -> T:
-            return use(stack.enter_context(connected(address)))
-
+    stack = ExitStack()
+    connection = Connection(lambda: use(stack.enter_context(connected(address))), stack.close)
+    try:
         if address is not None:
-            found = begin()
-            yield lambda: found
-            return
-        # behind the cluster on the stack's way out: it must not be left while it is still being started
-        with ThreadPoolExecutor(1) as thread:
-            yield thread.submit(begin).result
+            connection()
+        yield connection
+    finally:
+        connection.close()
 
 
 def _module() -> Any:

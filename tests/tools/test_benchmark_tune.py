@@ -71,6 +71,11 @@ def test_recipes_are_confirmed_once(
         pruning_study.confirm(Path("best.pt"), {**OPTIONS, "runs": "chosen:0,default:1"}, tmp_path)
     assert made == [("chosen", 0), ("default", 1)]
     assert capsys.readouterr().out.count("| chosen, 0 | 58.1% | +0.10 | +0.20 |") == 2
+    for varied in ("prune.criterion=l2", "prune.criterion=l2,prune=0.6"):
+        pruning_study.confirm(Path("best.pt"), {**OPTIONS, "runs": "varied:1", "varied": varied}, tmp_path)
+    assert made[2:] == [("varied", 1)] * 2, "another variation is another recipe"
+    out = capsys.readouterr().out
+    assert "| prune.criterion=l2, 1 | 58.1%" in out and "| prune.criterion=l2+prune=0.6, 1 | 58.1%" in out
     with pytest.raises(SystemExit, match="runs=best:0 is not known"):
         pruning_study.confirm(Path("best.pt"), {**OPTIONS, "runs": "best:0"}, tmp_path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -202,6 +203,32 @@ def test_the_first_look_takes_few_epochs_where_something_trains_and_few_images_e
         _, trials = set_up(None, {**base, "output": str(tmp_path), **searched}, told)
         assert trials(Attempt(values, 0.25, quiet)) == {"share": share}
     assert epochs == [2, None]
+
+
+def test_the_second_look_begins_with_the_defaults_wherever_they_stood(
+    base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the time is over after one recipe, it is what all others would be held against."""
+    late, now, seen = [0.0], time.monotonic, []
+
+    def judged(self: TrialRecipes, attempt: Attempt) -> dict[str, float]:
+        default = attempt.values == self.space.defaults
+        if attempt.share == 1:
+            seen.append(default)
+            late[0] += 7200
+        return {"fidelity": 0.1 if default else 0.9}
+
+    monkeypatch.setattr(time, "monotonic", lambda: now() + late[0])
+    monkeypatch.setattr(TrialRecipes, "__call__", judged)
+    searched = {"range_head": "mse|minmax", "range_pre_activation": "mse_silu|minmax"}
+    told = TuneOptions(trials=4, again=2, hours=1, held_back=16, confirm=False)
+    result = tune(None, {**base, **searched, "output": str(tmp_path)}, told)
+    assert seen == [True], "first, though it was the worst of the first look"
+    assert next(t.default for t in result.trials if t.stage == "search") and len(result.trials) > 4
+    assert result.default is not None and result.default.stage == "again"
+    late[0] = 0.0
+    tune(None, {**base, **searched, "output": str(tmp_path)}, replace(told, hours=None))
+    assert seen == [True, False, False], "the best follow when there is time, and nothing is measured twice"
 
 
 @pytest.mark.slow

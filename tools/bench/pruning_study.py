@@ -68,17 +68,22 @@ def confirm(model: Path, options: Mapping[str, str], folder: Path) -> None:
         which, _, seed = word.partition(":")
         if which not in (CHOSEN, DEFAULT, VARIED) or not seed.isdigit():
             raise SystemExit(f"runs={word} is not known; give {CHOSEN}:<seed>, {DEFAULT}:<seed> or {VARIED}:<seed>")
-        path = folder / f"{which}-{seed}.json"
+        path = folder / f"{_label(which, options)}-{seed}.json"
         if not path.is_file():
             write_text(path, json.dumps(_confirmed(model, options, folder, which, int(seed))))
     kept = {p.stem: json.loads(p.read_text(encoding="utf-8")) for p in sorted(folder.glob("*-*.json"))}
     head = ["recipe, seed", "multiplications gone", "FP32: drop, points", *(f"INT8, {options['targets']}: drop",)]
-    rows = [[name.replace("-", ", "), f"{k['gone']:.1%}", k["float"], k["int8"]] for name, k in kept.items()]
+    rows = [[", ".join(name.rsplit("-", 1)), f"{k['gone']:.1%}", k["float"], k["int8"]] for name, k in kept.items()]
     print(table(head, rows))
 
 
+def _label(which: str, options: Mapping[str, str]) -> str:
+    """What a recipe's files are called; of one that is varied by what is varied, since several may be."""
+    return options["varied"].replace(",", "+") if which == VARIED else which
+
+
 def _confirmed(model: Path, options: Mapping[str, str], folder: Path, which: str, seed: int) -> dict[str, Any]:
-    output = folder / f"{which}-{seed}"
+    output = folder / f"{_label(which, options)}-{seed}"
     content = _content(model, options, folder, which)
     # both as long: a study may have had less time for each
     arguments = {**content["prune"]["arguments"], "seed": seed, "epochs": int(options["epochs"])}

@@ -49,10 +49,12 @@ class RayPass:
             ClusterError: A part was lost with its worker again and again.
             YoloquantError: See ``evaluate``.
         """
-        start, total = time.perf_counter(), len(job.images)
+        total = len(job.images)
         spans = shard(total, self._shards)
         # once in the cluster's memory, instead of with every task
         shared = self.ray.put(job)
+        # behind it: what travels is traced first, and one process opens its models before its pass begins, too
+        start = time.perf_counter()
         found: dict[range, PassResult] = {}
         for span, packed in completed(self.ray, {self._task.remote(shared, span): span for span in spans}):
             found[span] = pickle.loads(packed)

@@ -143,34 +143,34 @@ def validate(
         models.facts.update((name, prediction_info(file)) for name, file in files.items())
         recorded |= models.recorded
         found = run_pass(PassJob(models.openings, recorded, images, settings), progress)
-    evaluation = found.evaluation
-    models.note(found.unopened)
-    models.keep(evaluation)
-    # after the pass: latency is measured with the machine to itself
-    models.measure(evaluation, progress)
-    result = reach_verdict(
-        evaluation,
-        gates,
-        models.facts,
-        VerdictOptions(
-            bootstrap=_bootstrap(options.bootstrap),
-            conf=options.conf,
-            match=options.match,
-            threads=threads,
-            environment={
-                **_environment(named),
-                "task": artifact.info.task.value,
-                "latency": options.latency,
-            },
-            notes=tuple(note for note in (baseline.note, head_note(named)) if note) + notes,
-        ),
-    )
-    # Behind the verdict: pycocotools' figures stand beside ours and decide nothing.
-    if options.coco_eval:
-        result = beside(result, coco_figures(evaluation))
-    _note_matched(models, result)
-    if options.report is not None:
-        keep_results(options.report, evaluation, models.facts, artifact.info, result.environment)
+        evaluation = found.evaluation
+        models.note(found.unopened)
+        models.keep(evaluation)
+        # after the pass: latency is measured with the machine to itself
+        models.measure(evaluation, progress)
+        result = reach_verdict(
+            evaluation,
+            gates,
+            models.facts,
+            VerdictOptions(
+                bootstrap=_bootstrap(options.bootstrap),
+                conf=options.conf,
+                match=options.match,
+                threads=threads,
+                environment={
+                    **_environment(named),
+                    "task": artifact.info.task.value,
+                    "latency": options.latency,
+                },
+                notes=tuple(note for note in (baseline.note, head_note(named)) if note) + notes,
+            ),
+        )
+        # Behind the verdict: pycocotools' figures stand beside ours and decide nothing.
+        if options.coco_eval:
+            result = beside(result, coco_figures(evaluation))
+        _note_matched(models, result)
+        if options.report is not None:
+            keep_results(options.report, evaluation, models.facts, artifact.info, result.environment)
     return result
 
 
@@ -203,7 +203,16 @@ def _passes(options: ValidateOptions, threads: int) -> Iterator[Callable[[PassJo
         return on_cluster
 
     with connecting(options.address, get_ready) as on_cluster:
-        yield lambda job, progress: on_cluster().run(job, progress)
+
+        def run_pass(job: PassJob, progress: Progress | None) -> PassResult:
+            found = on_cluster().run(job, progress)
+            leaving = on_cluster.leave()
+            # what is measured has the machine to itself; a verdict alone need not wait for seconds of Ray's end
+            if options.latency or options.memory:
+                leaving.result()
+            return found
+
+        yield run_pass
 
 
 def _add_foreign(models: JudgedModels, judged: Contenders) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from ..options.where import Where
 from ..pipeline import RunResult, Silent, run
 from ..recipe import Recipe, make_recipe, recipe_content
 from ..types import Listener, Progress
+from .dimensions import Value
 from .held_back import hold_back
 from .objectives import Objective
 from .page import write_page
@@ -152,6 +153,21 @@ def _searched(studied: Studied, evaluate: Evaluate, progress: Progress | None, d
     search.run(studied.options.trials, share, deadline)
 
 
+def second_look(best: Sequence[Mapping[str, Value]], defaults: Mapping[str, Value] | None) -> list[dict[str, Value]]:
+    """What is measured with everything: the recipe without any search first, then the best.
+
+    First, because the time may be over before the last: what the others are held against (``default_drop`` too) must
+    not be what is missing, and short looks mislead: what trains slowly at first may end ahead.
+
+    Args:
+        best: Recipes of the first look, the best first.
+        defaults: The recipe without any search; None where the space does not hold it.
+    """
+    # of a study in which nothing was measured, nothing is measured again
+    first = [dict(defaults)] if defaults is not None and best else []
+    return first + [dict(values) for values in best if values != defaults]
+
+
 def _looked_again(
     studied: Studied,
     evaluate: Evaluate,
@@ -160,9 +176,7 @@ def _looked_again(
     progress: Progress | None,
     deadline: float,
 ) -> None:
-    defaults = studied.space.defaults
-    # the default beside them, or nobody could say what the search has won
-    attempts = [*chosen, *([defaults] if defaults is not None and chosen and defaults not in chosen else [])]
+    attempts = second_look(chosen, studied.space.defaults)
     if studied.options.on is Where.RAY:
         RayTrials(studied, evaluate, again=True, progress=progress).look_again(attempts, deadline)
         return
