@@ -9,7 +9,7 @@ import torch
 from core_models import family_graph
 
 from yoloquant.graph.head_outputs import HeadOutput, Readout, head_outputs
-from yoloquant.quantization.readout import readers
+from yoloquant.quantization.readout import compared, readers
 
 
 def _heads(branch: str) -> tuple[HeadOutput, HeadOutput]:
@@ -48,3 +48,22 @@ def test_four_numbers_of_another_branch_are_no_box(branch: str) -> None:
 def test_four_classes_are_probabilities() -> None:
     score, _ = _heads("box")
     assert readers({score: torch.randn(1, 4, 2, 2)})[score].size is None
+
+
+def test_a_distribution_is_compared_by_its_divergence() -> None:
+    """Half the squared change of what is read is the divergence, for small changes of any logits."""
+    (head,) = head_outputs(family_graph("yolo11", "classify"))
+    generator = torch.Generator().manual_seed(0)
+    raw = 6 * torch.randn(20, 50, generator=generator, dtype=torch.float64)
+    moved = raw + 0.01 * torch.randn(20, 50, generator=generator, dtype=torch.float64)
+    p, q = raw.log_softmax(1), moved.log_softmax(1)
+    divergence = (p.exp() * (p - q)).sum(1)
+    read = (compared(head, moved) - compared(head, raw)).square().sum(1) / 2
+    assert torch.allclose(read, divergence, rtol=0.1, atol=1e-9)
+
+
+def test_a_class_that_is_ruled_out_has_a_finite_slope() -> None:
+    (head,) = head_outputs(family_graph("yolo11", "classify"))
+    raw = torch.tensor([[0.0, 300.0, 1.0]], requires_grad=True)
+    (slope,) = torch.autograd.grad(compared(head, raw).sum(), raw)
+    assert bool(torch.isfinite(slope).all())

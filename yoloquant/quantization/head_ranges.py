@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..graph.head_outputs import HeadOutput
-from ..graph.trace import Graph, OpKind
+from ..graph.trace import QUANTIZATION_AGNOSTIC, Graph, OpKind
 from .observers import Histogram, search
 from .qparams import UNIT_QPARAMS, QParams, QuantSpec
-from .readout import FOREGROUND, expected, readers
+from .readout import FOREGROUND, compared, readers
 from .tensor_grid import on_grid
 
 ALGORITHM = "mse_readout"
@@ -64,7 +64,8 @@ class HeadColumns:
             source = graph.root(head.op.inputs[0])
             # Only a tensor that nothing but heads reads may be judged by them: other readers would pay for what is
             # clipped.
-            if source == head.op.inputs[0] and set(graph.users[source]) <= last and _is_plain(graph, head):
+            alone = source == head.op.inputs[0] and set(graph.users[source]) <= last
+            if (alone or _is_pooled(graph, head)) and _is_plain(graph, head):
                 self.columns[source].append(Columns(head))
                 before = silu_operand(graph, source)
                 if before:
@@ -92,7 +93,7 @@ class HeadColumns:
                 if source in self.silus:
                     column.before.append(self._columns(column.head, values[self.silus[source]], chosen))
                 if reader.size is not None:
-                    size = reader.size.expand_as(expected(column.head, raw))
+                    size = reader.size.expand_as(compared(column.head, raw))
                     column.sizes.append(_at(size, chosen))
 
     def _columns(self, head: HeadOutput, x: Tensor, chosen: Tensor) -> Tensor:
@@ -149,7 +150,7 @@ class _Loss:
 
     def _read(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.detach()
-        read = expected(self.head, functional.linear(x, self.weight, bias))
+        read = compared(self.head, functional.linear(x, self.weight, bias))
         return read if self.size is None else read / self.size
 
 
@@ -164,6 +165,17 @@ def silu_operand(graph: Graph, product: str) -> str:
         return ""
     gates = [graph.ops[i] for i in op.inputs if graph.ops[i].kind is OpKind.UNIT]
     return next((i for g in gates for i in g.inputs if i in op.inputs), "")
+
+
+def _is_pooled(graph: Graph, head: HeadOutput) -> bool:
+    """Whether a linear layer alone reads a vector that was pooled to one place, and flattened."""
+    if head.op.kind is not OpKind.LINEAR:
+        return False
+    name = head.op.inputs[0]
+    while graph.ops[name].kind in QUANTIZATION_AGNOSTIC and len(graph.users[name]) == 1:
+        name = graph.ops[name].inputs[0]
+    shape = graph.ops[name].shape or ()
+    return len(graph.users[name]) == 1 and len(shape) == 4 and shape[2:] == (1, 1)
 
 
 def _is_plain(graph: Graph, head: HeadOutput) -> bool:

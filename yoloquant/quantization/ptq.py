@@ -27,6 +27,8 @@ from .image_statistics import describe
 from .importers.modelopt import take_over
 from .kept_calibration import KeptCalibration
 from .layer_precision import give_precision, widen_layers
+from .layer_shift import IMAGES as LAYER_SHIFT_IMAGES
+from .layer_shift import is_shifted, layer_shifts
 from .plan import Plan
 from .quantize_options import QuantizeOptions
 from .saturation import IMAGES, with_safe_weights
@@ -202,10 +204,12 @@ def _shifts(
     progress: Progress | None,
     memory: CalibrationMemory,
 ) -> dict[str, Shifts]:
-    """What class scores are moved by; those of a trained plan are where training left them."""
+    """What class scores, or a classifier's layers, are moved by; a trained plan's are where training left them."""
     if not options.ranges.score_shift:
         return {}
     untrained = [plan for plan in plans.values() if not any(p.algorithm == "learned" for p in plan.points)]
+    if is_shifted(graph):
+        return _layer_shifts(graph, untrained, images, progress, memory)
     few = islice(images.tensors(graph.info.imgsz, graph.info.task), SHIFT_IMAGES)
     total = min(SHIFT_IMAGES, len(images))
     tick = (
@@ -213,6 +217,20 @@ def _shifts(
     )
     key = ("shifts", id(graph), images.sha256, *(plan.digest() for plan in untrained))
     return memory.once(key, lambda: score_shifts(graph, untrained, few, progress=tick))
+
+
+def _layer_shifts(
+    graph: Graph,
+    plans: Sequence[Plan],
+    images: CalibrationSet,
+    progress: Progress | None,
+    memory: CalibrationMemory,
+) -> dict[str, Shifts]:
+    few = islice(images.tensors(graph.info.imgsz, graph.info.task), LAYER_SHIFT_IMAGES)
+    what = "holding layers against the float model's"
+    tick = None if progress is None else (lambda done, total: progress(done, total, what))
+    key = ("shifts", id(graph), images.sha256, *(plan.digest() for plan in plans))
+    return memory.once(key, lambda: layer_shifts(graph, plans, few, progress=tick))
 
 
 def _scored_images(data: str | os.PathLike[str], options: QuantizeOptions) -> CalibrationSet | None:

@@ -62,7 +62,8 @@ class CalibrationRecipe:
     )
     score_shift: bool = option(
         default=True,
-        help="move class scores by one number per level, so that confidences stay the float model's; part of a bias",
+        help="move class scores by one number per level, so that confidences stay the float model's; of a classifier "
+        "every layer's results by one number per channel; part of a bias",
         flat="score_shift",
     )
 

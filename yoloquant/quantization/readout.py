@@ -2,7 +2,9 @@
 
 An error counts by what it does to a detection: class scores after their sigmoid, distances after DFL and relative to
 the box, a keypoint's visibility after its sigmoid, other outputs relative to their own size; each box and coefficient
-by how sure its anchor is of an object.
+by how sure its anchor is of an object. A classifier's distribution is read as twice the roots of its probabilities,
+whose squared change is, for small errors, twice the Kullback-Leibler divergence: differences of the probabilities
+themselves would hardly count where the model is sure, nor how a small one is multiplied.
 """
 
 from __future__ import annotations
@@ -39,12 +41,12 @@ class Reader:
     size: Tensor | None
 
     def values(self, raw: Tensor) -> Tensor:
-        """What is read: probabilities, or distances and coefficients in relative units.
+        """What is read: probabilities or their roots, or distances and coefficients in relative units.
 
         Args:
             raw: The head's result, (1, channels, height, width), or (1, channels) for a linear layer.
         """
-        read = expected(self.output, raw)
+        read = compared(self.output, raw)
         return read if self.size is None else read / self.size
 
 
@@ -91,6 +93,14 @@ def _are_sides(output: HeadOutput, values: int) -> bool:
     Four mask coefficients, and two keypoints of x and y, are four numbers too; heads of other makers have no names.
     """
     return values == _SIDES and (output.readout is Readout.DISTRIBUTION or output.op.branch in _BOXES)
+
+
+def compared(output: HeadOutput, raw: Tensor) -> Tensor:
+    """A raw head result in the form in which squared errors are added; channels stay axis 1."""
+    if output.readout is Readout.CLASS_SOFTMAX:
+        # not the root of a softmax, whose slope is infinite where a probability is rounded to 0
+        return 2 * (0.5 * raw.log_softmax(1)).exp()
+    return expected(output, raw)
 
 
 def expected(output: HeadOutput, raw: Tensor) -> Tensor:

@@ -105,9 +105,12 @@ def score_shifts(
 
 
 def with_note(plan: Plan, shifts: Mapping[str, np.ndarray]) -> Plan:
-    """The plan with a sentence on what its class scores are moved by."""
+    """The plan with a sentence on what its class scores, or the results of its layers, are moved by."""
     if not shifts:
         return plan
+    if any(np.ptp(value) for value in shifts.values()):
+        note = f"the results of {len(shifts)} layers are moved channel by channel to the float model's, in their biases"
+        return replace(plan, notes=(*plan.notes, note))
     values = ", ".join(f"{float(value[0]):+.3f}" for value in shifts.values())
     return replace(plan, notes=(*plan.notes, f"class scores are moved by {values} logits, in the last biases"))
 

@@ -198,6 +198,30 @@ def test_corrections_reach_the_branch_that_is_exported(images: torch.Tensor, end
     assert torch.equal(scores(student), plain)
 
 
+def test_corrections_of_every_layer_reach_its_batch_norm(images: torch.Tensor) -> None:
+    """A graph's convolution has its BatchNorm folded in, a live model's has it behind."""
+    graph, module = family_graph("yolo11", "classify"), family_model("yolo11", "classify").module
+    student: Any = copy.deepcopy(module).eval()
+    assert any(isinstance(m, torch.nn.BatchNorm2d) for m in student.modules())
+    generator = np.random.default_rng(0)
+    biases = {name.removesuffix(".bias"): p for name, p in graph.module.named_parameters() if name.endswith(".bias")}
+    wanted = {path: generator.normal(0, 0.2, p.shape).astype(np.float32) for path, p in biases.items()}
+    moved = copy_module(graph)
+    add_bias(moved, wanted)
+
+    def scores(model: Any) -> torch.Tensor:
+        with torch.no_grad():
+            found = model(torch.nn.functional.interpolate(images[:1], graph.info.imgsz))
+        return (found[0] if isinstance(found, (tuple, list)) else found).log()
+
+    plain, found = scores(student), live_corrections(student, graph, wanted)
+    assert len(found) == len(wanted) > 10
+    with corrected(student, found):
+        assert torch.allclose(scores(student), scores(moved), atol=1e-4)
+        assert not torch.allclose(scores(student), plain, atol=1e-2)
+    assert torch.equal(scores(student), plain)
+
+
 def test_attaching_twice_replaces(images: torch.Tensor) -> None:
     artifact, plan = planned()
     once, twice = live(artifact), live(artifact)

@@ -93,9 +93,12 @@ def live_corrections(model: nn.Module, graph: Graph, corrections: Mapping[str, n
     for path, value in corrections.items():
         traced = next((p for p in prefixes if path.startswith(f"{p}.")), "")
         live = prefixes.get(traced, "") + path.removeprefix(traced)
-        # a graph's bias may be a BatchNorm's, folded; that layer starts without the correction
-        if f"{live}.bias" in parameters:
-            found[live] = value
+        # a graph's bias may be a BatchNorm's, folded: what is added to the one is added to the other
+        norm = f"{live.rpartition('.')[0]}.bn"
+        place = next((p for p in (live, norm) if f"{p}.bias" in parameters), "")
+        # a layer that neither has starts without the correction
+        if place and parameters[f"{place}.bias"].shape == np.shape(value):
+            found[place] = value
     return found
 
 
