@@ -2,7 +2,7 @@
 
 Rounding errors of one tensor are not independent. A channel that is nearly constant is off by the same amount at every
 place, and where operands are bright together a rounded weight shifts all results alike. Such errors do not average out
-on their way to the class scores: of YOLO11n's they make most. What many images have of them in common is a number per
+on their way to the class scores. What many images have of them in common is a number per
 channel, which the bias of the layer behind can take away, at no cost on the device (bias correction: Nagel et al. 2019,
 arXiv 1906.04721, section 4.2). Layers are corrected in the order in which they run, each on what the corrected ones in
 front of it make of the images.
