@@ -2,10 +2,10 @@
 
 Rounding errors of one tensor are not independent. A channel that is nearly constant is off by the same amount at every
 place, and where operands are bright together a rounded weight shifts all results alike. Such errors do not average out
-on their way to the class scores. What many images have of them in common is a number per
-channel, which the bias of the layer behind can take away, at no cost on the device (bias correction: Nagel et al. 2019,
-arXiv 1906.04721, section 4.2). Layers are corrected in the order in which they run, each on what the corrected ones in
-front of it make of the images.
+on their way to the class scores. What many images have of them in common is a number per channel, which the bias of the
+layer behind can take away, at no cost on the device (bias correction: Nagel et al. 2019, arXiv 1906.04721, section
+4.2). Layers are corrected in the order in which they run, each on what the corrected ones in front of it make of the
+images.
 
 A result counts by how much the activation behind it lets through. The mean of all results is not what matters: where
 large values are clipped it falls, and to raise it would lift thousands of negative values that the activation rules
@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -185,5 +186,9 @@ def _walk(module: fx.GraphModule, images: Sequence[Tensor]) -> Iterator[tuple[st
 
 
 def _called(function: Callable[..., object], node: fx.Node, values: dict[fx.Node, list[object]], image: int) -> object:
-    args = fx.map_arg(node.args, lambda n: values[n][image])
-    return function(*args, **fx.map_arg(node.kwargs, lambda n: values[n][image]))
+    def value(source: fx.Node) -> Any:
+        return values[source][image]
+
+    args: Any = fx.map_arg(node.args, value)
+    kwargs: Any = fx.map_arg(node.kwargs, value)
+    return function(*args, **kwargs)
