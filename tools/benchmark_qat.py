@@ -33,7 +33,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads crawl on a busy machine
 
-import numpy as np
 
 from tools.bench.contenders import only
 from tools.bench.mirror import mirror
@@ -51,6 +50,7 @@ from yoloquant.io import output_folder, write_text
 from yoloquant.quantization.artifact import Artifact, versions
 from yoloquant.quantization.simulate import simulate
 from yoloquant.targets.base import Target
+from yoloquant.targets.check_scales import same_scale
 from yoloquant.types import ExportedModel
 
 logger = logging.getLogger("benchmark_qat")
@@ -170,13 +170,7 @@ def read_back(target: Target, exported: ExportedModel, artifact: Artifact) -> tu
     """How many learned points the artifact holds with exactly their scale and zero_point, and how many it has."""
     found = target.read_scales(exported)
     learned = [p for p in artifact.plan_for(target.scheme).points if p.algorithm == "learned" and p.name in found]
-    equal = 0
-    for p in learned:
-        assert p.params is not None
-        scale, zero = found[p.name]
-        same = np.array_equal(np.ravel(scale), np.ravel(p.params.scale))
-        equal += int(same and np.array_equal(np.ravel(zero), np.ravel(p.params.zero_point)))
-    return equal, len(learned)
+    return sum(same_scale(p, found[p.name]) for p in learned), len(learned)
 
 
 def enter_theirs(settings: Settings, artifact: Artifact, data: ValidationSet, mirrored: Path) -> list[Entry]:

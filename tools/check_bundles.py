@@ -5,7 +5,8 @@
 Each model is calibrated and bundled for every device, and the bundle's own ``verify`` runs on this machine and, with
 ``cpu_root=``, on emulated aarch64. Then files that a faulty exporter would write take the healthy file's place, their
 hashes put right in the manifest: the integers stay, and the weight scale of one layer is off, for some layers from the
-first to the last. They are verified on this machine against the healthy file's golden results.
+first to the last. They are verified on this machine against the healthy file's golden results; and bundling such a file
+itself is tried, which reads its scales back.
 
 Options (``key=value`` or ``--key value``): models, data (a yaml or folder for each model), devices (raspberrypi,onnx),
 imgsz (320), images (32, calibration), golden (3, inputs in a bundle), layers (5, spoiled one at a time), off (2,
@@ -35,8 +36,9 @@ from tools.bench.table import table
 from tools.options import positive
 from yoloquant import api
 from yoloquant.bundle import BundleOptions, device_named, write
+from yoloquant.bundle.devices import BundleDevice
 from yoloquant.bundle.verify_on import ProcessorCheck, verify_on
-from yoloquant.errors import UsageError
+from yoloquant.errors import TargetError, UsageError
 from yoloquant.graph.trace import Graph
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.insert import copy_module
@@ -45,6 +47,7 @@ from yoloquant.runtime.core.bundle_manifest import FILE_NAME, model_path, read
 from yoloquant.runtime.core.folder_check import FileEntry, file_sha256
 from yoloquant.targets.base import Target
 from yoloquant.targets.export import export
+from yoloquant.types import ExportedModel
 
 DEFAULTS = {
     "models": "yolo11n.pt",
@@ -61,6 +64,7 @@ DEFAULTS = {
 }
 HEAD = ("model", "device", "file", "processor", "verify", "outputs differ by (limit)", "detections that agree")
 NATIVE, AARCH64 = "native", "aarch64"
+BUNDLING = "at export"
 
 
 def spoiled(artifact: Artifact, target: Target, layer: int, share: float) -> tuple[str, Artifact]:
@@ -123,9 +127,27 @@ def checked(model: str, data: str, folder: Path, options: Mapping[str, str]) -> 
             share = positive(options["off"]) / 100
             name, faulty = spoiled(artifact, device.target, layer, share)
             (wrong,) = export(faulty, [device.target], folder=folder / "spoiled").exports
+            yield (
+                stem,
+                device.name,
+                f"{name} off by {share:.0%}",
+                BUNDLING,
+                *_bundled(artifact, wrong, device, place, how),
+            )
             exchange(place, wrong.path)
             for check in verify_on(place, [NATIVE]):
                 yield (stem, device.name, f"{name} off by {share:.0%}", *_cells(check))
+
+
+def _bundled(
+    artifact: Artifact, exported: ExportedModel, device: BundleDevice, place: Path, how: BundleOptions
+) -> tuple[str, str, str]:
+    """What bundling a file says, beside the healthy bundle."""
+    try:
+        write(artifact, exported, device=device, folder=place.with_name(f"{place.name}-refused"), options=how)
+    except TargetError as exc:
+        return f"refused: {exc}".partition(";")[0], "", ""
+    return "taken", "", ""
 
 
 def _cells(check: ProcessorCheck) -> tuple[str, ...]:

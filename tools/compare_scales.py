@@ -32,9 +32,10 @@ from yoloquant.evaluation.results import TargetResult
 from yoloquant.evaluation.validate_options import ValidateOptions
 from yoloquant.io import output_folder, write_text
 from yoloquant.quantization.artifact import Artifact
-from yoloquant.quantization.plan import Plan, Point
+from yoloquant.quantization.plan import Plan
 from yoloquant.quantization.scheme import PORTABLE
 from yoloquant.runtime.tasks import spec_of
+from yoloquant.targets.check_scales import Scales, same_scale
 
 USAGE = """\
 usage: python tools/compare_scales.py model=<checkpoint> data=<data yaml> [key=value ...]
@@ -52,7 +53,6 @@ DEFAULTS = {
     **{"images": "128", "limit": "32", "threads": "1", "scheme": "portable", "output": "runs/compare_scales"},
 }
 SHOWN = 3
-Scales = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -72,19 +72,8 @@ class Equality:
 
 def equality(plan: Plan, scales: Scales) -> Equality:
     """Hold the scales of an artifact against a plan, bit by bit."""
-    different = tuple(name for name, found in scales.items() if not _same(plan.by_name.get(name), found))
+    different = tuple(name for name, found in scales.items() if not same_scale(plan.by_name.get(name), found))
     return Equality(len(scales), sum(scale.size for scale, _ in scales.values()), different)
-
-
-def _same(point: Point | None, found: tuple[np.ndarray, np.ndarray]) -> bool:
-    if point is None or point.params is None:
-        return False
-    wanted = (point.params.scale, point.params.zero_point)
-    # as bytes: nothing is close enough, and an array of one scale is not a scalar
-    return all(
-        np.asarray(a).shape == np.asarray(b).shape and np.asarray(a, kind).tobytes() == np.asarray(b, kind).tobytes()
-        for a, b, kind in zip(found, wanted, (np.float32, np.int64), strict=True)
-    )
 
 
 def fingerprint(scales: Scales, names: Sequence[str]) -> str:

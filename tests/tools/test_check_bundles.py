@@ -25,9 +25,11 @@ def test_a_bundle_verifies_and_a_spoiled_one_does_not(tmp_path: Path, capsys: py
         **tool.DEFAULTS, "models": str(checkpoint(tmp_path / "m.pt")), "data": str(data), "devices": "onnx",
         "imgsz": "64", "images": "8", "layers": "1", "off": "80", "output": str(tmp_path / "made"),
     }  # fmt: skip
-    healthy, spoiled = tool.run(options).strip().splitlines()[2:]
+    healthy, bundled, spoiled = tool.run(options).strip().splitlines()[2:]
     assert "| healthy | native | pass |" in healthy
     assert "off by 80% | native | fail |" in spoiled
+    assert "off by 80% | at export | refused: 1 of " in bundled and "another range in 'm-onnxruntime.onnx'" in bundled
+    assert not (tmp_path / "made" / "m-onnx-refused").exists()
     assert "healthy" in capsys.readouterr().err, "each row is seen as it comes"
     right, wrong = (_constants(tmp_path / "made" / name) for name in ("exports", "spoiled"))
     assert right.keys() == wrong.keys()

@@ -17,6 +17,7 @@ from ..io import atomic_path
 from ..quantization.artifact import versions
 from ..runtime.core.bundle_manifest import FILE_NAME, BundleManifest, read
 from ..runtime.core.folder_check import FileEntry, file_sha256
+from ..targets.check_scales import check_scales
 from ..types import ExportedModel, HeadLayout
 from .archive import pack
 from .bundle_options import Bundle, BundleOptions
@@ -59,7 +60,8 @@ def write(
         UsageError: The device is unknown, is not served by the model's target.
         ArtifactError: The exported model is missing, or has other classes than the artifact.
         DataError: The data are not usable.
-        TargetError: The model cannot be run here, so there is nothing to expect from a device.
+        TargetError: The model cannot be run here, so there is nothing to expect from a device; or its scales are not
+            those of the artifact's plan.
         OutputError: The folder cannot be written, or holds something else than a bundle. Nothing half-written is left.
     """
     options = options or BundleOptions()
@@ -73,11 +75,15 @@ def write(
         )
     folder = Path(folder).absolute()
     _check_place(folder)
+    plan = _plan(artifact, exported)
+    if plan is not None:
+        # a device cannot tell one layer's scale 2 % off from kernels of its own, so it is told here
+        check_scales(plan, device.target.read_scales(exported), what=f"'{exported.path.name}'")
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         # temporary folders are for their owner alone, and a bundle is copied to another user
         temporary.chmod(0o755)
-        notes = _fill(temporary, artifact, exported, device, options)
+        notes = _fill(temporary, artifact, exported, device, options, plan)
     # read back from its place: what is returned is what a device will read
     manifest = read(folder)
     return Bundle(folder, pack(folder) if options.archive else None, manifest, notes)
@@ -111,7 +117,12 @@ def _is_bundle(folder: Path) -> bool:
 
 
 def _fill(
-    bundle: Path, artifact: Artifact, exported: ExportedModel, device: BundleDevice, options: BundleOptions
+    bundle: Path,
+    artifact: Artifact,
+    exported: ExportedModel,
+    device: BundleDevice,
+    options: BundleOptions,
+    plan: Plan | None,
 ) -> tuple[str, ...]:
     """Write everything, and return what a person should know."""
     model = f"model/{exported.path.name}"
@@ -119,7 +130,6 @@ def _fill(
     notes = device.target.add_companions(bundle / model, artifact, exported)
     copy_runtime(bundle / RUNTIME)
     copy_backend(bundle / RUNTIME, device)
-    plan = _plan(artifact, exported)
     expected = make_expected(exported, device, options, bundle)
     expected = replace(expected, notes=(*expected.notes, *notes))
     texts = {

@@ -39,8 +39,12 @@ def print_next_export(checkpoint: Path, plans: Collection[str]) -> None:
 
 def print_exports(outcome: ExportResult) -> None:
     """Print what was exported, with its notes, and what failed."""
+    from ..targets.check_scales import KEY
+
     for export in outcome.exports:
-        print(f"exported {export.target}: {export.path} ({export.size_bytes / 1e6:.2f} MB)")
+        held = export.metadata.get(KEY)
+        scales = f", {held['values']} scales as in the plan" if held else ""
+        print(f"exported {export.target}: {export.path} ({export.size_bytes / 1e6:.2f} MB{scales})")
         for note in export.notes:
             print(f"  note: {note}")
     for name, error in outcome.errors.items():

@@ -14,6 +14,8 @@ from ..errors import PlanError, TargetError, YoloquantError
 from ..io import needs_space, output_folder
 from ..types import ExportedModel, Progress
 from .base import Target
+from .check_scales import KEY as SCALES
+from .check_scales import check_scales
 from .exports import ExportResult, locked, save_exports
 from .kept_exports import kept_export
 from .schemes import schemes_of
@@ -54,7 +56,7 @@ def export(
 
     Raises:
         PlanError: The artifact lacks ranges that a target needs.
-        TargetError: A target cannot be built.
+        TargetError: A target cannot be built, or its file holds another scale than the plan.
         OutputError: The folder cannot be written.
     """
     out = output_folder(folder or _beside(artifact, "exports"))
@@ -148,8 +150,17 @@ def _build(target: Target, artifact: Artifact, folder: Path, stem: str, store: S
         target.check(artifact)
         return target.export(artifact, place, stem)
 
+    def build_checked(place: Path) -> ExportedModel:
+        exported = build(place)
+        plan = target.plan(artifact)
+        if plan is None:
+            return exported
+        # from the finished bytes: what wrote them may have merged or rounded ranges, or taken those of another plan
+        scales = check_scales(plan, target.read_scales(exported), what=f"'{exported.path.name}'")
+        return replace(exported, metadata={**exported.metadata, SCALES: {"points": len(plan.points), "values": scales}})
+
     try:
-        return kept_export(store, target, artifact, folder, stem, build)
+        return kept_export(store, target, artifact, folder, stem, build_checked)
     except YoloquantError:
         raise
     except Exception as exc:  # a converter may raise anything, also for a full disk

@@ -47,20 +47,19 @@ def kept_export(
         YoloquantError: See ``Target.export``.
     """
     key = None if store is None else _key(target, artifact, stem, baseline)
-    if store is None or key is None:
-        return build(folder)
-    # beside what others wrote and not among it: all that is new here is what was built
+    # beside what others wrote and not among it: all that is new here is what was built, and what fails leaves no trace
     with scratch_folder(folder / KIND) as scratch:
         place = scratch / "kept"
-        found = store.read(KIND, key, lambda entry: _copied(entry, place))
+        found = None if store is None or key is None else store.read(KIND, key, lambda entry: _copied(entry, place))
         if found is None:
             place = scratch / "built"  # of its own: half of a damaged entry may lie in the other
             place.mkdir()
             with named_as(place, folder):
                 found = build(place)
-            save_exports(place, [found])
-            store.write(KIND, key, lambda entry: copy_files(place, entry))
-        (place / FILE_NAME).unlink()  # the folder has a list of its own
+            if store is not None and key is not None:
+                save_exports(place, [found])
+                store.write(KIND, key, lambda entry: copy_files(place, entry))
+        (place / FILE_NAME).unlink(missing_ok=True)  # the folder has a list of its own
         place_all(place, folder)
     return replace(found, path=folder / found.path.name)
 

@@ -85,7 +85,7 @@ def build(
 
     Raises:
         PlanError: The plan is not calibrated or belongs to another model.
-        TargetError: The conversion failed, a body operator computes in float, or a scale differs from the plan's.
+        TargetError: The conversion failed, or a body operator computes in float.
     """
     heads = head_levels(graph)
     module = insert(graph, plan, make_pair, bias=dict(bias or {}))
@@ -103,8 +103,6 @@ def build(
     located = locate(body, graph, file, parts)
     check_biases(body, file, located)
     tensors = _tensors(graph, plan, located, parts)
-    # the converter merges ranges on its own where it sees fit; that would be another plan
-    check_scales(plan, read_points(file, plan.points, tensors))
     counts = Counter(kind_for_people(op.kind, computed=file.multiplies_computed(op)) for op in file.ops)
     # The one at the input is wanted: it quantizes the image.
     requantize = sum(op.kind == "QUANTIZE" and op.inputs[0] not in file.inputs for op in file.ops)
@@ -220,18 +218,3 @@ def _read(tensor: TensorInfo, point: Point) -> ScalePair:
     if point.spec.axis is None and len(tensor.scale) == 1:
         return tensor.scale.reshape(()), tensor.zero_point.reshape(())
     return tensor.scale, tensor.zero_point
-
-
-def check_scales(plan: Plan, actual: Mapping[str, ScalePair]) -> None:
-    """Raise TargetError, naming the points, unless every scale and zero_point is bit for bit the plan's."""
-    wrong = []
-    for point in plan.points:
-        assert point.params is not None
-        scale, zero_point = actual[point.name]
-        if not (np.array_equal(scale, point.params.scale) and np.array_equal(zero_point, point.params.zero_point)):
-            wrong.append(point.name)
-    if wrong:
-        raise TargetError(
-            f"{len(wrong)} of {len(plan.points)} points have another range in the file than in the plan, first "
-            f"{wrong[0]}; the converter merged ranges, so tie the points that a concat or an add joins"
-        )
