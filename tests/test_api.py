@@ -197,6 +197,12 @@ def test_a_missing_package_is_found_before_any_work(tmp_path: Path, monkeypatch:
     assert "tensorrt" not in everything and "onnxruntime" in everything
 
 
+def test_progress_of_an_export_names_a_target_once(tmp_path: Path) -> None:
+    seen: list[tuple[int, int, str]] = []
+    api.export(tiny_artifact(), targets="onnxruntime", output=tmp_path, progress=lambda *step: seen.append(step))
+    assert seen == [(0, 1, "onnxruntime"), (1, 1, "")]
+
+
 def test_targets_by_name_and_device() -> None:
     assert [t.name for t in targets.resolve("onnx, onnxruntime,tensorrt")] == ["onnxruntime", "tensorrt"]
     for wrong in ("", [], "nothing", " , "):

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from core_models import checkpoint, write_images
 
-from yoloquant import api
+from yoloquant import api, pipeline
 from yoloquant.bridge.checkpoint import load_model
+from yoloquant.errors import MissingExtraError
 from yoloquant.evaluation.torch_runner import TorchRunner
 from yoloquant.graph import traced_model
 from yoloquant.quantization import ptq
 from yoloquant.runtime.backends.base import Backend
+from yoloquant.targets import get
 
 OWN = {"seconds", "peak_memory_bytes"}
 """What a report says of the run itself."""
@@ -60,3 +62,26 @@ def test_a_second_run_is_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name in set(found[0].files) - {"header"}:  # which holds the run's own memory
         np.testing.assert_array_equal(found[0][name], found[1][name])
     assert report(tmp_path / "a") == report(tmp_path / "b")
+
+
+def test_missing_packages_are_told_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Begun(Exception):
+        """The model would be read now."""
+
+    def begin(*args: Any) -> None:
+        raise Begun
+
+    monkeypatch.setattr(pipeline, "traced_once", begin)
+    monkeypatch.setattr(type(get("tensorrt")), "requires", ("a_module_that_nobody_has",))
+    keys: dict[str, Any] = {"model": "m.pt", "data": "d.yaml", "output": str(tmp_path / "out")}
+    with pytest.raises(MissingExtraError, match="'tensorrt' needs the Python module 'a_module_that_nobody_has'"):
+        api.run(**keys, targets="tensorrt")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(Begun):
+        api.run(**keys, targets="onnxruntime,tensorrt")
+    assert [r.getMessage() for r in caplog.records if "a_module_that_nobody_has" in r.getMessage()] == [
+        "target 'tensorrt' needs the Python module 'a_module_that_nobody_has', which is not installed; install it "
+        'with: pip install "yoloquant[tensorrt]"; the others are built without it'
+    ]

@@ -234,7 +234,7 @@ def export(
         keep_going: Report a target that cannot be built in the result instead of raising.
         data: Data yaml or folder whose images calibrate a plain checkpoint, or what a target needs and another lacks.
         scheme: Schemes of a plain checkpoint.
-        progress: Called before and after every target.
+        progress: Called before every target, and at the end.
         **keywords: Options of ``quantize`` for a plain checkpoint, and of the exported graph (``nms=True, iou=0.6``);
             ``format`` is another word for ``targets``.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .bridge.input_size import square_size
 from .cache import Store
-from .errors import UsageError
+from .errors import MissingExtraError, UsageError
 from .evaluation.gate import load_gates
 from .evaluation.results import ValidationResult
 from .evaluation.validate import scored_images, validate
@@ -35,6 +36,8 @@ from .types import AfterEpoch, Listener, Progress, Verdict
 
 if TYPE_CHECKING:
     from .training.train import TrainResult
+
+logger = logging.getLogger(__name__)
 
 WriteReport = Callable[[ValidationResult], ReportPaths]
 
@@ -119,6 +122,7 @@ def run(recipe: Recipe, listener: Listener | None = None) -> RunResult:
         )
     # what can be refused is refused before hours of work
     targets = with_graph(resolve(recipe.targets), recipe.graph.form)
+    _tell_missing(targets)
     load_gates(recipe.validation.gate)
     folder = output_folder(output_of(recipe))
     # from here on a failure leaves its word in the report's place
@@ -164,6 +168,22 @@ def _run(recipe: Recipe, targets: Sequence[Target], folder: Path, listener: List
     # after the report is written: a tracker may fail
     track(of_validation(result, folder / "report", "run"))
     return RunResult(folder, artifact, exports, result, written)
+
+
+def _tell_missing(targets: Sequence[Target]) -> None:
+    """Say before hours of work which targets will not be built for want of a package; refuse if none will be.
+
+    Raises:
+        MissingExtraError: No target can be built.
+    """
+    lacking = [target for target in targets if target.missing()]
+    if lacking and len(lacking) == len(targets):
+        lacking[0].require()
+    for target in lacking:
+        try:
+            target.require()
+        except MissingExtraError as exc:
+            logger.warning("%s; the others are built without it", exc)
 
 
 def output_of(recipe: Recipe) -> Path:

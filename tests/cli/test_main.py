@@ -65,6 +65,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     found = Calls()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.pt").touch()
+    (tmp_path / "d.yaml").touch()
 
     def result() -> ValidationResult:
         row = TargetResult("fp32", "m.pt", "", found.verdict)
@@ -172,6 +173,9 @@ def test_a_bug_is_one_line_a_log_and_an_exit_code_of_its_own(
         (["run", "m.pt", "model=m.pt", "data=d.yaml"], "two models are given, 'm.pt' and model=m.pt"),
         (["run", "m.pt", "data=d.yaml", "batch=4"], "export_batch=<number>"),
         (["run", "m.pt", "data=d.yaml", "bundle=true"], "bundles are made by yoloquant export: bundle=true"),
+        (["quantize", "m.pt", "data=d.yaml", "limit=4"], "images=<number> says how many images calibrate"),
+        (["quantize", "m.pt", "data=missing.yaml"], "data yaml 'missing.yaml' does not exist (looked in"),
+        (["run", "m.pt", "data=missing.yaml"], "data yaml 'missing.yaml' does not exist (looked in"),
         (
             ["validate", "m.pt", "exports=e", "data=d.yaml", "images=4"],
             "limit=<number> says how many images are scored",

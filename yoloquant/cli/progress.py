@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 FEW = 20  # of so few steps each is told in a log
 PAUSE = 10.0  # seconds between two lines about many steps
+SILENCE = 30.0  # seconds after which a log is told that the work goes on
 
 
 @contextmanager
@@ -32,7 +33,27 @@ def bar(what: str) -> Iterator[Progress]:
             yield update
     else:
         print(f"{what} ...", file=sys.stderr, flush=True)
-        yield _Lines(what)
+        lines = _Lines(what)
+        with _every(1.0, lines.beat):
+            yield lines
+
+
+@contextmanager
+def _every(seconds: float, do: Callable[[], object]) -> Iterator[None]:
+    """Do something again and again while the block runs."""
+    done = threading.Event()
+
+    def tick() -> None:
+        while not done.wait(seconds):
+            do()
+
+    ticking = threading.Thread(target=tick, daemon=True)
+    ticking.start()
+    try:
+        yield
+    finally:
+        done.set()
+        ticking.join()
 
 
 @contextmanager
@@ -41,31 +62,23 @@ def _drawn(what: str) -> Iterator[Progress]:
 
     # total 0: how many steps there are is known with the first update
     with tqdm(desc=what, total=0, leave=False, file=sys.stderr) as drawn:
-        done = threading.Event()
-
-        def tick() -> None:  # a single step can take minutes: its time must be seen running
-            while not done.wait(1.0):
-                drawn.refresh()
 
         def update(steps: int, total: int, label: str) -> None:
             drawn.total, drawn.n = total, steps
             drawn.set_postfix_str(label, refresh=False)
             drawn.refresh()
 
-        ticking = threading.Thread(target=tick, daemon=True)
-        ticking.start()
-        try:
+        # a single step can take minutes: its time must be seen running
+        with _every(1.0, drawn.refresh):
             yield update
-        finally:
-            done.set()
-            ticking.join()
 
 
 class _Lines:
-    """A line for every new label of few steps, and one in a while of many."""
+    """A line for every new label of few steps, one in a while of many, and one after a long silence."""
 
     def __init__(self, what: str) -> None:
-        self._what, self._label, self._last = what, "", time.monotonic()
+        self._what, self._label = what, ""
+        self._started = self._last = time.monotonic()
 
     def __call__(self, steps: int, total: int, label: str) -> None:
         new = label != self._label
@@ -73,5 +86,14 @@ class _Lines:
         # the end is told by what the command prints next
         if steps >= total or not (late or (total <= FEW and new)):
             return
-        self._label, self._last = label, time.monotonic()
-        print(f"{self._what}: {label} ({steps + 1} of {total})", file=sys.stderr, flush=True)
+        self._label = label
+        self._tell(f"{label} ({steps + 1} of {total})")
+
+    def beat(self) -> None:
+        """Say that the work goes on, where nothing was said for long: what follows the last step can take minutes."""
+        if time.monotonic() - self._last >= SILENCE:
+            self._tell(f"still at work after {time.monotonic() - self._started:.0f} s")
+
+    def _tell(self, text: str) -> None:
+        self._last = time.monotonic()
+        print(f"{self._what}: {text}", file=sys.stderr, flush=True)

@@ -33,6 +33,7 @@ _ANSWERS = {
 # what one verb says of a word that others take, or that means something else there
 _OF_VERB = {
     ("validate", "images"): "limit=<number> says how many images are scored, instead of images=",
+    ("quantize", "limit"): "images=<number> says how many images calibrate; limit= is how many validate and run score",
     ("run", "batch"): "export_batch=<number> makes files that take so many images at once; scoring takes one at a time",
     ("run", "bundle"): "bundles are made by yoloquant export: bundle=true, with the checkpoint that a run leaves",
 }

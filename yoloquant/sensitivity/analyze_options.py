@@ -69,7 +69,12 @@ class AnalyzeOptions:
         default=(0.25, 0.5, 0.75),
         help="shares of every group that are pruned, separated by commas; each is rounded to what the group allows",
     )
-    images: int = option(default=16, ge=1, help="images that are measured on; their float outputs are held in memory")
+    images: int = option(
+        default=16,
+        ge=1,
+        help="how many images of the split are measured on, none of which calibrates (training_images=); their "
+        "float outputs are held in memory",
+    )
     split: MeasuredSplit = "val"
     imgsz: InputSize = None
     only: Names = option(default=("*",), help="layers to analyse, separated by commas; patterns with * are allowed")

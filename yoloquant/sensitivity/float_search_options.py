@@ -46,7 +46,11 @@ class FloatSearchOptions:
         help="at most so many percent slower than without float layers: 10 allows 1.1 times the time; real exports are "
         "timed here",
     )
-    images: int = option(default=64, ge=2, help="images that the budget is measured on")
+    images: int = option(
+        default=64,
+        ge=2,
+        help="how many images of the split the budget is measured on, none of which calibrates (training_images=)",
+    )
     ranking_images: int = option(default=8, ge=2, help="so many of them rank the layers")
     split: MeasuredSplit = "val"
     threads: int | None = option(

@@ -48,7 +48,7 @@ def export(
         saved: The checkpoint that the artifact was saved to since it was made; exports then have the bytes of what is
             exported from that later.
         keep_going: Report a target that cannot be built in the result instead of raising.
-        progress: Called before and after every target.
+        progress: Called before every target, and at the end.
         cache: Whether, or where, exports are kept and taken again.
 
     Returns:
@@ -83,8 +83,8 @@ def export(
                 raise
             logger.error("target '%s' could not be built: %s", target.wanted, exc)
             errors[target.wanted] = str(exc)
-        if progress:
-            progress(index + 1, len(targets), target.wanted)
+    if progress:
+        progress(len(targets), len(targets), "")
     return ExportResult(out, tuple(done), errors)
 
 

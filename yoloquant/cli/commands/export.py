@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...bridge.checkpoint import check_path
+from ...bridge.data_file import check_data_file
 from ...bundle.bundle_options import BundleOptions
 from ...io import output_folder
 from ...options import TextOrNone, flatten, option, option_model
@@ -51,6 +52,8 @@ def run(call: Call) -> int:
         # an option that changes nothing is a misunderstanding; every one of them is named
         call.refuse(of_bundles, "it is for bundles; pass bundle=true as well, or leave it out")
     check_path(Path(own.model))
+    if own.data:
+        check_data_file(own.data)
     # a bundle is for a device, which says what its targets are
     names = [d.wanted for d in bundle.resolve(own.targets)] if own.bundle else own.targets
     graph = call[GraphOptions].form

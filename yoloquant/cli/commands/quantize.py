@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...bridge.checkpoint import check_path
+from ...bridge.data_file import check_data_file
 from ...errors import UsageError
 from ...io import output_folder
 from ...options import PathOrNone, Text, option, option_model
@@ -37,6 +38,7 @@ def run(call: Call) -> int:
     own = call[QuantizeCall]
     model = Path(own.model)
     check_path(model)  # before PyTorch is imported, which takes seconds
+    check_data_file(own.data)
     # beside the checkpoint, never over it
     path = Path(own.output or model.parent)
     if path.suffix != ".pt":

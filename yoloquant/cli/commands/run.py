@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...bridge.data_file import check_data_file
 from ...errors import UsageError
 from ...options import TextOrNone, flatten, option, option_model
 from ...recipe import Recipe, as_recipe
@@ -34,6 +35,8 @@ def run(call: Call) -> int:
     # said here: as a recipe's own error it would speak of keys, which nobody wrote
     if path is None and not (given.get("model") and given.get("data")):
         raise UsageError("a run needs model=<checkpoint> and data=<data yaml>, or a recipe that names them")
+    if "data" in given:
+        check_data_file(given["data"])
     recipe = as_recipe(path, {k: v for k, v in given.items() if k not in {"recipe", *flatten(VerdictCode)}})
     # after the recipe is read, since it may say train: itself
     if recipe.train is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from ...bridge.data_file import check_data_file
 from ...errors import UsageError
 from ...evaluation.validate_options import ValidateOptions
 from ...options import PathOrNone, Text, TextOrNone, option, option_model
@@ -44,6 +45,8 @@ def run(call: Call) -> int:
     judged = own.exports or next(iter(options.recorded.predictions), None)
     if judged is None:
         raise UsageError("there is nothing to judge; give exports=<folder or artifact>, or predictions=<file>")
+    if own.data:
+        check_data_file(own.data)
     # a path may hold a comma itself; of several artifacts the first one's place counts
     folder = Path(judged if Path(judged).exists() else judged.partition(",")[0])
     report = Path(own.output or (folder if folder.is_dir() else folder.parent) / "report")
