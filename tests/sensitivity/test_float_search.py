@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,11 +15,14 @@ from core_models import tiny_artifact, write_images
 
 import yoloquant
 from yoloquant.errors import PlanError, UsageError
+from yoloquant.evaluation.latency import time_in_turns
 from yoloquant.graph.ops import OpKind, OpNode
 from yoloquant.options import build
 from yoloquant.quantization.artifact import Artifact
 from yoloquant.quantization.plan import Plan
 from yoloquant.quantization.qparams import QParams
+from yoloquant.runtime.apps.bench import BenchOptions
+from yoloquant.sensitivity import plan_times
 from yoloquant.sensitivity.float_search import search_float_layers
 from yoloquant.sensitivity.float_search_options import FloatSearchOptions
 from yoloquant.sensitivity.float_search_results import FloatSearch
@@ -92,6 +96,18 @@ def test_what_is_found_is_proved_by_the_runtime_itself(found: FloatSearch, whole
     note = found.artifact.plans[SCHEME].notes[-1]
     assert note.startswith("left in float for accuracy (6 images, simulated): fidelity ")
     assert note.endswith(f"onnxruntime export: fidelity {figures.fidelity:.4f}")
+
+
+def test_a_limit_on_time_that_is_really_measured(data: Path, whole: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = BenchOptions(rounds=2, runs=1, warmup=1)
+    monkeypatch.setattr(plan_times, "time_in_turns", partial(time_in_turns, options=short))
+    # one that every set keeps to: what is measured here is the machine's affair
+    wanted = options(fidelity=0.6 * whole, slower=1e6, threads=1)
+    found = search_float_layers(spoiled(tiny_artifact()), data=data, options=wanted)
+    assert found.met and found.best.layers == (SPOILED,) and found.best.exported is not None
+    ratio, milliseconds = found.best.exported.ratio, found.best.exported.milliseconds
+    assert ratio is not None and 0 < ratio.low <= ratio.value <= ratio.high
+    assert set(milliseconds) == {"integers", "found"} and min(milliseconds.values()) > 0
 
 
 def test_a_plan_whose_runtime_is_elsewhere_is_told_to_be_simulated(data: Path) -> None:
