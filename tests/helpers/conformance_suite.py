@@ -246,7 +246,7 @@ class TargetConformance:
         want, exact = _run(simulated, images), _run(graph.module, images)
         assert np.abs(got - want).mean() <= self.agreement * np.abs(want - exact).mean()
 
-    @pytest.mark.parametrize("precision", ["fp16", "dynamic", "weights"])
+    @pytest.mark.parametrize("precision", ["fp16", "dynamic", "weights", "w8a16"])
     def test_other_precisions_lose_less_than_int8(
         self,
         precision: str,

@@ -3,6 +3,9 @@
 A calibrated range gives up its outermost values for finer steps. With 256 times as many steps nothing has to be given
 up: every range becomes 16 times as wide and its steps 16 times as fine, so that each scale stays a power of two away
 from the plan's. A learned range keeps its ends: a network that was trained with them may count on what they cut off.
+
+Where a runtime wants 0 in the middle, half of the codes may go unused; with steps 16 times as fine they still reach at
+least eight times as far as the 8-bit range does. A learned range keeps the end that is further away.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .plan import Point
-from .qparams import QParams
+from .qparams import QParams, from_range
 
 BITS = 16
 FINER = 16
@@ -34,3 +37,17 @@ def widened(point: Point) -> Point:
     else:
         scale = scale / np.float32(FINER)
     return replace(point, spec=replace(point.spec, bits=BITS), params=QParams(scale, zero.astype(np.int32)))
+
+
+def widened_around_zero(point: Point) -> Point:
+    """The same with a zero_point of 0."""
+    assert point.params is not None
+    spec = replace(point.spec, bits=BITS, symmetric=True)
+    scale: Any = point.params.scale
+    if point.fixed:  # 0 to 1, as LiteRT prescribes it for 16 bits
+        scale = np.full_like(scale, 1 / (1 << (BITS - 1)))
+    elif point.algorithm == _LEARNED:
+        scale = from_range(*point.params.range(point.spec), spec).scale
+    else:
+        scale = scale / np.float32(FINER)
+    return replace(point, spec=spec, params=QParams(scale, np.zeros_like(point.params.zero_point)))

@@ -52,3 +52,23 @@ def cast(model: Any, kind: str, source: int, result: int, version: int) -> Any:
     op.inputs, op.outputs = np.array([source], np.int32), np.array([result], np.int32)
     op.builtinOptionsType, op.builtinOptions = kinds, options()
     return op
+
+
+def store(model: Any, index: int, kind: int, values: np.ndarray) -> None:
+    """Give a tensor a type and a buffer of its own; another tensor may share the old one.
+
+    Args:
+        model: The object form.
+        index: Index of the tensor.
+        kind: Element type by the schema's number.
+        values: What it holds from then on.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    tensor = model.subgraphs[0].tensors[index]
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+    old, tensor.buffer, tensor.type = tensor.buffer, len(model.buffers), kind
+    model.buffers.append(buffer)
+    if all(t.buffer != old for g in model.subgraphs for t in g.tensors):
+        model.buffers[old].data = None

@@ -21,9 +21,11 @@ from .convert import convert, cut_body
 from .flatbuffer import Flatbuffer, TensorInfo, kind_for_people
 from .mapping import Located, locate
 from .qdq import carry, make_pair
+from .sixteen_bits import widen_file
 from .split_results import ResultPart, split_results
 from .surgery import finish
 from .transposed import transposed_weights
+from .wide import coarse, is_wide
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +78,8 @@ def build(
 
     Args:
         graph: The canonical graph.
-        plan: A calibrated plan that covers every float tensor of the body.
+        plan: A calibrated plan that covers every float tensor of the body; with 16-bit activations as ``wide.widen``
+            makes it.
         variant: Shape of the file.
         bias: Bias corrections, see ``quantization.insert``.
 
@@ -88,15 +91,22 @@ def build(
         TargetError: The conversion failed, or a body operator computes in float.
     """
     heads = head_levels(graph)
-    module = insert(graph, plan, make_pair, bias=dict(bias or {}))
+    wide = is_wide(plan)
+    converted_plan = coarse(plan) if wide else plan
+    module = insert(graph, converted_plan, make_pair, bias=dict(bias or {}))
     # the converter needs a pair at every float tensor, also where the plan lets a range pass through
-    carry(module, graph, plan)
+    carry(module, graph, converted_plan)
     body = cut_body(module, [graph.fx_name(name) for name in heads])
     mixed = {graph.fx_name(name): list(parts.values()) for name, parts in mixed_heads(graph).items()}
     parts = split_results(body, mixed)
     # decoded in float, raw heads as integers: see ``Variant``
     converted = convert(body, graph.info, raw=variant.raw)
     content = finish(converted, input_type=variant.input_type, transposed=transposed_weights(body))
+    if wide:
+        found = locate(body, graph, Flatbuffer(content), parts).biases
+        content = widen_file(
+            content, {index: value for path, index in found.items() if (value := _bias(body, path)) is not None}
+        )
     # Everything is proven on the finished bytes: edits of ours could break a file as well as the converter.
     file = Flatbuffer(content)
     check_integer_body(file, raw=variant.raw)
@@ -155,26 +165,32 @@ def check_integer_body(file: Flatbuffer, *, raw: bool) -> None:
 
 
 def check_biases(body: fx.GraphModule, file: Flatbuffer, located: Located) -> None:
-    """Raise TargetError unless every bias survived its conversion to int32 steps of input scale times weight scale.
+    """Raise TargetError unless every bias survived its conversion to integer steps of input scale times weight scale.
 
     A channel whose weights are almost zero gets such a small step that its bias does not fit into 32 bits.
     """
-    parameters = dict(body.named_parameters())
     for path, index in located.biases.items():
-        bias = parameters.get(f"{path.rsplit('.', 1)[0]}.bias")
+        bias = _bias(body, path)
         if bias is None:
             continue
-        wanted, stored = bias.detach().numpy().astype(np.float64), file.tensors[index]
+        wanted, stored = bias.astype(np.float64), file.tensors[index]
         step = stored.scale.astype(np.float64)
         # one step of rounding, and float32's own rounding of large biases
         wrong = np.abs(file.values(index) * step - wanted) > step + np.abs(wanted) * 1e-6
         if wrong.any():
             channel = int(np.argmax(wrong))
+            kind, least = stored.dtype.lower(), np.broadcast_to(step, wanted.shape)[channel]
             raise TargetError(
-                f"the bias of {path}, channel {channel}, is {wanted[channel]:.4g}, which does not fit into int32 steps "
-                f"of {np.broadcast_to(step, wanted.shape)[channel]:.3g}: the input or the weights of that channel are "
+                f"the bias of {path}, channel {channel}, is {wanted[channel]:.4g}, which does not fit into {kind} "
+                f"steps of {least:.3g}: the input or the weights of that channel are "
                 "almost constant zero. Give them a larger scale (calibrate with more images), or prune the channel"
             )
+
+
+def _bias(body: fx.GraphModule, weight: str) -> np.ndarray | None:
+    """The float bias that stands beside a weight of a body."""
+    bias = dict(body.named_parameters()).get(f"{weight.rsplit('.', 1)[0]}.bias")
+    return None if bias is None else np.asarray(bias.detach().numpy())
 
 
 def read_points(file: Flatbuffer, points: Sequence[Point], tensors: Mapping[str, Place]) -> dict[str, ScalePair]:
@@ -189,7 +205,7 @@ def read_points(file: Flatbuffer, points: Sequence[Point], tensors: Mapping[str,
         float32 scales and int32 zero points by point name, in the plan's shapes.
 
     Raises:
-        TargetError: A point has no tensor, or its tensor is not int8.
+        TargetError: A point has no tensor, or its tensor has not the point's width.
     """
     found: dict[str, ScalePair] = {}
     for point in points:
@@ -212,8 +228,11 @@ def _joined(channels: Sequence[Sequence[int]], parts: Sequence[ScalePair]) -> Sc
 
 
 def _read(tensor: TensorInfo, point: Point) -> ScalePair:
-    if tensor.dtype != "INT8" or not len(tensor.scale):
-        raise TargetError(f"point {point.name} is tensor {tensor.index} of the file, which is {tensor.dtype}, not int8")
+    wanted = "INT16" if point.spec.bits > 8 else "INT8"
+    if tensor.dtype != wanted or not len(tensor.scale):
+        raise TargetError(
+            f"point {point.name} is tensor {tensor.index} of the file, which is {tensor.dtype}, not {wanted.lower()}"
+        )
     # The file holds every scale as a vector, the plan a single one without an axis.
     if point.spec.axis is None and len(tensor.scale) == 1:
         return tensor.scale.reshape(()), tensor.zero_point.reshape(())

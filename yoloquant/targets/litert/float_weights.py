@@ -14,7 +14,7 @@ import numpy as np
 
 from ...quantization.qparams import QParams, QuantSpec, quantize
 from ..base import DYNAMIC, FP16, WEIGHTS
-from .additions import add_tensor, cast
+from .additions import add_tensor, cast, store
 from .flatbuffer import operator_name, parse, serialize
 
 _CHANNEL = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0}
@@ -86,23 +86,10 @@ def _values(model: Any, index: int) -> np.ndarray:
     return np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.float32).reshape(tensor.shape)
 
 
-def _replace(model: Any, index: int, kind: int, values: np.ndarray) -> None:
-    """Give a tensor a buffer of its own; another tensor may share the old one."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    tensor = model.subgraphs[0].tensors[index]
-    buffer = schema.BufferT()
-    buffer.data = np.frombuffer(values.tobytes(), np.uint8)
-    old, tensor.buffer, tensor.type = tensor.buffer, len(model.buffers), kind
-    model.buffers.append(buffer)
-    if all(t.buffer != old for g in model.subgraphs for t in g.tensors):
-        model.buffers[old].data = None
-
-
 def _store_half(model: Any, index: int) -> None:
     from ai_edge_litert import schema_py_generated as schema
 
-    _replace(model, index, schema.TensorType.FLOAT16, _values(model, index).astype(np.float16))
+    store(model, index, schema.TensorType.FLOAT16, _values(model, index).astype(np.float16))
 
 
 def _store_int8(model: Any, index: int, axis: int) -> None:
@@ -117,7 +104,7 @@ def _store_int8(model: Any, index: int, axis: int) -> None:
     scale = np.where(largest > 0, largest / 127, 1.0).astype(np.float32)
     params, spec = QParams(scale, np.zeros(scale.shape, np.int32)), QuantSpec(narrow_range=True, axis=axis)
     integers = quantize(values, params, spec).astype(np.int8)
-    _replace(model, index, schema.TensorType.INT8, integers)
+    store(model, index, schema.TensorType.INT8, integers)
     quantization = schema.QuantizationParametersT()
     quantization.scale, quantization.zeroPoint = scale, np.zeros(scale.shape, np.int64)
     quantization.quantizedDimension = axis

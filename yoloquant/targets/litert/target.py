@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import PlanError
 from ...io import atomic_path
 from ...types import ExportedModel, HeadLayout, Task
-from ..base import DYNAMIC, FLOAT, FP16, FP32, INT8, WEIGHTS, WEIGHTS_ALONE, Capabilities, Target
+from ..base import DYNAMIC, FLOAT, FP16, FP32, INT8, W8A16, WEIGHTS, WEIGHTS_ALONE, Capabilities, Target, tag
 from .devices import ANDROID, RASPBERRY_PI
 from .scheme import SCHEME
 
@@ -30,6 +30,9 @@ _SHOWN = 4
 NOTES = {
     FP16: ("stored in float16; a CPU computes in float32 (measured here), the GPU delegate in float16",),
     DYNAMIC: ("activations are quantized while the network runs; weights by each channel's largest value",),
+    W8A16: (
+        "XNNPACK takes no 16-bit activations (ai-edge-litert 2.3); its own kernels take tens of times as long as int8",
+    ),
     WEIGHTS: ("LiteRT multiplies the weights out when it loads them: a smaller file, no faster",),
 }
 
@@ -53,6 +56,7 @@ class LiteRTTarget(Target):
         INT8: "int8 weights and activations",
         FP32: "the float model",
         FP16: "stored in float16; GPUs compute in it, CPUs in float32",
+        W8A16: "int8 weights, int16 activations",
         DYNAMIC: "int8 weights, int8 activations with ranges found anew in every image",
         WEIGHTS: "int8 weights, computed in float32",
     }
@@ -100,8 +104,8 @@ class LiteRTTarget(Target):
         if divided:
             raise PlanError(
                 f"{self.name}: LiteRT's int8 division of two computed tensors gives the far end of its range where the "
-                f"numerator is next to zero (ai-edge-litert 2.3.0): {divided[0]} divides so ({len(divided)} in all); "
-                "export litert:fp32 or litert:dynamic, or to another runtime (onnxruntime, openvino)"
+                f"numerator is next to zero (ai-edge-litert 2.3.0), and none has 16 bits: {divided[0]} divides so "
+                f"({len(divided)} in all); export litert:fp32 or litert:dynamic, or to onnxruntime or openvino"
             )
 
     @property
@@ -110,8 +114,16 @@ class LiteRTTarget(Target):
         return self.name
 
     def plan(self, artifact: Artifact) -> Plan | None:
-        """The plan of the integer file; the others round weights by themselves."""
-        return artifact.plan_for(self.scheme) if self.precision == INT8 else None
+        """The plan of an integer file; the others round weights by themselves."""
+        from .wide import widen
+
+        if self.precision not in {INT8, W8A16}:
+            return None
+        plan = artifact.plan_for(self.scheme)
+        if self.precision == INT8:
+            return plan
+        self.check_layers(plan)  # ranges of single 16-bit layers cannot be widened again
+        return widen(plan)
 
     def export(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
         """Convert, prove that the body is integer and the scales are the plan's, and write the file.
@@ -129,18 +141,19 @@ class LiteRTTarget(Target):
         from .metadata import pack
 
         built = build(artifact.graph, plan, self._variant(), bias=artifact.bias_for(self.scheme))
-        content = pack(built.content, host_metadata(artifact), self._own_metadata(artifact, plan, built))
-        path = _write(folder / f"{stem}-{self.file_stem}{self.suffix}", content)
+        content = pack(built.content, self._host(artifact), self._own_metadata(artifact, plan, built))
+        path = _write(folder / f"{stem}-{self.file_stem}{tag(self.precision)}{self.suffix}", content)
         return ExportedModel(
             target=self.name,
             path=path,
             info=artifact.info,
             layout=HeadLayout.RAW if self.raw else artifact.info.layout,
             drop_in=not self.raw,
+            precision=self.precision,
             scheme=plan.scheme,
             size_bytes=path.stat().st_size,
             metadata={**artifact.metadata(), "operators": built.operators, "requantize": built.requantize},
-            notes=(*plan.notes, *self._notes(built)),
+            notes=(*plan.notes, *NOTES.get(self.precision, ()), *self._notes(built)),
         )
 
     def export_float(self, artifact: Artifact, folder: Path, stem: str) -> ExportedModel:
@@ -201,7 +214,7 @@ class LiteRTTarget(Target):
 
         Raises:
             ArtifactError: The file was not written by this project or was changed.
-            TargetError: A point has no int8 tensor in it.
+            TargetError: A point has no integer tensor in it.
         """
         self.require_runtime()
         from ...quantization.plan import Plan
@@ -220,6 +233,9 @@ class LiteRTTarget(Target):
 
         return Variant(self.raw, self.input_type)
 
+    def _host(self, artifact: Artifact) -> dict[str, Any]:
+        return host_metadata(artifact, bits=W8A16 if self.precision == W8A16 else 8)
+
     def _own_metadata(self, artifact: Artifact, plan: Plan, built: ConvertedModel) -> dict[str, Any]:
         from ..export_metadata import provenance_json
 
@@ -234,8 +250,8 @@ class LiteRTTarget(Target):
         return tuple(notes)
 
 
-def host_metadata(artifact: Artifact, *, bits: int = 8) -> dict[str, Any]:
-    """The keys that Ultralytics reads from a ``.tflite`` of so many bits."""
+def host_metadata(artifact: Artifact, *, bits: int | str = 8) -> dict[str, Any]:
+    """The keys that Ultralytics reads from a ``.tflite`` of so many bits, or of ``w8a16`` as it calls them too."""
     from ..export_metadata import ultralytics_metadata
 
     data = ultralytics_metadata(artifact)
