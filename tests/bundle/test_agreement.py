@@ -24,17 +24,19 @@ from yoloquant.types import ExportedModel, Task
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 EXACT = Tolerances(boxes=0, scores=0, score=0.001, iou=0.99, agreement=1)
-# Ultralytics lets OpenVINO choose bfloat16 where the processor has it; measured: scores 0.035, IoU 0.896
+# measured where Ultralytics lets OpenVINO choose: scores 0.035, IoU 0.896
 CLOSE = Tolerances(boxes=0, scores=0, score=0.1, iou=0.8, agreement=0.9)
 
 
 @pytest.fixture
 def exact_sums(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have Ultralytics' sessions add products exactly, as this package's do.
+    """Have Ultralytics' sessions compute as this package's do: exact sums, and float operations in float32.
 
     Without VNNI, ONNX Runtime's default kernels clamp sums of pairs of products, and scores move by more than EXACT.
+    Where the processor has bfloat16 (AMX), OpenVINO computes float operations in it unless it is told not to.
     """
     import onnxruntime
+    import openvino
 
     opened = onnxruntime.InferenceSession
 
@@ -44,6 +46,13 @@ def exact_sums(monkeypatch: pytest.MonkeyPatch) -> None:
         return opened(path, options, **rest)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    compile_model = openvino.Core.compile_model
+
+    def compiled(self: Any, model: Any, device_name: Any = None, config: Any = None, **rest: Any) -> Any:
+        hinted = {**(config or {}), "INFERENCE_PRECISION_HINT": "f32"}
+        return compile_model(self, model, device_name, hinted, **rest)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", compiled)
 
 
 def of_package(exported: ExportedModel, image: np.ndarray) -> Detections:

@@ -56,8 +56,9 @@ def test_it_is_made_once_for_the_same_weights(runtime: Runtime, tmp_path: Path) 
 
 def test_one_that_was_changed_is_made_anew(runtime: Runtime, tmp_path: Path) -> None:
     exported = ExportedModel("any", tmp_path / "m.bin", INFO, HeadLayout.DECODED)
-    float_model(artifact(), exported)
-    runtime.made[0].write_bytes(b"another")
+    first = float_model(artifact(), exported)
+    assert first is not None and len(runtime.made) == 1
+    first.path.write_bytes(b"another")
     assert float_model(artifact(), exported) is not None and len(runtime.made) == 2
 
 
