@@ -32,10 +32,11 @@ from yoloquant.evaluation.bootstrap import BootstrapOptions
 from yoloquant.evaluation.compare import Comparer
 from yoloquant.evaluation.emulated_runner import EmulatedRunner
 from yoloquant.evaluation.evaluate import EvaluateOptions, evaluate
-from yoloquant.evaluation.processors import AARCH64, AVX2, has_vnni, launch
+from yoloquant.evaluation.processors import AARCH64, AVX2, launch
 from yoloquant.evaluation.torch_runner import TorchRunner
 from yoloquant.graph.traced_model import TracedModel
 from yoloquant.runtime.backends import BackendOptions
+from yoloquant.runtime.device.processors import has_vnni
 from yoloquant.targets import registry as targets
 from yoloquant.targets.exports import load_exports
 from yoloquant.types import ExportedModel, HeadLayout
@@ -58,7 +59,9 @@ THREADS = os.cpu_count() or 1
 def runners(exported: ExportedModel, root: str) -> Iterator[tuple[str, object]]:
     """One artifact on every processor; one that it cannot be run on is left out with a remark."""
     target = targets.get(exported.target)
-    exact = exported.target == "openvino" and not has_vnni()  # it has no kernels that are both integer and exact there
+    exact = (
+        exported.target == "openvino" and has_vnni() is False
+    )  # it has no kernels that are both integer and exact there
     options = BackendOptions(threads=THREADS, raw=exported.layout is HeadLayout.RAW, optimize=not exact)
     yield EXACT, target.open(exported, options)
     for name, processor in ((NO_VNNI, AVX2), (AARCH64, AARCH64)):

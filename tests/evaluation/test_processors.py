@@ -24,6 +24,7 @@ from yoloquant.evaluation.processors import Launch, launch, parse
 from yoloquant.evaluation.validate import validate
 from yoloquant.evaluation.validate_options import ValidateOptions
 from yoloquant.runtime.backends import backend_class
+from yoloquant.runtime.device.processors import WITHOUT_VNNI
 from yoloquant.runtime.tasks import spec_of
 from yoloquant.types import ExportedModel, HeadLayout, ModelInfo, Task, Verdict
 
@@ -106,7 +107,10 @@ def test_no_root_and_no_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_x86_without_vnni_is_emulated_only_where_it_must_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(processors, "has_vnni", lambda: True)
-    assert launch("avx2", "litert").command[:3] == ("/usr/bin/qemu-x86_64-static", "-cpu", "max")
+    emulated = launch("avx2", "litert")
+    assert emulated.command[:3] == ("/usr/bin/qemu-x86_64-static", "-cpu", "max")
+    # /proc/cpuinfo is the machine's own there, whose VNNI the emulated processor lacks
+    assert emulated.variables()[WITHOUT_VNNI] == "1"
     assert launch("avx2", "openvino").environment == {"ONEDNN_MAX_CPU_ISA": "AVX2"}
     assert not launch("avx2", "openvino").emulated
     monkeypatch.setattr(processors, "has_vnni", lambda: False)

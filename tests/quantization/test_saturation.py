@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from yoloquant.quantization.plan import Plan  # noqa: E402
 from yoloquant.quantization.safe_pairs import pairs  # noqa: E402
 from yoloquant.quantization.saturation import clamped_change, measure, with_safe_weights  # noqa: E402
 from yoloquant.quantization.scheme import PORTABLE, adapt, derive  # noqa: E402
+from yoloquant.runtime.device.processors import has_vnni  # noqa: E402
 from yoloquant.targets.litert.scheme import SCHEME as LITERT  # noqa: E402
 from yoloquant.targets.onnxruntime import SCHEME  # noqa: E402
 from yoloquant.types import ModelInfo, Task  # noqa: E402
@@ -52,13 +52,7 @@ def test_weights_of_half_range_change_nothing() -> None:
         assert clamped_change(codes, weight + 1, order) is not None
 
 
-def has_vnni() -> bool:
-    """Whether this processor adds four products at once, exactly."""
-    info = Path("/proc/cpuinfo")
-    return not info.is_file() or "vnni" in info.read_text(encoding="utf-8", errors="replace")
-
-
-@pytest.mark.skipif(has_vnni(), reason="this processor has VNNI, so ONNX Runtime does not clamp here")
+@pytest.mark.skipif(has_vnni() is not False, reason="this processor has VNNI, so ONNX Runtime does not clamp here")
 @pytest.mark.parametrize(("channels", "kernel"), [(3, 3), (16, 1), (16, 3)])
 def test_onnx_runtime_clamps_exactly_so(channels: int, kernel: int) -> None:
     onnxruntime, onnx = pytest.importorskip("onnxruntime"), pytest.importorskip("onnx")

@@ -20,6 +20,7 @@ from typing import Any
 
 from ..errors import TargetError, UsageError
 from ..runtime.backends import Backend, backend_class, backend_names
+from ..runtime.device.processors import WITHOUT_VNNI, has_vnni
 
 NATIVE = "native"
 AVX2, AARCH64 = "avx2", "aarch64"
@@ -98,16 +99,11 @@ def _avx2(backend: type[Backend], emulate: bool) -> Launch:
     """Without emulation where that is exact: on a processor without VNNI, and where kernels take that as a limit."""
     if platform.machine() not in ("x86_64", "AMD64"):
         raise TargetError(f"cpu={AVX2} needs an x86-64 machine, this one is {platform.machine()}; leave it out of cpu=")
-    if not emulate and (backend.without_vnni is not None or not has_vnni()):
+    if not emulate and (backend.without_vnni is not None or has_vnni() is False):
         return Launch(AVX2, (sys.executable,), backend.without_vnni or {}, _own_path(), emulated=False)
     # "max" is all that qemu 7.2 emulates: AVX2, and no VNNI.
-    return Launch(AVX2, (_emulator("x86_64"), "-cpu", "max", sys.executable), path=_own_path())
-
-
-def has_vnni() -> bool:
-    """Whether this processor adds four products at once, exactly; unknown ones are taken to."""
-    info = Path("/proc/cpuinfo")
-    return not info.is_file() or "vnni" in info.read_text(encoding="utf-8", errors="replace")
+    command = (_emulator("x86_64"), "-cpu", "max", sys.executable)
+    return Launch(AVX2, command, {WITHOUT_VNNI: "1"}, _own_path())
 
 
 def _aarch64(backend: str, root: str | os.PathLike[str]) -> Launch:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..runtime.core.runner import Runner
 from ..types import ModelInfo
+from .allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     from torch import fx
@@ -27,6 +28,7 @@ class TorchRunner(Runner):
 
         self.module, self.info, self.layout = module, info, info.layout
         self.threads = threads or torch.get_num_threads()
+        keep_freed_memory()
 
     def infer(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
         """Run the module; see ``Runner.infer``."""

@@ -14,15 +14,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-from core_models import tiny_artifact
+from core_models import sample_images, tiny_artifact
 from signalled import free_networks, signalled
 
 from yoloquant import targets
-from yoloquant.runtime.backends import BackendOptions, backend_class, backend_names, litert, open_backend, openvino
+from yoloquant.runtime.backends import (
+    BackendOptions,
+    backend_class,
+    backend_names,
+    litert,
+    onnxruntime,
+    open_backend,
+    openvino,
+)
 from yoloquant.runtime.core.detections import Selection
 from yoloquant.runtime.core.detector import Detector
 from yoloquant.runtime.core.letterbox import letterbox
 from yoloquant.runtime.core.model_info import HeadLayout
+from yoloquant.runtime.device.processors import has_vnni
 from yoloquant.runtime.errors import ArtifactError, MissingRuntimeError, TargetError, UsageError
 from yoloquant.runtime.tasks import spec_of
 from yoloquant.types import ExportedModel, Task
@@ -66,6 +75,36 @@ def test_detector_gives_what_validation_gives(exported: ExportedModel) -> None:
     assert max(counts) > 10
     detector.close()
     runner.close()
+
+
+@pytest.mark.parametrize(("vnni", "asked"), [(True, False), (False, True), (None, True)])
+def test_onnx_runtime_keeps_its_fast_kernels_where_they_add_exactly(
+    monkeypatch: pytest.MonkeyPatch, vnni: bool | None, asked: bool
+) -> None:
+    library = pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(onnxruntime, "has_vnni", lambda: vnni)
+    settings = onnxruntime.session_settings(library, BackendOptions(threads=1))
+    key = "session.x64quantprecision"
+    if asked:
+        assert settings.get_session_config_entry(key) == "1"
+    else:
+        with pytest.raises(RuntimeError):
+            settings.get_session_config_entry(key)
+
+
+@pytest.mark.skipif(not has_vnni(), reason="this processor has no VNNI, so ONNX Runtime's fast kernels clamp")
+def test_both_kernels_of_onnx_runtime_add_alike_with_vnni(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    target = targets.get("onnxruntime")
+    exported = target.export(tiny_artifact(), tmp_path, "tiny")
+    fast = target.load(exported, threads=1)
+    monkeypatch.setattr(onnxruntime, "has_vnni", lambda: False)
+    slow = target.load(exported, threads=1)
+    for image in sample_images(3):
+        for ours, theirs in zip(fast(image), slow(image), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    fast.close()
+    slow.close()
 
 
 def test_several_side_by_side_find_what_one_finds(exported: ExportedModel) -> None:

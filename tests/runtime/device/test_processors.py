@@ -1,4 +1,4 @@
-"""Threads respect the affinity and the container's quota."""
+"""Threads respect the affinity and the container's quota; what adds exactly is known."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import yoloquant
-from yoloquant.runtime.device.processors import affinity, cpu_quota, cpu_threads
+from yoloquant.runtime.device.processors import WITHOUT_VNNI, affinity, cpu_quota, cpu_threads, has_vnni
 
 
 def groups(root: Path, own: str, **files: str) -> tuple[Path, Path]:
@@ -62,3 +62,24 @@ def test_no_other_place_counts_the_cores_of_the_machine() -> None:
     root = Path(yoloquant.__file__).parent
     found = [str(p.relative_to(root)) for p in root.rglob("*.py") if re.search(r"cpu_count\(", p.read_text())]
     assert found == ["runtime/device/processors.py"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        ("flags : fpu avx2 avx512f avx512_vnni amx_int8", True),
+        ("flags : fpu avx2 avx_vnni", True),
+        ("flags : fpu avx2 avx512f", False),
+        ("Features : fp asimd asimddp", False),
+        ("", None),
+    ],
+)
+def test_vnni_is_read_from_the_kernels_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, found: bool | None
+) -> None:
+    monkeypatch.delenv(WITHOUT_VNNI, raising=False)
+    (tmp_path / "cpuinfo").write_text(flags)
+    assert has_vnni(tmp_path / "cpuinfo") is found
+    assert has_vnni(tmp_path / "missing") is None
+    monkeypatch.setenv(WITHOUT_VNNI, "1")
+    assert has_vnni(tmp_path / "cpuinfo") is False

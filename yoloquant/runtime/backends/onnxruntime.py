@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..core.model_info import ModelInfo
-from ..device.processors import cpu_threads
+from ..device.processors import cpu_threads, has_vnni
 from ..errors import ArtifactError, MissingRuntimeError, TargetError, UsageError
 from .base import Backend, BackendOptions
 
@@ -112,7 +112,8 @@ def session_settings(library: Any, options: BackendOptions) -> Any:
     settings.intra_op_num_threads = options.threads or cpu_threads()
     # its warnings are of fusions and unused initializers, which nobody can do anything about
     settings.log_severity_level = 3
-    if options.exact_sums:  # without effect on processors with VNNI, whose sums are exact
+    # kernels with VNNI add exactly, and ONNX Runtime 1.31 would give them up for slower ones with the same results
+    if options.exact_sums and not has_vnni():
         settings.add_session_config_entry("session.x64quantprecision", "1")
     levels = library.GraphOptimizationLevel
     # without optimisation Q/DQ pairs are not fused into integer kernels: each is computed by itself, in float

@@ -1,4 +1,4 @@
-"""How many threads this process may really use: its affinity, and the quota of its container."""
+"""What this processor adds exactly, and how many threads this process may really use of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,21 @@ from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
+CPUINFO = Path("/proc/cpuinfo")
+WITHOUT_VNNI = "YOLOQUANT_WITHOUT_VNNI"
+"""Set where a processor without VNNI is emulated: there ``/proc/cpuinfo`` is still that of the machine."""
+
+
+def has_vnni(cpuinfo: Path = CPUINFO) -> bool | None:
+    """Whether this processor adds four products of bytes at once, exactly; None where that cannot be known.
+
+    Args:
+        cpuinfo: Where Linux lists what processors can.
+    """
+    if os.environ.get(WITHOUT_VNNI):
+        return False
+    text = _text(cpuinfo)
+    return None if not text else "vnni" in text
 
 
 def affinity() -> tuple[int, ...]:
