@@ -92,6 +92,32 @@ def test_onnx_runtime_keeps_its_fast_kernels_where_they_add_exactly(
             settings.get_session_config_entry(key)
 
 
+def test_a_file_whose_layers_share_a_zero_point_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """ONNX Runtime 1.31 refuses it with exact sums: it replaces the shared zero point twice."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    exported = targets.get("onnxruntime").export(tiny_artifact(), tmp_path, "tiny")
+    wanted = targets.get("onnxruntime").load(exported, threads=1)(sample_images(1)[0])
+    model = onnx.load(exported.path)
+    points = {
+        t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8
+    }
+    zeros: dict[tuple[int, ...], str] = {}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in points and not points[node.input[2]].any():
+            node.input[2] = zeros.setdefault(points[node.input[2]].shape, node.input[2])
+    assert len(zeros) < sum(n.op_type == "DequantizeLinear" and n.input[0] in points for n in model.graph.node)
+    onnx.save(model, exported.path)
+    monkeypatch.setattr(onnxruntime, "has_vnni", lambda: False)
+    found = targets.get("onnxruntime").open(exported, BackendOptions(threads=1))
+    for ours, theirs in zip(found(sample_images(1)[0]), wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=0.02 * np.abs(theirs).max())
+    assert "without exact sums only" in caplog.text
+    found.close()
+
+
 @pytest.mark.skipif(not has_vnni(), reason="this processor has no VNNI, so ONNX Runtime's fast kernels clamp")
 def test_both_kernels_of_onnx_runtime_add_alike_with_vnni(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
