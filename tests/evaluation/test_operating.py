@@ -9,6 +9,7 @@ import pytest
 from validation_fakes import FakeRunner, label_rows, write_dataset
 
 from yoloquant.data.dataset import ValidationSet
+from yoloquant.evaluation import operating
 from yoloquant.evaluation.bootstrap import BootstrapOptions
 from yoloquant.evaluation.compare import Comparer, class_confidences
 from yoloquant.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
@@ -82,6 +83,30 @@ def test_shrunk_scores_are_seen_and_matched(data: ValidationSet) -> None:
     same = Comparer(run(data, fp32=found, same=found), OPTIONS, conf=0.4, match=alarms).compare("same").comparison
     assert same.intervals["f1_drop"].low == same.intervals["f1_drop"].high == 0
     assert same.matched_conf is not None and abs(same.matched_conf.value - 0.4) < 0.05
+
+
+def test_few_scores_are_matched_by_the_same_sums_as_many(data: ValidationSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores in steps, as an INT8 head gives them: many detections share one, and a matrix of all is small."""
+    found, draw = [], np.random.default_rng(4)
+    for each in rows(data):
+        noise = np.repeat([[1.0, 57.0, 4.0, 59.0, 0.0, 1.0]], 60, axis=0)
+        noise[:, 4] = draw.uniform(0.02, 0.6, 60)
+        each = np.concatenate([each, noise])
+        each[:, 4] = np.round(each[:, 4] * 16) / 16
+        found.append(each)
+    evaluation = run(data, fp32=rows(data), few=found)
+    kinds: list[bool] = []
+
+    def matched() -> object:
+        added = operating._added
+        with monkeypatch.context() as patch:
+            patch.setattr(operating, "_added", lambda *a: kinds.append(isinstance(m := added(*a), np.ndarray)) or m)
+            return Comparer(evaluation, OPTIONS, match=MatchBy.F1).matched_conf("few")
+
+    dense = matched()
+    monkeypatch.setattr(operating, "DENSE", 0)
+    assert dense == matched() and dense is not None
+    assert kinds == [True, True, False, False]
 
 
 def test_f1_is_matched_where_that_is_asked(data: ValidationSet) -> None:

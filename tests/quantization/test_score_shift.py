@@ -11,11 +11,14 @@ import torch
 from core_models import family_graph, sample_images, tiny_artifact, tiny_graph
 
 from yoloquant.quantization import score_shift
+from yoloquant.quantization.calibrate import observe
 from yoloquant.quantization.insert import copy_module
 from yoloquant.quantization.plan import Plan, Role
 from yoloquant.quantization.raw_heads import end_at_heads
 from yoloquant.quantization.readout import FOREGROUND
+from yoloquant.quantization.score_shift import IMAGES as MOST
 from yoloquant.quantization.score_shift import LARGEST, Shifts, _Logits, score_shifts, with_note
+from yoloquant.quantization.seen_scores import SeenScores
 from yoloquant.quantization.simulate import simulate
 
 IMAGES = sample_images(3, seed=5)
@@ -80,6 +83,21 @@ def test_plans_that_compute_the_same_are_run_once(monkeypatch: pytest.MonkeyPatc
     for scheme, shifts in alone.items():
         assert {k: v.tolist() for k, v in together[scheme].items()} == {k: v.tolist() for k, v in shifts.items()}
     assert together["litert"] is not together["qnn"]
+
+
+@pytest.mark.parametrize("gradients", [0, 8])
+def test_what_calibration_saw_of_the_float_model_is_not_computed_again(gradients: int) -> None:
+    images, plan = sample_images(MOST + 1, seed=5), coarse()
+    known = observe(tiny_graph(), [plan], images, gradients=gradients).scores
+    levels = [op.module for op in tiny_graph().heads if op.branch == "score"]
+    seeing = [k for i, k in enumerate(levels) if sum(image[i].values.numel() for image in known) > 100]
+    assert len(known) == MOST and seeing
+    fresh, again = (score_shifts(tiny_graph(), [plan], images, known=k)["tensorrt"] for k in ((), known))
+    assert {k: v.tolist() for k, v in again.items()} == {k: v.tolist() for k, v in fresh.items()}
+    # that it is these that count
+    other = [[SeenScores(each.values + 0.25, each.places) for each in image] for image in known]
+    moved = score_shifts(tiny_graph(), [plan], images[:MOST], known=other)["tensorrt"]
+    assert all((moved[k] > fresh[k] + 0.1).all() for k in seeing)
 
 
 def test_the_plan_says_what_its_scores_are_moved_by() -> None:

@@ -143,6 +143,7 @@ class Comparer:
         # By content: a file that was copied is no second image.
         self._distinct = len({image.sha256 for image in evaluation.data.images})
         self._counted: dict[str, Counted] = {}
+        self._by_class: dict[int, Counted] = {}
 
     def accuracy(self, name: str) -> Accuracy | None:
         """Accuracy of one model; None without labels."""
@@ -297,9 +298,12 @@ class Comparer:
         if self.evaluation.task.class_folders:
             return {}
         before, after = self.counted(self.evaluation.options.baseline), self.counted(name)
+        # The baseline's are the same for every artifact.
+        if not self._by_class:
+            self._by_class = {k: of_class(before, k) for k in np.unique(before.classes).tolist()}
         # The estimate alone: intervals of eighty classes would take eighty times as long, and nothing asks for them.
-        one, kinds = self.weights[:1], np.unique(before.classes).tolist()
-        found = {k: self._matched(of_class(before, k), of_class(after, k), one, LEAST) for k in kinds}
+        one = self.weights[:1]
+        found = {k: self._matched(old, of_class(after, k), one, LEAST) for k, old in self._by_class.items()}
         return {self._label(k): value.value for k, value in found.items() if value is not None}
 
     def _matched(self, before: Counted, after: Counted, weights: np.ndarray, least: int = 1) -> Interval | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,9 @@ LEAST = 20
 """What the FP32 model must give of one class for a confidence of its own: of fewer, chance would choose it."""
 ELEMENTS = 1 << 21
 """Thresholds times replicates that are looked at together: all at once would be gigabytes."""
+
+DENSE, LARGEST = 8, 1 << 23
+"""Elements of a dense matrix for each one that a sparse one would hold, and at all, up to which it is the faster."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +251,7 @@ def matched_f1(
     cuts = _cuts(scores)[ends]
     place = np.abs(cuts - conf)[:, None]
     right = after.right[chosen].astype(np.float64)
-    every, hits = (added_between(images, ends, each, weights.shape[1]) for each in (np.ones(len(images)), right))
+    every, hits = (_added(images, ends, each, weights.shape[1]) for each in (np.ones(len(images)), right))
     values = np.empty(len(weights))
     count = max(1, ELEMENTS // len(ends))
     for start in range(0, len(weights), count):
@@ -261,6 +265,18 @@ def matched_f1(
         values[rows] = cuts[np.where(near, place, np.inf).argmin(axis=0)]
     kept = rates(after, conf, weights).f1 >= wanted - F1_KEPT
     return interval(np.where(kept, conf, values), level)
+
+
+def _added(images: np.ndarray, ends: np.ndarray, each: np.ndarray, count: int) -> Any:
+    """What detections add to every image up to each of some places: a matrix (places, images).
+
+    Sparse, or dense where an INT8 head's few scores leave few places: a product with that takes a sixth of the time.
+    Sums of whole weights are exact in either.
+    """
+    if len(ends) * count > min(DENSE * len(images), LARGEST):
+        return added_between(images, ends, each, count)
+    place = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=-1))
+    return np.bincount(place * count + images, each, minlength=len(ends) * count).reshape(len(ends), count)
 
 
 def _cuts(scores: np.ndarray) -> np.ndarray:

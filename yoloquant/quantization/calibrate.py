@@ -24,6 +24,8 @@ from .observers import Histogram, compute_qparams, compute_weight_qparams
 from .plan import Plan, Point
 from .qparams import QParams, QuantSpec
 from .range_options import OUTPUT_AWARE, Algorithm, CalibrationRecipe
+from .score_shift import IMAGES as SHIFT_IMAGES
+from .seen_scores import SeenScores, seen
 from .weight_inputs import WeightInputs
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,8 @@ class Observations:
         statistics: What each image did inside the network, for the audit; None if that was not looked at.
         moments: Second moments of what small convolutions read, by weight point.
         parts: Channels of what is observed by itself within a tensor, by its name, by the tensor's.
+        scores: Class scores that the float model does not rule out, of each of the first images: score shifts are
+            fitted on these, and need no pass of the float model.
     """
 
     histograms: dict[str, Histogram]
@@ -58,6 +62,7 @@ class Observations:
     statistics: ImageStatistics | None = None
     moments: Mapping[str, np.ndarray] = field(default_factory=dict)
     parts: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
+    scores: Sequence[Sequence[SeenScores]] = ()
 
 
 class _Observe(fx.Interpreter):
@@ -65,6 +70,7 @@ class _Observe(fx.Interpreter):
 
     def __init__(self, graph: Graph, wanted: Iterable[str]) -> None:
         super().__init__(graph.module)
+        self._canonical = graph
         self.extra_traceback = False  # an error is a sentence; torch would append its own stack to it
         self.names = {graph.fx_name(op.name): op.name for op in graph.body()}
         self.histograms = {name: Histogram() for name in wanted}
@@ -82,6 +88,7 @@ class _Observe(fx.Interpreter):
         self.columns = HeadColumns(graph, tuple(self.outputs.values()))
         self._kept = self.columns.wanted | frozenset(self.importance.products.values())
         self.inputs = WeightInputs(graph)
+        self.scores: list[tuple[SeenScores, ...]] = []
         self._values: dict[str, Tensor] = {}
         self._raw: dict[HeadOutput, Tensor] = {}
         self._moments: dict[str, Moments] = {}
@@ -96,6 +103,8 @@ class _Observe(fx.Interpreter):
             self.run(x.requires_grad_(gradients), enable_io_processing=False)  # nothing comes out: the tail is not run
             self.columns.add(self._values, self._raw)
             self.statistics.add(self._moments, best_of_classes(self._raw))
+            if len(self.scores) < SHIFT_IMAGES:
+                self.scores.append(seen(self._canonical, self._raw))
             if gradients:
                 self.importance.backward(self._raw)
         # the graph of the backward pass hangs on them: an image's activations would live until the next one
@@ -182,7 +191,7 @@ def observe(
         )
     importance = interpreter.importance.histograms if gradients else {}
     i = interpreter
-    return Observations(i.histograms, count, importance, i.columns, i.statistics, i.inputs.moments, i.parts)
+    return Observations(i.histograms, count, importance, i.columns, i.statistics, i.inputs.moments, i.parts, i.scores)
 
 
 class Solver:

@@ -35,9 +35,11 @@ from .saturation import IMAGES, with_safe_weights
 from .scheme import Scheme, adapt, derive
 from .score_shift import IMAGES as SHIFT_IMAGES
 from .score_shift import Shifts, score_shifts, with_note
+from .seen_scores import SeenScores
 
 logger = logging.getLogger(__name__)
 
+SeenByImage = Sequence[Sequence[SeenScores]]
 SCORED_IMAGES = 16
 """So many of the images that exports will be scored on are held against the calibration's."""
 
@@ -88,7 +90,7 @@ def quantize(
         return found
     plans, known = _plans(traced, schemes, options)
     # one pass for all schemes, whose points are mostly the same tensors
-    calibrated, audited = _calibrated(traced.graph, plans, images, scored, options, progress, memory)
+    calibrated, audited, scores = _calibrated(traced.graph, plans, images, scored, options, progress, memory)
     clamping = [calibrated[scheme.name] for scheme in schemes if scheme.sums_in_16_bits]
     if clamping:
         few = islice(images.tensors(imgsz, traced.info.task), IMAGES)
@@ -96,7 +98,7 @@ def quantize(
     calibrated = {name: without_bias_overflow(traced.graph, plan) for name, plan in calibrated.items()}
     calibrated = {name: widen_layers(traced.graph, plan) for name, plan in calibrated.items()}
     # Last of all: it makes up for what every range of the finished plan does to the scores.
-    shifts = _shifts(traced.graph, calibrated, images, options, progress, memory)
+    shifts = _shifts(traced.graph, calibrated, images, scores, options, progress, memory)
     calibrated = {name: with_note(plan, shifts.get(name, {})) for name, plan in calibrated.items()}
     provenance = {**_provenance(data, images, options), **known, "calibration_audit": audited.to_dict()}
     artifact = Artifact(traced, calibrated, shifts, provenance)
@@ -175,7 +177,7 @@ def _calibrated(
     options: QuantizeOptions,
     progress: Progress | None,
     memory: CalibrationMemory,
-) -> tuple[dict[str, Plan], CalibrationAudit]:
+) -> tuple[dict[str, Plan], CalibrationAudit, SeenByImage]:
     total = len(images)
     tick = None if progress is None else (lambda done, what: progress(done, total, what))
     gradients = GRADIENT_IMAGES if options.ranges.needs_gradients else 0
@@ -193,13 +195,14 @@ def _calibrated(
     _, described = memory.once(key, lambda: (graph, _described(graph, plans, scored)))
     found = audit(observations.statistics, graph.info.names, described)
     _warn(found.warnings, memory)
-    return solved, found
+    return solved, found, observations.scores
 
 
 def _shifts(
     graph: Graph,
     plans: Mapping[str, Plan],
     images: CalibrationSet,
+    scores: SeenByImage,
     options: QuantizeOptions,
     progress: Progress | None,
     memory: CalibrationMemory,
@@ -216,7 +219,7 @@ def _shifts(
         None if progress is None else (lambda done: progress(done, total, "holding scores against the float model's"))
     )
     key = ("shifts", id(graph), images.sha256, *(plan.digest() for plan in untrained))
-    return memory.once(key, lambda: score_shifts(graph, untrained, few, progress=tick))
+    return memory.once(key, lambda: score_shifts(graph, untrained, few, known=scores, progress=tick))
 
 
 def _layer_shifts(

@@ -19,12 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..graph.head_outputs import Readout, head_outputs
-from ..graph.trace import Graph, OpNode
+from ..graph.trace import Graph
 from .insert import copy_module
 from .plan import Plan
 from .raw_heads import end_at_heads
-from .readout import FOREGROUND
+from .seen_scores import SeenScores, class_layers
 from .simulate import simulate, with_rounded_weights
 
 IMAGES = 16
@@ -46,9 +45,12 @@ class _Logits:
 
     def add(self, exact: Tensor, quantized: Tensor) -> None:
         """Take the scores of one map in which the float model sees something; (1, classes, height, width)."""
-        sees = exact.sigmoid() > FOREGROUND
-        self.exact.append(exact[sees])
-        self.quantized.append(quantized[sees])
+        self.take(SeenScores.of(exact), quantized)
+
+    def take(self, exact: SeenScores, quantized: Tensor) -> None:
+        """The same, where it is known already what the float model sees."""
+        self.exact.append(exact.values)
+        self.quantized.append(exact.of_plan(quantized))
 
     def shift(self) -> float:
         """What to add to the quantized logits; 0 where nothing was seen."""
@@ -65,7 +67,12 @@ class _Logits:
 
 
 def score_shifts(
-    graph: Graph, plans: Sequence[Plan], images: Iterable[np.ndarray], *, progress: Callable[[int], None] | None = None
+    graph: Graph,
+    plans: Sequence[Plan],
+    images: Iterable[np.ndarray],
+    *,
+    known: Sequence[Sequence[SeenScores]] = (),
+    progress: Callable[[int], None] | None = None,
 ) -> dict[str, Shifts]:
     """Fit the shifts of several plans in one pass of the float model.
 
@@ -73,13 +80,14 @@ def score_shifts(
         graph: The canonical graph.
         plans: Calibrated plans derived from it.
         images: Calibration images, float32 (1, channels, height, width), 0 to 1, letterboxed.
+        known: What the float model sees in the first of them, where an earlier pass has found it: see ``seen``.
         progress: Called after each image with the count so far.
 
     Returns:
         By scheme, bias corrections of the last class convolutions; empty for models without class sigmoids.
     """
     # Where scores come from a softmax a shift of all logits would change nothing.
-    layers = _class_layers(graph)
+    layers = class_layers(graph)
     if not layers or not plans:
         return {}
     # the class logits alone are compared: boxes and the decode would only take time
@@ -94,10 +102,10 @@ def score_shifts(
     with torch.inference_mode():
         for count, image in enumerate(images, start=1):
             x = torch.from_numpy(np.ascontiguousarray(image, np.float32))
-            reference = exact(x)
+            reference = known[count - 1] if count <= len(known) else [SeenScores.of(each) for each in exact(x)]
             for key, module in simulated.items():
                 for (_, path), one, other in zip(layers, reference, module(x), strict=True):
-                    logits[key][path].add(one, other)  # a layer that several levels share gets one number
+                    logits[key][path].take(one, other)  # a layer that several levels share gets one number
             if progress:
                 progress(count)
     found = {key: _as_bias(graph, seen) for key, seen in logits.items()}
@@ -113,14 +121,6 @@ def with_note(plan: Plan, shifts: Mapping[str, np.ndarray]) -> Plan:
         return replace(plan, notes=(*plan.notes, note))
     values = ", ".join(f"{float(value[0]):+.3f}" for value in shifts.values())
     return replace(plan, notes=(*plan.notes, f"class scores are moved by {values} logits, in the last biases"))
-
-
-def _class_layers(graph: Graph) -> list[tuple[OpNode, str]]:
-    """Each last class convolution with a bias, and its module path."""
-    biased = {name.removesuffix(".bias") for name, _ in graph.module.named_parameters() if name.endswith(".bias")}
-    classes = [head.op for head in head_outputs(graph) if head.readout is Readout.CLASS_SIGMOID]
-    paths = [(op, op.weight.removesuffix(".weight")) for op in classes]
-    return [(op, path) for op, path in paths if path in biased]
 
 
 def _as_bias(graph: Graph, logits: Mapping[str, _Logits]) -> Shifts:
