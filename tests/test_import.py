@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +52,19 @@ def test_command_line_is_light(arguments: list[str]) -> None:
         {"pydantic"} if arguments[0] in ("quantize", "export", "targets") else set()
     )  # what options are defined with
     assert set(loaded_after(code)) <= checks
+
+
+@pytest.mark.parametrize("verb", ["quantize", "export", "train", "prune", "analyze", "search", "run", "tune"])
+def test_missing_data_are_told_before_anything_heavy_is_loaded(verb: str, tmp_path: Path) -> None:
+    (tmp_path / "m.pt").touch()
+    words = [verb, str(tmp_path / "m.pt"), f"data={tmp_path / 'none.yaml'}"]
+    words += {"search": ["fidelity=0.9"], "tune": ["space=ptq"]}.get(verb, [])
+    code = (
+        "import contextlib, io\nfrom yoloquant.cli.main import main\n"
+        f"with contextlib.redirect_stderr(io.StringIO()) as told:\n    assert main({words!r}) == 2\n"
+        'assert "none.yaml\' does not exist" in told.getvalue(), told.getvalue()'
+    )
+    assert not {"torch", "ultralytics", "optuna", "onnx"} & set(loaded_after(code))
 
 
 def test_running_the_module_prints_help() -> None:

@@ -109,7 +109,10 @@ def simulated(artifact: Artifact, names: Sequence[str], data: str, options: Vali
     """Score the plan of each target in PyTorch beside the float model."""
     images = ValidationSet.open(data, artifact.info).take(options.limit).for_classes(artifact.info.names)
     modules = {BASELINE: artifact.graph.module}
-    modules |= {name: simulate(artifact.graph, artifact.plan_for(targets.get(name).scheme)) for name in names}
+    for name in names:
+        scheme = targets.get(name).scheme
+        # with the biases that its exports have, or a classifier's layers would not be moved back
+        modules[name] = simulate(artifact.graph, artifact.plan_for(scheme), bias=artifact.bias_for(scheme))
     runners: dict[str, Runner] = {
         name: TorchRunner(module, artifact.info, options.threads) for name, module in modules.items()
     }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .bridge.input_size import square_size
 from .cache import Store
 from .errors import MissingExtraError, UsageError
-from .evaluation.gate import load_gates
+from .evaluation.gate import check_task, load_gates
 from .evaluation.results import ValidationResult
 from .evaluation.validate import scored_images, validate
 from .io import output_folder
@@ -133,10 +133,13 @@ def run(recipe: Recipe, listener: Listener | None = None) -> RunResult:
 def _run(recipe: Recipe, targets: Sequence[Target], folder: Path, listener: Listener, write: WriteReport) -> RunResult:
     options = recipe.validate_options(folder / "report")
     memory = CalibrationMemory()
+    # the model that is calibrated, unless it is pruned or trained before: a checkpoint is read once
+    given = traced_once(recipe.model, recipe.quantize_options, memory).model
+    for note in check_task(load_gates(recipe.validation.gate), given.task):
+        listener.note(note)
     # first of all: broken images and missing labels are found before hours of training, not after
     scored = scored_images(
-        # the model that is calibrated, unless it is pruned or trained before: a checkpoint is read once
-        traced_once(recipe.model, recipe.quantize_options, memory).model,
+        given,
         data=None if recipe.validation.source else recipe.validation.data or recipe.data,
         source=recipe.validation.source,
         options=options,

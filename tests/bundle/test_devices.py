@@ -51,6 +51,15 @@ def test_a_variant_of_a_device_reaches_its_target() -> None:
     assert device_named("coral").wanted == "edgetpu"
 
 
+def test_variants_of_a_device_are_bundles_of_their_own() -> None:
+    """The second of two was dropped without a word, and took the first one's place when it was asked for alone."""
+    found = resolve("raspberrypi,raspberrypi:w8a16,litert,litert:int8,litert:w8a16,android:w8a16")
+    assert [(d.folder, d.wanted) for d in found] == [
+        *(("raspberrypi", "litert"), ("raspberrypi-w8a16", "litert:w8a16"), ("android-w8a16", "litert:w8a16")),
+    ]
+    assert device_named("imx93").folder == "imx93", "its own variant"
+
+
 def test_names_in_one_text_each_once() -> None:
     assert [d.name for d in resolve("onnx, intel,onnxruntime")] == ["onnx", "intel"]
     assert [d.name for d in resolve(["coral"])] == ["coral"]

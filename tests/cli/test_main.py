@@ -29,7 +29,7 @@ from yoloquant.errors import (
 from yoloquant.evaluation.results import TargetResult, ValidationResult
 from yoloquant.quantization import ptq
 from yoloquant.quantization.plan import Plan
-from yoloquant.types import Verdict
+from yoloquant.types import Task, Verdict
 
 
 class Calls:
@@ -66,6 +66,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.pt").touch()
     (tmp_path / "d.yaml").touch()
+    (tmp_path / "other.yaml").touch()
 
     def result() -> ValidationResult:
         row = TargetResult("fp32", "m.pt", "", found.verdict)
@@ -75,7 +76,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     monkeypatch.setattr(api, "quantize", found.take("quantize", saved))
     monkeypatch.setattr(api, "export", found.take("export", lambda: ExportResult(tmp_path / "out", ())))
     monkeypatch.setattr(api, "validate", found.take("validate", result))
-    monkeypatch.setattr(pipeline, "traced_once", lambda *a, **k: SimpleNamespace(model="float"))
+    monkeypatch.setattr(pipeline, "traced_once", lambda *a, **k: SimpleNamespace(model=SimpleNamespace(task=Task.DETECT)))
     monkeypatch.setattr(pipeline, "scored_images", found.take("scored", "images"))
     monkeypatch.setattr(pipeline, "quantize", found.take("quantize", saved))
     monkeypatch.setattr(pipeline, "export", found.take("export", lambda: ExportResult(tmp_path / "out", ())))
@@ -176,6 +177,29 @@ def test_a_bug_is_one_line_a_log_and_an_exit_code_of_its_own(
         (["quantize", "m.pt", "data=d.yaml", "limit=4"], "images=<number> says how many images calibrate"),
         (["quantize", "m.pt", "data=missing.yaml"], "data yaml 'missing.yaml' does not exist (looked in"),
         (["run", "m.pt", "data=missing.yaml"], "data yaml 'missing.yaml' does not exist (looked in"),
+        (["run", "m.pt", "data=d.yaml", "validation_data=missing.yaml"], "data yaml 'missing.yaml' does not exist"),
+        (["run", "recipe.yaml"], "data yaml 'missing.yaml' does not exist"),
+        (["run", "none.pt", "data=d.yaml"], "model 'none.pt' does not exist"),
+        (["train", "m.pt"], "training needs data=<data yaml or folder of images>"),
+        (["train", "m.pt", "prune=0.3"], "training needs data=<data yaml or folder of images>"),
+        (["analyze", "m.pt"], "'analyze' needs data="),
+        (["search", "m.pt", "fidelity=0.9"], "'search' needs data="),
+        (["tune", "m.pt"], "a study needs model=<checkpoint> and data=<data yaml>"),
+        *(
+            ([*words, "data=missing.yaml"], "data yaml 'missing.yaml' does not exist (looked in")
+            for words in (
+                ["train", "m.pt"],
+                ["train", "m.pt", "prune=0.3"],
+                ["analyze", "m.pt"],
+                ["prune", "m.pt"],
+                ["search", "m.pt", "fidelity=0.9"],
+                ["tune", "m.pt", "space=ptq"],
+            )
+        ),
+        *(
+            ([verb, "none.pt", "data=d.yaml", *more], "model 'none.pt' does not exist (looked in")
+            for verb, *more in (["train"], ["analyze"], ["prune"], ["search", "fidelity=0.9"], ["tune", "space=ptq"])
+        ),
         (
             ["validate", "m.pt", "exports=e", "data=d.yaml", "images=4"],
             "limit=<number> says how many images are scored",
@@ -194,6 +218,7 @@ def test_a_bug_is_one_line_a_log_and_an_exit_code_of_its_own(
 def test_wrong_usage(calls: Calls, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("folder.pt").mkdir()
     Path("folder.pt", "m_int8.pt").touch()
+    Path("recipe.yaml").write_text("model: m.pt\ndata: missing.yaml\n")
     assert cli.main(arguments) == 2
     shown = capsys.readouterr()
     assert message in shown.err and not shown.out
@@ -484,8 +509,10 @@ def test_a_search_saves_what_meets_the_budget(
 
 
 def test_a_resumed_training_names_no_missing_data(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("last.pt").touch()
     result = SimpleNamespace(quantized=False, best="best.pt", score=0.5, score_calibrated=0.4)
     monkeypatch.setattr(api, "train", lambda *args, **more: result)
     assert cli.main(["train", "last.pt", "resume=true", "prune=0.5"]) == 0

@@ -17,6 +17,7 @@ from yoloquant.evaluation.gate import (
     Limit,
     LimitRule,
     check_gates,
+    check_task,
     decide,
     exit_code,
     images_to_settle,
@@ -25,7 +26,7 @@ from yoloquant.evaluation.gate import (
     overall_verdict,
 )
 from yoloquant.evaluation.results import Comparison, Interval, TargetResult, ValidationResult
-from yoloquant.types import Verdict
+from yoloquant.types import Task, Verdict
 
 
 def measured(drop: Interval | None, fidelity: Interval, **rest: float) -> Measurements:
@@ -314,3 +315,35 @@ def test_several_gates_in_one_run() -> None:
         load_gates("default,default")
     with pytest.raises(UsageError, match="gate 'nowhere' does not exist"):
         load_gates("default,nowhere")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"limits": {"mask_map_drop": 0.01, "top1_drop": 0.01}},
+        {"limits": {"fidelity": None}, "targets": {"litert": {"pose_fidelity": 0.9}}},
+    ],
+)
+def test_a_gate_of_other_tasks_alone_is_refused(content: dict[str, object]) -> None:
+    """Its verdict could be nothing but inconclusive, after all the work."""
+    gate = load_gate({"name": "mine", **content})
+    with pytest.raises(
+        UsageError, match=r"gate 'mine' limits .* alone, which a detect model does not have; allowed are map_drop"
+    ):
+        check_task((load_gate("default"), gate), Task.DETECT)
+
+
+def test_a_gate_may_serve_several_tasks() -> None:
+    shared = load_gate({"name": "shared", "limits": {"mask_map_drop": 0.01, "map_drop": 0.01, "fidelity": 0.9}})
+    others = load_gate({"name": "mine", "limits": {"mask_map_drop": 0.01, "fidelity": 0.9}})
+    shipped = tuple(map(load_gate, sorted(GATES_FOLDER.glob("*.yaml"))))
+    for task in Task:
+        assert not check_task(shipped, task), task
+    assert not check_task((shared, others), Task.SEGMENT)
+    (note,) = check_task((shared, others), Task.DETECT)
+    assert note.startswith(
+        "gate 'mine' limits mask_map_drop, which a detect model does not have, and no drop that it has"
+    )
+    assert "limits.map_drop would be one" in note
+    (first, _) = check_task((shared, others), Task.CLASSIFY)
+    assert "limits.top1_drop would be one" in first

@@ -34,6 +34,12 @@ class BundleDevice:
         return self.target.wanted
 
     @property
+    def folder(self) -> str:
+        """What its bundle's folder is called behind the model's name: bundles of two variants lie beside each other."""
+        variant = self.wanted.partition(":")[2]
+        return self.name if variant in ("", self.device.variant) else f"{self.name}-{variant}"
+
+    @property
     def backend(self) -> str:
         """The backend's name in the device runtime."""
         backend = self.target.device_backend()
@@ -53,7 +59,7 @@ def all_devices() -> dict[str, BundleDevice]:
 
 
 def resolve(names: str | Iterable[str]) -> tuple[BundleDevice, ...]:
-    """Devices by name, each once; a target's name stands for its usual device.
+    """Devices by name, each variant once; a target's name stands for its usual device.
 
     Args:
         names: Names, separated by commas if it is one text; ``all`` for every device whose target is installed.
@@ -67,7 +73,7 @@ def resolve(names: str | Iterable[str]) -> tuple[BundleDevice, ...]:
     chosen: dict[str, BundleDevice] = {}
     for name in requested:
         for device in _installed() if name == "all" else (device_named(name),):
-            chosen.setdefault(device.name, device)
+            chosen.setdefault(device.folder, device)
     return tuple(chosen.values())
 
 

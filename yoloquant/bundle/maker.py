@@ -37,7 +37,8 @@ def make(
     Args:
         artifact: A quantized model.
         devices: Names of devices, or ``all``.
-        folder: Where the bundles go, each as ``<model>-<device>``; a folder beside the checkpoint if None.
+        folder: Where the bundles go, each as ``<model>-<device>``, with the variant behind it if one is asked for; a
+            folder beside the checkpoint if None.
         options: What goes into them.
         graph: What the exported graphs do besides the network.
         progress: Called before and after every device.
@@ -65,13 +66,13 @@ def make(
         built: dict[str, Bundle] = {}
         for index, device in enumerate(chosen):
             if progress:
-                progress(index, len(chosen), device.name)
+                progress(index, len(chosen), device.folder)
             chosen_target = with_graph(resolve(device.wanted), graph)
-            (exported,) = export(artifact, chosen_target, folder=Path(scratch) / device.name).exports
+            (exported,) = export(artifact, chosen_target, folder=Path(scratch) / device.folder).exports
             noted = noted_beside(artifact, exported)
             exported = replace(exported, metadata={**exported.metadata, **noted})
-            place = out / f"{artifact.stem}-{device.name}"
-            built[device.name] = write(artifact, exported, device=device, folder=place, options=options)
+            place = out / f"{artifact.stem}-{device.folder}"
+            built[device.folder] = write(artifact, exported, device=device, folder=place, options=options)
         if progress:
             progress(len(chosen), len(chosen), "")
     return tuple(built.values())

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ..errors import UsageError
 from ..io import parse_yaml
 from ..targets.base import INT8, PRECISIONS
-from ..types import Verdict
+from ..types import Task, Verdict
 from .checks import Limit, LimitRule, check_limit, decide, images_to_settle
 from .compare import Measurements
 from .gate_metrics import METRICS
@@ -28,6 +28,7 @@ __all__ = [
     "Require",
     "Unmeasured",
     "check_gates",
+    "check_task",
     "decide",
     "exit_code",
     "images_to_settle",
@@ -333,6 +334,46 @@ def load_gates(gates: Any) -> tuple[Gate, ...]:
     if twice is not None:
         raise UsageError(f"two gates are called '{twice}'; give every gate a name of its own")
     return found
+
+
+def check_task(gates: Sequence[Gate], task: Task) -> tuple[str, ...]:
+    """Refuse gates that hold a model of one task to nothing: their limits are all of other tasks' figures.
+
+    A gate may serve several tasks, and the others' limits do not count.
+
+    Args:
+        gates: The gates.
+        task: The model's task.
+
+    Returns:
+        A note for each gate that limits drops of other tasks, and none of this one's.
+
+    Raises:
+        UsageError: Every limit of a gate is of a figure that models of the task do not have.
+    """
+    notes = []
+    for gate in gates:
+        limits = (gate.limits, *gate.targets.values())
+        given = [name for name in METRICS if any(each.get(name) is not None for each in limits)]
+        others = [name for name in given if not _has(task, name)]
+        drops = [name for name, metric in METRICS.items() if metric.needs_labels and metric.tasks and _has(task, name)]
+        if given and given == others:
+            raise UsageError(
+                f"gate '{gate.name}' limits {', '.join(others)} alone, which a {task.value} model does not have; "
+                f"allowed are {', '.join(name for name in METRICS if _has(task, name))}"
+            )
+        foreign = [name for name in others if METRICS[name].needs_labels]
+        if foreign and not set(given) & {*drops, "per_class_drop"}:
+            notes.append(
+                f"gate '{gate.name}' limits {', '.join(foreign)}, which a {task.value} model does not have, and no "
+                f"drop that it has; limits.{drops[0]} would be one"
+            )
+    return tuple(notes)
+
+
+def _has(task: Task, name: str) -> bool:
+    """Whether models of a task have a figure."""
+    return not METRICS[name].tasks or task.value in METRICS[name].tasks
 
 
 def check_gates(

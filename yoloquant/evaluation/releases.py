@@ -23,7 +23,7 @@ from .bootstrap import BootstrapOptions
 from .conclusion import conclusion
 from .entrants import ComparedImages, Entrant, entrants, pairs
 from .evaluate import EvaluateOptions, Evaluation, evaluate
-from .gate import Gate, load_gates
+from .gate import Gate, check_task, load_gates
 from .keep_results import keep_results
 from .kept_predictions import KeptPredictions, selection_for
 from .latency import measure_latency, unmeasured
@@ -193,6 +193,7 @@ def _compare(
     folder: Path | None,
     progress: Progress | None,
 ) -> ValidationResult:
+    told = check_task(gates, images.info.task)
     runners: dict[str, Runner] = {}
     recorded: dict[str, RecordedModel] = {}
     facts: dict[str, ArtifactInfo] = {}
@@ -231,7 +232,7 @@ def _compare(
             match=options.match,
             threads=threads,
             environment=environment,
-            notes=(*_sizes(*sides), *changes(evaluation)),
+            notes=(*told, *_sizes(*sides), *changes(evaluation)),
             same_model=bool(facts[OLD].weights) and facts[OLD].weights == facts[NEW].weights,
         ),
     )

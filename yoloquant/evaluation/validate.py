@@ -84,7 +84,7 @@ def validate(
     """
     from .coco_eval import beside, coco_figures, require_coco_eval
     from .evaluate import EvaluateOptions
-    from .gate import load_gates
+    from .gate import check_task, load_gates
     from .pass_job import PassJob
     from .verdict import ArtifactInfo, VerdictOptions, reach_verdict
 
@@ -100,6 +100,7 @@ def validate(
     # before any model is loaded: a cluster that does not answer is told first
     with _passes(options, threads) as run_pass:
         named = model.model if isinstance(model, Artifact) else load_model(model)
+        gate_notes = check_task(gates, named.task)
         # Before a model is traced: an address that does not answer is told first.
         stored = stored_baseline(options.baseline)
         baseline = _baseline(named, None if stored else options.baseline, outcome)
@@ -108,7 +109,7 @@ def validate(
         for foreign in judged.foreign:
             check_classes(foreign, artifact.info.names)
         # before images are read and hashed: stale artifacts need none of that
-        notes = check_exports(outcome.exports, named, artifact.model, allow_stale=options.allow_stale)
+        notes = gate_notes + check_exports(outcome.exports, named, artifact.model, allow_stale=options.allow_stale)
         everything = _images(data, source, artifact.model, artifact.info, options)
         # files of predictions may name any image of the set, so they are read against all of them
         images = everything.take(options.limit)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from ...bridge.checkpoint import check_path
+from ...bridge.data_file import check_data_file
 from ...io import output_folder
 from ...options import PathOrNone, Text, option, option_model
 from ...options.shared import TrainedCheckpoint
@@ -40,6 +42,8 @@ def run(call: Call) -> int:
     else:
         call.refuse(("ratios", "criterion", "round_to", "recalibrate_bn", "limit"), "it is for kind=prune")
     path = Path(own.model)
+    check_path(path)  # before PyTorch is imported, which takes seconds
+    check_data_file(own.data)
     # before hours of measuring, not after them
     folder = output_folder(own.output or path.parent / f"{path.stem}_sensitivity")
     with bar("analysing") as progress:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...bridge.checkpoint import check_path
+from ...bridge.data_file import check_data_file
 from ...options import PathOrNone, TextOrNone, option, option_model
 from ...options.shared import InputSize, TrainedCheckpoint
 from ...pruning.criteria import PruningKind
@@ -48,6 +50,9 @@ def run(call: Call) -> int:
             ("amount", "target", "kind", "criterion", "scope", "round_to", "max_ratio", "ignored", "sensitivity"),
             "plan= says already what goes",
         )
+    check_path(Path(own.model))  # before PyTorch is imported, which takes seconds
+    if own.data:
+        check_data_file(own.data)
     with bar("following the channels"):
         result = api.prune(
             own.model,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...bridge.checkpoint import check_path
 from ...bridge.data_file import check_data_file
 from ...errors import UsageError
 from ...options import TextOrNone, flatten, option, option_model
@@ -43,6 +44,11 @@ def run(call: Call) -> int:
         call.refuse(
             ("scheme",), "with train= the scheme that is trained counts: train: {qat: {scheme: ...}} in a recipe"
         )
+    # a recipe's own too; before PyTorch is imported, which takes seconds
+    check_path(Path(recipe.model))
+    for data in (recipe.data, recipe.validation.data):
+        if data:
+            check_data_file(data)
     return whole_job(recipe, call[VerdictCode].inconclusive)
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from ...bridge.checkpoint import check_path
+from ...bridge.data_file import check_data_file
 from ...io import output_folder, write_text
 from ...options import PathOrNone, Text, option, option_model
 from ...sensitivity.float_search_options import FloatSearchOptions, SearchGoal
@@ -39,6 +40,7 @@ def run(call: Call) -> int:
         call.refuse(("threads",), "it is for goal=latency, and for slower=")
     model = Path(own.model)
     check_path(model)
+    check_data_file(own.data)
     folder = output_folder(own.output or model.parent)
     with bar("searching") as progress:
         search = api.search(own.model, data=own.data, options=options, progress=progress)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...bridge.checkpoint import check_path
+from ...bridge.data_file import check_data_file
+from ...errors import UsageError
 from ...options import Text, TextOrNone, option, option_model
 from ...training.arguments import PREFIX
 from ...training.qat.qat_options import QATOptions
@@ -40,6 +44,11 @@ def run(call: Call) -> int:
     from ... import api
 
     own = call[TrainCall]
+    check_path(Path(own.model))  # before PyTorch is imported, which takes seconds
+    if own.data:
+        check_data_file(own.data)
+    elif not call.extra.get("resume"):  # a run that is resumed knows its own
+        raise UsageError("training needs data=<data yaml or folder of images>")
     # 'prune_amount=0.5' alone is a wish to prune
     prunes = own.prune is not None or any(key.startswith(PREFIX) for key in call.extra)
     # beside pruning only if an option of it was given: its defaults alone are nobody's wish

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+from ...bridge.checkpoint import check_path
+from ...bridge.data_file import check_data_file
 from ...errors import UsageError
 from ...options import TextOrNone, option, option_model
 from ...recipe import Recipe
@@ -46,6 +49,11 @@ def run(call: Call) -> int:
     call, own = _with_recipe(call, own)
     if own.recipe is None and not (call.given.get("model") and call.given.get("data")):
         raise UsageError("a study needs model=<checkpoint> and data=<data yaml>, or a recipe that names them")
+    # before PyTorch is imported, which takes seconds; a recipe's own are read with it
+    if call.given.get("model"):
+        check_path(Path(call.given["model"]))
+    if call.given.get("data"):
+        check_data_file(call.given["data"])
     # the rest belongs to the recipe, whose values may be ranges: nothing here can check them
     theirs = {*flatten(TuneCall), *flatten(VerdictCode), *flatten(TuneOptions)}
     given = {key: text for key, text in call.given.items() if key not in theirs}

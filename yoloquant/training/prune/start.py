@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from ultralytics.utils import LOGGER
 
 from ...bridge.checkpoint import load_model
-from ...bridge.host_model import HostModel
+from ...bridge.host_model import HostModel, model_info
 from ...bridge.input_size import check_imgsz
 from ...data.calibration import MIN_IMAGES, CalibrationOptions, calibration_set
+from ...data.label_check import check_labels
 from ...errors import CalibrationError, DataError
 from ...pruning.blocks import without_blocks
 from ...pruning.choose_plan import choose
@@ -153,9 +154,11 @@ def standalone_products(
     """Change of the loss by channel, without a run: a trainer is made for its data and loss alone.
 
     Raises:
-        DataError: The data cannot be read, or have no labels.
+        DataError: The data cannot be read, have no labels, or those of another task or other classes.
     """
     from .trainer import PruneTrainer  # the trainer imports this module
+
+    check_labels(data, model_info(source, imgsz), single=bool(source.trained.get("single_cls")))
 
     # a trainer of Ultralytics writes its arguments into a run folder as soon as it is made
     with tempfile.TemporaryDirectory() as folder:
