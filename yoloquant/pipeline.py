@@ -35,6 +35,8 @@ from .training.qat.qat_options import QATOptions, parse
 from .types import AfterEpoch, Listener, Progress, Verdict
 
 if TYPE_CHECKING:
+    from .bridge.host_model import HostModel
+    from .data.dataset import ValidationSet
     from .training.train import TrainResult
 
 logger = logging.getLogger(__name__)
@@ -135,15 +137,10 @@ def _run(recipe: Recipe, targets: Sequence[Target], folder: Path, listener: List
     memory = CalibrationMemory()
     # the model that is calibrated, unless it is pruned or trained before: a checkpoint is read once
     given = traced_once(recipe.model, recipe.quantize_options, memory).model
-    for note in check_task(load_gates(recipe.validation.gate), given.task):
-        listener.note(note)
     # first of all: broken images and missing labels are found before hours of training, not after
-    scored = scored_images(
-        given,
-        data=None if recipe.validation.source else recipe.validation.data or recipe.data,
-        source=recipe.validation.source,
-        options=options,
-    )
+    scored, told = judged_on(recipe, given)
+    for note in told:
+        listener.note(note)
     model, artifact = make_artifact(recipe, targets, folder, listener, memory=memory)
     del memory  # histograms, which nothing asks for any more
     # a trained model lies in its run's folder already
@@ -187,6 +184,23 @@ def _tell_missing(targets: Sequence[Target]) -> None:
             target.require()
         except MissingExtraError as exc:
             logger.warning("%s; the others are built without it", exc)
+
+
+def judged_on(recipe: Recipe, model: HostModel) -> tuple[ValidationSet, tuple[str, ...]]:
+    """The images that a recipe's artifacts will be scored on, checked before hours of work, and notes on its gates.
+
+    Args:
+        recipe: The recipe.
+        model: Its model.
+
+    Raises:
+        DataError: An image or a label is not usable, or the classes are not the model's.
+        UsageError: A gate limits nothing that models of the task have.
+    """
+    notes = check_task(load_gates(recipe.validation.gate), model.task)
+    judged, options = recipe.validation, recipe.validate_options(output_of(recipe))
+    data = None if judged.source else judged.data or recipe.data
+    return scored_images(model, data=data, source=judged.source, options=options), notes
 
 
 def output_of(recipe: Recipe) -> Path:

@@ -75,6 +75,10 @@ def test_sparse_kinds_keep_the_shapes(kind: str, source: tuple[Path, Path], tmp_
 def test_bad_input_says_what_to_do(source: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(PruneError, match="needs labelled data"):
         prune(source[0], options={"criterion": "taylor"}, imgsz=64, output=tmp_path / "x.pt")
+    other = source[1].with_name("other.yaml")
+    other.write_text(source[1].read_text().partition("names")[0] + "names: [wolf]\n")
+    with pytest.raises(DataError, match=r"the model knows 3 classes, data .* has 1"):
+        api.prune(source[0], data=other, options={**HALF, "criterion": "taylor"}, imgsz=64, output=tmp_path / "x.pt")
     with pytest.raises(PruneError, match="blocks need data"):
         prune(source[0], options={**HALF, "blocks": 1}, imgsz=64, output=tmp_path / "x.pt")
     with pytest.raises(PruneError, match="the most that"):

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from core_models import tiny_artifact, write_images
+from core_models import checkpoint, tiny_artifact, write_images
 
 import yoloquant
-from yoloquant.errors import PlanError, UsageError
+from yoloquant.errors import DataError, PlanError, UsageError
 from yoloquant.evaluation.latency import time_in_turns
 from yoloquant.graph.ops import OpKind, OpNode
 from yoloquant.options import build
@@ -141,6 +141,30 @@ def test_bad_requests(data: Path) -> None:
         yoloquant.search(tiny_artifact(), data=data, scheme="portable,openvino")
     with pytest.raises(UsageError, match="share"):
         yoloquant.search(tiny_artifact(), data=data, share=0)
+
+
+@pytest.mark.parametrize(
+    ("line", "names", "said"),
+    [
+        ("0 0.5 0.5 0.2 0.1 0.7", None, "6 columns; .*another task"),
+        (None, "[wolf, fox, crow]", "has other classes than the model"),
+    ],
+)
+def test_images_that_cannot_be_scored_are_told_before_calibration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str | None, names: str | None, said: str
+) -> None:
+    yaml = write_images(tmp_path / "set", train=8, val=3)
+    if line:
+        (tmp_path / "set" / "labels" / "val" / "000.txt").write_text(line)
+    if names:
+        yaml.write_text(
+            "".join(f"names: {names}\n" if r.startswith("names") else f"{r}\n" for r in yaml.read_text().splitlines())
+        )
+    monkeypatch.setattr("yoloquant.quantization.ptq.quantize", lambda *a, **k: pytest.fail("was calibrated"))
+    with pytest.raises(DataError, match=said):
+        search_float_layers(
+            checkpoint(tmp_path / "float.pt"), data=yaml, options=options(fidelity=None, map_drop=1.0, imgsz=64)
+        )
 
 
 @pytest.mark.parametrize("scheme", ["litert", "edgetpu", "ethosu"])

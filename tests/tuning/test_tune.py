@@ -174,6 +174,23 @@ def test_unlabelled_images_have_no_map_drop(base: dict[str, Any], tmp_path: Path
         set_up(None, {**base, "model": "none.pt", "images": "8|12"}, TuneOptions())
 
 
+@pytest.mark.parametrize(
+    ("key", "said"), [("validation_data", "6 columns; .*another task"), ("gate", "which a detect model does not have")]
+)
+def test_what_the_chosen_recipe_cannot_be_judged_on_is_told_before_any_trial(
+    base: dict[str, Any], tmp_path: Path, key: str, said: str
+) -> None:
+    gate = tmp_path / "mine.yaml"
+    gate.write_text("name: mine\nlimits: {mask_map_drop: 0.01}\n")
+    data = write_images(tmp_path / "set", train=8, val=4)
+    (tmp_path / "set" / "labels" / "val" / "000.txt").write_text("0 0.5 0.5 0.2 0.1 0.7")
+    wrong = {"validation_data": str(data), "gate": str(gate)}[key]
+    given = {**base, "output": str(tmp_path / "out"), "images": "8|12", key: wrong}
+    with pytest.raises((DataError, UsageError), match=said):
+        set_up(None, given, TuneOptions(held_back=16))
+    set_up(None, given, TuneOptions(held_back=16, confirm=False))
+
+
 def test_the_pruner_suits_the_study(base: dict[str, Any], tmp_path: Path) -> None:
     def chosen(given: Mapping[str, Any], **options: Any) -> Stopper | None:
         told = TuneOptions(held_back=16, **options)

@@ -25,7 +25,7 @@ from .float_search_options import FloatSearchOptions
 from .float_search_results import PERCENT, ExportFigures, FloatSearch, FloatTrial, scores_of
 from .images import Images, open_images
 from .real_exports import RealExports, runtime_here, timed_target
-from .search_start import searched_artifact, searched_scheme, with_plan
+from .search_start import searched_artifact, searched_info, searched_scheme, with_plan
 from .simulated_search import POINTS, SimulatedSearch
 
 if TYPE_CHECKING:
@@ -75,10 +75,12 @@ def search_float_layers(
     if options.slower is not None:
         timed_target(scheme)
     target, simulated = runtime_here(scheme)
-    artifact = searched_artifact(model, data, scheme, options)
     # decides whether labels are asked for; both may be measured
     metric = AnalysisMetric.FIDELITY if options.map_drop is None else AnalysisMetric.MAP
-    images = open_images(data, options.analysis(metric), artifact.info)
+    # before minutes of calibration: labels of another task, other classes and broken images are told at once
+    images = open_images(data, options.analysis(metric), searched_info(model, options))
+    artifact = searched_artifact(model, data, scheme, options)
+    images = replace(images, info=artifact.info)
     threads = options.threads or cpu_threads()
     with tempfile.TemporaryDirectory(prefix="yoloquant-") as folder:
         real = RealExports(artifact, scheme, target, images, threads, Path(folder)) if target else None

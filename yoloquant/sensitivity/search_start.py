@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..bridge.checkpoint import load_model
+from ..bridge.host_model import model_info
 from ..errors import UsageError
 from ..graph.ops import OpKind
 from ..graph.trace import Graph
 from ..quantization.artifact import Artifact
 from ..quantization.float_layers import layer_of
 from ..quantization.plan import Plan
+from ..types import ModelInfo
 from .float_search_options import FloatSearchOptions
 
 if TYPE_CHECKING:
@@ -34,6 +36,14 @@ def searched_scheme(name: str) -> Scheme:
     if len(schemes) != 1:
         raise UsageError(f"scheme='{name}' names {len(schemes)} schemes; search for one at a time")
     return schemes[0]
+
+
+def searched_info(model: Any, options: FloatSearchOptions) -> ModelInfo:
+    """What the model is, known before it is calibrated."""
+    if isinstance(model, Artifact):
+        return model.info
+    host = load_model(model, allow_unsafe=options.allow_unsafe)
+    return model_info(host, host.resolve_imgsz())
 
 
 def searched_artifact(

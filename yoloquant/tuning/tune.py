@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import targets as registry
+from ..bridge.checkpoint import load_model
 from ..cluster import connected
 from ..errors import ModelError, TrainingError, UsageError
 from ..evaluation.gate import load_gate
 from ..io import output_folder
 from ..options.where import Where
-from ..pipeline import RunResult, Silent, run
+from ..pipeline import RunResult, Silent, judged_on, run
 from ..recipe import Recipe, make_recipe, recipe_content
 from ..types import Listener, Progress
 from .dimensions import Value
@@ -122,6 +123,9 @@ def set_up(
     studied = Studied(space, options, held, folder, storage_url(options, folder))
     trials = TrialRecipes(space, options, held, output_folder(folder))
     trials.check()
+    if options.confirm:
+        # what the chosen recipe is judged on at the end: told now, and not after hours
+        judged_on(known, load_model(known.model, allow_unsafe=known.allow_unsafe))
     return studied, trials
 
 
