@@ -11,8 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tiny_models import tiny_yolo
 
+from yoloquant.bridge.checkpoint import load_model
 from yoloquant.errors import ArtifactError, OutputError
+from yoloquant.graph.traced_model import TracedModel
 from yoloquant.targets.exports import FILE_NAME, content_sha256, load_exports, locked, save_exports
 from yoloquant.types import ExportedModel, HeadLayout, ModelInfo, Task
 
@@ -47,6 +50,14 @@ def test_round_trip(tmp_path: Path) -> None:
         assert load_exports(where) == exports
     for export in exports:
         assert load_exports(export.path) == (export,)
+
+
+@pytest.mark.parametrize("task", [task.value for task in Task])
+def test_models_of_every_task_are_read_again(tmp_path: Path, task: str) -> None:
+    """A classifier detects nothing, so that its limit of detections is 0; its folder was called damaged."""
+    info = TracedModel.of(load_model(tiny_yolo("yolo11", task)), 64).info
+    export = replace(artifact(tmp_path), info=info)
+    assert load_exports(save_exports(tmp_path, [export])) == (export,)
 
 
 def test_a_folder_can_move(tmp_path: Path) -> None:

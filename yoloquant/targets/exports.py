@@ -193,8 +193,11 @@ def _typed(values: dict[str, Any]) -> ExportedModel:
     export = _adapter().validate_python(values)
     info = export.info
     # they become array sizes: a damaged list must not ask for terabytes
-    numbers = (*info.imgsz, *info.strides, info.stride, info.reg_max, info.max_det, info.channels)
-    if not all(0 < number <= LARGEST for number in numbers) or not info.names:
+    numbers = (*info.imgsz, *info.strides, info.stride, info.reg_max, info.channels)
+    # a classifier has no levels and detects nothing
+    least = 1 if info.strides else 0
+    fits = all(0 < number <= LARGEST for number in numbers) and least <= info.max_det <= LARGEST
+    if not fits or not info.names:
         raise ValueError("info holds numbers that no model has")
     return export
 
