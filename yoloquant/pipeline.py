@@ -198,7 +198,7 @@ def judged_on(recipe: Recipe, model: HostModel) -> tuple[ValidationSet, tuple[st
         UsageError: A gate limits nothing that models of the task have.
     """
     notes = check_task(load_gates(recipe.validation.gate), model.task)
-    judged, options = recipe.validation, recipe.validate_options(output_of(recipe))
+    judged, options = recipe.validation, recipe.validate_options(output_of(recipe) / "report")
     data = None if judged.source else judged.data or recipe.data
     return scored_images(model, data=data, source=judged.source, options=options), notes
 
