@@ -18,7 +18,7 @@ from yoloquant.errors import ArtifactError, TargetError
 from yoloquant.graph.trace import WEIGHTED, OpKind
 from yoloquant.graph.traced_model import TracedModel
 from yoloquant.quantization.artifact import Artifact
-from yoloquant.quantization.scheme import derive
+from yoloquant.quantization.scheme import derive, weight_point_name
 from yoloquant.quantization.simulate import simulate
 from yoloquant.runtime.backends import open_backend
 from yoloquant.targets.onnx.emission import Emission, Weights
@@ -92,6 +92,18 @@ def test_every_planned_convolution_runs_in_integers(exported: ExportedModel, tmp
     assert not counts.keys() & {"Conv", "FusedConv", "QuickGelu", "QLinearSoftmax"}
     gates = sum(".act:sigmoid" in p.name for p in plan.activations)
     assert counts["QLinearSigmoid"] == counts["QLinearMul"] == gates > 0
+
+
+def test_a_classifiers_linear_layer_is_integer_and_its_logits_are_float(tmp_path: Path) -> None:
+    art = tiny_export_artifact("yolo11", "classify", schemes=(SCHEME,))
+    (head,) = art.graph.heads
+    plan = art.plan_for(SCHEME)
+    assert head.name not in plan.by_name and weight_point_name(head) in plan.by_name
+    counts = onnxruntime_operations(OnnxRuntimeTarget().export(art, tmp_path, "tiny").path, tmp_path)
+    # the products inside attention are float by choice, the layer's is none of them
+    products = sum(op.kind is OpKind.MATMUL for op in art.graph.body())
+    assert counts["MatMul"] + counts["FusedMatMul"] == products > 0
+    assert counts["QGemm"] == 1 and not counts.keys() & {"Gemm", "FusedGemm"}
 
 
 def test_metadata_is_what_ultralytics_reads(exported: ExportedModel) -> None:

@@ -52,16 +52,22 @@ def place(graph: Graph) -> Placement:
     The head's last convolutions are integer as well: a pair behind them is what makes them so, and rounds the raw
     boxes. Box branches in float would win 0.0044 [0.0006, 0.0084] of fidelity and score branches nothing (yolo11n at
     640, 128 COCO val2017 images, simulated, 0.963 as it is; ``tools/compare_heads.py``), for some 4 % more time.
-    Keypoints are the exception, see ``quantization.keypoint_ranges``.
+    Keypoints are the exception, see ``quantization.keypoint_ranges``, and a classifier's logits: a linear layer has a
+    kernel from integers to float.
     """
     placed = complete(graph, repeat=True)
     # one tensor has one scale here, and coordinates must not share theirs with visibilities: these results stay float
-    floats = _attention(graph) | set(mixed_heads(graph))
+    floats = _attention(graph) | set(mixed_heads(graph)) | _logits(graph)
     return Placement(
         tuple((site, why) for site, why in placed.sites if graph.root(site.tensor) not in floats),
         placed.ties,
         placed.weighted,
     )
+
+
+def _logits(graph: Graph) -> set[str]:
+    """A classifier's raw result."""
+    return {op.name for op in graph.heads if op.kind is OpKind.LINEAR}
 
 
 def _attention(graph: Graph) -> set[str]:

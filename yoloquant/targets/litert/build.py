@@ -19,6 +19,7 @@ from ...quantization.plan import Plan, Point, PointKind
 from ...quantization.scheme import weight_point_name
 from .convert import convert, cut_body
 from .flatbuffer import Flatbuffer, TensorInfo, kind_for_people
+from .global_pools import write_as_means
 from .mapping import Located, locate
 from .qdq import carry, make_pair
 from .sixteen_bits import widen_file
@@ -96,6 +97,7 @@ def build(
     module = insert(graph, converted_plan, make_pair, bias=dict(bias or {}))
     # the converter needs a pair at every float tensor, also where the plan lets a range pass through
     carry(module, graph, converted_plan)
+    write_as_means(module, graph)
     body = cut_body(module, [graph.fx_name(name) for name in heads])
     mixed = {graph.fx_name(name): list(parts.values()) for name, parts in mixed_heads(graph).items()}
     parts = split_results(body, mixed)

@@ -41,6 +41,7 @@ _KINDS = {
     "LOGISTIC": "unit",
     "SOFTMAX": "unit",
     "AVERAGE_POOL_2D": "other",
+    "MEAN": "other",
     "RELU": "relu",
     "RELU6": "relu",
 }

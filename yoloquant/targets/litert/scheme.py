@@ -11,15 +11,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...quantization.scheme import Placement, Scheme, complete
+from .global_pools import is_average, is_global
 
 if TYPE_CHECKING:
     from ...graph.trace import Graph
 
 
 def place(graph: Graph) -> Placement:
-    """Every float tensor; an average pool shares the range of what it reads, as its integer operator demands."""
+    """Every float tensor; an average pool shares the range of what it reads, as its integer operator demands.
+
+    One over the whole map does not, see ``global_pools``.
+    """
     placement = complete(graph)
-    pools = tuple((op.inputs[0], op.name) for op in graph.body() if ":avg_pool2d:" in op.name)
+    averages = (op for op in graph.body() if is_average(op) and not is_global(graph, op))
+    pools = tuple((op.inputs[0], op.name) for op in averages)
     return replace(placement, ties=placement.ties + pools)
 
 

@@ -29,6 +29,7 @@ _VERSIONS = {
     "GATHER": 4,
     "LOGISTIC": 3,
     "MAX_POOL_2D": 3,
+    "MEAN": 3,
     "MUL": 4,
     "PAD": 3,
     "PADV2": 3,

@@ -31,7 +31,8 @@ class Emission:
     Attributes:
         unsigned: Activations as uint8 (zero_point + 128) instead of int8.
         weights: How weights are stored.
-        int32_bias: Store biases of fully quantized convolutions as int32, as integer kernels use them.
+        int32_bias: Store biases of fully quantized convolutions as int32, as integer kernels use them, and of linear
+            layers with a float result.
     """
 
     unsigned: bool = False

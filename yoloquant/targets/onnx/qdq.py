@@ -92,28 +92,33 @@ class _Inserter:
             self.graph.register_initializer(ir.val(name, const_value=ir.tensor(np.asarray(value), name=name)))
         return self.graph.initializers[name]
 
-    def _quantize_bias(self, conv: ir.Node) -> None:
+    def _quantize_bias(self, layer: ir.Node) -> None:
         """Store a bias as int32 on the grid of the accumulator, whose scale is that of the input times the weight's."""
-        if conv.op_type != "Conv" or len(conv.inputs) < 3:
+        if len(layer.inputs) < 3 or not (layer.op_type == "Conv" or _is_linear_with_float_result(layer)):
             return
-        source, weight, bias = conv.inputs[:3]
+        source, weight, bias = layer.inputs[:3]
         if source not in self.activation_of or weight not in self.weight_of or bias is None:
             return
         inputs, weights = self.points[self.activation_of[source]].params, self.points[self.weight_of[weight]].params
         assert inputs is not None and weights is not None
         value = _value(bias)
-        # exactly this product in float32, or ONNX Runtime does not fuse the bias and computes the convolution in float
+        # exactly this product in float32, or ONNX Runtime does not fuse the bias and computes the layer in float
         scale = (inputs.scale * np.broadcast_to(weights.scale, value.shape)).astype(np.float32)
         integers = np.clip(np.round(value.astype(np.float64) / scale), -_LARGEST, _LARGEST).astype(np.int32)
         constants = [
-            self._constant(f"{conv.name}:bias/int32", integers),
-            self._constant(f"{conv.name}:bias/scale", scale),
-            self._constant(f"{conv.name}:bias/zero_point", np.zeros(value.shape, np.int32)),
+            self._constant(f"{layer.name}:bias/int32", integers),
+            self._constant(f"{layer.name}:bias/scale", scale),
+            self._constant(f"{layer.name}:bias/zero_point", np.zeros(value.shape, np.int32)),
         ]
-        dequantize = ir.node("DequantizeLinear", constants, {"axis": 0}, name=f"{conv.name}:bias/dequantize")
-        dequantize.outputs[0].name = f"{conv.name}:bias/dequantized"
-        self.graph.insert_before(conv, dequantize)
-        conv.replace_input_with(2, dequantize.outputs[0])
+        dequantize = ir.node("DequantizeLinear", constants, {"axis": 0}, name=f"{layer.name}:bias/dequantize")
+        dequantize.outputs[0].name = f"{layer.name}:bias/dequantized"
+        self.graph.insert_before(layer, dequantize)
+        layer.replace_input_with(2, dequantize.outputs[0])
+
+
+def _is_linear_with_float_result(node: ir.Node) -> bool:
+    """Whether a linear layer has no pair behind it; with one, ONNX Runtime rounds a float bias itself."""
+    return node.op_type == "Gemm" and not any(u.op_type == "QuantizeLinear" for u in node.outputs[0].consumers())
 
 
 def _value(source: ir.Value) -> np.ndarray:
