@@ -45,6 +45,21 @@ def test_many_steps_are_told_once_in_a_while(
     assert lines[1:3] == ["validating: 4.jpg (5 of 40)", "validating: 8.jpg (9 of 40)"] and len(lines) == 10
 
 
+def test_steps_whose_number_is_open_are_told_as_they_come(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock(monkeypatch)
+    with bar("searching") as update:
+        for done, name in enumerate(("1 layer: fidelity 0.950", "2 layers: fidelity 0.960")):
+            update(done + 1, 0, name)
+            clock.now += 1
+    assert capsys.readouterr().err.splitlines() == [
+        "searching ...",
+        "searching: 1 layer: fidelity 0.950",
+        "searching: 2 layers: fidelity 0.960",
+    ]
+
+
 def test_long_silence_is_broken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock(monkeypatch)
     update = progress._Lines("calibrating")

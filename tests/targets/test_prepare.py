@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conformance_models import tiny_host_model
@@ -11,7 +12,7 @@ from core_models import checkpoint
 from validation_fakes import write_dataset
 
 from yoloquant.data.calibration_options import CalibrationOptions
-from yoloquant.errors import CalibrationError, PlanError, TargetError
+from yoloquant.errors import CalibrationError, PlanError, TargetError, UsageError
 from yoloquant.graph import trace
 from yoloquant.graph.traced_model import TracedModel
 from yoloquant.quantization.quantize_options import QuantizeOptions
@@ -110,3 +111,32 @@ def test_a_division_that_litert_gets_wrong_is_refused_by_name() -> None:
         get(name).check_graph(graph)
     host.module.model[3].act = Quotient(computed=False)
     get("litert").check_graph(TracedModel.of(host, (64, 64)).graph)
+
+
+def test_float_precisions_of_a_plain_checkpoint_need_no_images(tmp_path: Path) -> None:
+    model = checkpoint(tmp_path / "best.pt")
+    floats = [get("onnxruntime:fp32"), get("onnxruntime:fp32")]
+    artifact = prepare(model, floats, options=QuantizeOptions(imgsz=64), named=["imgsz", "cache"])
+    assert not artifact.plans and artifact.info.imgsz == (64, 64)
+    exported = floats[0].export(artifact, tmp_path / "out", "best")
+    assert exported.path.is_file()
+    image = torch.rand(1, 3, 64, 64)
+    runner = floats[0].load(exported, threads=1)
+    found, wanted = runner(image.numpy())[0], artifact.graph.module(image)[0]
+    assert np.abs(found - np.asarray(wanted.detach())).max() < 1e-2 * np.abs(found).max()
+
+
+@pytest.mark.parametrize("names", [["onnxruntime"], ["onnxruntime:fp32", "onnxruntime"], ["onnxruntime:dynamic"], []])
+def test_integers_need_images(tmp_path: Path, names: list[str]) -> None:
+    with pytest.raises(UsageError, match=r"plain checkpoint; pass data=<data yaml>"):
+        prepare(checkpoint(tmp_path / "best.pt"), [get(n) for n in names], options=QuantizeOptions(imgsz=64))
+
+
+def test_what_says_how_to_quantize_is_refused_where_nothing_is(tmp_path: Path) -> None:
+    model = checkpoint(tmp_path / "best.pt")
+    with pytest.raises(
+        UsageError, match=r"images=, scheme= cannot be used here: nothing is quantized for onnxruntime:fp32"
+    ):
+        prepare(
+            model, [get("onnxruntime:fp32")], options=QuantizeOptions(imgsz=64), named=["images", "scheme", "imgsz"]
+        )

@@ -83,11 +83,11 @@ class _Lines:
     def __call__(self, steps: int, total: int, label: str) -> None:
         new = label != self._label
         late = time.monotonic() - self._last >= PAUSE
-        # the end is told by what the command prints next
-        if steps >= total or not (late or (total <= FEW and new)):
+        # the end is told by what the command prints next; without a total nobody knows where it is
+        if (total and steps >= total) or not (late or (total <= FEW and new)):
             return
         self._label = label
-        self._tell(f"{label} ({steps + 1} of {total})")
+        self._tell(f"{label} ({steps + 1} of {total})" if total else label)
 
     def beat(self) -> None:
         """Say that the work goes on, where nothing was said for long: what follows the last step can take minutes."""

@@ -52,7 +52,7 @@ def search_float_layers(
         model: A plain checkpoint, which is calibrated, a quantized one, whose ranges stay, or an Artifact.
         data: Data yaml, or a folder of images where no ``map_drop`` is asked for.
         options: Scheme, budget and images.
-        progress: Called after every measurement.
+        progress: Called after every calibration image, and after every measurement.
 
     Raises:
         UsageError: No budget is given, several schemes are named, one whose runtimes have no float layers, or one whose
@@ -79,7 +79,7 @@ def search_float_layers(
     metric = AnalysisMetric.FIDELITY if options.map_drop is None else AnalysisMetric.MAP
     # before minutes of calibration: labels of another task, other classes and broken images are told at once
     images = open_images(data, options.analysis(metric), searched_info(model, options))
-    artifact = searched_artifact(model, data, scheme, options)
+    artifact = searched_artifact(model, data, scheme, options, progress)
     images = replace(images, info=artifact.info)
     threads = options.threads or cpu_threads()
     with tempfile.TemporaryDirectory(prefix="yoloquant-") as folder:

@@ -17,7 +17,7 @@ from ..graph.trace import Graph
 from ..quantization.artifact import Artifact
 from ..quantization.float_layers import layer_of
 from ..quantization.plan import Plan
-from ..types import ModelInfo
+from ..types import ModelInfo, Progress
 from .float_search_options import FloatSearchOptions
 
 if TYPE_CHECKING:
@@ -47,7 +47,11 @@ def searched_info(model: Any, options: FloatSearchOptions) -> ModelInfo:
 
 
 def searched_artifact(
-    model: Any, data: str | os.PathLike[str], scheme: Scheme, options: FloatSearchOptions
+    model: Any,
+    data: str | os.PathLike[str],
+    scheme: Scheme,
+    options: FloatSearchOptions,
+    progress: Progress | None = None,
 ) -> Artifact:
     """The model with the ranges that its plan will be exported with; a plain checkpoint is calibrated."""
     from ..data.calibration_options import CalibrationOptions
@@ -61,7 +65,12 @@ def searched_artifact(
         return Artifact.from_host(host, options.imgsz)
     calibration = CalibrationOptions(images=options.training_images, seed=options.seed, scored_split=options.split)
     quantize_options = QuantizeOptions(imgsz=options.imgsz, calibration=calibration, allow_unsafe=options.allow_unsafe)
-    return quantize(model, data=data, schemes=[scheme], options=quantize_options)
+
+    def calibrated(done: int, total: int, what: str) -> None:
+        if progress:
+            progress(done, total, f"calibrating: {what}")
+
+    return quantize(model, data=data, schemes=[scheme], options=quantize_options, progress=calibrated)
 
 
 def with_plan(artifact: Artifact, scheme: Scheme, plan: Plan) -> Artifact:

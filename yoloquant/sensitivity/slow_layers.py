@@ -167,7 +167,7 @@ def search_slow_layers(
         model: A plain checkpoint, which is calibrated, a quantized one, whose ranges stay, or an Artifact.
         data: Data yaml, or a folder of images.
         options: Scheme and threads.
-        progress: Called after every profile and measurement.
+        progress: Called after every calibration image, and before every profile and measurement.
 
     Raises:
         UsageError: Several schemes are named, or no runtime of this scheme tells the time of single layers.
@@ -180,7 +180,7 @@ def search_slow_layers(
         raise UsageError("slower= is for goal=accuracy; a plan that goal=latency finds is never slower; leave it out")
     scheme = searched_scheme(options.scheme)
     target = profiled_target(scheme)
-    artifact = searched_artifact(model, data, scheme, options)
+    artifact = searched_artifact(model, data, scheme, options, progress)
     # a few: how long a network takes hardly depends on what it sees
     images = open_images(data, replace(options, images=PICTURES).analysis(AnalysisMetric.FIDELITY), artifact.info)
     with tempfile.TemporaryDirectory(prefix="yoloquant-") as folder:
@@ -247,6 +247,7 @@ class _SlowLayerSearch:
         self.macs = multiplications(self.graph)
         self.layer = {op.weight: layer_of(op.name) for op in self.graph.body() if op.weight}
         self.trials: list[LatencyTrial] = []
+        self.say(0, 1, "exporting")
         self.before = self.export(self.plan, INTEGERS)
         self.exact = target.export_float(artifact, folder, FLOAT)
 
@@ -262,8 +263,8 @@ class _SlowLayerSearch:
         """Both exports in turns, as the runtime itself times their layers."""
         rounds = []
         for index in range(ROUNDS):
+            self.say(index, ROUNDS, f"profiling, round {index + 1}")
             rounds.append((self.by_layer(self.before), self.by_layer(self.exact)))
-            self.say(index + 1, ROUNDS, "profiling")
         return compare_layers(rounds)
 
     def by_layer(self, exported: ExportedModel) -> dict[str, float]:
@@ -284,19 +285,19 @@ class _SlowLayerSearch:
     def try_out(self, candidates: Sequence[str]) -> LatencyTrial | None:
         """The fastest of all candidates, the better half of them, and so on; None if none is faster."""
         # profiles alone do not decide: every change of precision between two layers costs a conversion of its own
-        count = len(candidates)
-        while count:
+        sizes = [len(candidates) >> halved for halved in range(len(candidates).bit_length())]
+        for index, count in enumerate(sizes):
+            self.say(index, len(sizes), f"exporting and timing, {count} layers in float")
             trial, _ = self.measure(candidates[:count])
             self.trials.append(trial)
             logger.info("%s", trial)
-            self.say(len(self.trials), 0, str(trial))
-            count //= 2
         return min((t for t in self.trials if t.faster), key=lambda t: t.ratio.value, default=None)
 
     def decide(
         self, fastest: LatencyTrial | None, times: Sequence[LayerTime]
     ) -> tuple[Plan, LatencyTrial | None, dict[str, float]]:
         """Time the fastest again, beside the float model: of several the one that seems fastest was also lucky."""
+        self.say(0, 1, "timing the whole network, and beside it the float model")
         trial, milliseconds = self.measure(fastest.layers if fastest else (), exact=True)
         if fastest is None or not trial.faster:
             return self.plan, None, milliseconds
@@ -326,6 +327,6 @@ class _SlowLayerSearch:
         return self.target.export(with_plan(self.artifact, self.scheme, plan), self.folder, stem)
 
     def say(self, done: int, total: int, text: str) -> None:
-        """Tell people what was done."""
+        """Tell people what begins."""
         if self.progress:
             self.progress(done, total, text)

@@ -14,6 +14,7 @@ from .export import complete
 from .schemes import needed_schemes
 
 if TYPE_CHECKING:  # listing targets imports this package, and must load no torch
+    from ..bridge.host_model import HostModel
     from ..graph.trace import Graph
     from ..quantization.artifact import Artifact
     from ..quantization.quantize_options import QuantizeOptions
@@ -23,6 +24,8 @@ FIXED = ("imgsz", "scheme", "native_ranges", "float_layers", "precision")
 """Options that a quantized checkpoint has decided already."""
 ALWAYS = ("allow_unsafe", "cache")
 """Options that also say how it is read and exported."""
+OF_FLOAT = ("imgsz", "max_det", "seed")
+"""Options that say something about a float model, too; a recipe has a seed for all of its steps."""
 
 
 class Stages(Protocol):
@@ -48,7 +51,7 @@ def prepare(
     keep_going: bool = False,
     listener: Stages | None = None,
 ) -> Artifact:
-    """Quantize a plain checkpoint, or calibrate what targets need and a quantized one lacks.
+    """Quantize a plain checkpoint, or calibrate what targets need and a quantized one lacks; float ones need neither.
 
     Args:
         model: An Artifact, the path of a checkpoint, or a live ``ultralytics.YOLO``.
@@ -61,7 +64,8 @@ def prepare(
         listener: Told of every stage.
 
     Raises:
-        UsageError: A plain checkpoint comes without data, or an option would change nothing.
+        UsageError: A plain checkpoint comes without data, which only float precisions need none of; or an option would
+            change nothing.
         PlanError: A target cannot run what the model is built of, or a precision that single layers are given.
         TargetError: A target does not build on this machine, or no models of this task.
     """
@@ -82,6 +86,8 @@ def prepare(
             host = load_model(model, allow_unsafe=options.allow_unsafe)
         # Nothing of ours in it: a plain checkpoint.
         if not host.state:
+            if data is None and targets and all(target.precision in FLOAT for target in targets):
+                return _plain(host, str(source), targets, named, options, listener)
             if data is None:
                 raise UsageError(
                     f"'{source}' is a plain checkpoint; pass data=<data yaml> to calibrate it, or run "
@@ -105,6 +111,39 @@ def prepare(
         return complete(
             artifact, targets, data=data, options=replace(options, imgsz=artifact.info.imgsz), progress=progress
         )
+
+
+def _plain(
+    host: HostModel,
+    source: str,
+    targets: Sequence[Target],
+    named: Iterable[str],
+    options: QuantizeOptions,
+    listener: Stages,
+) -> Artifact:
+    """The float model itself: float precisions need no image.
+
+    Raises:
+        UsageError: An option says how to quantize.
+    """
+    from ..graph.traced_model import TracedModel
+    from ..quantization.artifact import Artifact
+
+    useless = [name for name in named if name not in (*ALWAYS, *OF_FLOAT)]
+    if useless:
+        raise UsageError(
+            f"{', '.join(f'{name}=' for name in useless)} cannot be used here: nothing is quantized for "
+            f"{', '.join(target.wanted for target in targets)}; leave it out, or name a target with integers"
+        )
+    if options.max_det is not None:
+        host.allow_detections(options.max_det)
+    with listener.stage("tracing"):
+        artifact = Artifact(TracedModel.of(host, options.imgsz))
+        for target in targets:
+            target.require()
+            target.require_task(artifact.info.task)
+            target.check_graph(artifact.graph)
+    return artifact
 
 
 def _check_layers(graph: Graph, targets: Iterable[Target], options: QuantizeOptions) -> None:
