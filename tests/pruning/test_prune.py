@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from core_models import checkpoint, write_images
+from tiny_models import tiny_yolo
 from ultralytics import YOLO
 
 from yoloquant import QuantizeOptions, api
@@ -70,6 +73,30 @@ def test_sparse_kinds_keep_the_shapes(kind: str, source: tuple[Path, Path], tmp_
     assert result.path is not None and result.plan is None
     assert weights(result.path) == weights(source[0])
     assert sparsity_report(load_model(result.path).module).share > 0.3
+
+
+def test_class_folders_are_a_classifiers_labels(tmp_path: Path) -> None:
+    model, rng = tiny_yolo("yolo11", "classify", nc=2), np.random.default_rng(0)
+    model.save(tmp_path / "cls.pt")
+    for split, count in (("train", 5), ("val", 1)):
+        for index in range(2):
+            folder = tmp_path / "data" / split / f"thing {index}"
+            folder.mkdir(parents=True)
+            for i in range(count):
+                cv2.imwrite(str(folder / f"{i}.png"), rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    options = {"amount": 0.3, "round_to": 2, "images": 8}
+    found = [
+        api.prune(tmp_path / "cls.pt", data=tmp_path / "data", options={**options, **more}, imgsz=64, dry_run=True).plan
+        for more in ({}, {"criterion": "taylor"}, {"criterion": "l2"})
+    ]
+    assert all(found)
+    usual, taylor, magnitude = ([(e.group, e.after) for e in plan.entries] for plan in found if plan)
+    assert usual == taylor != magnitude
+    (tmp_path / "plain").mkdir()
+    for i in range(8):
+        cv2.imwrite(str(tmp_path / "plain" / f"{i}.png"), rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    with pytest.raises(PruneError, match="needs labelled data: data=<data yaml>, or a classifier's folder"):
+        api.prune(tmp_path / "cls.pt", data=tmp_path / "plain", criterion="taylor", images=8, imgsz=64)
 
 
 def test_bad_input_says_what_to_do(source: tuple[Path, Path], tmp_path: Path) -> None:

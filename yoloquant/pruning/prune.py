@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from ..bridge.checkpoint import load_model
 from ..bridge.host_model import HostModel, model_info
 from ..data.calibration import CalibrationOptions, calibration_set
+from ..data.class_folders import is_split_root
 from ..data.convert import as_yolo
 from ..errors import PruneError, UsageError
 from ..io import output_folder
 from ..quantization.artifact import plain_arguments, save_checkpoint
+from ..runtime.tasks import spec_of
 from ..summarized import Summarized
 from .blocks import without_blocks
 from .choose_plan import choose
@@ -108,11 +110,11 @@ def prune(
         # From here on this is the model: what is timed and saved has no such blocks.
         source = replace(source, module=module)
     products = None
-    if chosen.plan is None and chosen.measured_by(_labelled(data)) is ImportanceCriterion.TAYLOR:
-        if not _labelled(data):
+    if chosen.plan is None and chosen.measured_by(_labelled(data, source.task)) is ImportanceCriterion.TAYLOR:
+        if not _labelled(data, source.task):
             raise PruneError(
-                f"criterion=taylor takes gradients of the loss and needs labelled data: data=<data yaml>, got {data}; "
-                "or use criterion=l2"
+                f"criterion=taylor takes gradients of the loss and needs labelled data: data=<data yaml>, or a "
+                f"classifier's folder of class folders, got {data}; or use criterion=l2"
             )
         if gradients is None:
             raise PruneError("criterion=taylor needs a source of gradients; use yoloquant.prune, or criterion=l2")
@@ -135,8 +137,11 @@ def prune(
     return PruneResult(plan, target, tuple(lines))
 
 
-def _labelled(data: str | os.PathLike[str] | None) -> bool:
-    return data is not None and Path(data).suffix in {".yaml", ".yml"}
+def _labelled(data: str | os.PathLike[str] | None, task: Task) -> bool:
+    if data is None:
+        return False
+    # A classifier's labels are the names of its class folders, as in training.
+    return is_split_root(Path(data)) if spec_of(task).class_folders else Path(data).suffix in {".yaml", ".yml"}
 
 
 def _output(source: HostModel, output: str | os.PathLike[str] | None) -> Path:
