@@ -12,14 +12,12 @@ from yoloquant.runtime.core.detections import Detections
 from yoloquant.runtime.core.matching import IGNORED, RIGHT, Matches, Truth
 from yoloquant.runtime.core.metrics import (
     RECALLS,
-    Ranked,
     _Sums,
     ap_table,
     class_scores,
     grid_below,
     per_size_map,
     stable_order,
-    stacked,
 )
 
 
@@ -104,22 +102,6 @@ def test_ignored_detections_count_neither_way() -> None:
     assert better is not None and better > plain
     recall = sum((s[:, 1] == RIGHT).sum() for s in status)
     assert recall > 0
-
-
-def test_what_became_of_detections_is_found_in_one_table_of_all_sizes() -> None:
-    found, matches, truths = random_case(5, 8, 6)
-    draw = np.random.default_rng(0)
-    for m in matches:  # every size range its own
-        m.status[:] = draw.integers(0, 3, m.status.shape)
-    ranked = Ranked.of(found)
-    for size in (None, 0, 1, 2):
-        every = np.concatenate([m.status[:, 0 if size is None else size + 1] for m in matches])
-        scores = [class_scores(ranked, given, truths, size=size) for given in (matches, stacked(matches))]
-        assert scores[0] and scores[0].keys() == scores[1].keys()
-        for label in scores[0]:
-            wanted = every[ranked.rows.get(label, np.zeros(0, np.int64))]
-            for each in scores:
-                np.testing.assert_array_equal(each[label].status, wanted)
 
 
 def test_recalls_below_are_counted_as_a_search_would() -> None:

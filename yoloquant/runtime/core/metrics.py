@@ -91,7 +91,7 @@ class Ranked:
 
 def class_scores(
     found: Sequence[Detections] | Ranked,
-    matches: Sequence[Matches] | np.ndarray,
+    matches: Sequence[Matches],
     truths: Sequence[Truth],
     *,
     size: int | None = None,
@@ -101,15 +101,16 @@ def class_scores(
 
     Args:
         found: Detections per image, or what ``Ranked.of`` made of them.
-        matches: Their matches per image, or what ``stacked`` made of them.
+        matches: Their matches per image.
         truths: Ground truth per image.
         size: Index into SIZES, or None for all sizes.
         order: Sorts confidences (n,) into indices by falling confidence.
     """
     index = 0 if size is None else size + 1
     ranked = found if isinstance(found, Ranked) else Ranked.of(found, order)
-    status = matches if isinstance(matches, np.ndarray) else stacked(matches)
-    ranges, flat = status.shape[1], status.reshape(-1, len(IOU_THRESHOLDS))
+    steps = len(IOU_THRESHOLDS)
+    # (detections, thresholds) of one size range over all images.
+    status = np.concatenate([m.status[:, index] for m in matches]) if matches else np.zeros((0, steps), dtype=np.uint8)
     counted = [t.classes if size is None else t.classes[t.sizes == size] for t in truths]
     whose = np.repeat(np.arange(len(counted)), [len(c) for c in counted])
     classes = np.concatenate(counted) if counted else np.zeros(0, dtype=np.int64)
@@ -118,15 +119,8 @@ def class_scores(
     for cls, truth in rows_by_class(classes).items():
         rows = ranked.rows.get(cls, none)
         # `take`, here and below: indexing a table by rows goes through its columns one by one
-        result[cls] = ClassScores(ranked.images[rows], flat.take(rows * ranges + index, axis=0), whose[truth])
+        result[cls] = ClassScores(ranked.images[rows], status.take(rows, axis=0), whose[truth])
     return result
-
-
-def stacked(matches: Sequence[Matches]) -> np.ndarray:
-    """What became of every detection of all images: uint8 (detections, size ranges, thresholds)."""
-    # whole: a single size range would be copied in pieces of ten bytes
-    none = np.zeros((0, 1 + len(SIZES), len(IOU_THRESHOLDS)), dtype=np.uint8)
-    return np.concatenate([m.status for m in matches]) if matches else none
 
 
 def rows_by_class(labels: np.ndarray) -> dict[int, np.ndarray]:
@@ -390,8 +384,7 @@ def per_size_map(
     # No resamples: sizes are printed without intervals.
     one = np.ones((1, len(matches)))
     result: dict[str, float | None] = {}
-    status = stacked(matches)
     for index, size in enumerate(SIZES):
-        scores = class_scores(ranked, status, truths, size=index)
+        scores = class_scores(ranked, matches, truths, size=index)
         result[size] = float(ap_table(scores, one).map50_95[0]) if scores else None
     return result
