@@ -312,3 +312,17 @@ def test_the_baseline_may_be_results_of_an_earlier_report(tmp_path: Path, data: 
     assert "accepted by allow_stale" in stored_model(file, data, INFO, "cd", allow_stale=True)[1][1]
     with pytest.raises(ArtifactError, match="of 3 classes, this one"):
         stored_model(file, data, replace(INFO, names=("a",)), "ab", allow_stale=False)
+
+
+@pytest.mark.parametrize("imgsz", [(32, 32), (64, 96), (128, 64)])
+@pytest.mark.parametrize("allow_stale", [False, True])
+def test_a_baseline_of_another_input_size_is_refused(
+    tmp_path: Path, data: ValidationSet, imgsz: tuple[int, int], allow_stale: bool
+) -> None:
+    """FP32 finds less in smaller images, so that an artifact that loses as much would pass."""
+    file = stored_baseline(kept(tmp_path, data, fp32=rows(data, 0), openvino=rows(data, 1)))
+    assert file is not None
+    judged = replace(INFO, imgsz=imgsz)
+    with pytest.raises(ArtifactError, match=f"input of 64 x 64 pixels, .* has {imgsz[0]} x {imgsz[1]}; record it anew"):
+        stored_model(file, data, judged, "ab", allow_stale=allow_stale)
+    assert stored_model(file, data, INFO, "ab", allow_stale=allow_stale)[0].info == INFO

@@ -47,7 +47,7 @@ def stored_model(
         The results, and what a reader of the report must know.
 
     Raises:
-        ArtifactError: They are another model's.
+        ArtifactError: They are another model's, or of another input size.
         DataError: They are of other images.
     """
     # The first row, which is the baseline of the report that it comes from.
@@ -56,6 +56,13 @@ def stored_model(
         raise ArtifactError(
             f"baseline '{file.path}' holds results of a {theirs.task.value} model of {len(theirs.names)} classes, this "
             f"one is a {info.task.value} model of {len(info.names)}; record it anew with this model"
+        )
+    # at another size FP32 finds other things: a smaller one would hide what an artifact loses
+    if theirs.imgsz != info.imgsz:
+        (recorded_height, recorded_width), (height, width) = theirs.imgsz, info.imgsz
+        raise ArtifactError(
+            f"baseline '{file.path}' was recorded at an input of {recorded_height} x {recorded_width} pixels, and what "
+            f"is judged has {height} x {width}; record it anew at that size"
         )
     notes = [f"the baseline's results were recorded earlier, in '{file.path.name}'"]
     # Its classes may be the same although it was trained on: only the hash tells.
