@@ -299,7 +299,9 @@ def validate(
     options = gather(ValidateOptions, options, keywords, "validate", ("data", "source", "options", "progress"))
     folder = options.report
     # the old report goes before work starts: yesterday's verdict must not stand for a run that fails
-    with report_or_error(folder) if folder is not None else nullcontext(lambda result: None) as write:
+    with (
+        report_or_error(folder, (options.baseline,)) if folder is not None else nullcontext(lambda result: None)
+    ) as write:
         result = validated(
             model,
             exports,
@@ -353,7 +355,8 @@ def compare(
     named = {key: value for key, value in (("old", old), ("new", new)) if value is not None}
     options = gather(ReleaseOptions, options, {**named, **keywords}, "compare", ("old", "new", "options", "progress"))
     comparisons = []
-    with report_or_error(options.report) if options.report is not None else nullcontext(None):
+    read = (options.old, options.new)
+    with report_or_error(options.report, read) if options.report is not None else nullcontext(None):
         for each in compare_releases(options, progress=progress):
             if each.folder is not None:
                 # as each is done: a later pair that fails takes nothing away

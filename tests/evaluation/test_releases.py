@@ -326,3 +326,16 @@ def test_a_baseline_of_another_input_size_is_refused(
     with pytest.raises(ArtifactError, match=f"input of 64 x 64 pixels, .* has {imgsz[0]} x {imgsz[1]}; record it anew"):
         stored_model(file, data, judged, "ab", allow_stale=allow_stale)
     assert stored_model(file, data, INFO, "ab", allow_stale=allow_stale)[0].info == INFO
+
+
+def test_results_are_not_read_from_the_report_that_is_written(tmp_path: Path, data: ValidationSet, yaml: Path) -> None:
+    """They would be removed with the old report before anything read them."""
+    before = rows(data, 0)
+    old, new = (kept(tmp_path / name, data, fp32=before, openvino=before) for name in ("v1", "v2"))
+    with pytest.raises(UsageError, match="whose place the new one takes"):
+        api.compare(old, new, data=yaml, gate=GATE, bootstrap=100, output=tmp_path / "v1")
+    with pytest.raises(UsageError, match="whose place the new one takes"):
+        api.validate("any.pt", tmp_path, data=yaml, baseline=new, output=tmp_path / "v2")
+    assert old.is_file() and new.is_file()
+    (found,) = api.compare(old, new, data=yaml, gate=GATE, bootstrap=100, output=tmp_path / "v3")
+    assert found.folder == tmp_path / "v3" and (tmp_path / "v3" / "results.npz").is_file()

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from full_disk import largest_file
 
-from yoloquant.errors import OutputError
+from yoloquant.errors import OutputError, UsageError
 from yoloquant.evaluation.results import ValidationResult
 from yoloquant.report import from_json, report_or_error, write_report
 
@@ -109,3 +109,26 @@ def test_an_interruption_leaves_an_error_too(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     assert "KeyboardInterrupt" in (tmp_path / "junit.xml").read_text()
     assert "interrupted before there was a verdict" in (tmp_path / "junit.xml").read_text()
+
+
+@pytest.mark.parametrize("named", ["results.npz", "report.json", ".", "../report/results.npz"])
+def test_an_old_report_that_is_to_be_read_stays(tmp_path: Path, result: ValidationResult, named: str) -> None:
+    folder = tmp_path / "report"
+    folder.mkdir()
+    (folder / "results.npz").write_bytes(b"kept")
+    write_report(result, folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    refused = pytest.raises(UsageError, match="whose place the new one takes; name another folder")
+    with refused, report_or_error(folder, (None, folder / named)):
+        pytest.fail("the work began")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before and len(before) == 5
+
+
+def test_what_is_read_elsewhere_takes_nothing_from_a_report(tmp_path: Path, result: ValidationResult) -> None:
+    other, folder = tmp_path / "last", tmp_path / "report"
+    other.mkdir()
+    (other / "results.npz").write_bytes(b"kept")
+    reads = (other, other / "results.npz", "https://example.org/report/results.npz", folder, None)
+    with report_or_error(folder, reads) as write:  # a folder of exports may hold the report, if it held none before
+        write(result)
+    assert (folder / "report.json").is_file() and (other / "results.npz").read_bytes() == b"kept"

@@ -6,12 +6,12 @@ import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..errors import OutputError
+from ..errors import OutputError, UsageError
 from ..evaluation.results import RESULTS, ValidationResult
 from ..io import output_folder
 from .json_report import to_json
@@ -80,18 +80,23 @@ def write_report(result: ValidationResult, folder: Path) -> ReportPaths:
 
 
 @contextlib.contextmanager
-def report_or_error(folder: Path) -> Iterator[Callable[[ValidationResult], ReportPaths]]:
+def report_or_error(
+    folder: Path, reads: Iterable[str | os.PathLike[str] | None] = ()
+) -> Iterator[Callable[[ValidationResult], ReportPaths]]:
     """Take an old report away before work starts, and leave a new one or an error: never yesterday's verdict.
 
     Args:
         folder: Folder of the report.
+        reads: What the work was told to read; an old report that is among it stays.
 
     Yields:
         What writes the report of a result.
 
     Raises:
+        UsageError: The old report is to be read; nothing was touched.
         OutputError: The folder cannot be made or written.
     """
+    _refuse_own_report(Path(folder), reads)
     # before the work whose result is to be written there
     folder = output_folder(folder)
     clear_report(folder)
@@ -101,6 +106,22 @@ def report_or_error(folder: Path) -> Iterator[Callable[[ValidationResult], Repor
         with contextlib.suppress(OSError):  # the error itself is what must be seen
             _replace(folder / JUNIT, error_junit(_reason(exc)).encode("utf-8"))
         raise
+
+
+def _refuse_own_report(folder: Path, reads: Iterable[str | os.PathLike[str] | None]) -> None:
+    """Refuse to read what the new report takes the place of: it would be gone before it is read, and for good."""
+    place = folder.resolve()
+    taken = {place / name for name in (*FILES, RESULTS)}
+    for named in reads:
+        if not named:
+            continue
+        path = Path(named).resolve()
+        # a report's folder is read by its results
+        if (path in taken or path == place) and (place / RESULTS).is_file():
+            raise UsageError(
+                f"'{named}' belongs to the report in '{folder}', whose place the new one takes; name another folder "
+                "for the new one with output="
+            )
 
 
 def _reason(exc: BaseException) -> str:
