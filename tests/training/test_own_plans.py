@@ -55,8 +55,16 @@ def test_a_runtimes_own_plan_that_does_better_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_the_command_says_so(
-    words: tuple[str, ...], note: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: tuple[str, ...],
+    note: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("m.pt", "d.yaml"):  # looked for before anything is imported
+        (tmp_path / name).touch()
+
     class Trained(TrainResult):
         artifact = None  # type: ignore[assignment]
 

@@ -101,7 +101,12 @@ def test_wrong_arguments_stop_before_the_model_is_read(arguments: dict[str, obje
         yoloquant.train("does-not-exist.pt", **{"data": "d.yaml", **arguments})  # type: ignore[arg-type]
 
 
-def test_the_command_hands_arguments_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_hands_arguments_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("m.pt", "d.yaml"):  # looked for before anything is imported
+        (tmp_path / name).touch()
     seen: dict[str, object] = {}
 
     def train(model: str, **arguments: object) -> TrainResult:
