@@ -174,6 +174,8 @@ def test_a_bug_is_one_line_a_log_and_an_exit_code_of_its_own(
         (["run", "m.pt"], "needs model=<checkpoint> and data=<data yaml>"),
         (["run", "m.pt", "model=m.pt", "data=d.yaml"], "two models are given, 'm.pt' and model=m.pt"),
         (["run", "m.pt", "data=d.yaml", "batch=4"], "export_batch=<number>"),
+        (["run", "m.pt", "data=d.yaml", "report=r"], "output=<folder> says where all results go, the report in it"),
+        (["validate", "m.pt", "exports=e", "data=d.yaml", "report=r"], "output=<folder> says where the report goes"),
         (["run", "m.pt", "data=d.yaml", "bundle=true"], "bundles are made by yoloquant export: bundle=true"),
         (["quantize", "m.pt", "data=d.yaml", "limit=4"], "images=<number> says how many images calibrate"),
         (["quantize", "m.pt", "data=missing.yaml"], "data yaml 'missing.yaml' does not exist (looked in"),

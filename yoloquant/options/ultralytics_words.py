@@ -34,6 +34,8 @@ _ANSWERS = {
 _OF_VERB = {
     ("validate", "images"): "limit=<number> says how many images are scored, instead of images=",
     ("quantize", "limit"): "images=<number> says how many images calibrate; limit= is how many validate and run score",
+    ("validate", "report"): "output=<folder> says where the report goes, instead of report=",
+    ("run", "report"): "output=<folder> says where all results go, the report in it, instead of report=",
     ("run", "batch"): "export_batch=<number> makes files that take so many images at once; scoring takes one at a time",
     ("run", "bundle"): "bundles are made by yoloquant export: bundle=true, with the checkpoint that a run leaves",
 }

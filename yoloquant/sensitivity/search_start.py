@@ -65,12 +65,7 @@ def searched_artifact(
         return Artifact.from_host(host, options.imgsz)
     calibration = CalibrationOptions(images=options.training_images, seed=options.seed, scored_split=options.split)
     quantize_options = QuantizeOptions(imgsz=options.imgsz, calibration=calibration, allow_unsafe=options.allow_unsafe)
-
-    def calibrated(done: int, total: int, what: str) -> None:
-        if progress:
-            progress(done, total, f"calibrating: {what}")
-
-    return quantize(model, data=data, schemes=[scheme], options=quantize_options, progress=calibrated)
+    return quantize(model, data=data, schemes=[scheme], options=quantize_options, progress=progress)
 
 
 def with_plan(artifact: Artifact, scheme: Scheme, plan: Plan) -> Artifact:
