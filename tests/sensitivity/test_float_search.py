@@ -23,9 +23,9 @@ from yoloquant.quantization.plan import Plan
 from yoloquant.quantization.qparams import QParams
 from yoloquant.runtime.apps.bench import BenchOptions
 from yoloquant.sensitivity import plan_times
-from yoloquant.sensitivity.float_search import search_float_layers
+from yoloquant.sensitivity.float_search import _Search, search_float_layers
 from yoloquant.sensitivity.float_search_options import FloatSearchOptions
-from yoloquant.sensitivity.float_search_results import FloatSearch
+from yoloquant.sensitivity.float_search_results import ExportFigures, FloatSearch, FloatTrial
 from yoloquant.sensitivity.search_start import multiplications
 from yoloquant.targets import get
 
@@ -193,3 +193,25 @@ def test_layers_are_named_at_quantization(data: Path) -> None:
         yoloquant.quantize(
             tiny_artifact().model.module, data=data, scheme="portable", imgsz=64, images=8, float_layers="model.99"
         )
+
+
+def test_a_set_that_is_promised_is_exported_before_the_search_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runtime lacks for one set what it keeps for another: no constant difference tells which."""
+    found = {("a",): 0.962, ("b", "c"): 0.961, ("b", "c", "d"): 0.964, ("b", "e"): 0.9595}
+    search = object.__new__(_Search)
+    search.options, search.too_slow, search.refused, search.lacked = (
+        FloatSearchOptions(fidelity=0.96),
+        frozenset(),
+        set(),
+        0.0,
+    )
+    search.trials = {frozenset(names): FloatTrial(names, 0.01, value, None) for names, value in found.items()}
+    failed = replace(search.trials[frozenset("a")], exported=ExportFigures(0.954, None))
+    search.trials[frozenset("a")] = failed
+    monkeypatch.setattr(_Search, "search", lambda self, without: search.trials[frozenset("bcd")])
+    other = search.another(failed)
+    assert other is not None and other.layers == ("b", "c", "d")
+    assert search.lacked == pytest.approx(0.006), "the search itself asked for more than any set has"
+    again = search.another(replace(other, exported=ExportFigures(0.95, None)))
+    assert again is not None and again.layers == ("b", "c")
+    assert search.another(replace(again, exported=ExportFigures(0.95, None))) is None

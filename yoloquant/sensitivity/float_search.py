@@ -149,7 +149,7 @@ class _Search(SimulatedSearch):
             # asked of the simulation on top: it promised what the runtime does not keep
             self.lacked += lacking
             found = self.search(self.too_slow)
-            return found if self.meets(found) else None
+            return found if self.meets(found) else self.promised()
         # too slow: without one of its layers, the dearest first, where others make up for it
         for layer in self.dearest(failed):
             found = self.search(self.too_slow | {layer})
@@ -157,6 +157,19 @@ class _Search(SimulatedSearch):
                 self.too_slow |= {layer}
                 return found
         return None
+
+    def promised(self) -> FloatTrial | None:
+        """Of the sets that are within the budget in simulation as it was asked for, the best that was not exported."""
+        # what the runtime did not keep for one set it may keep for another
+        within = [
+            trial
+            for key, trial in self.trials.items()
+            if trial.exported is None
+            and self.margin(trial) >= 0
+            and not key & self.too_slow
+            and key not in self.refused
+        ]
+        return max(within, key=self.margin, default=None)
 
     def nearest(self, best: FloatTrial) -> FloatTrial:
         """Of sets that do not meet the budget the one to show, as a real export where there is one."""
